@@ -1,0 +1,1 @@
+//! The Highwater client library: resolver, picker, producer and consumer.

@@ -1,0 +1,1 @@
+//! Topics and placement as a pure state machine.

@@ -1,0 +1,1 @@
+//! One running server: the port, the peer link, gossip, services and access.

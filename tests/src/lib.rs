@@ -1,0 +1,1 @@
+//! Whole-system tests on real processes.

@@ -15,7 +15,7 @@ check: ## Formatting, lints, documentation, import arrows, licences, tidiness; c
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --locked
-	$(CARGO) test -p highwater-tests --locked --test arrows --test licences --test limits --test tidy
+	$(CARGO) test --workspace --locked --test arrows --test licences --test limits --test tidy
 
 fix: ## Format, and apply what the lints suggest
 	$(CARGO) fmt --all

@@ -358,7 +358,7 @@ impl<'a> Round<'a> {
 
     fn apply(&mut self, op: Op) -> Result<(), Error> {
         match op {
-            Op::Write { file, position, parts } => return self.write(file, position, parts),
+            Op::Write { file, position, parts } => self.write(file, position, parts),
             Op::Create { file, head } => {
                 self.flush()?;
                 self.create(file, head)

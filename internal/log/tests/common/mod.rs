@@ -1,6 +1,8 @@
 //! Helpers of the tests: small batches whose payloads are told apart.
 #![allow(dead_code, clippy::unwrap_used)]
 
+pub(crate) mod world;
+
 use bytes::Bytes;
 use highwater_log::{
     Batch, Body, ClusterId, Entry, EntryId, GroupId, Identity, Log, PrincipalDigest, ProducerId, ReplicaId, crc32c,

@@ -1,7 +1,7 @@
 //! A disk in memory that loses, keeps, tears and fails what a real one may, the same way for the same seed.
 //!
 //! Each file has what is synced and the changes since; each directory likewise. A crash keeps nothing of the unsynced changes, all,
-//! or a random part: any sectors of any write, length changes or not, and a prefix of each directory's changes. Operations that change
+//! or a random part: any sectors of any write (some garbled), length changes or not, and a prefix of each directory's changes. Operations that change
 //! something are counted, so that a test can crash or fail at each of them in turn. Reads are not counted.
 //!
 //! Deliberately absent: time, permissions, directories inside paths that were never made (only `/` is there at first).
@@ -154,6 +154,15 @@ impl SimulatedDisk {
         self.lock().crash(keep);
     }
 
+    /// The process ends, the machine goes on: nothing is lost, and nothing is synced by it either.
+    /// Files opened before can no longer be used.
+    pub fn restart(&self) {
+        let mut state = self.lock();
+        state.epoch += 1;
+        state.stopped = false;
+        state.fault = None;
+    }
+
     /// Inverts the bits of `mask` in one byte of a file, as rot would. False if the file has no such byte.
     pub fn flip(&self, path: &Path, position: u64, mask: u8) -> bool {
         let mut state = self.lock();
@@ -278,9 +287,27 @@ impl DiskState {
         inode.now = inode.synced.clone();
     }
 
-    /// Applies none, all, the first sectors, or any sectors of a change.
+    /// A sector that was being replaced as a whole may hold anything. One that a write only touches is taken to be atomic.
+    fn garble(&mut self, piece: &FileChange, bytes: &mut Vec<u8>) {
+        let noise = self.next_random() as u8 | 1;
+        if let FileChange::Write {
+            position,
+            bytes: written,
+        } = piece
+            && written.len() as u64 == SECTOR_BYTES
+        {
+            let garbage = written.iter().map(|byte| byte ^ noise).collect();
+            FileChange::Write {
+                position: *position,
+                bytes: garbage,
+            }
+            .apply(bytes);
+        }
+    }
+
+    /// Applies none, all, the first sectors, or any sectors of a change; or leaves garbage.
     fn tear(&mut self, change: &FileChange, bytes: &mut Vec<u8>) {
-        let how = self.next_random() % 4;
+        let how = self.next_random() % 5;
         let FileChange::Write {
             position,
             bytes: written,
@@ -295,13 +322,16 @@ impl DiskState {
         let first = self.next_random() % (pieces.len() as u64 + 1);
         for (number, piece) in (0..).zip(pieces) {
             let kept = match how {
-                0 => false,
+                0 | 4 => false,
                 1 => true,
                 2 => number < first,
                 _ => self.next_random().is_multiple_of(2),
             };
             if kept {
                 piece.apply(bytes);
+            }
+            if how == 4 && self.next_random().is_multiple_of(2) {
+                self.garble(&piece, bytes);
             }
         }
     }

@@ -51,17 +51,17 @@ pub(crate) struct GroupMachine {
 impl GroupMachine {
     /// Takes up the log's committed state and replays all committed commands into the machine. Reads the disk.
     pub(crate) fn recover(log: &Log, machine: Option<Arc<dyn Machine>>) -> Result<GroupMachine, Error> {
-        let (last, stored) = log.committed(|state| (state.last, state.membership.clone()));
+        let (last, stored) = log.committed(|state| (state.last_entry(), state.membership.clone()));
         let membership = match stored {
-            Some((id, bytes)) => StoredMembership::new(log_id(id), membership_codec::decode(bytes)?),
+            Some((id, bytes)) => StoredMembership::new(Some(log_id(id)), membership_codec::decode(bytes)?),
             None => StoredMembership::default(),
         };
-        if let Some(machine) = &machine {
+        if let (Some(machine), Some(last)) = (&machine, last) {
             replay(log, last.index, machine.as_ref())?;
         }
         Ok(GroupMachine {
             machine,
-            applied: log_id(last),
+            applied: last.map(log_id),
             membership,
             snapshot: None,
         })
@@ -112,7 +112,7 @@ impl GroupMachine {
 
 /// Feeds the machine with every command from the start of the log to `last_index`, inclusive.
 fn replay(log: &Log, last_index: u64, machine: &dyn Machine) -> Result<(), Error> {
-    let mut next = log.floor().map_or(0, |id| id.index) + 1;
+    let mut next = log.floor().map_or(0, |id| id.index + 1);
     while next <= last_index {
         let frames = log.read(next, last_index + 1, READ_BYTES_MAX)?;
         if frames.is_empty() {

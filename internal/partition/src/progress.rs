@@ -20,18 +20,18 @@ pub struct Watermark {
 /// Moves the log's commit point and tells the world.
 pub(crate) struct Progress {
     log: Log,
-    /// Index of the log up to which this replica has committed; 0 for nothing.
-    committed_index: AtomicU64,
+    /// Index of the first entry not committed here, exclusive end of those that are.
+    committed_end: AtomicU64,
     watermark: watch::Sender<Watermark>,
 }
 
 impl Progress {
     /// Takes up the commit point at which the log was opened.
     pub(crate) fn new(log: Log) -> Progress {
-        let (committed_index, now) = log.committed(|state| (state.last.index, watermark_of(state)));
+        let (committed_end, now) = log.committed(point_of);
         Progress {
             log,
-            committed_index: AtomicU64::new(committed_index),
+            committed_end: AtomicU64::new(committed_end),
             watermark: watch::Sender::new(now),
         }
     }
@@ -39,12 +39,12 @@ impl Progress {
     /// Commits up to and with the log's entry `index`, and publishes the watermark if it moved. Cheap when there is
     /// nothing to do. An error means that this replica's fold disagrees with its log: it must stop.
     pub(crate) fn commit(&self, index: u64) -> Result<(), highwater_log::Error> {
-        if self.committed_index() >= index {
+        if index < self.committed_end() {
             return Ok(());
         }
         self.log.commit(index)?;
-        let (committed_index, now) = self.log.committed(|state| (state.last.index, watermark_of(state)));
-        self.committed_index.fetch_max(committed_index, Ordering::AcqRel);
+        let (committed_end, now) = self.log.committed(point_of);
+        self.committed_end.fetch_max(committed_end, Ordering::AcqRel);
         self.watermark.send_if_modified(|current| {
             let moved = now.high_watermark > current.high_watermark || now.log_start > current.log_start;
             if moved {
@@ -55,9 +55,9 @@ impl Progress {
         Ok(())
     }
 
-    /// The last committed index of the log; 0 for nothing.
-    pub(crate) fn committed_index(&self) -> u64 {
-        self.committed_index.load(Ordering::Acquire)
+    /// Index of the first entry that is not committed here.
+    pub(crate) fn committed_end(&self) -> u64 {
+        self.committed_end.load(Ordering::Acquire)
     }
 
     pub(crate) fn watermark(&self) -> Watermark {
@@ -69,9 +69,11 @@ impl Progress {
     }
 }
 
-fn watermark_of(state: &highwater_log::State) -> Watermark {
-    Watermark {
+/// The exclusive end of the committed entries, and what of their records may be read.
+fn point_of(state: &highwater_log::State) -> (u64, Watermark) {
+    let watermark = Watermark {
         log_start: state.log_start,
         high_watermark: state.log_end,
-    }
+    };
+    (state.last_entry().map_or(0, |id| id.index + 1), watermark)
 }

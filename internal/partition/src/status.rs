@@ -44,7 +44,7 @@ pub struct Status {
     pub log_end: u64,
     /// What may be read here.
     pub watermark: Watermark,
-    /// Last committed index of the log; 0 for nothing.
+    /// Index of the last committed entry; also 0 before there is one.
     pub committed_index: u64,
 }
 
@@ -91,7 +91,7 @@ impl Observer {
             learners: members(membership, membership.learner_ids()),
             log_end: self.log.log_end(),
             watermark: self.progress.watermark(),
-            committed_index: self.progress.committed_index(),
+            committed_index: self.progress.committed_end().saturating_sub(1),
         }
     }
 

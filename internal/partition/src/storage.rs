@@ -22,7 +22,7 @@ use tokio::sync::oneshot;
 
 use crate::error::Error;
 use crate::progress::Progress;
-use crate::types::{LogEntry, LogId, TypeConfig, Vote, log_id, log_index};
+use crate::types::{LogEntry, LogId, TypeConfig, Vote, log_id};
 
 /// Most bytes that one read for replication or for applying takes from the log, unless one entry alone is larger.
 pub(crate) const READ_BYTES_MAX: usize = 1024 * 1024;
@@ -43,8 +43,8 @@ impl RaftLogStorage<TypeConfig> for GroupStorage {
     type LogReader = GroupReader;
 
     async fn get_log_state(&mut self) -> Result<LogState<TypeConfig>, io::Error> {
-        let last_purged_log_id = self.log.floor().and_then(log_id);
-        let last_log_id = self.log.last().and_then(log_id).or(last_purged_log_id);
+        let last_purged_log_id = self.log.floor().map(log_id);
+        let last_log_id = self.log.last().map(log_id).or(last_purged_log_id);
         Ok(LogState {
             last_purged_log_id,
             last_log_id,
@@ -73,14 +73,13 @@ impl RaftLogStorage<TypeConfig> for GroupStorage {
 
     async fn save_committed(&mut self, committed: Option<LogId>) -> Result<(), io::Error> {
         match committed {
-            Some(id) => self.progress.commit(log_index(id.index())).map_err(io::Error::other),
+            Some(id) => self.progress.commit(id.index()).map_err(io::Error::other),
             None => Ok(()),
         }
     }
 
     async fn read_committed(&mut self) -> Result<Option<LogId>, io::Error> {
-        let applied = self.log.committed(|state| state.last);
-        Ok(log_id(applied))
+        Ok(self.log.committed(|state| state.last_entry()).map(log_id))
     }
 
     async fn append<I>(&mut self, entries: I, callback: IOFlushed<TypeConfig>) -> Result<(), io::Error>
@@ -96,8 +95,14 @@ impl RaftLogStorage<TypeConfig> for GroupStorage {
     }
 
     async fn truncate_after(&mut self, last: Option<LogId>) -> Result<(), io::Error> {
-        let index = last.map_or(0, |id| log_index(id.index()));
-        self.log.truncate_after(index).map_err(io::Error::other)
+        match last {
+            Some(id) => self.log.truncate_after(id.index()).map_err(io::Error::other),
+            // the first entry is the first membership; a leader that has another one leads another group
+            None if self.log.last().is_none() => Ok(()),
+            None => Err(io::Error::other(
+                "the leader's log has another first entry than this replica's",
+            )),
+        }
     }
 
     async fn purge(&mut self, upto: LogId) -> Result<(), io::Error> {
@@ -218,7 +223,6 @@ async fn read_frames(log: &Log, start: u64, end: u64) -> Result<Vec<Frame>, io::
     if start >= end {
         return Ok(Vec::new());
     }
-    let (start, end) = (log_index(start), end.saturating_add(1));
     let frames = match log.read_cached(start, end, READ_BYTES_MAX) {
         Some(frames) => frames,
         None => {
@@ -268,9 +272,9 @@ fn last_of_term(log: &Log, start: LogId, beyond: LogId) -> Result<LogId, io::Err
 }
 
 fn id_at(log: &Log, index: u64) -> Result<LogId, io::Error> {
-    let id = log.entry_id(log_index(index)).map_err(io::Error::other)?;
-    id.and_then(log_id)
-        .ok_or_else(|| io::Error::other(format!("the log has no entry {}", log_index(index))))
+    let id = log.entry_id(index).map_err(io::Error::other)?;
+    id.map(log_id)
+        .ok_or_else(|| io::Error::other(format!("the log has no entry {index}")))
 }
 
 /// The half-open range that `range` means.

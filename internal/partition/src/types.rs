@@ -1,8 +1,7 @@
 //! What openraft is told about our types, and how its names map to the log's.
 //!
-//! openraft numbers entries from 0, the log from 1, so that a zero in the log always means "nothing yet". Only this
-//! file knows the difference: an index of openraft plus one is an index of the log. Everything that leaves this crate
-//! (status, decisions, machine commands, frames) speaks of log indexes.
+//! Both number entries from 0. openraft calls an entry's name a log id, the log calls it an entry id; with standard
+//! leader ids both are a term and an index.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -17,9 +16,6 @@ use crate::codec::membership as membership_codec;
 use crate::error::Error;
 use crate::machine::GroupMachine;
 use crate::responder::Responder;
-
-/// Difference between an index of the log and the same entry's index in openraft.
-const LOG_INDEX_OFFSET: u64 = 1;
 
 /// The types of a group.
 #[derive(Debug, Clone, Copy, Default, Eq, PartialEq, Ord, PartialOrd)]
@@ -186,7 +182,7 @@ impl RaftEntry for LogEntry {
 impl LogEntry {
     /// An entry whole, as replication needs it. A membership that cannot be decoded is an error.
     pub(crate) fn stored(frame: Frame) -> Result<LogEntry, Error> {
-        let log_id = frame_log_id(&frame)?;
+        let log_id = log_id(frame.id());
         let payload = match frame.header.kind {
             Kind::Membership => LogPayload::StoredMembership(frame_membership(&frame)?, frame),
             _ => LogPayload::Stored(frame),
@@ -198,7 +194,7 @@ impl LogEntry {
     pub(crate) fn to_apply(frame: Frame) -> Result<LogEntry, Error> {
         match frame.header.kind {
             Kind::Membership | Kind::Command => LogEntry::stored(frame),
-            _ => Ok(LogEntry::new(frame_log_id(&frame)?, LogPayload::Elided)),
+            _ => Ok(LogEntry::new(log_id(frame.id()), LogPayload::Elided)),
         }
     }
 
@@ -220,31 +216,17 @@ impl LogEntry {
     }
 }
 
-/// The log's index of an entry that openraft calls `raft_index`.
-pub(crate) fn log_index(raft_index: u64) -> u64 {
-    raft_index + LOG_INDEX_OFFSET
-}
-
-/// openraft's index of the log's entry `log_index`; None for 0, which is no entry.
-pub(crate) fn raft_index(log_index: u64) -> Option<u64> {
-    log_index.checked_sub(LOG_INDEX_OFFSET)
-}
-
-/// The log's id of an entry.
+/// The log's name of an entry.
 pub(crate) fn entry_id(log_id: &LogId) -> EntryId {
     EntryId {
         term: log_id.committed_leader_id().term,
-        index: log_index(log_id.index()),
+        index: log_id.index(),
     }
 }
 
-/// openraft's id of an entry of the log; None for the log's "nothing yet".
-pub(crate) fn log_id(id: EntryId) -> Option<LogId> {
-    raft_index(id.index).map(|index| LogId::new(CommittedLeaderId::new(id.term), index))
-}
-
-fn frame_log_id(frame: &Frame) -> Result<LogId, Error> {
-    log_id(frame.id()).ok_or_else(|| Error::BadMessage("a frame with index 0".to_owned()))
+/// openraft's name of an entry.
+pub(crate) fn log_id(id: EntryId) -> LogId {
+    LogId::new(CommittedLeaderId::new(id.term), id.index)
 }
 
 fn frame_membership(frame: &Frame) -> Result<Membership, Error> {

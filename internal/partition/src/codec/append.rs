@@ -114,20 +114,17 @@ pub(crate) fn decode_result(message: Bytes) -> Result<AppendResult, Error> {
 /// that gets through here would corrupt a follower.
 fn check_contiguous(previous: Option<&LogId>, entries: &[LogEntry]) -> Result<(), Error> {
     let mut last_term = previous.map_or(0, |id| id.committed_leader_id().term);
-    let mut next_index = previous.map_or(0, |id| id.index() + 1);
-    for entry in entries {
+    let first_index = previous.map_or(0, |id| id.index() + 1);
+    for (next_index, entry) in (first_index..).zip(entries) {
         let (leader_id, index) = entry.log_id_parts();
         if index != next_index {
             return Err(bad(format!("entry {index} where {next_index} must follow")));
         }
         if leader_id.term < last_term {
-            return Err(bad(format!(
-                "entry {index} has term {} after term {last_term}",
-                leader_id.term
-            )));
+            let term = leader_id.term;
+            return Err(bad(format!("entry {index} has term {term} after term {last_term}")));
         }
         last_term = leader_id.term;
-        next_index += 1;
     }
     Ok(())
 }

@@ -18,6 +18,8 @@
 pub(crate) mod append;
 pub(crate) mod calls;
 pub(crate) mod membership;
+#[cfg(test)]
+mod tests;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 

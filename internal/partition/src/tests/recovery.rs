@@ -138,7 +138,7 @@ async fn a_group_without_a_machine_refuses_commands() {
     let leader = cluster.leader().await;
     let refused = cluster.partition(leader).command(Bytes::from_static(b"one")).await;
     assert!(matches!(refused, Err(CommandError::Refused(_))), "{refused:?}");
-    let large = Bytes::from(vec![0; crate::COMMAND_BYTES_MAX + 1]);
+    let large = Bytes::from(vec![0; highwater_log::PAYLOAD_BYTES_MAX + 1]);
     assert!(matches!(cluster.partition(leader).command(large).await, Err(CommandError::Refused(_))));
 }
 

@@ -44,6 +44,8 @@ mod responder;
 mod serve;
 mod status;
 mod storage;
+#[cfg(test)]
+mod tests;
 mod types;
 
 pub use config::Timers;

@@ -29,7 +29,12 @@ fn ask() -> Asked {
     let answer = Box::new(move |answer| record.lock().unwrap().push(answer));
     let share = in_flight.take(100).unwrap();
     let responder = BatchAnswer::responder(answer, log, progress, 3, share);
-    Asked { responder, answers, in_flight, _dir: dir }
+    Asked {
+        responder,
+        answers,
+        in_flight,
+        _dir: dir,
+    }
 }
 
 fn forward() -> ForwardToLeader<crate::types::TypeConfig> {
@@ -39,10 +44,17 @@ fn forward() -> ForwardToLeader<crate::types::TypeConfig> {
 #[test]
 fn forward_to_the_leader_means_not_applied() {
     let asked = ask();
-    asked.responder.on_complete(Err(ClientWriteError::ForwardToLeader(forward())));
+    asked
+        .responder
+        .on_complete(Err(ClientWriteError::ForwardToLeader(forward())));
     let answers = asked.answers.lock().unwrap();
     match answers.as_slice() {
-        [Answer::NotApplied(NotApplied::NotLeader { leader: Some(leader), term: 3 })] => {
+        [
+            Answer::NotApplied(NotApplied::NotLeader {
+                leader: Some(leader),
+                term: 3,
+            }),
+        ] => {
             assert_eq!((leader.replica_id.0, leader.node.as_str()), (2, "b"));
         }
         other => panic!("{other:?}"),
@@ -53,7 +65,9 @@ fn forward_to_the_leader_means_not_applied() {
 #[test]
 fn a_discarded_entry_means_unknown() {
     let asked = ask();
-    asked.responder.on_complete(Err(ClientWriteError::LogEntryDiscarded(forward())));
+    asked
+        .responder
+        .on_complete(Err(ClientWriteError::LogEntryDiscarded(forward())));
     assert!(matches!(asked.answers.lock().unwrap().as_slice(), [Answer::Unknown(_)]));
 }
 
@@ -88,7 +102,9 @@ fn what_is_in_flight_is_bounded_in_bytes() {
 #[test]
 fn what_is_in_flight_is_bounded_in_number() {
     let in_flight = Arc::new(InFlight::default());
-    let shares: Vec<_> = (0..IN_FLIGHT_PROPOSALS_MAX).map(|_| in_flight.take(1).unwrap()).collect();
+    let shares: Vec<_> = (0..IN_FLIGHT_PROPOSALS_MAX)
+        .map(|_| in_flight.take(1).unwrap())
+        .collect();
     assert!(in_flight.take(1).is_none());
     drop(shares);
     assert!(in_flight.take(1).is_some());

@@ -14,7 +14,7 @@ use tempfile::TempDir;
 use tokio::sync::oneshot;
 
 use super::network::Network;
-use crate::{Answer, GroupOptions, Machine, Member, Partition, Role, Timers};
+use crate::{Answer, GroupOptions, Machine, Member, Partition, Role, StoredBatch, Timers};
 
 pub(super) const NAMES: [&str; 3] = ["a", "b", "c"];
 pub(super) const GROUP: GroupId = GroupId(7);
@@ -76,7 +76,9 @@ pub(super) fn member(index: usize) -> Member {
 }
 
 fn node_name(index: usize) -> String {
-    NAMES.get(index).map_or_else(|| format!("n{index}"), |name| (*name).to_owned())
+    NAMES
+        .get(index)
+        .map_or_else(|| format!("n{index}"), |name| (*name).to_owned())
 }
 
 /// Waits for `done`, looking again every few milliseconds.
@@ -141,7 +143,13 @@ impl Cluster {
         };
         let partition = Partition::start(options).await.unwrap();
         self.network.join(&name, partition.clone());
-        self.nodes[index] = Some(Node { name, partition, log, machine, writer });
+        self.nodes[index] = Some(Node {
+            name,
+            partition,
+            log,
+            machine,
+            writer,
+        });
     }
 
     /// Ends a replica without closing its log, as a crash of the process would.
@@ -161,7 +169,10 @@ impl Cluster {
     }
 
     pub(super) fn running(&self) -> impl Iterator<Item = (usize, &Node)> {
-        self.nodes.iter().enumerate().filter_map(|(index, node)| Some((index, node.as_ref()?)))
+        self.nodes
+            .iter()
+            .enumerate()
+            .filter_map(|(index, node)| Some((index, node.as_ref()?)))
     }
 
     /// Cuts a replica off from all others.
@@ -172,7 +183,8 @@ impl Cluster {
 
     /// The replica that leads and that a majority follows.
     pub(super) async fn leader(&self) -> usize {
-        self.leader_among(&self.running().map(|(index, _)| index).collect::<Vec<_>>()).await
+        self.leader_among(&self.running().map(|(index, _)| index).collect::<Vec<_>>())
+            .await
     }
 
     /// The leader that all of `among` agree on and that is one of them.
@@ -191,7 +203,9 @@ impl Cluster {
         let leader = *among.iter().find(leads)?;
         let agreed = |index: &usize| {
             let status = self.partition(*index).status();
-            status.leader.is_some_and(|named| named.replica_id.0 == leader as u64 + 1)
+            status
+                .leader
+                .is_some_and(|named| named.replica_id.0 == leader as u64 + 1)
         };
         among.iter().all(agreed).then_some(leader)
     }
@@ -224,7 +238,12 @@ impl Cluster {
     pub(super) async fn all_reach(&self, high_watermark: u64) {
         for (_, node) in self.running() {
             let mut watermark = node.partition.watermark();
-            in_time("the watermark", watermark.wait_for(|now| now.high_watermark >= high_watermark)).await.unwrap();
+            in_time(
+                "the watermark",
+                watermark.wait_for(|now| now.high_watermark >= high_watermark),
+            )
+            .await
+            .unwrap();
         }
     }
 
@@ -271,9 +290,29 @@ pub(super) fn propose_now(partition: &Partition, batch: Batch) -> oneshot::Recei
     receiver
 }
 
+/// Every committed batch, read piece by piece.
+pub(super) async fn read_all(partition: &Partition) -> Vec<StoredBatch> {
+    let mut batches: Vec<StoredBatch> = Vec::new();
+    loop {
+        let next = batches
+            .last()
+            .map_or(0, |last| last.base_offset + u64::from(last.record_count));
+        let more = partition.read(next, 1 << 20).await.unwrap();
+        if more.is_empty() {
+            return batches;
+        }
+        assert_eq!(more[0].base_offset, next, "a hole");
+        batches.extend(more);
+    }
+}
+
 /// The batch number `sequence` of one producer: two records, whose bytes tell them apart.
 pub(super) fn batch(producer: u8, sequence: u64) -> Batch {
-    batch_of(producer, sequence, Bytes::from(format!("producer {producer} batch {sequence}")))
+    batch_of(
+        producer,
+        sequence,
+        Bytes::from(format!("producer {producer} batch {sequence}")),
+    )
 }
 
 pub(super) fn batch_of(producer: u8, sequence: u64, payload: Bytes) -> Batch {

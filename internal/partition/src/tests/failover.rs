@@ -5,7 +5,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use highwater_log::Verdict;
 
-use super::cluster::{Cluster, NAMES, PATIENCE, accepted, all_frames, batch, eventually, in_time, propose, propose_now};
+use super::cluster::{
+    Cluster, NAMES, PATIENCE, accepted, all_frames, batch, eventually, in_time, propose, propose_now, read_all,
+};
 use crate::{Answer, NotApplied, Role};
 
 /// The two replicas that are not `index`.
@@ -36,8 +38,14 @@ async fn the_tail_of_a_leader_that_was_cut_off_is_replaced() {
     accepted(&propose(cluster.partition(old), batch(1, 0)).await);
     cluster.all_reach(2).await;
     cluster.isolate(old);
-    let lost: Vec<_> = (1..4).map(|sequence| propose_now(cluster.partition(old), batch(1, sequence))).collect();
-    let appended = || all_frames(&cluster.node(old).log).iter().any(|frame| frame.payload == batch(1, 1).payload);
+    let lost: Vec<_> = (1..4)
+        .map(|sequence| propose_now(cluster.partition(old), batch(1, sequence)))
+        .collect();
+    let appended = || {
+        all_frames(&cluster.node(old).log)
+            .iter()
+            .any(|frame| frame.payload == batch(1, 1).payload)
+    };
     eventually("the tail that will be lost", appended).await;
 
     cluster.leader_among(&others(old)).await;
@@ -52,7 +60,10 @@ async fn the_tail_of_a_leader_that_was_cut_off_is_replaced() {
     cluster.network.heal();
     cluster.all_reach(4).await;
     let frames = cluster.equal_logs().await;
-    assert!(frames.iter().all(|frame| frame.payload != batch(1, 1).payload), "the lost tail is still there");
+    assert!(
+        frames.iter().all(|frame| frame.payload != batch(1, 1).payload),
+        "the lost tail is still there"
+    );
     for answer in lost {
         match in_time("an answer for the lost tail", answer).await.unwrap() {
             Answer::Unknown(_) | Answer::NotApplied(NotApplied::NotLeader { .. }) => {}
@@ -70,12 +81,15 @@ async fn a_retry_after_a_failover_is_answered_as_the_duplicate_it_is() {
     }
     cluster.crash(leader).await;
     let decision = cluster.decide(batch(1, 1)).await;
-    assert_eq!((decision.verdict, decision.base_offset, decision.record_count), (Verdict::Duplicate, 2, 2));
+    assert_eq!(
+        (decision.verdict, decision.base_offset, decision.record_count),
+        (Verdict::Duplicate, 2, 2)
+    );
     assert_eq!(cluster.decide(batch(1, 3)).await.base_offset, 6);
     cluster.boot(leader).await;
     cluster.all_reach(8).await;
     cluster.equal_logs().await;
-    let read = cluster.partition(leader).read(0, 1 << 20).await.unwrap();
+    let read = read_all(cluster.partition(leader)).await;
     assert_eq!(read.len(), 4, "the duplicate is no record");
 }
 
@@ -122,7 +136,10 @@ async fn stopping_the_core_answers_what_waits() {
     cluster.crash(leader).await;
     let answer = in_time("an answer", waiting).await.unwrap();
     assert!(matches!(answer, Answer::Unknown(_)), "{answer:?}");
-    assert_eq!(propose(&partition, batch(1, 1)).await, Answer::NotApplied(NotApplied::Stopped));
+    assert_eq!(
+        propose(&partition, batch(1, 1)).await,
+        Answer::NotApplied(NotApplied::Stopped)
+    );
     assert_eq!(partition.stopped().await, None, "it was asked to stop");
     assert_eq!(partition.in_flight_bytes(), 0);
 }
@@ -155,11 +172,18 @@ async fn a_follower_far_behind_the_cache_catches_up_from_the_disk() {
         let batch = super::cluster::batch_of(1, sequence, payload.clone());
         accepted(&in_time("an answer", propose(cluster.partition(leader), batch)).await);
     }
-    assert!(cluster.node(leader).log.read_cached(2, 3, 1).is_none(), "the cache must have lost it");
+    assert!(
+        cluster.node(leader).log.read_cached(2, 3, 1).is_none(),
+        "the cache must have lost it"
+    );
     cluster.boot(behind).await;
     cluster.all_reach(120).await;
     cluster.equal_logs().await;
-    assert_eq!(cluster.partition(leader).status().role, Role::Leader, "reading the disk must not cost the lead");
+    assert_eq!(
+        cluster.partition(leader).status().role,
+        Role::Leader,
+        "reading the disk must not cost the lead"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -172,13 +196,16 @@ async fn leaders_that_die_again_and_again_lose_nothing_and_repeat_nothing() {
         cluster.crash(leader).await;
         drop(tokio::time::timeout(PATIENCE, waiting).await);
         let decision = cluster.decide(batch(1, sequence)).await;
-        assert!(matches!(decision.verdict, Verdict::Accepted | Verdict::Duplicate), "{decision:?}");
+        assert!(
+            matches!(decision.verdict, Verdict::Accepted | Verdict::Duplicate),
+            "{decision:?}"
+        );
         assert_eq!(decision.base_offset, sequence * 2);
         sequence += 1;
         cluster.boot(leader).await;
     }
     cluster.all_reach(sequence * 2).await;
     cluster.equal_logs().await;
-    let read = cluster.partition(0).read(0, 1 << 20).await.unwrap();
+    let read = read_all(cluster.partition(0)).await;
     assert_eq!(read.len() as u64, sequence);
 }

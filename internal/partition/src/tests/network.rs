@@ -62,7 +62,9 @@ impl Network {
 
     /// Answers to the streams from `from` to `to` get lost, silently.
     pub(super) fn deafen(&self, from: &str, to: &str) {
-        self.change(|links| drop(links.deaf.insert((from.to_owned(), to.to_owned()))));
+        self.change(|links| {
+            links.deaf.insert((from.to_owned(), to.to_owned()));
+        });
     }
 
     pub(super) fn heal(&self) {
@@ -99,7 +101,14 @@ impl Network {
     }
 
     /// Carries messages from one end to the other until an end is gone, the receiver leaves or the link is cut.
-    async fn carry(self: Arc<Self>, from: String, to: String, mut messages: mpsc::Receiver<Vec<Bytes>>, out: mpsc::Sender<Bytes>, deaf: bool) {
+    async fn carry(
+        self: Arc<Self>,
+        from: String,
+        to: String,
+        mut messages: mpsc::Receiver<Vec<Bytes>>,
+        out: mpsc::Sender<Bytes>,
+        deaf: bool,
+    ) {
         let mut changed = self.changed.subscribe();
         loop {
             let message = tokio::select! {
@@ -147,14 +156,18 @@ impl Peers for Link {
                 why: why.to_owned(),
             };
             let call = partition.handle_call(&from, kind, Bytes::from(body.concat()));
-            let answer = tokio::time::timeout(timeout, call).await.map_err(|_| no_answer("timeout"))?;
+            let answer = tokio::time::timeout(timeout, call)
+                .await
+                .map_err(|_| no_answer("timeout"))?;
             if network.is_cut(&node, &from) {
                 return Err(no_answer("cut"));
             }
-            answer.map(|parts| Bytes::from(parts.concat())).map_err(|err| PeerError::Refused {
-                node: node.clone(),
-                why: err.to_string(),
-            })
+            answer
+                .map(|parts| Bytes::from(parts.concat()))
+                .map_err(|err| PeerError::Refused {
+                    node: node.clone(),
+                    why: err.to_string(),
+                })
         })
     }
 
@@ -172,11 +185,21 @@ impl Peers for Link {
             let (near_out, near_receiver) = mpsc::channel(8);
             let (far_sender, far_messages) = mpsc::channel(8);
             let (far_out, far_receiver) = mpsc::channel(8);
-            tokio::spawn(network.clone().carry(from.clone(), node.clone(), near_messages, far_out, false));
+            tokio::spawn(
+                network
+                    .clone()
+                    .carry(from.clone(), node.clone(), near_messages, far_out, false),
+            );
             tokio::spawn(network.carry(node, from.clone(), far_messages, near_out, true));
-            let far = PeerStream { sender: far_sender, receiver: far_receiver };
+            let far = PeerStream {
+                sender: far_sender,
+                receiver: far_receiver,
+            };
             tokio::spawn(async move { partition.handle_stream(&from, kind, far).await });
-            Ok(PeerStream { sender: near_sender, receiver: near_receiver })
+            Ok(PeerStream {
+                sender: near_sender,
+                receiver: near_receiver,
+            })
         })
     }
 }

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use bytes::Bytes;
 use highwater_log::Verdict;
 
-use super::cluster::{Cluster, MakeMachine, batch, eventually, in_time, propose};
+use super::cluster::{Cluster, MakeMachine, batch, eventually, in_time, propose, read_all};
 use crate::{Answer, CommandError, Machine, NotApplied, Role};
 
 /// Remembers every command; panics at the command "panic" if `fragile`.
@@ -24,7 +24,13 @@ impl Machine for Notebook {
 
     fn checkpoint(&self) -> Bytes {
         let lines = self.lines.lock().unwrap();
-        Bytes::from(lines.iter().map(|(_, line)| String::from_utf8_lossy(line)).collect::<Vec<_>>().join("\n"))
+        Bytes::from(
+            lines
+                .iter()
+                .map(|(_, line)| String::from_utf8_lossy(line))
+                .collect::<Vec<_>>()
+                .join("\n"),
+        )
     }
 
     fn restore(&self, checkpoint: &[u8]) -> Result<(), String> {
@@ -45,14 +51,21 @@ fn notebooks(fragile: bool) -> MakeMachine {
 }
 
 fn pages(cluster: &Cluster) -> Vec<Bytes> {
-    cluster.running().map(|(_, node)| node.machine.as_ref().unwrap().checkpoint()).collect()
+    cluster
+        .running()
+        .map(|(_, node)| node.machine.as_ref().unwrap().checkpoint())
+        .collect()
 }
 
 async fn command(cluster: &Cluster, line: &'static str) -> Bytes {
     let written = async {
         loop {
             let leader = cluster.leader().await;
-            match cluster.partition(leader).command(Bytes::from_static(line.as_bytes())).await {
+            match cluster
+                .partition(leader)
+                .command(Bytes::from_static(line.as_bytes()))
+                .await
+            {
                 Ok(answer) => return answer,
                 Err(CommandError::NotLeader { .. }) => tokio::task::yield_now().await,
                 Err(other) => panic!("{other:?}"),
@@ -80,7 +93,7 @@ async fn acknowledged_batches_survive_the_crash_of_all_replicas() {
     assert_eq!((next.verdict, next.base_offset), (Verdict::Accepted, 60));
     cluster.all_reach(62).await;
     cluster.equal_logs().await;
-    let read = cluster.partition(2).read(0, 1 << 20).await.unwrap();
+    let read = read_all(cluster.partition(2)).await;
     assert_eq!(read.len(), 31);
 }
 
@@ -109,10 +122,16 @@ async fn commands_are_applied_once_on_every_replica_and_answered() {
     let cluster = Cluster::start_with(notebooks(false)).await;
     assert_eq!(command(&cluster, "one").await, "line 1");
     assert_eq!(command(&cluster, "two").await, "line 2");
-    eventually("two lines everywhere", || pages(&cluster).iter().all(|page| page == "one\ntwo")).await;
+    eventually("two lines everywhere", || {
+        pages(&cluster).iter().all(|page| page == "one\ntwo")
+    })
+    .await;
     let follower = cluster.follower().await;
     let refused = cluster.partition(follower).command(Bytes::from_static(b"three")).await;
-    assert!(matches!(refused, Err(CommandError::NotLeader { leader: Some(_), .. })), "{refused:?}");
+    assert!(
+        matches!(refused, Err(CommandError::NotLeader { leader: Some(_), .. })),
+        "{refused:?}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -128,7 +147,10 @@ async fn machines_are_rebuilt_from_the_log() {
         cluster.boot(index).await;
     }
     assert_eq!(command(&cluster, "four").await, "line 4");
-    eventually("four lines everywhere", || pages(&cluster).iter().all(|page| page == "one\ntwo\nthree\nfour")).await;
+    eventually("four lines everywhere", || {
+        pages(&cluster).iter().all(|page| page == "one\ntwo\nthree\nfour")
+    })
+    .await;
     cluster.equal_logs().await;
 }
 
@@ -139,7 +161,10 @@ async fn a_group_without_a_machine_refuses_commands() {
     let refused = cluster.partition(leader).command(Bytes::from_static(b"one")).await;
     assert!(matches!(refused, Err(CommandError::Refused(_))), "{refused:?}");
     let large = Bytes::from(vec![0; highwater_log::PAYLOAD_BYTES_MAX + 1]);
-    assert!(matches!(cluster.partition(leader).command(large).await, Err(CommandError::Refused(_))));
+    assert!(matches!(
+        cluster.partition(leader).command(large).await,
+        Err(CommandError::Refused(_))
+    ));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -149,9 +174,20 @@ async fn a_core_that_dies_is_noticed_and_says_why() {
     let changes = leader.status_changes();
     let answer = in_time("an answer", leader.command(Bytes::from_static(b"panic"))).await;
     assert!(matches!(answer, Err(CommandError::Unknown(_))), "{answer:?}");
-    let why = in_time("the end", leader.stopped()).await.expect("nobody asked it to stop");
+    let why = in_time("the end", leader.stopped())
+        .await
+        .expect("nobody asked it to stop");
     assert!(why.contains("the machine panicked"), "{why}");
-    assert_eq!((leader.status().role, changes.borrow().role.clone()), (Role::Stopped, Role::Stopped));
-    assert_eq!(propose(&leader, batch(1, 0)).await, Answer::NotApplied(NotApplied::Stopped));
-    assert!(matches!(leader.command(Bytes::from_static(b"two")).await, Err(CommandError::Stopped)));
+    assert_eq!(
+        (leader.status().role, changes.borrow().role),
+        (Role::Stopped, Role::Stopped)
+    );
+    assert_eq!(
+        propose(&leader, batch(1, 0)).await,
+        Answer::NotApplied(NotApplied::Stopped)
+    );
+    assert!(matches!(
+        leader.command(Bytes::from_static(b"two")).await,
+        Err(CommandError::Stopped)
+    ));
 }

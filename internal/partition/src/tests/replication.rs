@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use highwater_log::Kind;
 
-use super::cluster::{Cluster, accepted, batch, batch_of, eventually, in_time, member, propose, propose_now};
+use super::cluster::{Cluster, accepted, batch, batch_of, eventually, in_time, member, propose, propose_now, read_all};
 use crate::{Answer, CommandError, NotApplied, Role};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -22,7 +22,7 @@ async fn batches_reach_all_replicas_with_dense_offsets_and_equal_bytes() {
     let batches: Vec<_> = frames.iter().filter(|frame| frame.header.kind == Kind::Batch).collect();
     assert_eq!(batches.len(), 50);
     for (_, node) in cluster.running() {
-        let read = node.partition.read(0, 1 << 20).await.unwrap();
+        let read = read_all(&node.partition).await;
         assert_eq!(read.len(), 50);
         for (sequence, stored) in (0u64..).zip(&read) {
             assert_eq!((stored.base_offset, stored.record_count), (sequence * 2, 2));
@@ -40,11 +40,16 @@ async fn the_watermark_covers_a_batch_before_its_producer_is_answered() {
         let watermark = partition.watermark();
         let (sender, seen) = tokio::sync::oneshot::channel();
         let answer = Box::new(move |answer: Answer| {
-            drop(sender.send((accepted(&answer), watermark.borrow().high_watermark)));
+            sender
+                .send((accepted(&answer), watermark.borrow().high_watermark))
+                .unwrap();
         });
         partition.propose(batch(1, sequence), answer);
         let (base_offset, high_watermark) = in_time("an answer", seen).await.unwrap();
-        assert!(high_watermark >= base_offset + 2, "{high_watermark} at the answer for {base_offset}");
+        assert!(
+            high_watermark >= base_offset + 2,
+            "{high_watermark} at the answer for {base_offset}"
+        );
     }
 }
 
@@ -72,14 +77,20 @@ async fn a_follower_names_the_leader() {
     let leader = cluster.leader().await;
     let follower = cluster.partition(cluster.follower().await);
     match propose(follower, batch(1, 0)).await {
-        Answer::NotApplied(NotApplied::NotLeader { leader: Some(named), term }) => {
+        Answer::NotApplied(NotApplied::NotLeader {
+            leader: Some(named),
+            term,
+        }) => {
             assert_eq!(named, member(leader));
             assert_eq!(term, cluster.partition(leader).status().term);
         }
         other => panic!("{other:?}"),
     }
     let status = follower.status();
-    assert_eq!((status.role, status.voters.len(), status.learners.len()), (Role::Follower, 3, 0));
+    assert_eq!(
+        (status.role, status.voters.len(), status.learners.len()),
+        (Role::Follower, 3, 0)
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -109,10 +120,19 @@ async fn leadership_moves_where_it_is_asked_to() {
     let leader = cluster.leader().await;
     let next = cluster.follower().await;
     let refused = cluster.partition(next).transfer_leader(member(leader).replica_id).await;
-    assert!(matches!(refused, Err(CommandError::NotLeader { leader: Some(_), .. })), "{refused:?}");
+    assert!(
+        matches!(refused, Err(CommandError::NotLeader { leader: Some(_), .. })),
+        "{refused:?}"
+    );
     let mut changes = cluster.partition(next).status_changes();
-    cluster.partition(leader).transfer_leader(member(next).replica_id).await.unwrap();
-    in_time("the hand-over", changes.wait_for(|status| status.role == Role::Leader)).await.unwrap();
+    cluster
+        .partition(leader)
+        .transfer_leader(member(next).replica_id)
+        .await
+        .unwrap();
+    in_time("the hand-over", changes.wait_for(|status| status.role == Role::Leader))
+        .await
+        .unwrap();
     cluster.decide(batch(1, 0)).await;
     assert_eq!(cluster.leader().await, next);
 }
@@ -127,10 +147,18 @@ async fn a_new_replica_learns_then_votes_and_an_old_one_leaves() {
     cluster.partition(leader).add_learner(member(added)).await.unwrap();
     cluster.all_reach(2).await;
     let learner = cluster.partition(added);
-    eventually("the learner's role", || learner.status().role == Role::Learner && learner.status().learners.len() == 1).await;
-    let mut voters: Vec<_> = (0..4).filter(|index| *index != follower).map(|index| member(index).replica_id).collect();
+    eventually("the learner's role", || {
+        learner.status().role == Role::Learner && learner.status().learners.len() == 1
+    })
+    .await;
+    let mut voters: Vec<_> = (0..4)
+        .filter(|index| *index != follower)
+        .map(|index| member(index).replica_id)
+        .collect();
     voters.sort();
-    in_time("the change", cluster.partition(leader).change_voters(voters.clone())).await.unwrap();
+    in_time("the change", cluster.partition(leader).change_voters(voters.clone()))
+        .await
+        .unwrap();
     eventually("the new voters", || {
         let named: Vec<_> = learner.status().voters.iter().map(|member| member.replica_id).collect();
         named == voters
@@ -163,27 +191,34 @@ async fn many_producers_at_once_are_all_answered() {
     let leader = cluster.leader().await;
     let payload = Bytes::from(vec![7u8; 64 * 1024]);
     let started = Instant::now();
-    let producers: Vec<_> = (0..PRODUCERS).map(|producer| {
-        let (cluster, payload) = (cluster.clone(), payload.clone());
-        tokio::spawn(async move {
-            let mut offsets = Vec::new();
-            for sequence in (0..BATCHES).step_by(4) {
-                let four: Vec<_> = (sequence..sequence + 4)
-                    .map(|sequence| propose_now(cluster.partition(leader), batch_of(producer, sequence, payload.clone())))
-                    .collect();
-                for answer in four {
-                    offsets.push(accepted(&in_time("an answer", answer).await.unwrap()));
+    let producers: Vec<_> = (0..PRODUCERS)
+        .map(|producer| {
+            let (cluster, payload) = (cluster.clone(), payload.clone());
+            tokio::spawn(async move {
+                let mut offsets = Vec::new();
+                for sequence in (0..BATCHES).step_by(4) {
+                    let four: Vec<_> = (sequence..sequence + 4)
+                        .map(|sequence| {
+                            propose_now(cluster.partition(leader), batch_of(producer, sequence, payload.clone()))
+                        })
+                        .collect();
+                    for answer in four {
+                        offsets.push(accepted(&in_time("an answer", answer).await.unwrap()));
+                    }
                 }
-            }
-            assert!(offsets.is_sorted(), "{offsets:?}");
+                assert!(offsets.is_sorted(), "{offsets:?}");
+            })
         })
-    }).collect();
+        .collect();
     for producer in producers {
         producer.await.unwrap();
     }
     let batches = u64::from(PRODUCERS) * BATCHES;
     let took = started.elapsed().max(Duration::from_millis(1));
-    println!("{batches} batches of 64 KiB in {took:?}, {} MiB/s", batches * 62_500 / took.as_millis() as u64 / 1_000);
+    println!(
+        "{batches} batches of 64 KiB in {took:?}, {} MiB/s",
+        batches * 62_500 / took.as_millis() as u64 / 1_000
+    );
     cluster.all_reach(batches * 2).await;
     cluster.equal_logs().await;
     assert_eq!(cluster.partition(leader).in_flight_bytes(), 0);

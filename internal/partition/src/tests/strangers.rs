@@ -55,11 +55,21 @@ async fn a_node_may_speak_only_for_its_own_replica() {
     let partition = cluster.partition(follower);
     for kind in [kind::VOTE, kind::PRE_VOTE] {
         let body = vote_request(follower, term + 1, leader);
-        refused(partition.handle_call(NAMES[other], kind, body).await, "speaks for replica");
+        refused(
+            partition.handle_call(NAMES[other], kind, body).await,
+            "speaks for replica",
+        );
     }
     let vote = Vote::new_committed(term, leader as u64 + 1);
-    refused(partition.handle_call(NAMES[other], kind::APPEND, heartbeat(follower, vote)).await, "speaks for replica");
-    let own = partition.handle_call(NAMES[leader], kind::APPEND, heartbeat(follower, vote)).await;
+    refused(
+        partition
+            .handle_call(NAMES[other], kind::APPEND, heartbeat(follower, vote))
+            .await,
+        "speaks for replica",
+    );
+    let own = partition
+        .handle_call(NAMES[leader], kind::APPEND, heartbeat(follower, vote))
+        .await;
     assert!(own.is_ok(), "{own:?}");
     assert_eq!(cluster.partition(leader).status().term, term);
 }
@@ -71,7 +81,10 @@ async fn a_stranger_is_refused() {
     let body = vote_request(follower, 2, 8);
     refused(partition.handle_call("stranger", kind::VOTE, body).await, "no member");
     let body = calls::encode_confirm_request(follower as u64 + 1);
-    refused(partition.handle_call("stranger", kind::CONFIRM, body).await, "no member");
+    refused(
+        partition.handle_call("stranger", kind::CONFIRM, body).await,
+        "no member",
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -79,7 +92,10 @@ async fn a_message_for_an_earlier_replica_is_refused() {
     let (cluster, follower, leader) = group().await;
     let partition = cluster.partition(follower);
     let body = vote_request(40, 2, leader);
-    refused(partition.handle_call(NAMES[leader], kind::VOTE, body).await, "reached replica");
+    refused(
+        partition.handle_call(NAMES[leader], kind::VOTE, body).await,
+        "reached replica",
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -90,9 +106,17 @@ async fn a_term_from_far_ahead_is_refused() {
     let before = partition.status().term;
     let far = before + TERM_JUMP_MAX + 1;
     let body = vote_request(follower, far, other);
-    refused(partition.handle_call(NAMES[other], kind::VOTE, body).await, "too far ahead");
+    refused(
+        partition.handle_call(NAMES[other], kind::VOTE, body).await,
+        "too far ahead",
+    );
     let vote = Vote::new_committed(far, other as u64 + 1);
-    refused(partition.handle_call(NAMES[other], kind::APPEND, heartbeat(follower, vote)).await, "too far ahead");
+    refused(
+        partition
+            .handle_call(NAMES[other], kind::APPEND, heartbeat(follower, vote))
+            .await,
+        "too far ahead",
+    );
     assert_eq!(partition.status().term, before);
 }
 
@@ -105,7 +129,9 @@ async fn unknown_kinds_are_refused() {
     }
     let (sender, _answers) = mpsc::channel(1);
     let (_messages, receiver) = mpsc::channel(1);
-    let refused = partition.handle_stream(NAMES[leader], kind::VOTE, PeerStream { sender, receiver }).await;
+    let refused = partition
+        .handle_stream(NAMES[leader], kind::VOTE, PeerStream { sender, receiver })
+        .await;
     assert!(matches!(refused, Err(Error::BadMessage(_))), "{refused:?}");
 }
 
@@ -143,7 +169,10 @@ fn append_of(cluster: &Cluster, to: usize, leader: usize) -> Bytes {
     let request = AppendRequest {
         vote: Vote::new_committed(term, leader as u64 + 1),
         prev_log_id: None,
-        entries: frames.into_iter().map(|frame| LogEntry::stored(frame).unwrap()).collect(),
+        entries: frames
+            .into_iter()
+            .map(|frame| LogEntry::stored(frame).unwrap())
+            .collect(),
         leader_commit: None,
     };
     Bytes::from(append::encode_request(to as u64 + 1, request).unwrap().0.concat())
@@ -161,7 +190,10 @@ async fn frames_survive_the_message_to_the_byte_and_damage_does_not() {
     for at in frames_start..message.len() {
         let mut damaged = message.to_vec();
         damaged[at] ^= 0x20;
-        assert!(append::decode_request(Bytes::from(damaged)).is_err(), "damage at byte {at} was not noticed");
+        assert!(
+            append::decode_request(Bytes::from(damaged)).is_err(),
+            "damage at byte {at} was not noticed"
+        );
     }
 }
 
@@ -180,12 +212,22 @@ async fn a_stream_ends_at_the_first_message_that_is_refused() {
     let (sender, mut answers) = mpsc::channel(4);
     let (messages, receiver) = mpsc::channel(4);
     let stream = PeerStream { sender, receiver };
-    let serving = tokio::spawn(async move { partition.handle_stream(NAMES[leader], kind::APPEND_STREAM, stream).await });
-    messages.send(heartbeat(follower, Vote::new_committed(term, leader as u64 + 1))).await.unwrap();
+    let serving = tokio::spawn(async move {
+        partition
+            .handle_stream(NAMES[leader], kind::APPEND_STREAM, stream)
+            .await
+    });
+    messages
+        .send(heartbeat(follower, Vote::new_committed(term, leader as u64 + 1)))
+        .await
+        .unwrap();
     let answer = in_time("an answer", answers.recv()).await.unwrap();
     assert!(append::decode_result(Bytes::from(answer.concat())).unwrap().is_ok());
     let forged = 3 - follower - leader;
-    messages.send(heartbeat(follower, Vote::new_committed(term, forged as u64 + 1))).await.unwrap();
+    messages
+        .send(heartbeat(follower, Vote::new_committed(term, forged as u64 + 1)))
+        .await
+        .unwrap();
     let ended = in_time("the end", serving).await.unwrap();
     assert!(matches!(ended, Err(Error::BadMessage(_))), "{ended:?}");
     assert!(answers.recv().await.is_none());
@@ -213,8 +255,12 @@ async fn a_follower_that_decides_otherwise_stops_with_a_report() {
     let body = append::encode_request(follower as u64 + 1, request);
     let Ok((parts, _)) = body else { return }; // terms of the two groups may not fit; the log's own tests cover the rest
     let victim = cluster.partition(follower);
-    let answer = victim.handle_call(NAMES[leader], kind::APPEND, Bytes::from(parts.concat())).await;
+    let answer = victim
+        .handle_call(NAMES[leader], kind::APPEND, Bytes::from(parts.concat()))
+        .await;
     assert!(answer.is_err(), "{answer:?}");
-    let why = in_time("the end", victim.stopped()).await.expect("nobody asked it to stop");
+    let why = in_time("the end", victim.stopped())
+        .await
+        .expect("nobody asked it to stop");
     assert!(why.contains("diverges"), "{why}");
 }

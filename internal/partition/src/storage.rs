@@ -202,6 +202,9 @@ impl ApplyRead {
     async fn advance(mut self) -> Result<Option<(LogEntry, ApplyRead)>, io::Error> {
         if self.frames.len() == 0 && self.next < self.end {
             let frames = read_frames(&self.log, self.next, self.end).await?;
+            if frames.is_empty() && self.log.last().is_some_and(|last| last.index >= self.next) {
+                return Err(io::Error::other(format!("entry {} to apply cannot be read", self.next)));
+            }
             self.next += frames.len() as u64;
             self.frames = frames.into_iter();
         }

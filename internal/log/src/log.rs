@@ -21,9 +21,10 @@ use crate::format::files::{Mark, SEGMENT_HEADER_BYTES};
 use crate::format::frame::HEADER_BYTES;
 use crate::ids::{EntryId, Identity};
 use crate::recovery;
+use crate::round::Op;
 use crate::segment::Segment;
 use crate::tail::{CheckpointNote, LogState};
-use crate::writer::{Callback, DiskWriter, Op};
+use crate::writer::{Callback, DiskWriter};
 
 /// For how long nothing must have changed before the mark is noted.
 const QUIET_MS: u64 = 1_000;
@@ -181,6 +182,7 @@ impl Log {
                 bytes,
             });
         }
+        ops.push(cut_prepared(state));
         state.roll(&open.dir, &open.identity, first);
         let segment = &state.active.segment;
         ops.push(Op::Create {
@@ -358,9 +360,17 @@ impl Log {
     pub fn note_end(&self, done: Callback) -> Result<(), Error> {
         let mut state = self.lock();
         let mark = state.mark_here();
-        let mut ops = vec![Op::Sync, state.hard.set_mark(mark)];
+        let mut ops = vec![cut_prepared(&state), Op::Sync, state.hard.set_mark(mark)];
         self.push_checkpoint(&mut state, &mut ops);
         self.inner.open.writer.submit(ops, done)
+    }
+}
+
+/// Cuts the prepared space behind the last frame.
+fn cut_prepared(state: &LogState) -> Op {
+    Op::Cut {
+        file: state.active.segment.file.clone(),
+        bytes: state.active.end,
     }
 }
 

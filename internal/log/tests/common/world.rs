@@ -224,6 +224,44 @@ impl World {
         self.reopen()
     }
 
+    /// Kills the process and opens the log again.
+    pub(crate) fn restart(&mut self) {
+        self.disk.restart();
+        self.reopen().unwrap();
+    }
+
+    /// Nothing stands behind the frames in the segment files, but prepared zeros in the last: all is written, what was dropped is cut.
+    pub(crate) fn check_files(&self) {
+        let segments = self
+            .disk
+            .files()
+            .into_iter()
+            .filter(|path| path.extension().is_some_and(|end| end == "log"));
+        let files: Vec<Vec<u8>> = segments.map(|path| self.disk.bytes(&path).unwrap()).collect();
+        let frames: usize = self
+            .versions
+            .last()
+            .unwrap()
+            .iter()
+            .map(|id| self.made[id].len_bytes())
+            .sum();
+        let ahead = files
+            .iter()
+            .map(Vec::len)
+            .sum::<usize>()
+            .checked_sub(80 * files.len() + frames)
+            .unwrap();
+        let last = files.last().unwrap();
+        assert!(
+            ahead <= 2_048 && ahead < last.len(),
+            "{ahead} bytes too many in the segments"
+        );
+        assert!(
+            last[last.len() - ahead..].iter().all(|byte| *byte == 0),
+            "something stands behind the frames"
+        );
+    }
+
     pub(crate) fn reopen(&mut self) -> Result<(), Error> {
         let writer = DiskWriter::manual(self.disk.clone());
         let cache = TailCache::new(self.cache_bytes);
@@ -277,6 +315,7 @@ impl World {
             appends: vec![(0, found.len() as u64)],
             ..Acks::default()
         };
+        self.check_files();
     }
 
     /// The log is exactly as the model says, whichever way it is read.

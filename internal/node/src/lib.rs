@@ -1,1 +1,7 @@
 //! One running server: the port, the peer link, gossip, services and access.
+
+pub mod gossip;
+pub mod identity;
+pub mod link;
+pub mod port;
+pub mod tls;

@@ -5,3 +5,6 @@ pub mod identity;
 pub mod link;
 pub mod port;
 pub mod tls;
+
+#[cfg(test)]
+mod test_ca;

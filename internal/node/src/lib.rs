@@ -8,3 +8,5 @@ pub mod tls;
 
 #[cfg(test)]
 mod test_ca;
+#[cfg(test)]
+mod test_node;

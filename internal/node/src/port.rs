@@ -14,6 +14,8 @@
 mod complaints;
 mod plain;
 mod serve;
+#[cfg(test)]
+mod tests;
 
 use std::io;
 use std::net::SocketAddr;

@@ -24,6 +24,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 
 use crate::identity::{Identity, IdentityError};
+pub(crate) use verify::explain;
 use verify::{ClientVerifier, NodeVerifier};
 
 /// ALPN of gRPC.

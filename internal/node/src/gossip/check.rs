@@ -113,3 +113,92 @@ fn walk_blocks(mut bytes: &[u8]) -> Result<(), String> {
 fn read<T: Deserializable>(bytes: &mut &[u8]) -> Result<T, String> {
     T::deserialize(bytes).map_err(|error| error.to_string())
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use chitchat::transport::{ChannelTransport, Transport};
+    use chitchat::{ChitchatConfig, spawn_chitchat};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn address(port: u16) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], port))
+    }
+
+    /// The bytes of a real first message of node `n1` at port 1.
+    async fn real_message() -> Vec<u8> {
+        let transport = ChannelTransport::default();
+        let mut receiver = transport.open(address(2)).await.unwrap();
+        let config = ChitchatConfig {
+            chitchat_id: ChitchatId::new("n1", 1, address(1)),
+            cluster_id: "testing".to_owned(),
+            gossip_interval: std::time::Duration::from_millis(10),
+            listen_addr: address(1),
+            seed_nodes: vec![address(2).to_string()],
+            failure_detector_config: chitchat::FailureDetectorConfig::default(),
+            marked_for_deletion_grace_period: std::time::Duration::from_secs(1),
+            catchup_callback: None,
+            extra_liveness_predicate: None,
+        };
+        let _handle = spawn_chitchat(config, Vec::new(), &transport).await.unwrap();
+        let (_, message) = receiver.recv().await.unwrap();
+        encode(address(1), &message)
+    }
+
+    #[tokio::test]
+    async fn a_message_is_taken_only_from_the_node_and_address_it_lists() {
+        let bytes = real_message().await;
+        let checked = decode("n1", &bytes).unwrap();
+        assert_eq!((checked.address, checked.listed.len()), (address(1), 1));
+        assert!(decode("n2", &bytes).unwrap_err().contains("does not list its sender"));
+
+        let mut moved = bytes.clone();
+        moved[5] = 9; // the port of the address to answer to
+        assert!(decode("n1", &moved).unwrap_err().contains("does not list its sender"));
+        let mut longer = bytes.clone();
+        longer.push(0);
+        assert!(decode("n1", &longer).unwrap_err().contains("follow the message"));
+        assert!(decode("n1", &bytes[..bytes.len() - 1]).is_err());
+    }
+
+    #[tokio::test]
+    async fn implausible_digests_are_dropped() {
+        let bytes = real_message().await;
+        let head = address(1).serialize_to_vec().len() + 4;
+        let mut many = bytes.clone();
+        many[head..head + 2].copy_from_slice(&(NODES_MAX as u16 + 1).to_le_bytes());
+        assert!(decode("n1", &many).unwrap_err().contains("257 nodes"));
+        let id_bytes = ChitchatId::new("n1", 1, address(1)).serialize_to_vec().len();
+        let mut heartbeat = bytes.clone();
+        heartbeat[head + 2 + id_bytes + 7] = 1; // its highest byte
+        assert!(decode("n1", &heartbeat).unwrap_err().contains("implausible counter"));
+        let mut name = bytes;
+        name[head + 4] = b'N';
+        assert!(decode("n1", &name).unwrap_err().contains("not a name"));
+    }
+
+    #[test]
+    fn a_delta_of_very_many_blocks_is_dropped() {
+        let mut bytes = address(1).serialize_to_vec();
+        bytes.extend([0x53, 0xb0, 0, ACK]);
+        for _ in 0..=BLOCKS_MAX {
+            bytes.extend([2, 1, 0, 0]);
+        }
+        bytes.push(LAST_BLOCK);
+        assert!(decode("n1", &bytes).unwrap_err().contains("blocks"));
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_are_too_odd(bytes: Vec<u8>, message_type in 0_u8..5) {
+            let mut framed = address(1).serialize_to_vec();
+            framed.extend([0x53, 0xb0, 0, message_type]);
+            framed.extend(&bytes);
+            let _ = decode("n1", &framed);
+            let _ = decode("n1", &bytes);
+        }
+    }
+}

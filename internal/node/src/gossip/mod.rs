@@ -15,6 +15,8 @@
 
 mod check;
 mod socket;
+#[cfg(test)]
+mod tests;
 mod view;
 
 use std::collections::BTreeMap;

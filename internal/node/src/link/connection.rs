@@ -18,7 +18,7 @@ use tokio::sync::{Semaphore, oneshot};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::frame::{Frame, FrameType, Header};
+use super::frame::{Frame, FrameType, Header, broke};
 use super::limits::{
     FRAME_BYTES_MAX, INCOMING_CALL_BYTES_MAX, INCOMING_CALLS_MAX, OUTGOING_CALLS_MAX, SILENT_TICKS_MAX, STREAMS_MAX,
     TICK, UNUSED_TICKS_MAX,
@@ -137,7 +137,7 @@ impl Connection {
             () = self.closed.cancelled() => {}
             why = reader::read_from(self, &mut input, inner) => self.close(why),
             result = queues.write_to(&mut output) => {
-                self.close(result.map_or_else(|error| format!("the connection broke: {error}"), |()| "closed".to_owned()));
+                self.close(result.map_or_else(|error| broke(&error), |()| "closed".to_owned()));
             }
             why = self.keep() => self.close(why.to_owned()),
         }
@@ -309,6 +309,16 @@ impl Connection {
         if self.outbox.send_urgent(frame).is_err() {
             self.close("it does not read what is sent to it".to_owned());
         }
+    }
+
+    #[cfg(test)]
+    pub(super) fn waiting_calls(&self) -> usize {
+        lock(&self.calls).entries.len()
+    }
+
+    #[cfg(test)]
+    pub(super) fn open_streams(&self) -> usize {
+        lock(&self.streams).entries.len()
     }
 
     fn next_id(&self) -> u64 {

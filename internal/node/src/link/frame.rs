@@ -25,6 +25,7 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 
 use super::Hello;
 use super::limits::REASON_BYTES_MAX;
+use crate::tls::explain;
 
 /// The version of the protocol that this code speaks. Both sides must speak the same.
 pub(super) const PROTOCOL_VERSION: u16 = 1;
@@ -93,7 +94,7 @@ pub(super) struct Frame {
 /// Why the next frame cannot be had. Always the end of the connection.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum FrameError {
-    #[error("the connection broke: {0}")]
+    #[error("{}", broke(.0))]
     Io(#[from] io::Error),
     #[error("a frame of type {0} is unknown")]
     UnknownType(u8),
@@ -101,6 +102,11 @@ pub(super) enum FrameError {
     TooShort { length: usize },
     #[error("a frame with a body of {bytes} bytes is over the limit of {bytes_max}")]
     TooLong { bytes: usize, bytes_max: usize },
+}
+
+/// How a broken connection reads in logs and errors.
+pub(super) fn broke(error: &io::Error) -> String {
+    format!("the connection broke: {}", explain(error))
 }
 
 impl Frame {

@@ -20,7 +20,7 @@ use super::reader::text;
 use super::{Hello, other_cluster};
 use crate::identity::Identity;
 use crate::port::{Peer, ServerStream};
-use crate::tls::{ALPN_PEER, Expected};
+use crate::tls::{ALPN_PEER, Expected, explain};
 
 type ClientStream = tokio_rustls::client::TlsStream<TcpStream>;
 
@@ -59,7 +59,7 @@ pub(super) async fn accept(inner: &Arc<Inner>, mut stream: ServerStream, peer: &
 pub(crate) async fn refuse(mut stream: ServerStream, why: &str) {
     let refusal = async {
         write_frame(&mut stream, &Frame::reason(FrameType::Refuse, 0, why)).await?;
-        stream.shutdown().await.map_err(|error| error.to_string())
+        stream.shutdown().await.map_err(|error| explain(&error))
     };
     let _ = timeout(DIAL_TIMEOUT, refusal).await; // if it cannot be told, it is not
 }
@@ -90,14 +90,14 @@ async fn connect_to(inner: &Inner, address: SocketAddr, expected: &Expected) -> 
         .credentials
         .peer_config(expected)
         .map_err(|error| error.to_string())?;
-    let tcp = TcpStream::connect(address).await.map_err(|error| error.to_string())?;
-    tcp.set_nodelay(true).map_err(|error| error.to_string())?;
+    let tcp = TcpStream::connect(address).await.map_err(|error| explain(&error))?;
+    tcp.set_nodelay(true).map_err(|error| explain(&error))?;
     // The name is not used: the verifier looks at the identity.
     let name = ServerName::IpAddress(address.ip().into());
     let stream = TlsConnector::from(config)
         .connect(name, tcp)
         .await
-        .map_err(|error| error.to_string())?;
+        .map_err(|error| explain(&error))?;
     if stream.get_ref().1.alpn_protocol() != Some(ALPN_PEER) {
         return Err("it does not speak the peer protocol".to_owned());
     }
@@ -164,8 +164,8 @@ async fn write_frame(stream: &mut (impl AsyncWrite + Unpin), frame: &Frame) -> R
     let mut bytes = BytesMut::new();
     frame.encode_header(&mut bytes);
     frame.body.iter().for_each(|part| bytes.extend_from_slice(part));
-    stream.write_all(&bytes).await.map_err(|error| error.to_string())?;
-    stream.flush().await.map_err(|error| error.to_string())
+    stream.write_all(&bytes).await.map_err(|error| explain(&error))?;
+    stream.flush().await.map_err(|error| explain(&error))
 }
 
 impl Inner {

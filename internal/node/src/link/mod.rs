@@ -33,6 +33,8 @@ pub mod limits;
 mod outbox;
 mod reader;
 mod stream;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -50,6 +52,8 @@ use tokio_util::sync::CancellationToken;
 
 pub use address_book::AddressBook;
 pub(crate) use greeting::refuse;
+#[cfg(test)]
+use reader::text as text_for_tests;
 
 use connection::{CallError, Connection, Role, lock};
 use dialler::{Attempt, Dialler, Target};

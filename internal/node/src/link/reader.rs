@@ -13,7 +13,7 @@ use tokio::io::AsyncRead;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::connection::{Connection, Role, check_size};
-use super::frame::{Frame, FrameType, Header, decode_hello, read_frame};
+use super::frame::{Frame, FrameError, FrameType, Header, broke, decode_hello, read_frame};
 use super::limits::{FRAME_BYTES_MAX, GOSSIP_BYTES_MAX};
 use super::{Inner, LinkHandler};
 
@@ -37,7 +37,11 @@ pub(super) async fn read_from(
         };
         let (header, body) = match read_frame(input, FRAME_BYTES_MAX, progress).await {
             Ok(frame) => frame,
-            Err(error) => return error.to_string(),
+            Err(FrameError::Io(error)) => return broke(&error),
+            Err(error) => {
+                connection.refuse(error.to_string());
+                return error.to_string();
+            }
         };
         match take(connection, inner, header, body) {
             Ok(()) => {}

@@ -14,7 +14,7 @@ use tokio_rustls::TlsAcceptor;
 use super::complaints::{Complaint, PortCounters};
 use super::{CONNECTIONS_MAX, Connection, HANDSHAKE_TIMEOUT, HANDSHAKES_MAX, Peer, PortOptions, ServerStream, plain};
 use crate::identity::Identity;
-use crate::tls::{ALPN_GRPC, ALPN_PEER};
+use crate::tls::{ALPN_GRPC, ALPN_PEER, explain};
 
 /// How long to leave the listener alone after the system refused a connection for want of something (descriptors).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -110,7 +110,7 @@ impl Server {
         match acceptor.accept(tcp).await.and_then(|stream| with_peer(stream, remote)) {
             Ok(accepted) => Some(accepted),
             Err(error) => {
-                self.counters.complain(Complaint::Failed, remote, error);
+                self.counters.complain(Complaint::Failed, remote, explain(&error));
                 None
             }
         }

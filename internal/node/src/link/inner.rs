@@ -28,7 +28,7 @@ pub(super) struct Inner {
     pub(super) directory: Arc<dyn Directory>,
     pub(super) handler: Arc<dyn LinkHandler>,
     /// By node name: the control lane's and the bulk lane's.
-    pub(super) by_node: Mutex<HashMap<String, [Arc<Dialler>; 2]>>,
+    by_node: Mutex<HashMap<String, [Arc<Dialler>; 2]>>,
     /// By address as it was given; control lane.
     by_address: Mutex<HashMap<String, Arc<Dialler>>>,
     connections: Mutex<Connections>,
@@ -118,6 +118,13 @@ impl Inner {
         let dialler = Dialler::new(Target::Address(address.to_owned()), Lane::Control);
         by_address.insert(address.to_owned(), dialler.clone());
         Ok(dialler)
+    }
+
+    /// Ends the pauses of the diallers to `node`.
+    pub(super) fn peer_seen(&self, node: &str) {
+        if let Some(diallers) = lock(&self.by_node).get(node) {
+            diallers.iter().for_each(|dialler| dialler.end_pause());
+        }
     }
 
     /// The dialler's connection, dialling until `deadline` if need be.

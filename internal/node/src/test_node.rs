@@ -97,6 +97,7 @@ impl LinkHandler for TestHandler {
     }
 
     fn gossip(&self, from: &str, message: Bytes) {
+        assert_ne!(message, "panic");
         if let Some(mailbox) = &*self.mailbox.lock().unwrap() {
             mailbox.deliver(from, message.clone());
         }

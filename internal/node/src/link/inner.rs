@@ -201,12 +201,16 @@ impl Inner {
         if said.cluster_id != self.cluster_id() {
             self.tell_cluster_id(&connection); // it became known while we said hello
         }
-        let served = connection.clone();
+        let registered = Registered {
+            inner: self,
+            connection: connection.clone(),
+            serial,
+        };
         let serving = Box::pin(async move {
+            let served = &registered.connection;
             tracing::debug!(node = served.peer(), ?role, lane = ?served.lane(), "connected");
-            let why = served.run(stream, queues, &self).await;
+            let why = served.run(stream, queues, &registered.inner).await;
             tracing::debug!(node = served.peer(), ?role, lane = ?served.lane(), why, "disconnected");
-            lock(&self.connections).by_serial.remove(&serial);
         });
         (connection, serving)
     }
@@ -230,6 +234,21 @@ impl Inner {
             }
             _ => connection.send_urgent(Frame::hello(&hello)),
         }
+    }
+}
+
+/// A connection in the list of those that are up. However its task ends, even by a panic of a handler, the connection
+/// is closed then, so that nobody waits on it in vain, and leaves the list.
+struct Registered {
+    inner: Arc<Inner>,
+    connection: Arc<Connection>,
+    serial: u64,
+}
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        self.connection.close("its task ended unexpectedly".to_owned());
+        lock(&self.inner.connections).by_serial.remove(&self.serial);
     }
 }
 

@@ -272,6 +272,29 @@ async fn gossip_messages_carry_the_name_of_the_certificate() {
 }
 
 #[tokio::test]
+async fn a_panic_of_the_handler_in_the_reader_ends_the_connection_and_no_more() {
+    let ca = TestCa::new();
+    let (one, two) = pair(&ca).await;
+    let hanging = tokio::spawn(
+        one.link
+            .call("n2", GroupId(0), Lane::Control, kinds::NEVER, Vec::new(), PATIENCE),
+    );
+    eventually("the call has arrived", || {
+        two.handler.hanging.load(Ordering::SeqCst) == 1
+    })
+    .await;
+    one.link.send_gossip("n2", Bytes::from_static(b"panic"));
+    let why = within(PATIENCE, hanging).await.unwrap().unwrap_err();
+    assert!(matches!(why, PeerError::NoAnswer { .. }), "{why}");
+    eventually("the connection is gone on both sides", || {
+        connections(&one).is_empty() && connections(&two).is_empty()
+    })
+    .await;
+    one.link.peer_seen("n2");
+    assert_eq!(call(&one, "n2", Lane::Control, kinds::ECHO, "on").await.unwrap(), "on");
+}
+
+#[tokio::test]
 async fn after_shutdown_nothing_is_reached_and_nothing_hangs() {
     let ca = TestCa::new();
     let (one, _two) = pair(&ca).await;

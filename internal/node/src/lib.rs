@@ -3,6 +3,14 @@
 mod config;
 mod data_dir;
 mod error;
+mod founding;
+pub mod gossip;
+mod hex;
+pub mod identity;
+pub mod link;
+pub mod port;
+mod record_file;
+pub mod tls;
 
 use std::net::SocketAddr;
 

@@ -1,0 +1,188 @@
+//! Who is at the other end: the identity that a certificate carries.
+//!
+//! A certificate speaks for exactly one identity, written as its only URI among the subject's alternative names:
+//! `spiffe://<cluster>/node/<name>` or `spiffe://<cluster>/tenant/<tenant>/client/<name>`. Names are compared byte by
+//! byte and have one spelling each, so there is nothing to normalise: no escapes, no upper case, no trailing slash, no
+//! user, port, query or fragment. Everything else is refused with the reason, never repaired.
+//!
+//! Invariant: an [`Identity`] that exists was spelled by the rules. Whether the certificate is to be trusted is not
+//! decided here but in [`crate::tls`]. Deliberately absent: the common name, DNS names, and any other fallback.
+
+use std::fmt;
+
+use x509_parser::extensions::GeneralName;
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+/// The longest name that can stand in an identity, bytes.
+const NAME_BYTES_MAX: usize = 128;
+/// The tag of a URI among the alternative names of a certificate (RFC 5280, GeneralName).
+const URI_TAG: u32 = 6;
+
+/// A proven identity: a node of a cluster, or a client of one of its tenants.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Identity {
+    /// A server of the cluster.
+    Node {
+        /// The cluster's configured name.
+        cluster: String,
+        /// The node's stable name.
+        name: String,
+    },
+    /// A user of the cluster.
+    Client {
+        /// The cluster's configured name.
+        cluster: String,
+        /// The tenant that the client belongs to.
+        tenant: String,
+        /// The client's name inside its tenant.
+        name: String,
+    },
+}
+
+/// Why a certificate or a URI gives no identity. Final for that certificate: it must be issued anew.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum IdentityError {
+    /// The bytes are not a certificate, or its alternative names are broken.
+    #[error("the certificate cannot be read: {0}")]
+    Unreadable(String),
+    /// There is no URI among the alternative names.
+    #[error(
+        "the certificate has no identity: it needs one URI spiffe://<cluster>/node/<name> or spiffe://<cluster>/tenant/<tenant>/client/<name> among its alternative names"
+    )]
+    Missing,
+    /// There are several; it would be unclear for whom the certificate speaks.
+    #[error("the certificate has {count} URIs among its alternative names, exactly one is allowed")]
+    Several {
+        /// How many there are.
+        count: usize,
+    },
+    /// The URI is not spelled by the rules.
+    #[error("{uri:?} is not an identity: {why}")]
+    Malformed {
+        /// The URI as found, shortened if it is very long.
+        uri: String,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+}
+
+impl Identity {
+    /// The identity of a certificate in DER form.
+    pub fn from_certificate(der: &[u8]) -> Result<Identity, IdentityError> {
+        let (rest, certificate) =
+            X509Certificate::from_der(der).map_err(|error| IdentityError::Unreadable(error.to_string()))?;
+        if !rest.is_empty() {
+            return Err(IdentityError::Unreadable(format!(
+                "{} bytes follow the certificate",
+                rest.len()
+            )));
+        }
+        let names = certificate
+            .subject_alternative_name()
+            .map_err(|error| IdentityError::Unreadable(error.to_string()))?
+            .map(|extension| extension.value.general_names.as_slice())
+            .unwrap_or_default();
+        let uris: Vec<_> = names.iter().filter(|name| is_uri(name)).collect();
+        match uris.as_slice() {
+            [] => Err(IdentityError::Missing),
+            [GeneralName::URI(uri)] => Identity::from_uri(uri),
+            [_] => Err(IdentityError::Unreadable("its URI is not text".to_owned())),
+            several => Err(IdentityError::Several { count: several.len() }),
+        }
+    }
+
+    /// Reads the written form, byte by byte.
+    pub fn from_uri(uri: &str) -> Result<Identity, IdentityError> {
+        let malformed = |why| IdentityError::Malformed {
+            uri: shortened(uri),
+            why,
+        };
+        let path = uri
+            .strip_prefix("spiffe://")
+            .ok_or_else(|| malformed("it does not start with spiffe://"))?;
+        let parts: Vec<&str> = path.splitn(6, '/').collect();
+        let identity = match parts.as_slice() {
+            [cluster, "node", name] => Identity::Node {
+                cluster: (*cluster).to_owned(),
+                name: (*name).to_owned(),
+            },
+            [cluster, "tenant", tenant, "client", name] => Identity::Client {
+                cluster: (*cluster).to_owned(),
+                tenant: (*tenant).to_owned(),
+                name: (*name).to_owned(),
+            },
+            _ => {
+                return Err(malformed(
+                    "its path is neither /node/<name> nor /tenant/<tenant>/client/<name>",
+                ));
+            }
+        };
+        if !identity.names().all(is_name) {
+            return Err(malformed(
+                "each of its names must be 1 to 128 characters of a-z, 0-9, '.', '_' and '-', start with a letter or \
+                 digit, and be without '..'",
+            ));
+        }
+        Ok(identity)
+    }
+
+    /// The configured name of the cluster that the identity belongs to.
+    pub fn cluster(&self) -> &str {
+        match self {
+            Identity::Node { cluster, .. } | Identity::Client { cluster, .. } => cluster,
+        }
+    }
+
+    /// The node's name, if this is a node.
+    pub fn node_name(&self) -> Option<&str> {
+        match self {
+            Identity::Node { name, .. } => Some(name),
+            Identity::Client { .. } => None,
+        }
+    }
+
+    fn names(&self) -> impl Iterator<Item = &str> {
+        let names = match self {
+            Identity::Node { cluster, name } => [Some(cluster), None, Some(name)],
+            Identity::Client { cluster, tenant, name } => [Some(cluster), Some(tenant), Some(name)],
+        };
+        names.into_iter().flatten().map(String::as_str)
+    }
+}
+
+/// The written form; [`Identity::from_uri`] reads exactly this.
+impl fmt::Display for Identity {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Identity::Node { cluster, name } => write!(out, "spiffe://{cluster}/node/{name}"),
+            Identity::Client { cluster, tenant, name } => {
+                write!(out, "spiffe://{cluster}/tenant/{tenant}/client/{name}")
+            }
+        }
+    }
+}
+
+fn is_uri(name: &GeneralName<'_>) -> bool {
+    match name {
+        GeneralName::URI(_) => true,
+        GeneralName::Invalid(tag, _) => tag.0 == URI_TAG,
+        _ => false,
+    }
+}
+
+/// Whether `name` may stand in an identity: `[a-z0-9][a-z0-9._-]{0,127}` without `..`.
+pub(crate) fn is_name(name: &str) -> bool {
+    let bytes = name.as_bytes();
+    let alphanumeric = |byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    bytes.len() <= NAME_BYTES_MAX
+        && bytes.first().is_some_and(alphanumeric)
+        && bytes
+            .iter()
+            .all(|byte| alphanumeric(byte) || matches!(byte, b'.' | b'_' | b'-'))
+        && !name.contains("..")
+}
+
+fn shortened(uri: &str) -> String {
+    const SHOWN_CHARACTERS_MAX: usize = 200;
+    uri.chars().take(SHOWN_CHARACTERS_MAX).collect()
+}

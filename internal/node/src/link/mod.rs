@@ -1,0 +1,210 @@
+//! The peer link: how nodes talk to each other.
+//!
+//! Frames over mutual TLS on the one port (ALPN `highwater-peer/1`), carrying Raft messages, the nodes' own calls and
+//! gossip. A node dials each other node at most twice, once per lane: `Control` for heartbeats, votes, small calls and
+//! gossip, `Bulk` for everything with payload, so that a heartbeat never waits behind megabytes. Whoever dials asks:
+//! calls and streams on a connection are started by the dialler only and answered by the acceptor, so ids need no
+//! agreement. Connections are dialled when first needed, and again, with a growing pause, when needed after a failure.
+//!
+//! ```text
+//!   call / open_stream / gossip ──► dialler (one per node and lane) ──► connection ──► outbox ──► writer task ═► TLS
+//!   LinkHandler  ◄── calls, streams ◄── connection ◄── reader task ◄═════════════════════════════════════════════ TLS
+//! ```
+//!
+//! Invariants:
+//! * The name that a connection is attributed to is the one in the verified certificate; a hello that says otherwise
+//!   is refused. A node dialled by name is that very node, wherever its address has led.
+//! * Two sides that both know their cluster id, and know different ones, do not talk. The id is told in the hello and
+//!   again when it becomes known later.
+//! * Everything is bounded (see [`limits`]): frames, queues, calls and streams per connection. A call that finds no
+//!   room fails at once; a stream that finds no room waits, and only that stream.
+//! * The reader of a connection never waits for its writer, so two nodes cannot block each other.
+//! * An answer is given at most once. A call that was certainly not sent fails as `Unreachable`; one that may have been
+//!   carried out fails as `NoAnswer`.
+//!
+//! Deliberately absent: resending, and order between calls. Both are for those who call.
+
+mod address_book;
+pub mod limits;
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use highwater_partition::log::{ClusterId, GroupId};
+use highwater_partition::{Lane, PeerError, PeerStream, Peers};
+
+pub use address_book::AddressBook;
+
+use crate::port::{Peer, ServerStream};
+use crate::tls::Credentials;
+
+/// The group number of calls and streams to the node itself rather than to one of its replicas.
+pub const NODE_LEVEL: u64 = u64::MAX;
+
+/// Where nodes can be reached at present. Gossip and seeds feed it; it may be wrong, as certificates decide.
+pub trait Directory: Send + Sync + 'static {
+    /// The address of the node as `host:port`; the host is resolved anew at every dial.
+    fn address(&self, node: &str) -> Option<String>;
+}
+
+/// What a node says about itself when a connection begins.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hello {
+    /// The node's name; equals the one in its certificate.
+    pub node: String,
+    /// The cluster id that the node has recorded, if any.
+    pub cluster_id: Option<ClusterId>,
+    /// The life of the node's data directory.
+    pub incarnation: [u8; 16],
+    /// The process start; grows with every start of the same node.
+    pub boot: u64,
+    /// What the connection is for.
+    pub lane: Lane,
+}
+
+/// Takes what other nodes send. Called from the connections' tasks.
+pub trait LinkHandler: Send + Sync + 'static {
+    /// One request; the answer's parts are sent one behind the other, an error goes back as a refusal.
+    fn call(&self, from: &str, group: u64, kind: u8, body: Bytes) -> BoxFuture<'static, Result<Vec<Bytes>, String>>;
+    /// A stream that was opened by `from`; it lasts until the future ends and both halves of `stream` are dropped.
+    fn stream(&self, from: &str, group: u64, kind: u8, stream: PeerStream) -> BoxFuture<'static, ()>;
+    /// A gossip message. Must not block.
+    fn gossip(&self, from: &str, message: Bytes);
+    /// Whether to talk to this node at all; the reason for a refusal is told to it. Called for every connection, and
+    /// again whenever the other side has learned its cluster id. Names and cluster ids have been compared before.
+    fn hello(&self, from: &str, hello: &Hello) -> Result<(), String>;
+}
+
+/// What a link is made from.
+pub struct LinkOptions {
+    /// Who we are: cluster name and node name are those of the certificate.
+    pub credentials: Arc<Credentials>,
+    /// The life of our data directory.
+    pub incarnation: [u8; 16],
+    /// This process start.
+    pub boot: u64,
+    /// Our cluster id, if it is recorded already; otherwise see [`Link::set_cluster_id`].
+    pub cluster_id: Option<ClusterId>,
+    /// Where other nodes are.
+    pub directory: Arc<dyn Directory>,
+    /// Who takes what others send.
+    pub handler: Arc<dyn LinkHandler>,
+}
+
+/// Our end of all connections with other nodes; cheap to clone.
+#[derive(Clone)]
+pub struct Link {
+    _inner: Arc<LinkOptions>,
+}
+
+impl Link {
+    /// A link without connections; they are made when needed, and by [`Link::accept`].
+    pub fn new(options: LinkOptions) -> Link {
+        Link {
+            _inner: Arc::new(options),
+        }
+    }
+
+    /// Our cluster id, once known.
+    pub fn cluster_id(&self) -> Option<ClusterId> {
+        None
+    }
+
+    /// Makes our cluster id known, to us and to all connected nodes. Setting the same one again changes nothing; setting
+    /// another one is refused with the id that is in force.
+    pub fn set_cluster_id(&self, _cluster_id: ClusterId) -> Result<(), ClusterId> {
+        Ok(())
+    }
+
+    /// A call to the node itself (not to one of its replicas), on the control lane.
+    pub async fn call_node(
+        &self,
+        node: &str,
+        _kind: u8,
+        _body: Vec<Bytes>,
+        _timeout: Duration,
+    ) -> Result<Bytes, PeerError> {
+        Err(PeerError::Unreachable {
+            node: node.to_owned(),
+            why: "not built yet".to_owned(),
+        })
+    }
+
+    /// A node-level call to whichever node of our cluster answers at `address` (`host:port`). Gives its name and its
+    /// answer. With `expected`, any other node is refused.
+    pub async fn call_address(
+        &self,
+        address: &str,
+        _expected: Option<&str>,
+        _kind: u8,
+        _body: Vec<Bytes>,
+        _timeout: Duration,
+    ) -> Result<(String, Bytes), PeerError> {
+        Err(PeerError::Unreachable {
+            node: address.to_owned(),
+            why: "not built yet".to_owned(),
+        })
+    }
+
+    /// Sends a gossip message to a node by name. Never waits: without a connection one is begun, and without room the
+    /// message is dropped.
+    pub fn send_gossip(&self, _node: &str, _message: Bytes) {}
+
+    /// The same to whichever node of our cluster answers at `to`.
+    pub fn send_gossip_to_address(&self, _to: SocketAddr, _message: Bytes) {}
+
+    /// The node has shown signs of life: the next call dials at once instead of sitting out a pause.
+    pub fn peer_seen(&self, _node: &str) {}
+
+    /// Serves a connection that another node has dialled; returns when it has ended.
+    pub async fn accept(&self, _stream: ServerStream, _peer: Arc<Peer>) {}
+
+    /// Closes all connections and makes no more.
+    pub fn shutdown(&self) {}
+}
+
+impl Peers for Link {
+    fn call(
+        &self,
+        node: &str,
+        _group: GroupId,
+        _lane: Lane,
+        _kind: u8,
+        _body: Vec<Bytes>,
+        _timeout: Duration,
+    ) -> BoxFuture<'static, Result<Bytes, PeerError>> {
+        let node = node.to_owned();
+        Box::pin(async move {
+            Err(PeerError::Unreachable {
+                node,
+                why: "not built yet".to_owned(),
+            })
+        })
+    }
+
+    fn open_stream(
+        &self,
+        node: &str,
+        _group: GroupId,
+        _lane: Lane,
+        _kind: u8,
+    ) -> BoxFuture<'static, Result<PeerStream, PeerError>> {
+        let node = node.to_owned();
+        Box::pin(async move {
+            Err(PeerError::Unreachable {
+                node,
+                why: "not built yet".to_owned(),
+            })
+        })
+    }
+}
+
+impl fmt::Debug for Link {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("Link").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,297 @@
+//! Certificates and the two TLS configurations made from them: serving the port, and dialling other nodes.
+//!
+//! TLS 1.3 only, one crypto provider (ring, named explicitly, so no process-wide default is needed), and both sides
+//! always prove who they are. On top of the chain of trust the verifiers demand an [`Identity`] of our own cluster:
+//! a server admits nodes and clients of its cluster; a dialler admits only nodes, and when it knows whom it means to
+//! reach, only that very node. Host names and addresses are not looked at: they may change, names may not.
+//!
+//! Invariants: the certificate in use always carries a node identity, and a reload never changes it. There is no early
+//! data and no session resumption in either direction (no tickets are issued, none are kept), so that every connection
+//! is checked against the certificates and authorities in force now.
+//! Deliberately absent: revocation lists and watching the files for changes.
+
+mod files;
+mod verify;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use arc_swap::ArcSwap;
+use rustls::client::Resumption;
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
+
+use crate::identity::{Identity, IdentityError};
+use verify::{ClientVerifier, NodeVerifier};
+
+/// ALPN of gRPC.
+pub const ALPN_GRPC: &[u8] = b"h2";
+/// ALPN of the peer link.
+pub const ALPN_PEER: &[u8] = b"highwater-peer/1";
+/// ALPN of the JSON gateway.
+pub const ALPN_HTTP: &[u8] = b"http/1.1";
+
+/// The PEM files that make up a node's credentials.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// The node's certificate, followed by intermediate certificates if there are any.
+    pub certificate: PathBuf,
+    /// The private key of that certificate.
+    pub key: PathBuf,
+    /// The certificate authorities that are trusted, one or more.
+    pub authorities: PathBuf,
+}
+
+/// Why credentials cannot be used. None of these goes away by retrying: a file or the configuration must change.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum TlsError {
+    /// A file cannot be read or does not hold what it should.
+    #[error("{}: {why}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        why: String,
+    },
+    /// The certificate gives no identity.
+    #[error("{}: {source}", path.display())]
+    Identity {
+        /// The certificate file.
+        path: PathBuf,
+        /// What is wrong.
+        source: IdentityError,
+    },
+    /// The certificate is a client's.
+    #[error("{}: a node needs a node certificate, this one is of {identity}", path.display())]
+    NotANode {
+        /// The certificate file.
+        path: PathBuf,
+        /// Whose certificate it is.
+        identity: Identity,
+    },
+    /// The certificate is of another node or cluster than configured, or than before a reload.
+    #[error("the certificate in {} is of {found}, but this is {expected}", path.display())]
+    OtherIdentity {
+        /// The certificate file.
+        path: PathBuf,
+        /// Whose certificate it is.
+        found: Identity,
+        /// Whose it should be.
+        expected: Identity,
+    },
+    /// The certificate is outside its validity period.
+    #[error("{}: the certificate {why}", path.display())]
+    Validity {
+        /// The certificate file.
+        path: PathBuf,
+        /// "expired on …" or "is not valid before …", with the present time.
+        why: String,
+    },
+    /// Certificate, key and authorities are readable, but do not go together.
+    #[error("the TLS credentials do not fit together: {0}")]
+    Unfit(String),
+}
+
+/// Whom a dialler means to reach. In all cases a node of our own cluster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Expected {
+    /// The node of this name and no other.
+    Node(String),
+    /// Any node: for seeds, of which only the address is known.
+    AnyNode,
+}
+
+/// A node's certificate, key and authorities, checked and in use. Shared; a reload takes effect for new connections.
+#[derive(Debug)]
+pub struct Credentials {
+    files: TlsFiles,
+    identity: Identity,
+    cluster: String,
+    node_name: String,
+    current: ArcSwap<Material>,
+}
+
+/// One consistent set of credentials.
+#[derive(Debug)]
+struct Material {
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+    roots: Arc<RootCertStore>,
+    provider: Arc<CryptoProvider>,
+    server: Arc<ServerConfig>,
+    any_node: Arc<ClientConfig>,
+    not_after: SystemTime,
+}
+
+impl Credentials {
+    /// Reads and checks the files.
+    pub fn load(files: TlsFiles) -> Result<Arc<Credentials>, TlsError> {
+        let loaded = files::read(&files)?;
+        let identity = loaded.identity.clone();
+        let Some(node_name) = identity.node_name().map(str::to_owned) else {
+            return Err(TlsError::NotANode {
+                path: files.certificate,
+                identity,
+            });
+        };
+        let cluster = identity.cluster().to_owned();
+        let material = Material::new(loaded, &cluster)?;
+        Ok(Arc::new(Credentials {
+            files,
+            identity,
+            cluster,
+            node_name,
+            current: ArcSwap::from_pointee(material),
+        }))
+    }
+
+    /// Refuses credentials of another cluster or node than the configured one.
+    pub fn require(&self, cluster: &str, node: &str) -> Result<(), TlsError> {
+        let expected = Identity::Node {
+            cluster: cluster.to_owned(),
+            name: node.to_owned(),
+        };
+        self.require_identity(&self.identity, expected)
+    }
+
+    /// Reads the files again. On an error the credentials in use stay as they are.
+    pub fn reload(&self) -> Result<(), TlsError> {
+        let loaded = files::read(&self.files)?;
+        self.require_identity(&loaded.identity, self.identity.clone())?;
+        self.current.store(Arc::new(Material::new(loaded, &self.cluster)?));
+        Ok(())
+    }
+
+    /// Our own identity; always a node's.
+    pub fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// The name of our cluster.
+    pub fn cluster(&self) -> &str {
+        &self.cluster
+    }
+
+    /// Our own node name.
+    pub fn node_name(&self) -> &str {
+        &self.node_name
+    }
+
+    /// The last moment at which the certificate in use is valid.
+    pub fn not_after(&self) -> SystemTime {
+        self.current.load().not_after
+    }
+
+    /// The configuration for serving the port.
+    pub fn server_config(&self) -> Arc<ServerConfig> {
+        self.current.load().server.clone()
+    }
+
+    /// The configuration for dialling another node over the peer link.
+    pub fn peer_config(&self, expected: &Expected) -> Result<Arc<ClientConfig>, TlsError> {
+        let material = self.current.load();
+        match expected {
+            Expected::AnyNode => Ok(material.any_node.clone()),
+            Expected::Node(_) => client_config(&material.parts(), &self.cluster, expected),
+        }
+    }
+
+    fn require_identity(&self, found: &Identity, expected: Identity) -> Result<(), TlsError> {
+        if *found == expected {
+            return Ok(());
+        }
+        Err(TlsError::OtherIdentity {
+            path: self.files.certificate.clone(),
+            found: found.clone(),
+            expected,
+        })
+    }
+}
+
+/// What both kinds of configuration are made from.
+struct Parts<'a> {
+    chain: &'a [CertificateDer<'static>],
+    key: &'a PrivateKeyDer<'static>,
+    roots: &'a Arc<RootCertStore>,
+    provider: &'a Arc<CryptoProvider>,
+}
+
+impl Material {
+    fn new(loaded: files::Loaded, cluster: &str) -> Result<Material, TlsError> {
+        let files::Loaded {
+            chain,
+            key,
+            roots,
+            not_after,
+            ..
+        } = loaded;
+        let (roots, provider) = (Arc::new(roots), Arc::new(rustls::crypto::ring::default_provider()));
+        let parts = Parts {
+            chain: &chain,
+            key: &key,
+            roots: &roots,
+            provider: &provider,
+        };
+        let server = server_config(&parts, cluster)?;
+        let any_node = client_config(&parts, cluster, &Expected::AnyNode)?;
+        Ok(Material {
+            chain,
+            key,
+            roots,
+            provider,
+            server,
+            any_node,
+            not_after,
+        })
+    }
+
+    fn parts(&self) -> Parts<'_> {
+        Parts {
+            chain: &self.chain,
+            key: &self.key,
+            roots: &self.roots,
+            provider: &self.provider,
+        }
+    }
+}
+
+fn server_config(parts: &Parts<'_>, cluster: &str) -> Result<Arc<ServerConfig>, TlsError> {
+    let verifier = ClientVerifier::new(parts.roots.clone(), parts.provider, cluster)?;
+    let mut config = ServerConfig::builder_with_provider(parts.provider.clone())
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .map_err(unfit)?
+        .with_client_cert_verifier(Arc::new(verifier))
+        .with_single_cert(parts.chain.to_vec(), parts.key.clone_key())
+        .map_err(unfit)?;
+    config.alpn_protocols = vec![ALPN_GRPC.to_vec(), ALPN_PEER.to_vec(), ALPN_HTTP.to_vec()];
+    config.send_tls13_tickets = 0;
+    Ok(Arc::new(config))
+}
+
+fn client_config(parts: &Parts<'_>, cluster: &str, expected: &Expected) -> Result<Arc<ClientConfig>, TlsError> {
+    let verifier = NodeVerifier::new(parts.roots.clone(), parts.provider, cluster, expected.clone());
+    let mut config = ClientConfig::builder_with_provider(parts.provider.clone())
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .map_err(unfit)?
+        .dangerous() // the verifier is ours: chain of trust as usual, then the identity in place of a host name
+        .with_custom_certificate_verifier(Arc::new(verifier))
+        .with_client_auth_cert(parts.chain.to_vec(), parts.key.clone_key())
+        .map_err(unfit)?;
+    config.alpn_protocols = vec![ALPN_PEER.to_vec()];
+    config.resumption = Resumption::disabled();
+    config.enable_sni = false;
+    Ok(Arc::new(config))
+}
+
+fn unfit(error: rustls::Error) -> TlsError {
+    TlsError::Unfit(error.to_string())
+}
+
+fn time_of(seconds: i64) -> SystemTime {
+    match u64::try_from(seconds) {
+        Ok(seconds) => UNIX_EPOCH + Duration::from_secs(seconds),
+        Err(_) => UNIX_EPOCH,
+    }
+}

@@ -1,5 +1,7 @@
 //! One running server: the port, the peer link, gossip, services and access.
 
+mod access;
+mod batch;
 mod config;
 mod data_dir;
 mod error;
@@ -10,6 +12,7 @@ pub mod identity;
 pub mod link;
 pub mod port;
 mod record_file;
+mod status;
 pub mod tls;
 
 use std::net::SocketAddr;

@@ -145,7 +145,9 @@ pub(crate) fn authorize(principal: &Principal, action: Action, resource: Resourc
         what,
     };
     let Some(own_tenant) = principal.tenant() else {
-        return Err(forbidden("use the services for clients: it has a node's certificate".to_owned()));
+        return Err(forbidden(
+            "use the services for clients: it has a node's certificate".to_owned(),
+        ));
     };
     match (&resource, action) {
         (Resource::Cluster, Action::Describe) => {}
@@ -195,7 +197,10 @@ mod tests {
     fn a_client_may_do_everything_in_its_own_tenant() {
         for action in ACTIONS {
             for resource in [topic("shop"), Resource::Tenant("shop".to_owned())] {
-                assert!(authorize(&client("shop", "web"), action, resource).is_ok(), "{action:?}");
+                assert!(
+                    authorize(&client("shop", "web"), action, resource).is_ok(),
+                    "{action:?}"
+                );
             }
         }
     }
@@ -216,7 +221,10 @@ mod tests {
         for action in ACTIONS {
             let denied = authorize(&web, action, Resource::Tenant("other".to_owned()));
             assert!(matches!(denied, Err(Denied::Forbidden { .. })));
-            assert_eq!(authorize(&web, action, Resource::Cluster).is_ok(), action == Action::Describe);
+            assert_eq!(
+                authorize(&web, action, Resource::Cluster).is_ok(),
+                action == Action::Describe
+            );
         }
     }
 
@@ -224,7 +232,10 @@ mod tests {
     fn a_node_certificate_is_not_a_client() {
         for action in ACTIONS {
             for resource in [Resource::Cluster, Resource::Tenant("a".to_owned()), topic("a")] {
-                assert!(matches!(authorize(&node(), action, resource), Err(Denied::Forbidden { .. })));
+                assert!(matches!(
+                    authorize(&node(), action, resource),
+                    Err(Denied::Forbidden { .. })
+                ));
             }
         }
     }

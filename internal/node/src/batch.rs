@@ -29,14 +29,24 @@ const HEADER_NAME: u32 = 1;
 pub(crate) fn check(request: &ProduceRequest, principal: PrincipalDigest) -> Result<Batch, Problem> {
     let producer_id = <[u8; 16]>::try_from(request.producer_id.as_ref()).map_err(|_| Problem::Invalid {
         field: "producer_id",
-        why: format!("is {} bytes long; 16 random bytes are needed", request.producer_id.len()),
+        why: format!(
+            "is {} bytes long; 16 random bytes are needed",
+            request.producer_id.len()
+        ),
     })?;
     let payload = &request.batch;
     limit("batch", payload.len(), BATCH_BYTES_MAX)?;
-    limit("record_count", request.record_count as usize, BATCH_RECORDS_MAX as usize)?;
+    limit(
+        "record_count",
+        request.record_count as usize,
+        BATCH_RECORDS_MAX as usize,
+    )?;
     if request.record_count == 0 {
         let why = "is 0; a batch holds at least one record".to_owned();
-        return Err(Problem::Invalid { field: "record_count", why });
+        return Err(Problem::Invalid {
+            field: "record_count",
+            why,
+        });
     }
     let compression = Compression::try_from(request.compression).map_err(|_| Problem::Invalid {
         field: "compression",
@@ -92,7 +102,10 @@ fn check_content(payload: &[u8], compression: Compression, record_count: u32) ->
         return Err(Problem::Corrupt(why));
     }
     if compression == Compression::None && content.records != record_count {
-        let why = format!("it holds {} records, but record_count is {record_count}", content.records);
+        let why = format!(
+            "it holds {} records, but record_count is {record_count}",
+            content.records
+        );
         return Err(Problem::Corrupt(why));
     }
     Ok(())
@@ -173,7 +186,9 @@ impl<'a> Fields<'a> {
             return Ok(None);
         }
         let key = self.varint()?;
-        let number = u32::try_from(key >> 3).ok().filter(|number| (1..1 << 29).contains(number));
+        let number = u32::try_from(key >> 3)
+            .ok()
+            .filter(|number| (1..1 << 29).contains(number));
         let number = number.ok_or_else(|| corrupt("it holds a field number that cannot be"))?;
         let bytes = match key & 7 {
             0 => {
@@ -199,7 +214,10 @@ impl<'a> Fields<'a> {
 
     fn take(&mut self, length: u64) -> Result<&'a [u8], Problem> {
         let length = usize::try_from(length).unwrap_or(usize::MAX);
-        let (taken, rest) = self.rest.split_at_checked(length).ok_or_else(|| corrupt("it ends inside a field"))?;
+        let (taken, rest) = self
+            .rest
+            .split_at_checked(length)
+            .ok_or_else(|| corrupt("it ends inside a field"))?;
         self.rest = rest;
         Ok(taken)
     }
@@ -245,7 +263,10 @@ mod tests {
 
     fn request(records: Vec<Record>) -> ProduceRequest {
         let record_count = records.len() as u32;
-        let batch = RecordBatch { records, compressed_records: Bytes::new() };
+        let batch = RecordBatch {
+            records,
+            compressed_records: Bytes::new(),
+        };
         ProduceRequest {
             producer_id: Bytes::from_static(&[7; 16]),
             record_count,
@@ -283,10 +304,22 @@ mod tests {
 
     #[test]
     fn an_empty_batch_and_a_short_producer_id_are_refused() {
-        assert!(matches!(problem(&request(vec![])), Problem::Invalid { field: "record_count", .. }));
+        assert!(matches!(
+            problem(&request(vec![])),
+            Problem::Invalid {
+                field: "record_count",
+                ..
+            }
+        ));
         let mut wrong = request(vec![record(b"a")]);
         wrong.producer_id = Bytes::from_static(b"short");
-        assert!(matches!(problem(&wrong), Problem::Invalid { field: "producer_id", .. }));
+        assert!(matches!(
+            problem(&wrong),
+            Problem::Invalid {
+                field: "producer_id",
+                ..
+            }
+        ));
     }
 
     #[test]
@@ -295,8 +328,17 @@ mod tests {
         wrong.compression = Compression::Zstd as i32;
         assert!(matches!(problem(&wrong), Problem::Corrupt(_)));
         wrong.compression = 99;
-        assert!(matches!(problem(&wrong), Problem::Invalid { field: "compression", .. }));
-        let batch = RecordBatch { records: vec![], compressed_records: Bytes::from_static(b"opaque") };
+        assert!(matches!(
+            problem(&wrong),
+            Problem::Invalid {
+                field: "compression",
+                ..
+            }
+        ));
+        let batch = RecordBatch {
+            records: vec![],
+            compressed_records: Bytes::from_static(b"opaque"),
+        };
         let mut compressed = request(vec![]);
         compressed.record_count = 5;
         compressed.batch = batch.encode_to_vec().into();
@@ -312,14 +354,41 @@ mod tests {
             other => panic!("{other:?}"),
         };
         let key = Bytes::from(vec![0; RECORD_KEY_BYTES_MAX + 1]);
-        assert_eq!(field(&request(vec![Record { key: Some(key), ..Default::default() }])), "key");
+        assert_eq!(
+            field(&request(vec![Record {
+                key: Some(key),
+                ..Default::default()
+            }])),
+            "key"
+        );
         let headers = vec![Header::default(); RECORD_HEADERS_MAX + 1];
-        assert_eq!(field(&request(vec![Record { headers, ..Default::default() }])), "headers");
+        assert_eq!(
+            field(&request(vec![Record {
+                headers,
+                ..Default::default()
+            }])),
+            "headers"
+        );
         let name = "n".repeat(HEADER_NAME_BYTES_MAX + 1);
-        let headers = vec![Header { name, ..Default::default() }];
-        assert_eq!(field(&request(vec![Record { headers, ..Default::default() }])), "header name");
+        let headers = vec![Header {
+            name,
+            ..Default::default()
+        }];
+        assert_eq!(
+            field(&request(vec![Record {
+                headers,
+                ..Default::default()
+            }])),
+            "header name"
+        );
         let value = Bytes::from(vec![0; BATCH_BYTES_MAX]);
-        assert_eq!(field(&request(vec![Record { value, ..Default::default() }])), "batch");
+        assert_eq!(
+            field(&request(vec![Record {
+                value,
+                ..Default::default()
+            }])),
+            "batch"
+        );
         let mut many = request(vec![Record::default()]);
         many.record_count = BATCH_RECORDS_MAX + 1;
         assert_eq!(field(&many), "record_count");
@@ -329,7 +398,10 @@ mod tests {
     fn every_cut_of_a_batch_is_refused() {
         let whole = request(vec![record(b"abc"), record(b"def")]);
         for length in 0..whole.batch.len() {
-            let cut = ProduceRequest { batch: whole.batch.slice(..length), ..whole.clone() };
+            let cut = ProduceRequest {
+                batch: whole.batch.slice(..length),
+                ..whole.clone()
+            };
             assert!(check(&cut, PRINCIPAL).is_err(), "cut at {length}");
         }
     }

@@ -170,7 +170,10 @@ impl DataDir {
             record_file::read(&path.join(REPLICAS_FILE), REPLICAS_KIND)?.unwrap_or_default();
         create_private(&path.join("groups"))?;
         record_file::sync_directory(path)?;
-        let replicas = replicas.into_iter().map(|record| ((record.group, record.replica), record.stage)).collect();
+        let replicas = replicas
+            .into_iter()
+            .map(|record| ((record.group, record.replica), record.stage))
+            .collect();
         Ok(DataDir {
             path: path.to_owned(),
             records: Mutex::new(Records { node: record, replicas }),
@@ -248,7 +251,11 @@ impl DataDir {
     /// Removes what is left of an interrupted preparation, so that the log can be made.
     pub(crate) fn clear_preparing(&self, group: GroupId, replica: ReplicaId) -> Result<(), DataDirError> {
         let stage = self.records().replicas.get(&(group.0, replica.0)).copied();
-        assert_eq!(stage, Some(Stage::Preparing), "clearing replica {replica:?} of {group:?}");
+        assert_eq!(
+            stage,
+            Some(Stage::Preparing),
+            "clearing replica {replica:?} of {group:?}"
+        );
         remove_directory(&self.replica_path(group, replica))
     }
 
@@ -300,7 +307,11 @@ fn create_private(path: &Path) -> Result<(), DataDirError> {
 
 fn take_lock(path: &Path) -> Result<File, DataDirError> {
     let lock_path = path.join("lock");
-    let opened = File::options().create(true).truncate(false).write(true).open(&lock_path);
+    let opened = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&lock_path);
     let lock = opened.map_err(|error| DataDirError::io("open", &lock_path, error))?;
     match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(lock),
@@ -327,7 +338,10 @@ fn check_owner(path: &Path, record: NodeRecord, cluster: &str, node: &str) -> Re
 
 /// Makes the identity of a new directory. One that holds replicas but no identity is not new: it is damaged.
 fn make_record(path: &Path, cluster: &str, node: &str, incarnation: Id) -> Result<NodeRecord, DataDirError> {
-    let leftover = [REPLICAS_FILE, "groups"].iter().map(|name| path.join(name)).find(|path| holds_something(path));
+    let leftover = [REPLICAS_FILE, "groups"]
+        .iter()
+        .map(|name| path.join(name))
+        .find(|path| holds_something(path));
     if let Some(leftover) = leftover {
         return Err(DataDirError::Damaged {
             path: path.join(NODE_FILE),
@@ -378,7 +392,10 @@ mod tests {
         assert_eq!(again.incarnation(), Id([7; 16]));
         drop(again);
         fs::remove_dir_all(&path).unwrap();
-        assert_eq!(DataDir::open(&path, "prod", "a", Id([8; 16])).unwrap().incarnation(), Id([8; 16]));
+        assert_eq!(
+            DataDir::open(&path, "prod", "a", Id([8; 16])).unwrap().incarnation(),
+            Id([8; 16])
+        );
     }
 
     #[test]
@@ -396,10 +413,22 @@ mod tests {
     fn a_directory_of_another_node_or_cluster_is_refused_naming_both() {
         let directory = tempfile::tempdir().unwrap();
         drop(open(directory.path()).unwrap());
-        let other_node = DataDir::open(directory.path(), "prod", "b", Id([1; 16])).err().unwrap().to_string();
-        assert!(other_node.contains("node `a`") && other_node.contains("`b`"), "{other_node}");
-        let other_cluster = DataDir::open(directory.path(), "test", "a", Id([1; 16])).err().unwrap().to_string();
-        assert!(other_cluster.contains("cluster `prod`") && other_cluster.contains("`test`"), "{other_cluster}");
+        let other_node = DataDir::open(directory.path(), "prod", "b", Id([1; 16]))
+            .err()
+            .unwrap()
+            .to_string();
+        assert!(
+            other_node.contains("node `a`") && other_node.contains("`b`"),
+            "{other_node}"
+        );
+        let other_cluster = DataDir::open(directory.path(), "test", "a", Id([1; 16]))
+            .err()
+            .unwrap()
+            .to_string();
+        assert!(
+            other_cluster.contains("cluster `prod`") && other_cluster.contains("`test`"),
+            "{other_cluster}"
+        );
     }
 
     #[test]
@@ -409,7 +438,10 @@ mod tests {
         assert!(data.is_empty());
         data.record_cluster(ClusterId([1; 16]), None).unwrap();
         data.record_cluster(ClusterId([1; 16]), None).unwrap();
-        assert!(matches!(data.record_cluster(ClusterId([2; 16]), None), Err(DataDirError::Foreign { .. })));
+        assert!(matches!(
+            data.record_cluster(ClusterId([2; 16]), None),
+            Err(DataDirError::Foreign { .. })
+        ));
         drop(data);
         let again = open(directory.path()).unwrap();
         assert_eq!(again.cluster_id(), Some(ClusterId([1; 16])));

@@ -79,7 +79,15 @@ mod tests {
 
     #[test]
     fn anything_but_32_lower_case_digits_is_refused() {
-        for text in ["", "0", &"0".repeat(31), &"0".repeat(33), &"A".repeat(32), &"é".repeat(16), &"+1".repeat(16)] {
+        for text in [
+            "",
+            "0",
+            &"0".repeat(31),
+            &"0".repeat(33),
+            &"A".repeat(32),
+            &"é".repeat(16),
+            &"+1".repeat(16),
+        ] {
             assert!(text.parse::<Id>().is_err(), "{text}");
         }
     }

@@ -29,7 +29,10 @@ pub(crate) fn read<T: DeserializeOwned>(path: &Path, what: &str) -> Result<Optio
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(DataDirError::io("read", path, error)),
     };
-    let damaged = |why: String| DataDirError::Damaged { path: path.to_owned(), why };
+    let damaged = |why: String| DataDirError::Damaged {
+        path: path.to_owned(),
+        why,
+    };
     if length > RECORD_FILE_BYTES_MAX {
         return Err(damaged(format!("{length} bytes, more than {RECORD_FILE_BYTES_MAX}")));
     }
@@ -41,7 +44,11 @@ pub(crate) fn read<T: DeserializeOwned>(path: &Path, what: &str) -> Result<Optio
 
 /// Checks the first line and answers what stands behind it.
 fn check_head<'a>(text: &'a [u8], what: &str) -> Result<&'a [u8], String> {
-    let line_end = text.iter().take(128).position(|byte| *byte == b'\n').ok_or("no first line")?;
+    let line_end = text
+        .iter()
+        .take(128)
+        .position(|byte| *byte == b'\n')
+        .ok_or("no first line")?;
     let (head, body) = (&text[..line_end], &text[line_end + 1..]);
     let head = std::str::from_utf8(head).map_err(|_| "no first line".to_owned())?;
     let mut words = head.split(' ');

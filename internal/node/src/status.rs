@@ -19,7 +19,11 @@ pub(crate) enum Problem {
     #[error("`{field}`: {why}")]
     Invalid { field: &'static str, why: String },
     #[error("`{field}` is {found}, at most {limit} is accepted")]
-    TooLarge { field: &'static str, found: u64, limit: u64 },
+    TooLarge {
+        field: &'static str,
+        found: u64,
+        limit: u64,
+    },
     #[error("the batch is corrupt: {0}; nothing was appended")]
     Corrupt(String),
     #[error("topic `{topic}` does not exist; create it first, or check its name")]
@@ -29,12 +33,16 @@ pub(crate) enum Problem {
     #[error("topic `{topic}` exists already")]
     TopicExists { topic: String },
     #[error("topic `{topic}` has no partition {partition}: it has {count}, counted from 0")]
-    PartitionNotFound { topic: String, partition: u32, count: usize },
+    PartitionNotFound {
+        topic: String,
+        partition: u32,
+        count: usize,
+    },
     #[error("{what} is led by another node ({}); nothing was appended here", hint.node)]
     NotLeader { what: String, hint: LeaderHint },
     #[error("{what} has no leader at the moment, because too few of its replicas can reach each other")]
     NoQuorum { what: String },
-    #[error("whether it was applied is not known: {0}; retry with the same sequence to learn it")]
+    #[error("whether it was applied is not known: {0}; try the same again to learn it")]
     Unknown(String),
     #[error("offset {offset} is below the log start; offsets {} to {} can be read", range.log_start, range.high_watermark)]
     OutOfRange { offset: u64, range: OffsetRange },
@@ -112,7 +120,10 @@ impl Problem {
             Problem::OutOfRange { range, .. } | Problem::ReplicaBehind { range, .. } => detail.range = Some(*range),
             Problem::OffsetMismatch { log_end } => {
                 let (log_start, high_watermark) = (0, *log_end);
-                detail.range = Some(OffsetRange { log_start, high_watermark });
+                detail.range = Some(OffsetRange {
+                    log_start,
+                    high_watermark,
+                });
             }
             Problem::SequenceGap { expected } => detail.expected_sequence = Some(*expected),
             Problem::NoQuorum { .. } | Problem::Overloaded(_) => detail.retry_after_ms = Some(RETRY_AFTER_MS),
@@ -124,8 +135,12 @@ impl Problem {
     /// What the log decided about a batch that it did not append.
     pub(crate) fn from_decision(decision: &Decision) -> Problem {
         match decision.verdict {
-            Verdict::OffsetMismatch => Problem::OffsetMismatch { log_end: decision.base_offset },
-            Verdict::SequenceGap => Problem::SequenceGap { expected: decision.number },
+            Verdict::OffsetMismatch => Problem::OffsetMismatch {
+                log_end: decision.base_offset,
+            },
+            Verdict::SequenceGap => Problem::SequenceGap {
+                expected: decision.number,
+            },
             Verdict::UnknownProducer => Problem::UnknownProducer,
             Verdict::ProducerConflict => Problem::ProducerConflict,
             Verdict::TooManyProducers => Problem::Overloaded("the partition has too many producers".to_owned()),
@@ -139,16 +154,29 @@ impl Problem {
     /// What the catalog refused.
     pub(crate) fn from_refusal(refusal: &Refusal) -> Problem {
         match refusal {
-            Refusal::TopicExists { tenant, name, .. } => Problem::TopicExists { topic: format!("{tenant}/{name}") },
-            Refusal::TopicNotFound { tenant, name } => Problem::TopicNotFound { topic: format!("{tenant}/{name}") },
-            Refusal::TopicChanged { tenant, name, wanted, .. } => Problem::TopicChanged {
+            Refusal::TopicExists { tenant, name, .. } => Problem::TopicExists {
+                topic: format!("{tenant}/{name}"),
+            },
+            Refusal::TopicNotFound { tenant, name } => Problem::TopicNotFound {
+                topic: format!("{tenant}/{name}"),
+            },
+            Refusal::TopicChanged {
+                tenant, name, wanted, ..
+            } => Problem::TopicChanged {
                 topic: format!("{tenant}/{name}"),
                 wanted: *wanted,
             },
-            Refusal::NotEnoughNodes { wanted, have } => Problem::NotEnoughNodes { wanted: *wanted, have: *have },
+            Refusal::NotEnoughNodes { wanted, have } => Problem::NotEnoughNodes {
+                wanted: *wanted,
+                have: *have,
+            },
             Refusal::TooManyTopics { limit, .. } => {
                 let limit = *limit as u64;
-                Problem::TooLarge { field: "topics", found: limit + 1, limit }
+                Problem::TooLarge {
+                    field: "topics",
+                    found: limit + 1,
+                    limit,
+                }
             }
             Refusal::TooManyPartitions { wanted, limit } => Problem::TooLarge {
                 field: "partitions",
@@ -160,9 +188,18 @@ impl Problem {
                 found: u64::from(*wanted),
                 limit: u64::from(*limit),
             },
-            Refusal::InvalidName { why, .. } => Problem::Invalid { field: "topic", why: why.clone() },
-            Refusal::InvalidValue { why, .. } => Problem::Invalid { field: "config", why: why.clone() },
-            Refusal::NotFounded => Problem::Unavailable { why: "the cluster is not founded yet".to_owned(), hint: None },
+            Refusal::InvalidName { why, .. } => Problem::Invalid {
+                field: "topic",
+                why: why.clone(),
+            },
+            Refusal::InvalidValue { why, .. } => Problem::Invalid {
+                field: "config",
+                why: why.clone(),
+            },
+            Refusal::NotFounded => Problem::Unavailable {
+                why: "the cluster is not founded yet".to_owned(),
+                hint: None,
+            },
             other => Problem::Internal(other.to_string()),
         }
     }
@@ -170,9 +207,16 @@ impl Problem {
     /// A read that failed.
     pub(crate) fn from_read(error: ReadError) -> Problem {
         match error {
-            ReadError::BelowStart { offset, log_start, high_watermark } => Problem::OutOfRange {
+            ReadError::BelowStart {
                 offset,
-                range: OffsetRange { log_start, high_watermark },
+                log_start,
+                high_watermark,
+            } => Problem::OutOfRange {
+                offset,
+                range: OffsetRange {
+                    log_start,
+                    high_watermark,
+                },
             },
             ReadError::Stopped => Problem::Unavailable {
                 why: "the replica is stopping; read from another one".to_owned(),
@@ -186,6 +230,7 @@ impl Problem {
     pub(crate) fn from_query(what: &str, error: CommandError) -> Problem {
         match error {
             CommandError::NotLeader { .. } | CommandError::Unknown(_) => Problem::NoQuorum { what: what.to_owned() },
+            CommandError::Refused(why) => Problem::Overloaded(why),
             CommandError::Stopped => Problem::Unavailable {
                 why: format!("the replica of {what} here is stopping"),
                 hint: None,
@@ -204,7 +249,9 @@ impl From<Problem> for Status {
 impl From<Denied> for Problem {
     fn from(denied: Denied) -> Problem {
         match denied {
-            Denied::Hidden(topic) => Problem::TopicNotFound { topic: topic.to_string() },
+            Denied::Hidden(topic) => Problem::TopicNotFound {
+                topic: topic.to_string(),
+            },
             forbidden @ Denied::Forbidden { .. } => Problem::Denied(forbidden.to_string()),
         }
     }
@@ -212,7 +259,10 @@ impl From<Denied> for Problem {
 
 impl From<InvalidName> for Problem {
     fn from(invalid: InvalidName) -> Problem {
-        Problem::Invalid { field: "topic", why: invalid.to_string() }
+        Problem::Invalid {
+            field: "topic",
+            why: invalid.to_string(),
+        }
     }
 }
 
@@ -237,9 +287,14 @@ mod tests {
 
     #[test]
     fn a_foreign_topic_and_a_missing_one_look_the_same() {
-        let name = TopicName { tenant: "other".to_owned(), topic: "x".to_owned() };
+        let name = TopicName {
+            tenant: "other".to_owned(),
+            topic: "x".to_owned(),
+        };
         let foreign = detail_of(Denied::Hidden(name).into());
-        let missing = detail_of(Problem::TopicNotFound { topic: "other/x".to_owned() });
+        let missing = detail_of(Problem::TopicNotFound {
+            topic: "other/x".to_owned(),
+        });
         assert_eq!(foreign, missing);
     }
 
@@ -275,8 +330,19 @@ mod tests {
 
     #[test]
     fn a_limit_names_its_field() {
-        let (code, detail) = detail_of(Problem::TooLarge { field: "batch", found: 9, limit: 8 });
-        assert_eq!((code, detail.field.as_str(), detail.limit), (Code::InvalidArgument, "batch", Some(8)));
-        assert!(detail.message.contains('9') && detail.message.contains('8'), "{}", detail.message);
+        let (code, detail) = detail_of(Problem::TooLarge {
+            field: "batch",
+            found: 9,
+            limit: 8,
+        });
+        assert_eq!(
+            (code, detail.field.as_str(), detail.limit),
+            (Code::InvalidArgument, "batch", Some(8))
+        );
+        assert!(
+            detail.message.contains('9') && detail.message.contains('8'),
+            "{}",
+            detail.message
+        );
     }
 }

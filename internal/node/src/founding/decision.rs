@@ -40,13 +40,23 @@ pub(crate) fn decide(own: &ProbeAnswer, bootstrap: &[String], others: &BTreeMap<
         return Step::Join { cluster_id };
     }
     let Some(founder) = bootstrap.first() else {
-        return wait(Vec::new(), "no reachable node is in a cluster; is one of the seeds running?");
+        return wait(
+            Vec::new(),
+            "no reachable node is in a cluster; is one of the seeds running?",
+        );
     };
     if *founder != own.name {
-        return wait(vec![founder.clone()], "it has to found the cluster, or a node in a cluster has to be reachable");
+        return wait(
+            vec![founder.clone()],
+            "it has to found the cluster, or a node in a cluster has to be reachable",
+        );
     }
     let listed = |name: &String| if *name == own.name { Some(own) } else { others.get(name) };
-    let missing: Vec<String> = bootstrap.iter().filter(|name| listed(name).is_none()).cloned().collect();
+    let missing: Vec<String> = bootstrap
+        .iter()
+        .filter(|name| listed(name).is_none())
+        .cloned()
+        .collect();
     if !missing.is_empty() {
         return wait(missing, "a cluster is founded only when every bootstrap node answers");
     }
@@ -57,8 +67,15 @@ pub(crate) fn decide(own: &ProbeAnswer, bootstrap: &[String], others: &BTreeMap<
 fn wait_for_one_cluster(own: &ProbeAnswer, others: &BTreeMap<String, ProbeAnswer>) -> Step {
     let mine = own.cluster_id;
     let differs = |other: &&ProbeAnswer| other.cluster_id.is_some() && other.cluster_id != mine;
-    let on = others.values().filter(differs).map(|other| other.name.clone()).collect();
-    wait(on, "reachable nodes belong to different clusters; correct the seeds or the cluster name")
+    let on = others
+        .values()
+        .filter(differs)
+        .map(|other| other.name.clone())
+        .collect();
+    wait(
+        on,
+        "reachable nodes belong to different clusters; correct the seeds or the cluster name",
+    )
 }
 
 /// Every listed node has answered, and no cluster has history.
@@ -67,9 +84,16 @@ fn found_with(own: &ProbeAnswer, members: &[&ProbeAnswer], cluster_id: Option<Id
         None => !member.empty,
         Some(_) => !member.plan.as_ref().is_some_and(|plan| plan.founder == own.name),
     };
-    let on: Vec<String> = members.iter().filter(in_the_way).map(|member| member.name.clone()).collect();
+    let on: Vec<String> = members
+        .iter()
+        .filter(in_the_way)
+        .map(|member| member.name.clone())
+        .collect();
     if !on.is_empty() {
-        return wait(on, "a bootstrap node has data of its own and cannot take part in founding");
+        return wait(
+            on,
+            "a bootstrap node has data of its own and cannot take part in founding",
+        );
     }
     let plan = make_plan(own, members);
     Step::Found { cluster_id, plan }
@@ -77,8 +101,11 @@ fn found_with(own: &ProbeAnswer, members: &[&ProbeAnswer], cluster_id: Option<Id
 
 /// Keeps the replica ids of incarnations that were planned before; everyone else gets a fresh one.
 fn make_plan(own: &ProbeAnswer, members: &[&ProbeAnswer]) -> Plan {
-    let before: Vec<&PlannedMember> =
-        members.iter().filter_map(|member| member.plan.as_ref()).flat_map(|plan| &plan.members).collect();
+    let before: Vec<&PlannedMember> = members
+        .iter()
+        .filter_map(|member| member.plan.as_ref())
+        .flat_map(|plan| &plan.members)
+        .collect();
     let mut last_replica_id = before.iter().map(|member| member.replica_id).max().unwrap_or(0);
     let planned = members.iter().map(|member| {
         let same = |old: &&&PlannedMember| old.name == member.name && old.incarnation == member.incarnation;
@@ -110,11 +137,17 @@ mod tests {
     }
 
     fn others<const N: usize>(answers: [ProbeAnswer; N]) -> BTreeMap<String, ProbeAnswer> {
-        answers.into_iter().map(|answer| (answer.name.clone(), answer)).collect()
+        answers
+            .into_iter()
+            .map(|answer| (answer.name.clone(), answer))
+            .collect()
     }
 
     fn running(name: &str, incarnation: u8) -> ProbeAnswer {
-        ProbeAnswer { established: true, ..adopted(name, incarnation) }
+        ProbeAnswer {
+            established: true,
+            ..adopted(name, incarnation)
+        }
     }
 
     fn waits_on(step: Step) -> Vec<String> {
@@ -167,7 +200,11 @@ mod tests {
 
     #[test]
     fn somebody_outside_the_list_who_knows_a_cluster_prevents_founding() {
-        let step = decide(&empty("a", 1), &abc(), &others([empty("b", 2), empty("c", 3), running("z", 7)]));
+        let step = decide(
+            &empty("a", 1),
+            &abc(),
+            &others([empty("b", 2), empty("c", 3), running("z", 7)]),
+        );
         assert_eq!(step, Step::Join { cluster_id: id(0xcc) });
     }
 
@@ -194,21 +231,37 @@ mod tests {
         let members = vec![planned("a", 9, 4), planned("b", 2, 2), planned("c", 3, 3)];
         let founder = "a".to_owned();
         let cluster_id = Some(id(0xcc));
-        assert_eq!(step, Step::Found { cluster_id, plan: Plan { founder, members } });
+        assert_eq!(
+            step,
+            Step::Found {
+                cluster_id,
+                plan: Plan { founder, members }
+            }
+        );
         let step = decide(&empty("a", 9), &abc(), &others([adopted("b", 2)]));
         assert_eq!(waits_on(step), ["c"]);
     }
 
     #[test]
     fn two_cluster_ids_in_sight_stop_everything() {
-        let foreign = ProbeAnswer { cluster_id: Some(id(0xdd)), ..running("z", 7) };
-        let step = decide(&adopted("a", 1), &abc(), &others([adopted("b", 2), adopted("c", 3), foreign]));
+        let foreign = ProbeAnswer {
+            cluster_id: Some(id(0xdd)),
+            ..running("z", 7)
+        };
+        let step = decide(
+            &adopted("a", 1),
+            &abc(),
+            &others([adopted("b", 2), adopted("c", 3), foreign]),
+        );
         assert_eq!(waits_on(step), ["z"]);
     }
 
     #[test]
     fn a_listed_node_with_data_but_no_cluster_is_in_the_way() {
-        let full = ProbeAnswer { empty: false, ..empty("c", 3) };
+        let full = ProbeAnswer {
+            empty: false,
+            ..empty("c", 3)
+        };
         let step = decide(&empty("a", 1), &abc(), &others([empty("b", 2), full]));
         assert_eq!(waits_on(step), ["c"]);
     }

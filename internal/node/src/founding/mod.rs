@@ -38,15 +38,17 @@
 //! Deliberately absent: giving up (a node that cannot find its cluster waits and says for whom), and any decision from
 //! gossip alone, which only supplies addresses.
 
-pub(crate) mod decision;
+mod decision;
 mod discovery;
-pub(crate) mod member;
+mod member;
 
 use serde::{Deserialize, Serialize};
 
 use crate::hex::Id;
 
-pub(crate) use decision::{Step, decide};
+use decision::{Step, decide};
+pub(crate) use discovery::{Discovery, DiscoveryOptions};
+pub(crate) use member::{Membership, OwnName, ensure_learner};
 
 /// Whom a cluster is founded with. Recorded by each of them before it exists.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -215,12 +217,21 @@ pub(crate) mod tests {
     fn another_id_a_full_directory_and_a_running_cluster_refuse() {
         let why = check_adopt(&adopted("b", 2), "a", &adopt(0xdd, plan_abc())).err();
         assert!(why.is_some_and(|why| why.contains("cluster id")));
-        let full = ProbeAnswer { empty: false, ..empty("b", 2) };
+        let full = ProbeAnswer {
+            empty: false,
+            ..empty("b", 2)
+        };
         assert!(check_adopt(&full, "a", &adopt(0xcc, plan_abc())).is_err());
         let mut changed = plan_abc();
         changed.members[2] = planned("c", 9, 4);
-        assert_eq!(check_adopt(&adopted("b", 2), "a", &adopt(0xcc, changed.clone())), Ok(()));
-        let running = ProbeAnswer { established: true, ..adopted("b", 2) };
+        assert_eq!(
+            check_adopt(&adopted("b", 2), "a", &adopt(0xcc, changed.clone())),
+            Ok(())
+        );
+        let running = ProbeAnswer {
+            established: true,
+            ..adopted("b", 2)
+        };
         assert!(check_adopt(&running, "a", &adopt(0xcc, changed)).is_err());
     }
 

@@ -186,3 +186,176 @@ fn shortened(uri: &str) -> String {
     const SHOWN_CHARACTERS_MAX: usize = 200;
     uri.chars().take(SHOWN_CHARACTERS_MAX).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::test_ca::{TestCa, Wanted};
+
+    fn node(cluster: &str, name: &str) -> Identity {
+        Identity::Node {
+            cluster: cluster.to_owned(),
+            name: name.to_owned(),
+        }
+    }
+
+    fn certificate(uris: &[&str]) -> Vec<u8> {
+        let uris = uris.iter().map(|uri| (*uri).to_owned()).collect();
+        TestCa::new().der(&Wanted {
+            uris,
+            dns_names: vec!["localhost".to_owned()],
+            ..Wanted::default()
+        })
+    }
+
+    #[test]
+    fn a_node_and_a_client_are_read_from_their_certificates() {
+        let der = certificate(&["spiffe://production/node/n1"]);
+        assert_eq!(Identity::from_certificate(&der).unwrap(), node("production", "n1"));
+        let der = certificate(&["spiffe://production/tenant/acme/client/billing-1.eu_west"]);
+        let client = Identity::from_certificate(&der).unwrap();
+        assert_eq!(
+            client.to_string(),
+            "spiffe://production/tenant/acme/client/billing-1.eu_west"
+        );
+        assert_eq!((client.cluster(), client.node_name()), ("production", None));
+    }
+
+    #[test]
+    fn a_certificate_without_or_with_several_identities_is_refused() {
+        assert_eq!(
+            Identity::from_certificate(&certificate(&[])),
+            Err(IdentityError::Missing)
+        );
+        let der = certificate(&["spiffe://c/node/n1", "spiffe://c/node/n2"]);
+        assert_eq!(
+            Identity::from_certificate(&der),
+            Err(IdentityError::Several { count: 2 })
+        );
+        let der = certificate(&["spiffe://c/node/n1", "https://example.com/"]);
+        assert_eq!(
+            Identity::from_certificate(&der),
+            Err(IdentityError::Several { count: 2 })
+        );
+        let der = certificate(&["spiffe://c/node/n1", "spiffe://c/node/n1"]);
+        assert_eq!(
+            Identity::from_certificate(&der),
+            Err(IdentityError::Several { count: 2 })
+        );
+    }
+
+    #[test]
+    fn bytes_that_are_not_a_certificate_are_refused() {
+        assert!(matches!(
+            Identity::from_certificate(b"hello"),
+            Err(IdentityError::Unreadable(_))
+        ));
+        let mut der = certificate(&["spiffe://c/node/n1"]);
+        der.push(0);
+        assert!(matches!(
+            Identity::from_certificate(&der),
+            Err(IdentityError::Unreadable(_))
+        ));
+    }
+
+    #[test]
+    fn only_the_exact_spelling_is_an_identity() {
+        let long = "a".repeat(NAME_BYTES_MAX + 1);
+        let refused = [
+            "",
+            "spiffe://",
+            "spiffe://c",
+            "spiffe://c/",
+            "spiffe://c/node",
+            "spiffe://c/node/",
+            "spiffe:///node/n",
+            "spiffe://c/node/n/",
+            "spiffe://c/node/n/x",
+            "spiffe://c//node/n",
+            "spiffe://c/node//n",
+            "SPIFFE://c/node/n",
+            "Spiffe://c/node/n",
+            "spiffe:/c/node/n",
+            "https://c/node/n",
+            " spiffe://c/node/n",
+            "spiffe://c/node/n ",
+            "spiffe://c/node/n\n",
+            "spiffe://c/node/n\0",
+            "spiffe://C/node/n",
+            "spiffe://c/Node/n",
+            "spiffe://c/node/N",
+            "spiffe://c/node/n%31",
+            "spiffe://c/node/%6e",
+            "spiffe://user@c/node/n",
+            "spiffe://c:443/node/n",
+            "spiffe://c/node/n?x=1",
+            "spiffe://c/node/n#x",
+            "spiffe://c/node/.",
+            "spiffe://c/node/..",
+            "spiffe://c/node/a..b",
+            "spiffe://c/node/-n",
+            "spiffe://c/node/_n",
+            "spiffe://c/node/n\u{f6}",
+            "spiffe://c/node/n\\x",
+            "spiffe://c/client/n",
+            "spiffe://c/tenant/t",
+            "spiffe://c/tenant/t/node/n",
+            "spiffe://c/tenant/t/client/",
+            "spiffe://c/tenant//client/n",
+            "spiffe://c/tenant/t/client/n/",
+            "spiffe://c/tenant/t/client/n/x",
+            "spiffe://c/tenant/T/client/n",
+            "spiffe://c/tenant/t%2fu/client/n",
+            &format!("spiffe://c/node/{long}"),
+            &format!("spiffe://{long}/node/n"),
+        ];
+        for uri in refused {
+            let result = Identity::from_uri(uri);
+            assert!(
+                matches!(result, Err(IdentityError::Malformed { .. })),
+                "{uri:?} gave {result:?}"
+            );
+        }
+        let longest = "a".repeat(NAME_BYTES_MAX);
+        assert_eq!(
+            Identity::from_uri(&format!("spiffe://c/node/{longest}")).unwrap(),
+            node("c", &longest)
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_read_back(cluster in "[a-z0-9][a-z0-9_-]{0,30}", tenant in "[a-z0-9][a-z0-9_-]{0,127}",
+            name in "[a-z0-9](\\.?[a-z0-9_-]){0,60}", is_node in any::<bool>()) {
+            let identity = if is_node { Identity::Node { cluster, name } }
+                else { Identity::Client { cluster, tenant, name } };
+            prop_assert_eq!(Identity::from_uri(&identity.to_string()), Ok(identity));
+        }
+
+        #[test]
+        fn whatever_is_accepted_has_one_spelling(uri in "(spiffe|SPIFFE)://[a-zA-Z0-9./_%@:-]{0,12}/(node|tenant)/[a-zA-Z0-9./_-]{0,20}") {
+            if let Ok(identity) = Identity::from_uri(&uri) {
+                prop_assert_eq!(identity.to_string(), uri);
+            }
+        }
+
+        #[test]
+        fn no_text_is_too_odd_to_be_refused(uri in any::<String>()) {
+            let _ = Identity::from_uri(&uri);
+        }
+
+        #[test]
+        fn no_bytes_are_too_odd_to_be_refused(at in 0_usize..400, value in any::<u8>()) {
+            static DER: std::sync::LazyLock<Vec<u8>> = std::sync::LazyLock::new(|| certificate(&["spiffe://c/node/n1"]));
+            let mut der = DER.clone();
+            if let Some(byte) = der.get_mut(at) {
+                *byte = value;
+            }
+            let _ = Identity::from_certificate(&der);
+        }
+    }
+}

@@ -11,14 +11,21 @@
 //! handshakes run beside the loop, limited in number and time, and connections are limited in number.
 //! Deliberately absent: limits per address and per identity.
 
+mod complaints;
+mod plain;
+mod serve;
+#[cfg(test)]
+mod tests;
+
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::server::Connected;
@@ -27,6 +34,8 @@ use crate::identity::Identity;
 use crate::link::Link;
 use crate::tls::Credentials;
 
+pub use complaints::PortCounters;
+
 /// The server's side of a TLS connection.
 pub type ServerStream = tokio_rustls::server::TlsStream<TcpStream>;
 /// gRPC connections, for `Server::serve_with_incoming`.
@@ -34,6 +43,14 @@ pub type Incoming = ReceiverStream<io::Result<Connection>>;
 
 /// gRPC connections that wait for the server to take them.
 const INCOMING_MAX: usize = 128;
+/// gRPC connections open at the same time; further ones are closed after the handshake.
+pub const CONNECTIONS_MAX: usize = 8192;
+/// Handshakes going on at the same time; further connections wait in the backlog.
+pub const HANDSHAKES_MAX: usize = 256;
+/// How long a connection may take until its handshake is done.
+pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Connections that the operating system keeps for us until we accept them.
+const BACKLOG: u32 = 1024;
 
 /// Who is at the other end of a connection; found in the extensions of every gRPC request as `Arc<Peer>`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -75,7 +92,9 @@ pub enum PortError {
 /// A bound port; served by [`Port::run`].
 #[derive(Debug)]
 pub struct Port {
+    listener: TcpListener,
     local_addr: SocketAddr,
+    counters: Arc<PortCounters>,
 }
 
 /// What the port hands connections to.
@@ -98,7 +117,18 @@ pub fn connections() -> (mpsc::Sender<io::Result<Connection>>, Incoming) {
 impl Port {
     /// Takes the address. Port 0 takes any free port, see [`Port::local_addr`].
     pub async fn bind(address: SocketAddr) -> Result<Port, PortError> {
-        Ok(Port { local_addr: address })
+        let listener = listen(address).map_err(|source| match source.kind() {
+            io::ErrorKind::AddrInUse => PortError::InUse { address },
+            _ => PortError::Refused { address, source },
+        })?;
+        let local_addr = listener
+            .local_addr()
+            .map_err(|source| PortError::Refused { address, source })?;
+        Ok(Port {
+            listener,
+            local_addr,
+            counters: Arc::default(),
+        })
     }
 
     /// The address that is listened on.
@@ -106,11 +136,27 @@ impl Port {
         self.local_addr
     }
 
+    /// What has happened at the port so far.
+    pub fn counters(&self) -> Arc<PortCounters> {
+        self.counters.clone()
+    }
+
     /// Serves until `shutdown` is ready, then stops accepting and drops unfinished handshakes. Connections handed over
     /// before are not touched: ending them is for the gRPC server and for [`Link::shutdown`].
-    pub async fn run(self, _options: PortOptions, shutdown: impl Future<Output = ()>) {
-        shutdown.await;
+    pub async fn run(self, options: PortOptions, shutdown: impl Future<Output = ()>) {
+        serve::run(self.listener, options, self.counters, shutdown).await;
     }
+}
+
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() {
+        TcpSocket::new_v4()?
+    } else {
+        TcpSocket::new_v6()?
+    };
+    socket.set_reuseaddr(true)?; // a restarted node takes its port back at once
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 impl Connected for Connection {

@@ -24,6 +24,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 
 use crate::identity::{Identity, IdentityError};
+pub(crate) use verify::explain;
 use verify::{ClientVerifier, NodeVerifier};
 
 /// ALPN of gRPC.
@@ -293,5 +294,144 @@ fn time_of(seconds: i64) -> SystemTime {
     match u64::try_from(seconds) {
         Ok(seconds) => UNIX_EPOCH + Duration::from_secs(seconds),
         Err(_) => UNIX_EPOCH,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::fs;
+
+    use super::*;
+    use crate::test_ca::{CLUSTER, TestCa, Wanted};
+
+    fn refusal(files: TlsFiles) -> String {
+        Credentials::load(files).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn good_files_make_credentials() {
+        let ca = TestCa::new();
+        let credentials = ca.node("n1");
+        assert_eq!((credentials.cluster(), credentials.node_name()), (CLUSTER, "n1"));
+        assert!(credentials.not_after() > SystemTime::now());
+        assert!(credentials.require(CLUSTER, "n1").is_ok());
+        let why = credentials.require(CLUSTER, "n2").unwrap_err().to_string();
+        assert!(why.contains("/node/n1") && why.contains("/node/n2"), "{why}");
+    }
+
+    #[test]
+    fn every_complaint_names_the_file_and_the_reason() {
+        let ca = TestCa::new();
+        let good = ca.node_files(CLUSTER, "n1");
+        let cases: [(&str, fn(&TlsFiles) -> &PathBuf, &str, &str); 6] = [
+            ("missing.pem", |files| &files.certificate, "", "cannot be read"),
+            ("empty.pem", |files| &files.certificate, "\n", "holds no certificate"),
+            (
+                "cut.pem",
+                |files| &files.certificate,
+                "-----BEGIN CERTIFICATE-----\nAAAA\n",
+                "not valid PEM",
+            ),
+            ("bad.key", |files| &files.key, "no key here\n", "no private key"),
+            ("empty-ca.pem", |files| &files.authorities, "\n", "holds no certificate"),
+            (
+                "bad-ca.pem",
+                |files| &files.authorities,
+                "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
+                "cannot be an authority",
+            ),
+        ];
+        for (name, pick, content, expected) in cases {
+            let path = ca.path(name);
+            if !content.is_empty() {
+                fs::write(&path, content).unwrap();
+            }
+            let mut files = good.clone();
+            let replaced = pick(&files).clone();
+            for each in [&mut files.certificate, &mut files.key, &mut files.authorities] {
+                if *each == replaced {
+                    *each = path.clone();
+                }
+            }
+            let why = refusal(files);
+            assert!(why.contains(name) && why.contains(expected), "{name}: {why}");
+        }
+    }
+
+    #[test]
+    fn a_key_of_another_certificate_is_refused() {
+        let ca = TestCa::new();
+        let mut files = ca.node_files(CLUSTER, "n1");
+        files.key = ca.node_files(CLUSTER, "n2").key;
+        assert!(matches!(Credentials::load(files), Err(TlsError::Unfit(_))));
+    }
+
+    #[test]
+    fn certificates_outside_their_time_are_refused_with_the_date() {
+        let ca = TestCa::new();
+        let uris = vec![format!("spiffe://{CLUSTER}/node/n1")];
+        let expired = Wanted {
+            uris: uris.clone(),
+            years: Some((2000, 2001)),
+            ..Wanted::default()
+        };
+        let why = refusal(ca.issue("expired", &expired));
+        assert!(
+            why.contains("expired.pem") && why.contains("expired on") && why.contains("2001"),
+            "{why}"
+        );
+        let early = Wanted {
+            uris,
+            years: Some((2100, 2101)),
+            ..Wanted::default()
+        };
+        let why = refusal(ca.issue("early", &early));
+        assert!(
+            why.contains("early.pem") && why.contains("not valid before") && why.contains("2100"),
+            "{why}"
+        );
+    }
+
+    #[test]
+    fn a_node_needs_a_node_certificate() {
+        let ca = TestCa::new();
+        let why = refusal(ca.client_files("acme", "app"));
+        assert!(
+            why.contains("needs a node certificate") && why.contains("/tenant/acme/client/app"),
+            "{why}"
+        );
+        let why = refusal(ca.issue("nobody", &Wanted::default()));
+        assert!(why.contains("nobody.pem") && why.contains("no identity"), "{why}");
+    }
+
+    #[test]
+    fn a_reload_takes_new_certificates_but_no_other_identity() {
+        let ca = TestCa::new();
+        let credentials = ca.node("n1");
+        let before = credentials.not_after();
+        let uris = vec![format!("spiffe://{CLUSTER}/node/n1")];
+        let renewed = Wanted {
+            uris,
+            years: Some((2020, 2090)),
+            ..Wanted::default()
+        };
+        ca.issue("n1", &renewed);
+        credentials.reload().unwrap();
+        assert_ne!(credentials.not_after(), before);
+
+        let uris = vec![format!("spiffe://{CLUSTER}/node/n2")];
+        ca.issue(
+            "n1",
+            &Wanted {
+                uris,
+                ..Wanted::default()
+            },
+        );
+        assert!(matches!(credentials.reload(), Err(TlsError::OtherIdentity { .. })));
+        fs::remove_file(ca.path("n1.key")).unwrap();
+        assert!(matches!(credentials.reload(), Err(TlsError::File { .. })));
+        assert_eq!(credentials.node_name(), "n1");
     }
 }

@@ -51,6 +51,8 @@ pub const REDIAL_PAUSE_MAX: Duration = Duration::from_secs(2);
 pub const TICK: Duration = Duration::from_millis(500);
 /// Ticks without a byte from the other side after which a connection is dead. The other side sends at every tick.
 pub const SILENT_TICKS_MAX: u32 = 6;
+/// Ticks without any use after which the dialler closes a connection; it dials again when needed.
+pub const UNUSED_TICKS_MAX: u32 = 120;
 
 const _: () = assert!(
     STREAM_WINDOW_BYTES >= FRAME_BYTES_MAX,

@@ -3,6 +3,7 @@
 //! Refusing inside the handshake has two merits: the other side gets a TLS alert instead of a connection that falls
 //! silent, and no code behind the handshake ever meets a certificate without an identity of our cluster.
 
+use std::io;
 use std::sync::Arc;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -29,6 +30,15 @@ enum Unwelcome {
     NotANode { identity: Identity },
     #[error("{identity} answered where node {expected:?} was dialled")]
     OtherNode { identity: Identity, expected: String },
+}
+
+/// What went wrong on a TLS connection, in words for people.
+pub(crate) fn explain(error: &io::Error) -> String {
+    match error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) {
+        Some(Error::InvalidCertificate(CertificateError::Other(OtherError(why)))) => why.to_string(),
+        Some(Error::AlertReceived(alert)) => format!("the other side refuses our certificate or protocol: {alert:?}"),
+        _ => error.to_string(),
+    }
 }
 
 fn member_of(cluster: &str, certificate: &CertificateDer<'_>) -> Result<Identity, Unwelcome> {

@@ -13,6 +13,9 @@
 //!   acknowledgement that is due at the same moment, so it is held for `HOLD_TIMEOUT`, or until another request
 //!   follows or the input ends. Order and number of answers stay.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;

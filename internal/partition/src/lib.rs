@@ -44,13 +44,15 @@ mod responder;
 mod serve;
 mod status;
 mod storage;
+#[cfg(test)]
+mod tests;
 mod types;
 
 pub use config::Timers;
 pub use error::{CommandError, Error, ReadError};
 pub use highwater_log as log; // the node passes ids, batches and disks through; it never touches a Log itself
 pub use machine::Machine;
-pub use partition::{COMMAND_BYTES_MAX, GroupOptions, Partition, StoredBatch};
+pub use partition::{GroupOptions, Partition, StoredBatch};
 pub use peers::{Lane, PeerError, PeerStream, Peers};
 pub use progress::Watermark;
 pub use responder::{Answer, NotApplied};

@@ -28,8 +28,6 @@ use crate::types::{Member, NodeName, Proposal, Raft, TypeConfig, body_bytes, nod
 
 /// How long a follower waits for the leader's confirmed high watermark.
 const CONFIRM_TIMEOUT: Duration = Duration::from_secs(2);
-/// Largest command of a machine.
-pub const COMMAND_BYTES_MAX: usize = 1024 * 1024;
 
 /// Everything a replica needs.
 pub struct GroupOptions {
@@ -153,6 +151,9 @@ impl Partition {
             return answer(Answer::NotApplied(NotApplied::Stopped));
         }
         let body = Body::Batch(batch);
+        if let Err(err) = body.check() {
+            return answer(Answer::NotApplied(NotApplied::Invalid(err.to_string())));
+        }
         let Some(share) = inner.in_flight.take(body_bytes(&body)) else {
             return answer(Answer::NotApplied(NotApplied::Overloaded));
         };
@@ -171,16 +172,13 @@ impl Partition {
         if !inner.has_machine {
             return Err(CommandError::Refused("this group has no machine".to_owned()));
         }
-        if command.len() > COMMAND_BYTES_MAX {
-            let length = command.len();
-            return Err(CommandError::Refused(format!(
-                "the command has {length} bytes, at most {COMMAND_BYTES_MAX}"
-            )));
-        }
         if inner.stopped() {
             return Err(CommandError::Stopped);
         }
         let body = Body::Command(command);
+        if let Err(err) = body.check() {
+            return Err(CommandError::Refused(err.to_string()));
+        }
         let Some(_share) = inner.in_flight.take(body_bytes(&body)) else {
             return Err(CommandError::Refused("too many bytes in flight".to_owned()));
         };

@@ -46,6 +46,8 @@ pub enum NotApplied {
     },
     /// Too many bytes in flight here; try again.
     Overloaded,
+    /// The batch breaks a limit or its checksum is wrong; the reason. Trying again does not help.
+    Invalid(String),
     /// The group is stopped.
     Stopped,
 }

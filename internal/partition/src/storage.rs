@@ -95,14 +95,8 @@ impl RaftLogStorage<TypeConfig> for GroupStorage {
     }
 
     async fn truncate_after(&mut self, last: Option<LogId>) -> Result<(), io::Error> {
-        match last {
-            Some(id) => self.log.truncate_after(id.index()).map_err(io::Error::other),
-            // the first entry is the first membership; a leader that has another one leads another group
-            None if self.log.last().is_none() => Ok(()),
-            None => Err(io::Error::other(
-                "the leader's log has another first entry than this replica's",
-            )),
-        }
+        let first = last.map_or(0, |id| id.index() + 1);
+        self.log.truncate_from(first).map_err(io::Error::other)
     }
 
     async fn purge(&mut self, upto: LogId) -> Result<(), io::Error> {
@@ -208,6 +202,9 @@ impl ApplyRead {
     async fn advance(mut self) -> Result<Option<(LogEntry, ApplyRead)>, io::Error> {
         if self.frames.len() == 0 && self.next < self.end {
             let frames = read_frames(&self.log, self.next, self.end).await?;
+            if frames.is_empty() && self.log.last().is_some_and(|last| last.index >= self.next) {
+                return Err(io::Error::other(format!("entry {} to apply cannot be read", self.next)));
+            }
             self.next += frames.len() as u64;
             self.frames = frames.into_iter();
         }

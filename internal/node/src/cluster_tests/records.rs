@@ -21,6 +21,31 @@ fn from(topic: &str, offset: u64) -> v1::ConsumeRequest {
     }
 }
 
+/// Sends the same requests to one node after the other until one that leads throughout has answered. What an earlier
+/// one has appended is answered as a duplicate, at the same offset.
+async fn stream_until_led(cluster: &TestCluster, requests: Vec<v1::ProduceRequest>) -> Vec<v1::ProduceStreamResponse> {
+    let not_led = |answer: &v1::ProduceStreamResponse| match answer.result.as_ref().unwrap() {
+        Answered::Error(detail) => matches!(
+            detail.reason(),
+            v1::Reason::NotLeader | v1::Reason::NoQuorum | v1::Reason::UnknownOutcome
+        ),
+        Answered::Appended(_) => false,
+    };
+    let attempts = async {
+        for number in (0..3).cycle() {
+            let mut client = cluster.client(number, "shop").await;
+            let answered = client.log.produce_stream(tokio_stream::iter(requests.clone())).await;
+            let answers: Vec<v1::ProduceStreamResponse> =
+                answered.unwrap().into_inner().map(Result::unwrap).collect().await;
+            if !answers.iter().any(not_led) {
+                return answers;
+            }
+        }
+        unreachable!("the cycle has no end");
+    };
+    timeout(PATIENCE, attempts).await.unwrap()
+}
+
 async fn latest(client: &mut TestClient, topic: &str) -> u64 {
     let request = v1::ListOffsetsRequest {
         topic: topic.to_owned(),
@@ -87,20 +112,12 @@ async fn what_the_leader_takes_a_follower_serves_and_then_follows_the_tail() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stream_answers_in_order_and_a_refused_batch_does_not_end_it() {
-    let (cluster, leader, _) = with_topic("orders").await;
-    let mut client = cluster.client(leader, "shop").await;
+    let (cluster, _, _) = with_topic("orders").await;
     let mut requests: Vec<v1::ProduceRequest> = (0..6).map(|sequence| batch_of("orders", sequence, &["x"])).collect();
     requests[3].record_count = 9; // Refused at once, while those before it are being synced.
     requests[4].sequence = 3;
     requests[5].sequence = 4;
-    let answers = client
-        .log
-        .produce_stream(tokio_stream::iter(requests))
-        .await
-        .unwrap()
-        .into_inner();
-    let answers: Vec<v1::ProduceStreamResponse> =
-        timeout(PATIENCE, answers.map(Result::unwrap).collect()).await.unwrap();
+    let answers = stream_until_led(&cluster, requests).await;
     let ids: Vec<u64> = answers.iter().map(|answer| answer.request_id).collect();
     assert_eq!(ids, [0, 1, 2, 3, 4, 5]);
     let offsets: Vec<Option<u64>> = answers

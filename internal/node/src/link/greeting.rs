@@ -11,13 +11,13 @@ use tokio::net::{TcpStream, lookup_host};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
-use super::Inner;
+use super::Hello;
 use super::connection::{Connection, Role};
 use super::dialler::Target;
 use super::frame::{Frame, FrameType, decode_hello, read_frame};
+use super::inner::{Inner, other_cluster};
 use super::limits::{ACCEPTED_PER_NODE_MAX, DIAL_TIMEOUT, HELLO_BYTES_MAX, REASON_BYTES_MAX};
 use super::reader::text;
-use super::{Hello, other_cluster};
 use crate::identity::Identity;
 use crate::port::{Peer, ServerStream};
 use crate::tls::{ALPN_PEER, Expected, explain};

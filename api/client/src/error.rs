@@ -243,7 +243,10 @@ impl Refusal {
     /// Whether the same request may succeed later or at another node.
     pub fn is_retryable(&self) -> bool {
         match self.reason {
-            Reason::Unspecified => matches!(self.code, Code::Unavailable | Code::Cancelled | Code::Unknown),
+            Reason::Unspecified => matches!(
+                self.code,
+                Code::Unavailable | Code::Cancelled | Code::Unknown | Code::Internal | Code::Aborted
+            ),
             reason => reason_is_retryable(reason),
         }
     }

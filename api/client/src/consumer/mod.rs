@@ -36,6 +36,15 @@ pub enum Freshness {
 pub struct ConsumerBuilder {}
 
 impl ConsumerBuilder {
+    pub(crate) fn new(
+        _: std::sync::Arc<crate::calls::Caller>,
+        _: String,
+        _: Option<u32>,
+        _: std::time::Duration,
+    ) -> Self {
+        todo!()
+    }
+
     /// Where to begin. Default: the beginning.
     #[must_use]
     pub fn from(self, position: Position) -> Self {

@@ -162,6 +162,12 @@ impl Caller {
         Ok(response.offset)
     }
 
+    /// Whether a node's "not found" only means that it does not know yet what others know.
+    pub(crate) fn is_lagging(&self, topic: &TopicRef, partition: u32, reason: Reason) -> bool {
+        matches!(reason, Reason::TopicNotFound | Reason::PartitionNotFound)
+            && self.resolver.picture().partition(topic, partition).is_some()
+    }
+
     /// The name of a topic in requests: with its tenant if that is not ours.
     pub(crate) fn wire_name(&self, topic: &TopicRef) -> String {
         if topic.tenant.is_empty() || topic.tenant == self.tenant {

@@ -257,11 +257,11 @@ impl Worker {
             .map_or_else(String::new, |open| open.stream.node.clone());
         let refusal = Refusal::from_detail(&node, Code::Ok, detail);
         let (reason, outcome, retry_after) = (refusal.reason, refusal.outcome, refusal.retry_after);
-        let retryable = refusal.is_retryable() || self.is_lagging(reason);
-        let error = Error::refused(refusal);
-        tracing::debug!(partition = self.lane.partition(), %error, "a batch was refused");
-
         let (topic, partition) = (&self.route.topic, self.lane.partition());
+        let retryable = refusal.is_retryable() || self.route.caller.is_lagging(topic, partition, reason);
+        let error = Error::refused(refusal);
+        tracing::debug!(partition, %error, "a batch was refused");
+
         let news = self
             .route
             .caller
@@ -282,13 +282,6 @@ impl Worker {
                 Answer::Later { maybe_applied }
             }
         }
-    }
-
-    /// Whether a node does not know the topic yet that others know.
-    fn is_lagging(&self, reason: Reason) -> bool {
-        let picture = self.route.caller.resolver.picture();
-        matches!(reason, Reason::TopicNotFound | Reason::PartitionNotFound)
-            && picture.partition(&self.route.topic, self.lane.partition()).is_some()
     }
 
     fn on_broken(&mut self, broken: Broken) {

@@ -9,10 +9,14 @@
 mod args;
 mod certificates;
 mod certs;
+mod dev;
+mod durations;
 mod exit;
 mod files;
+mod health;
 mod names;
 mod output;
+mod profile;
 mod serve;
 mod version;
 

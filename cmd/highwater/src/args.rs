@@ -1,11 +1,9 @@
 //! The command line: which verbs there are, and the runtime that each of them runs on.
 
-use std::future::Future;
-
 use clap::{Parser, Subcommand};
 
 use crate::exit::{Code, EXIT_CODES_HELP, Failure, Result};
-use crate::{certs, serve, version};
+use crate::{certs, cluster, dev, health, serve, topic, version};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -26,7 +24,12 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Dev(dev::Args),
     Serve(Box<serve::Args>),
+    Topic(topic::Args),
+    #[command(subcommand)]
+    Cluster(cluster::Command),
+    Health(health::Args),
     #[command(subcommand)]
     Certs(certs::Command),
     Version(version::Args),
@@ -36,7 +39,11 @@ impl Cli {
     /// Runs the verb to its end.
     pub(crate) fn run(self) -> Result<()> {
         match self.command {
+            Command::Dev(args) => block_on(dev::run(&args)),
             Command::Serve(args) => serve::run(&args),
+            Command::Topic(args) => block_on(topic::run(&args)),
+            Command::Cluster(command) => block_on(cluster::run(&command)),
+            Command::Health(args) => block_on(health::run(&args)),
             Command::Certs(command) => certs::run(&command),
             Command::Version(args) => version::run(&args),
         }
@@ -44,10 +51,10 @@ impl Cli {
 }
 
 /// Runs a client's work on one thread: a command should leave the machine to the cluster and to its pipe.
-fn block_on<F: Future>(work: F) -> Result<F::Output> {
+fn block_on(work: impl Future<Output = Result<()>>) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| Failure::new(Code::Failure, format!("cannot start the runtime: {error}")))?;
-    Ok(runtime.block_on(work))
+    runtime.block_on(work)
 }

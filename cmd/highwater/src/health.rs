@@ -88,7 +88,8 @@ pub(crate) async fn run(args: &Args) -> Result<()> {
     }
     let missing = answers.iter().filter(|answer| !serves(answer)).count();
     let message = format!("{missing} of {} nodes asked do not serve", answers.len());
-    Err(Failure::new(Code::Unavailable, message).hint("a node serves once it has found its cluster and caught up; its log says what it waits for"))
+    Err(Failure::new(Code::Unavailable, message)
+        .hint("a node serves once it has found its cluster and caught up; its log says what it waits for"))
 }
 
 fn targets(args: &Args) -> Result<(Vec<String>, Probe)> {
@@ -97,7 +98,11 @@ fn targets(args: &Args) -> Result<(Vec<String>, Probe)> {
     }
     let profile = args.profile.load()?;
     let probe = Probe::new(&profile.ca, &profile.cert, &profile.key)?;
-    let addresses = if args.address.is_empty() { profile.addresses } else { args.address.clone() };
+    let addresses = if args.address.is_empty() {
+        profile.addresses
+    } else {
+        args.address.clone()
+    };
     Ok((addresses, probe))
 }
 

@@ -9,6 +9,7 @@
 mod args;
 mod certificates;
 mod certs;
+mod cluster;
 mod dev;
 mod durations;
 mod exit;
@@ -18,6 +19,7 @@ mod names;
 mod output;
 mod profile;
 mod serve;
+mod topic;
 mod version;
 
 use std::process::ExitCode;

@@ -73,10 +73,19 @@ impl Layout {
             true => restore(&remembered, nodes, port)?,
             false => plan(nodes, port)?,
         };
-        let layout = Self { directory, nodes, _lock: lock };
+        let layout = Self {
+            directory,
+            nodes,
+            _lock: lock,
+        };
         layout.make_certificates()?;
         files::make_directory(&layout.directory.join("logs"))?;
-        write_toml(&remembered, &Remembered { nodes: layout.nodes.clone() })?;
+        write_toml(
+            &remembered,
+            &Remembered {
+                nodes: layout.nodes.clone(),
+            },
+        )?;
         layout.write_profile()?;
         Ok(layout)
     }
@@ -154,7 +163,9 @@ impl Layout {
         for subject in nodes.chain([client_subject()]) {
             // The key is written first, so that a certificate always has one.
             if !self.pair(&subject).0.exists() {
-                authority.issue(&subject, validity)?.write(&directory, &subject.file_stem(), true)?;
+                authority
+                    .issue(&subject, validity)?
+                    .write(&directory, &subject.file_stem(), true)?;
             }
         }
         Ok(())
@@ -162,7 +173,10 @@ impl Layout {
 
     /// Paths in a profile are relative to it, so that the directory can be moved.
     fn write_profile(&self) -> Result<()> {
-        let relative = |path: PathBuf| path.strip_prefix(&self.directory).map_or(path.clone(), Path::to_path_buf);
+        let relative = |path: PathBuf| {
+            path.strip_prefix(&self.directory)
+                .map_or(path.clone(), Path::to_path_buf)
+        };
         let (cert, key) = self.client_pair();
         let profile = Profile {
             addresses: self.addresses(),
@@ -184,37 +198,53 @@ struct Profile {
 }
 
 fn node_subject(name: &str) -> Subject {
-    Subject::Node { name: name.to_owned(), dns: Vec::new(), addresses: Vec::new() }
+    Subject::Node {
+        name: name.to_owned(),
+        dns: Vec::new(),
+        addresses: Vec::new(),
+    }
 }
 
 fn client_subject() -> Subject {
-    Subject::Client { tenant: TENANT.to_owned(), name: CLIENT.to_owned() }
+    Subject::Client {
+        tenant: TENANT.to_owned(),
+        name: CLIENT.to_owned(),
+    }
 }
 
 fn lock(directory: &Path) -> Result<File> {
     let path = directory.join("lock");
     let failure = |error: std::io::Error| Failure::setup(format!("cannot lock {}: {error}", path.display()));
-    let file = OpenOptions::new().create(true).truncate(false).write(true).open(&path).map_err(failure)?;
+    let file = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&path)
+        .map_err(failure)?;
     match file.try_lock() {
         Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => {
-            Err(Failure::setup(format!("{} is in use by another `highwater dev`", directory.display()))
-                .hint("use that cluster, stop it, or give another --data-dir"))
-        }
+        Err(TryLockError::WouldBlock) => Err(Failure::setup(format!(
+            "{} is in use by another `highwater dev`",
+            directory.display()
+        ))
+        .hint("use that cluster, stop it, or give another --data-dir")),
         Err(TryLockError::Error(error)) => Err(failure(error)),
     }
 }
 
 fn write_toml(path: &Path, value: &impl Serialize) -> Result<()> {
-    let text = toml::to_string(value)
-        .map_err(|error| Failure::setup(format!("cannot write {}: {error}", path.display())))?;
+    let text =
+        toml::to_string(value).map_err(|error| Failure::setup(format!("cannot write {}: {error}", path.display())))?;
     files::replace(path, text.as_bytes(), Access::Public)
 }
 
 fn plan(nodes: Option<u32>, port: Option<u16>) -> Result<Vec<NodePlace>> {
     let count = nodes.unwrap_or(NODES_DEFAULT);
     let ports = ports::choose(count, port)?;
-    let places = ports.into_iter().zip(1..).map(|(port, number)| NodePlace { name: format!("n{number}"), port });
+    let places = ports.into_iter().zip(1..).map(|(port, number)| NodePlace {
+        name: format!("n{number}"),
+        port,
+    });
     Ok(places.collect())
 }
 
@@ -229,8 +259,11 @@ fn restore(path: &Path, nodes: Option<u32>, port: Option<u16>) -> Result<Vec<Nod
     };
     let mut places = remembered.nodes;
     if let Some(wanted) = nodes.filter(|wanted| *wanted as usize != places.len()) {
-        return Err(Failure::setup(format!("the cluster in this directory has {} nodes, not {wanted}", places.len()))
-            .hint("leave out --nodes, or give another --data-dir"));
+        return Err(Failure::setup(format!(
+            "the cluster in this directory has {} nodes, not {wanted}",
+            places.len()
+        ))
+        .hint("leave out --nodes, or give another --data-dir"));
     }
     if let Some(first) = port {
         let ports = ports::choose(places.len() as u32, Some(first))?;
@@ -240,7 +273,10 @@ fn restore(path: &Path, nodes: Option<u32>, port: Option<u16>) -> Result<Vec<Nod
     let wanted: Vec<u16> = places.iter().map(|place| place.port).collect();
     for (place, port) in places.iter_mut().zip(ports::keep_or_replace(&wanted)?) {
         if place.port != port {
-            output::note(format!("Port {} is taken: {} moves to port {port}.", place.port, place.name));
+            output::note(format!(
+                "Port {} is taken: {} moves to port {port}.",
+                place.port, place.name
+            ));
             place.port = port;
         }
     }

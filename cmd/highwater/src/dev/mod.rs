@@ -74,9 +74,8 @@ pub(crate) async fn run(args: &Args) -> Result<()> {
 
 /// Ready at the first SIGINT or SIGTERM.
 fn stop_signal() -> Result<impl Future<Output = ()>> {
-    let listen = |kind| {
-        signal(kind).map_err(|error| Failure::new(Code::Failure, format!("cannot listen for signals: {error}")))
-    };
+    let listen =
+        |kind| signal(kind).map_err(|error| Failure::new(Code::Failure, format!("cannot listen for signals: {error}")));
     let (mut interrupt, mut terminate) = (listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?);
     Ok(async move {
         tokio::select! {
@@ -140,7 +139,9 @@ impl Running {
             let names = missing.join(", ");
             if started.elapsed() > READY_DEADLINE {
                 let message = format!("{names} did not come up within {READY_DEADLINE:?}");
-                return Err(Failure::new(Code::Unavailable, message).hint("their logs, in the directory `logs`, say why"));
+                return Err(
+                    Failure::new(Code::Unavailable, message).hint("their logs, in the directory `logs`, say why")
+                );
             }
             if !told && started.elapsed() > PATIENCE {
                 say(format!("Waiting for {names}."));
@@ -162,7 +163,10 @@ impl Running {
 
     fn introduce(&self, layout: &Layout) {
         let (directory, count) = (layout.directory().display(), self.nodes.len());
-        say(format!("Cluster `{}` is ready: {count} nodes, data in {directory}.", layout::CLUSTER));
+        say(format!(
+            "Cluster `{}` is ready: {count} nodes, data in {directory}.",
+            layout::CLUSTER
+        ));
         for node in &self.nodes {
             say(node.process.describe(*node.pid.borrow()));
         }
@@ -178,6 +182,7 @@ impl Running {
     /// Says when a node runs again under a new pid, and when it serves again.
     async fn follow(&self, node: &Supervised) {
         let mut pid = node.pid.clone();
+        pid.mark_unchanged();
         while pid.changed().await.is_ok() {
             let current = *pid.borrow_and_update();
             if current == 0 {
@@ -186,8 +191,7 @@ impl Running {
             say(format!("{} runs again, pid {current}.", node.process.name()));
             tokio::select! {
                 biased;
-                // The next round tells what became of it.
-                _ = pid.wait_for(|pid| *pid != current) => pid.mark_changed(),
+                () = until_replaced(&mut pid, current) => {}
                 () = self.until_serving(node) => say(format!("{} serves again.", node.process.name())),
             }
         }
@@ -204,4 +208,11 @@ impl Running {
         self.stop.send_replace(true);
         while self.supervisors.join_next().await.is_some() {}
     }
+}
+
+/// Waits until the process is another one, and leaves telling of it to the next round.
+async fn until_replaced(pid: &mut watch::Receiver<u32>, current: u32) {
+    // An error means that nobody will ever start another one.
+    drop(pid.wait_for(|pid| *pid != current).await);
+    pid.mark_changed();
 }

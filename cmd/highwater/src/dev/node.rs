@@ -81,7 +81,12 @@ impl NodeProcess {
 
     /// One line for people.
     pub(super) fn describe(&self, pid: u32) -> String {
-        format!("  {}  pid {pid}  {}  log {}", self.name, self.address, self.log_path.display())
+        format!(
+            "  {}  pid {pid}  {}  log {}",
+            self.name,
+            self.address,
+            self.log_path.display()
+        )
     }
 
     /// Keeps the node running until `stop` turns true; `pid` always shows the current process, 0 for none.
@@ -94,7 +99,7 @@ impl NodeProcess {
                     pid.send_replace(child.id().unwrap_or(0));
                     let ended = tokio::select! {
                         biased;
-                        _ = stop.wait_for(|stop| *stop) => return self.end(child).await,
+                        () = until_told(&mut stop) => return self.end(child).await,
                         ended = child.wait() => ended,
                     };
                     pid.send_replace(0);
@@ -108,7 +113,7 @@ impl NodeProcess {
             say(format!("{} ended ({why}); starting it again in {pause:?}.", self.name));
             tokio::select! {
                 biased;
-                _ = stop.wait_for(|stop| *stop) => return,
+                () = until_told(&mut stop) => return,
                 () = sleep(pause) => {}
             }
             pause = (pause * 2).min(RESTART_PAUSE_MAX);
@@ -159,15 +164,26 @@ impl NodeProcess {
             let _ = kill_process(pid, Signal::TERM);
         }
         if timeout(STOP_DEADLINE, child.wait()).await.is_err() {
-            say(format!("{} did not stop within {STOP_DEADLINE:?}; killing it.", self.name));
+            say(format!(
+                "{} did not stop within {STOP_DEADLINE:?}; killing it.",
+                self.name
+            ));
             let _ = child.kill().await;
         }
     }
 }
 
+/// Ready once the supervisor has been told to stop, or nobody is left to tell it.
+async fn until_told(stop: &mut watch::Receiver<bool>) {
+    drop(stop.wait_for(|stop| *stop).await);
+}
+
 fn last_error_line(path: &std::path::Path) -> Option<String> {
     let text = fs::read_to_string(path).ok()?;
-    text.lines().rev().find(|line| line.starts_with("error: ")).map(str::to_owned)
+    text.lines()
+        .rev()
+        .find(|line| line.starts_with("error: "))
+        .map(str::to_owned)
 }
 
 /// Tells the person at the terminal. A lost line is no reason to end a cluster.

@@ -43,11 +43,16 @@ pub(super) fn keep_or_replace(wanted: &[u16]) -> Result<Vec<u16>> {
     let kept: Vec<Option<u16>> = wanted.iter().map(|port| is_free(*port).then_some(*port)).collect();
     let missing = kept.iter().filter(|port| port.is_none()).count();
     let mut fresh = any_free(missing)?.into_iter();
-    Ok(kept.into_iter().filter_map(|port| port.or_else(|| fresh.next())).collect())
+    Ok(kept
+        .into_iter()
+        .filter_map(|port| port.or_else(|| fresh.next()))
+        .collect())
 }
 
 fn row(count: u32, first: u16) -> Option<Vec<u16>> {
-    (0..count).map(|number| u16::try_from(u32::from(first) + number).ok()).collect()
+    (0..count)
+        .map(|number| u16::try_from(u32::from(first) + number).ok())
+        .collect()
 }
 
 fn is_free(port: u16) -> bool {
@@ -60,7 +65,10 @@ fn any_free(count: usize) -> Result<Vec<u16>> {
         let listeners = (0..count)
             .map(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)))
             .collect::<std::io::Result<Vec<_>>>()?;
-        listeners.iter().map(|listener| Ok(listener.local_addr()?.port())).collect()
+        listeners
+            .iter()
+            .map(|listener| Ok(listener.local_addr()?.port()))
+            .collect()
     };
     probe().map_err(|error| Failure::setup(format!("cannot find free ports: {error}")))
 }

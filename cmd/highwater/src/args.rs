@@ -3,7 +3,7 @@
 use clap::{Parser, Subcommand};
 
 use crate::exit::{Code, EXIT_CODES_HELP, Failure, Result};
-use crate::{certs, cluster, dev, health, serve, topic, version};
+use crate::{certs, cluster, consume, dev, health, produce, serve, topic, version};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -27,6 +27,8 @@ enum Command {
     Dev(dev::Args),
     Serve(Box<serve::Args>),
     Topic(topic::Args),
+    Produce(produce::Args),
+    Consume(consume::Args),
     #[command(subcommand)]
     Cluster(cluster::Command),
     Health(health::Args),
@@ -42,6 +44,8 @@ impl Cli {
             Command::Dev(args) => block_on(dev::run(&args)),
             Command::Serve(args) => serve::run(&args),
             Command::Topic(args) => block_on(topic::run(&args)),
+            Command::Produce(args) => block_on(produce::run(&args)),
+            Command::Consume(args) => block_on(consume::run(&args)),
             Command::Cluster(command) => block_on(cluster::run(&command)),
             Command::Health(args) => block_on(health::run(&args)),
             Command::Certs(command) => certs::run(&command),

@@ -212,7 +212,8 @@ impl Running {
 
 /// Waits until the process is another one, and leaves telling of it to the next round.
 async fn until_replaced(pid: &mut watch::Receiver<u32>, current: u32) {
-    // An error means that nobody will ever start another one.
-    drop(pid.wait_for(|pid| *pid != current).await);
-    pid.mark_changed();
+    let replaced = pid.wait_for(|pid| *pid != current).await.is_ok();
+    if replaced {
+        pid.mark_changed();
+    }
 }

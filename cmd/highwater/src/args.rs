@@ -62,3 +62,14 @@ fn block_on(work: impl Future<Output = Result<()>>) -> Result<()> {
         .map_err(|error| Failure::new(Code::Failure, format!("cannot start the runtime: {error}")))?;
     runtime.block_on(work)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

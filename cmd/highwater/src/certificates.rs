@@ -21,7 +21,7 @@ use time::{Duration, OffsetDateTime};
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use crate::exit::{Failure, Result};
+use crate::exit::{Code, Failure, Result};
 use crate::files::{self, Access};
 use crate::names;
 
@@ -115,8 +115,10 @@ impl Pair {
         };
         for path in [&paths.certificate, &paths.key] {
             if !force && path.exists() {
-                return Err(Failure::setup(format!("{} exists already", path.display()))
-                    .hint("give another --out, or --force to replace it"));
+                return Err(
+                    Failure::new(Code::Refused, format!("{} exists already", path.display()))
+                        .hint("give another --out, or --force to replace it"),
+                );
             }
         }
         files::make_directory(directory)?;

@@ -10,6 +10,11 @@ use crate::certificates::{Authority, CA_CERTIFICATE, PairPaths, Subject, Validit
 use crate::exit::{Failure, Result};
 use crate::output;
 
+/// How long an authority is valid, unless told otherwise.
+const AUTHORITY_DAYS: u32 = 3650;
+/// How long other certificates are valid, unless told otherwise.
+const CERTIFICATE_DAYS: u32 = 365;
+
 const EXAMPLES: &str = "\
 Examples:
   highwater certs ca --out certs --cluster highwater
@@ -37,7 +42,7 @@ pub(crate) struct CaArgs {
     #[arg(long, value_name = "NAME")]
     cluster: String,
     #[command(flatten)]
-    common: CommonArgs<3650>,
+    common: CommonArgs,
 }
 
 #[derive(Debug, clap::Args)]
@@ -73,14 +78,14 @@ struct IssueArgs {
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
     #[command(flatten)]
-    common: CommonArgs<365>,
+    common: CommonArgs,
 }
 
 #[derive(Debug, clap::Args)]
-struct CommonArgs<const DAYS: u32> {
-    /// For how many days from now it is valid.
-    #[arg(long, default_value_t = DAYS, conflicts_with = "not_after")]
-    days: u32,
+struct CommonArgs {
+    /// For how many days from now it is valid. Default: 3650 for an authority, 365 for others.
+    #[arg(long, conflicts_with = "not_after")]
+    days: Option<u32>,
     /// Valid from this time on, RFC 3339; five minutes ago if not given.
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
     not_before: Option<OffsetDateTime>,
@@ -92,9 +97,9 @@ struct CommonArgs<const DAYS: u32> {
     force: bool,
 }
 
-impl<const DAYS: u32> CommonArgs<DAYS> {
-    fn validity(&self) -> Result<Validity> {
-        let mut validity = Validity::days(self.days);
+impl CommonArgs {
+    fn validity(&self, days_default: u32) -> Result<Validity> {
+        let mut validity = Validity::days(self.days.unwrap_or(days_default));
         validity.not_before = self.not_before.unwrap_or(validity.not_before);
         validity.not_after = self.not_after.unwrap_or(validity.not_after);
         if validity.not_after <= validity.not_before {
@@ -132,7 +137,7 @@ pub(crate) fn run(command: &Command) -> Result<()> {
 }
 
 fn make_authority(args: &CaArgs) -> Result<()> {
-    let (_, pair) = Authority::create(&args.cluster, args.common.validity()?)?;
+    let (_, pair) = Authority::create(&args.cluster, args.common.validity(AUTHORITY_DAYS)?)?;
     let paths = pair.write(&args.out, "ca", args.common.force)?;
     tell(&paths)?;
     output::note("Keep the key secret: who has it can become any node and any client.");
@@ -141,7 +146,7 @@ fn make_authority(args: &CaArgs) -> Result<()> {
 
 fn issue(subject: &Subject, args: &IssueArgs) -> Result<()> {
     let authority = Authority::load(&args.ca_dir)?;
-    let pair = authority.issue(subject, args.common.validity()?)?;
+    let pair = authority.issue(subject, args.common.validity(CERTIFICATE_DAYS)?)?;
     let paths = pair.write(&args.out, &subject.file_stem(), args.common.force)?;
     tell(&paths)?;
     let ca = args.ca_dir.join(CA_CERTIFICATE);

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::durations;
 use crate::exit::Result;
 use crate::output::{self, Format, Table};
-use crate::profile::{self, failure};
+use crate::profile::{ProfileArgs, failure};
 use crate::topic::or_dash;
 
 /// Look at the cluster.
@@ -21,7 +21,7 @@ pub(crate) enum Command {
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(flatten)]
-    profile: profile::Args,
+    profile: ProfileArgs,
     /// How to print it.
     #[arg(long, value_enum, default_value_t)]
     output: Format,

@@ -18,7 +18,7 @@ use crate::durations;
 use crate::exit::{Code, Failure, Result};
 use crate::format::RecordFormat;
 use crate::output;
-use crate::profile::{self, failure};
+use crate::profile::{ProfileArgs, failure};
 use crate::sink::Sink;
 
 /// After how many records of a busy stream to look whether another node serves it now.
@@ -43,7 +43,7 @@ pub(crate) struct Args {
     /// The topic.
     topic: String,
     #[command(flatten)]
-    profile: profile::Args,
+    profile: ProfileArgs,
     /// Read this partition only.
     #[arg(long, value_name = "NUMBER")]
     partition: Option<u32>,

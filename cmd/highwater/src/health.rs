@@ -28,7 +28,7 @@ use crate::durations;
 use crate::exit::{Code, Failure, Result};
 use crate::files;
 use crate::output::{self, Format, Table};
-use crate::profile;
+use crate::profile::ProfileArgs;
 
 /// How long to leave a node alone between two questions while waiting for it.
 const WAIT_INTERVAL: Duration = Duration::from_millis(100);
@@ -46,7 +46,7 @@ Ends with 0 if every node asked serves, otherwise with 5.";
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
     #[command(flatten)]
-    profile: profile::Args,
+    profile: ProfileArgs,
     /// The node to ask, host:port; may be repeated. Without it, all addresses of the profile.
     #[arg(long, value_name = "ADDRESS")]
     address: Vec<String>,

@@ -24,7 +24,7 @@ use crate::durations;
 use crate::exit::{Code, Failure, Result};
 use crate::lines::{self, End, Input, LINE_BYTES_MAX};
 use crate::output;
-use crate::profile::{self, failure};
+use crate::profile::{ProfileArgs, failure};
 use crate::sink::Sink;
 
 /// How many pieces of the input may wait for their acknowledgements; the producer's own buffer is the real bound.
@@ -46,7 +46,7 @@ pub(crate) struct Args {
     /// The topic.
     topic: String,
     #[command(flatten)]
-    profile: profile::Args,
+    profile: ProfileArgs,
     /// Read from this file instead of standard input.
     #[arg(long, value_name = "FILE")]
     file: Option<PathBuf>,

@@ -12,13 +12,13 @@ const DEFAULT_PATH: &str = "highwater/config.toml";
 
 /// Which profile to use.
 #[derive(Debug, Clone, clap::Args)]
-pub(crate) struct Args {
+pub(crate) struct ProfileArgs {
     /// The client profile: addresses and certificate paths. Default: ~/.config/highwater/config.toml
     #[arg(long, value_name = "FILE", env = "HIGHWATER_CONFIG")]
     profile: Option<PathBuf>,
 }
 
-impl Args {
+impl ProfileArgs {
     /// Reads the profile.
     pub(crate) fn load(&self) -> Result<Profile> {
         let path = match &self.profile {

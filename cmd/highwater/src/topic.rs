@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::durations;
 use crate::exit::{Failure, Result};
 use crate::output::{self, Format, Table};
-use crate::profile::{self, failure};
+use crate::profile::{ProfileArgs, failure};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -29,7 +29,7 @@ pub(crate) struct Args {
 #[derive(Debug, clap::Args)]
 struct CommonArgs {
     #[command(flatten)]
-    profile: profile::Args,
+    profile: ProfileArgs,
     /// How to print it.
     #[arg(long, value_enum, default_value_t, global = true)]
     output: Format,

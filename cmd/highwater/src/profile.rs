@@ -14,7 +14,7 @@ const DEFAULT_PATH: &str = "highwater/config.toml";
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct ProfileArgs {
     /// The client profile: addresses and certificate paths. Default: ~/.config/highwater/config.toml
-    #[arg(long, value_name = "FILE", env = "HIGHWATER_CONFIG")]
+    #[arg(long, value_name = "FILE", env = "HIGHWATER_CONFIG", global = true)]
     profile: Option<PathBuf>,
 }
 

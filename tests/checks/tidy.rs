@@ -56,8 +56,16 @@ fn root() -> &'static Path {
 /// Every text file that is in the repository or about to be.
 fn files() -> Vec<File> {
     let mut git = Command::new("git");
-    git.args(["ls-files", "-z", "--cached", "--others", "--exclude-standard"])
-        .current_dir(root());
+    git.args([
+        "-c",
+        "safe.directory=*",
+        "ls-files",
+        "-z",
+        "--cached",
+        "--others",
+        "--exclude-standard",
+    ])
+    .current_dir(root());
     let output = git
         .output()
         .unwrap_or_else(|error| panic!("git did not start: {error}"));

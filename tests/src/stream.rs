@@ -8,10 +8,13 @@ use std::time::{Duration, Instant};
 
 use crate::command::{Finished, wait};
 
-/// How many lines are fed beyond those acknowledged.
-const LINES_AHEAD_MAX: usize = 20_000;
+/// How many numbers are fed beyond those acknowledged.
+const NUMBERS_AHEAD_MAX: usize = 20_000;
 /// How many lines are written at once.
 const LINES_AT_ONCE: usize = 500;
+
+/// What to feed to a command: the n-th line without its newline, or nothing at the end.
+type Source = Box<dyn Fn(usize) -> Option<Vec<u8>> + Send>;
 
 /// An acknowledged line: its partition and offset.
 pub type Acknowledgement = (u32, u64);
@@ -47,11 +50,11 @@ impl Shared {
         let waited = self
             .changed
             .wait_timeout_while(self.lock(), deadline, |progress| !condition(progress));
-        waited.map_or(false, |(_, result)| !result.timed_out())
+        waited.is_ok_and(|(_, result)| !result.timed_out())
     }
 }
 
-/// A `produce -v` that is fed the numbers 0, 1, 2, … a line each, never far ahead of what is acknowledged.
+/// A `produce -v` that is fed lines, never far ahead of what is acknowledged.
 #[derive(Debug)]
 pub struct Producing {
     child: Child,
@@ -72,9 +75,24 @@ pub struct Produced {
 }
 
 impl Producing {
-    /// Starts the command, which must be a `produce` with `-v`.
+    /// Starts the command, which must be a `produce` with `-v`, and feeds it the numbers 0, 1, 2, … a line each.
     #[track_caller]
     pub fn start(command: &mut Command) -> Self {
+        Self::feed(
+            command,
+            NUMBERS_AHEAD_MAX,
+            Box::new(|number| Some(number.to_string().into_bytes())),
+        )
+    }
+
+    /// Starts the command and feeds it `lines`, at most `ahead_max` beyond those acknowledged.
+    #[track_caller]
+    pub fn start_with(command: &mut Command, ahead_max: usize, lines: Vec<Vec<u8>>) -> Self {
+        Self::feed(command, ahead_max, Box::new(move |number| lines.get(number).cloned()))
+    }
+
+    #[track_caller]
+    fn feed(command: &mut Command, ahead_max: usize, source: Source) -> Self {
         let child = command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -87,7 +105,7 @@ impl Producing {
         };
         let feeder = spawn({
             let shared = shared.clone();
-            move || feed(&shared, stdin)
+            move || feed(&shared, stdin, ahead_max, &source)
         });
         let reader = spawn({
             let shared = shared.clone();
@@ -153,10 +171,10 @@ impl Producing {
     }
 }
 
-fn feed(shared: &Shared, mut stdin: ChildStdin) {
+fn feed(shared: &Shared, mut stdin: ChildStdin, ahead_max: usize, source: &Source) {
     loop {
         let may_feed = |progress: &Progress| {
-            progress.enough || progress.ended || progress.fed < progress.acknowledged.len() + LINES_AHEAD_MAX
+            progress.enough || progress.ended || progress.fed < progress.acknowledged.len() + ahead_max
         };
         if !shared.wait_until(Duration::from_secs(1), may_feed) {
             continue;
@@ -168,13 +186,18 @@ fn feed(shared: &Shared, mut stdin: ChildStdin) {
             }
             progress.fed
         };
-        let lines: String = (first..first + LINES_AT_ONCE)
-            .map(|number| format!("{number}\n"))
+        let lines: Vec<Vec<u8>> = (first..first + LINES_AT_ONCE.min(ahead_max))
+            .map_while(source)
             .collect();
-        if stdin.write_all(lines.as_bytes()).is_err() {
+        let text: Vec<u8> = lines
+            .iter()
+            .flat_map(|line| line.iter().copied().chain([b'\n']))
+            .collect();
+        // At its end, the command's standard input is closed.
+        if lines.is_empty() || stdin.write_all(&text).is_err() {
             return;
         }
-        shared.update(|progress| progress.fed += LINES_AT_ONCE);
+        shared.update(|progress| progress.fed += lines.len());
     }
 }
 

@@ -103,6 +103,18 @@ pub enum Error {
         /// What disagrees.
         problem: String,
     },
+    /// A batch is compressed in a way that this version of the library cannot read.
+    #[error("{topic}/{partition}: offsets {}..{} are compressed by method {compression}, which is not supported", offsets.start, offsets.end)]
+    UnsupportedCompression {
+        /// The topic.
+        topic: String,
+        /// The partition.
+        partition: u32,
+        /// The offsets that cannot be read (end exclusive).
+        offsets: Range<u64>,
+        /// The number of the method in the wire contract.
+        compression: i32,
+    },
     /// The producer has been closed.
     #[error("the producer is closed")]
     Closed,
@@ -243,7 +255,10 @@ impl Refusal {
     /// Whether the same request may succeed later or at another node.
     pub fn is_retryable(&self) -> bool {
         match self.reason {
-            Reason::Unspecified => matches!(self.code, Code::Unavailable | Code::Cancelled | Code::Unknown),
+            Reason::Unspecified => matches!(
+                self.code,
+                Code::Unavailable | Code::Cancelled | Code::Unknown | Code::Internal | Code::Aborted
+            ),
             reason => reason_is_retryable(reason),
         }
     }
@@ -312,6 +327,7 @@ impl Error {
             | Error::InvalidArgument { .. }
             | Error::OffsetOutOfRange { .. }
             | Error::CorruptBatch { .. }
+            | Error::UnsupportedCompression { .. }
             | Error::Closed => false,
         }
     }

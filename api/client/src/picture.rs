@@ -8,6 +8,8 @@ use std::sync::Arc;
 
 use highwater_proto::v1;
 
+use crate::resolver::News;
+
 /// Tenant and name of a topic.
 type TopicKey = (String, String);
 
@@ -95,15 +97,28 @@ impl Picture {
         }
     }
 
-    /// Takes in a topic that a node described.
-    pub(crate) fn put_topic(&mut self, topic: v1::Topic) {
+    /// Takes in what an answer told; says whether it was news.
+    pub(crate) fn learn(&mut self, news: News) -> bool {
+        match news {
+            News::Leader { topic, partition, hint } => self.put_leader(&topic, partition, &hint),
+            News::Topic(topic) => {
+                self.put_topic(topic);
+                true
+            }
+            News::TopicRemoved(topic_id) => {
+                self.topics.retain(|_, topic| topic.topic_id != topic_id);
+                true
+            }
+        }
+    }
+
+    fn put_topic(&mut self, topic: v1::Topic) {
         let key = (topic.tenant.clone(), topic.name.clone());
         let topic = merge(self.topics.get(&key), topic);
         self.topics.insert(key, Arc::new(topic));
     }
 
-    /// Takes in a leader hint; says whether it was news.
-    pub(crate) fn put_leader(&mut self, topic: &TopicRef, partition: u32, hint: &v1::LeaderHint) -> bool {
+    fn put_leader(&mut self, topic: &TopicRef, partition: u32, hint: &v1::LeaderHint) -> bool {
         if hint.node.is_empty() {
             return false;
         }

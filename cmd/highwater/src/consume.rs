@@ -87,6 +87,7 @@ fn parse_position(text: &str) -> std::result::Result<Position, String> {
 
 pub(crate) async fn run(args: &Args) -> Result<()> {
     let consumer = connect(args).await?;
+    check_offset(args, &consumer).await?;
     let mut printing = Printing {
         args,
         consumer,
@@ -128,6 +129,34 @@ async fn connect(args: &Args) -> Result<Consumer> {
         builder
     };
     builder.build().await.map_err(failure)
+}
+
+/// An offset that no partition has reached would print nothing, which looks like an empty topic.
+async fn check_offset(args: &Args, consumer: &Consumer) -> Result<()> {
+    let Position::Offset(offset) = args.from else {
+        return Ok(());
+    };
+    let mut end_max = 0;
+    for partition in consumer.partitions() {
+        let end = match consumer.stop_offset(partition) {
+            Some(end) => end,
+            None => consumer.end_offset(partition).await.map_err(failure)?,
+        };
+        end_max = end_max.max(end);
+    }
+    if offset <= end_max {
+        return Ok(());
+    }
+    let message = format!(
+        "offset {offset} of {} does not exist yet: the next record gets {end_max}",
+        args.topic
+    );
+    if args.exit_at_end {
+        return Err(Failure::new(Code::NotFound, message)
+            .hint("read from `--from beginning`, or leave out --exit-at-end to wait"));
+    }
+    output::note(format!("{message}; waiting for it."));
+    Ok(())
 }
 
 /// Ready at SIGINT or SIGTERM.

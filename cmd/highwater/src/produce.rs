@@ -15,7 +15,6 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::FutureExt;
 use highwater::{Delivered, Delivery, Outcome, ProduceError, Producer, Record};
 use tokio::signal::ctrl_c;
 use tokio::sync::mpsc;
@@ -296,8 +295,8 @@ struct Printer {
 
 impl Printer {
     /// Waits for a delivery; what is acknowledged by then is shown before the wait.
-    async fn await_delivery(&mut self, mut delivery: Delivery) -> std::result::Result<Delivered, ProduceError> {
-        if let Some(outcome) = (&mut delivery).now_or_never() {
+    async fn await_delivery(&mut self, delivery: Delivery) -> std::result::Result<Delivered, ProduceError> {
+        if let Some(outcome) = delivery.now() {
             return outcome;
         }
         self.flush().await;

@@ -7,6 +7,7 @@
 mod layout;
 mod node;
 mod ports;
+mod roles;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -125,8 +126,12 @@ impl Running {
     async fn watch_over(&self, layout: &Layout) -> Result<()> {
         self.wait_until_ready().await?;
         self.introduce(layout);
-        join_all(self.nodes.iter().map(|node| self.follow(node))).await;
-        Ok(())
+        let follow_all = join_all(self.nodes.iter().map(|node| self.follow(node)));
+        tokio::select! {
+            biased;
+            _ = follow_all => Ok(()),
+            () = Box::pin(roles::tell(layout.profile())) => Ok(()),
+        }
     }
 
     async fn wait_until_ready(&self) -> Result<()> {

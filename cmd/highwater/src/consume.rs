@@ -59,7 +59,8 @@ pub(crate) struct Args {
     /// How to print a record.
     #[arg(long, value_name = "FORMAT", value_parser = RecordFormat::parse, default_value = "%v")]
     format: RecordFormat,
-    /// How long to look for the topic and its offsets.
+    /// How long to look for the topic, and to go on while no replica serves a partition. Waiting for new records is
+    /// not limited.
     #[arg(long, value_name = "DURATION", value_parser = durations::parse, default_value = "30s")]
     deadline: Duration,
     /// Tell on standard error which node serves each partition.
@@ -122,7 +123,7 @@ async fn connect(args: &Args) -> Result<Consumer> {
         Some(partition) => client.consumer(&args.topic, partition),
         None => client.consume_topic(&args.topic),
     };
-    let builder = builder.from(args.from);
+    let builder = builder.from(args.from).deadline(args.deadline);
     let builder = if args.exit_at_end {
         builder.stop_at_end()
     } else {

@@ -96,6 +96,8 @@ impl NodeProcess {
             let started = Instant::now();
             let why = match self.spawn() {
                 Ok(mut child) => {
+                    // Taken out, because waiting for a child closes what it holds of the child's input.
+                    let _life_line = child.stdin.take();
                     pid.send_replace(child.id().unwrap_or(0));
                     let ended = tokio::select! {
                         biased;

@@ -5,6 +5,7 @@
 
 use std::path::PathBuf;
 
+use highwater_catalog::names;
 use serde::{Deserialize, Serialize};
 
 /// The most seed addresses that a node accepts.
@@ -168,7 +169,7 @@ impl Config {
 }
 
 fn check_name_field(field: &'static str, name: &str) -> Result<(), ConfigError> {
-    check_name(name).map_err(|why| ConfigError::new(field, why))
+    names::validate(field, name).map_err(|why| ConfigError::new(field, why.to_string()))
 }
 
 fn check_address(field: &'static str, address: &str) -> Result<(), ConfigError> {
@@ -195,17 +196,4 @@ fn check_dialable(field: &'static str, address: &str) -> Result<(), ConfigError>
         return Err(ConfigError::new(field, why));
     }
     Ok(())
-}
-
-/// The rule for all names, until the catalog's validator is at hand.
-fn check_name(name: &str) -> Result<(), String> {
-    let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
-    let allowed = |byte: u8| plain(byte) || matches!(byte, b'.' | b'_' | b'-');
-    let first = name.bytes().next().is_some_and(plain);
-    if first && name.len() <= 128 && name.bytes().all(allowed) && !name.contains("..") {
-        return Ok(());
-    }
-    Err(format!(
-        "`{name}` is not a name: 1 to 128 of a-z, 0-9, `.`, `_`, `-`, the first a letter or digit"
-    ))
 }

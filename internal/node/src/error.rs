@@ -1,10 +1,10 @@
 //! Why a node did not start, and why a running one had to end.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
 
 use crate::config::ConfigError;
 use crate::data_dir::DataDirError;
+use crate::replicas::ReplicaError;
 
 /// Why a node could not be started. Nothing was founded, joined or deleted.
 #[derive(Debug, thiserror::Error)]
@@ -26,16 +26,9 @@ pub enum StartError {
         /// What the system said.
         why: String,
     },
-    /// A replica's log could not be opened, or its Raft core not started.
-    #[error("group {group} at {path}: {why}", path = path.display())]
-    Replica {
-        /// The Raft group; 0 is the catalog.
-        group: u64,
-        /// The replica's directory.
-        path: PathBuf,
-        /// What failed.
-        why: String,
-    },
+    /// The catalog's replica could not be opened or started; without it the node cannot take part.
+    #[error(transparent)]
+    Replica(#[from] ReplicaError),
     /// A part of the node could not be started for another reason.
     #[error("{0}")]
     Internal(String),
@@ -49,7 +42,9 @@ impl StartError {
             StartError::Credentials(_) => "check the paths under `tls` and the certificate's names and dates",
             StartError::DataDirectory(error) => error.hint(),
             StartError::Port { .. } => "end the process that uses the port, or choose another one with `listen`",
-            StartError::Replica { .. } => "do not delete anything; look into the log with `highwater log verify`",
+            StartError::Replica(_) => {
+                "keep the directory for inspection, and give the node an empty one: it comes back under a new incarnation"
+            }
             StartError::Internal(_) => "this is a defect; report it with the node's output",
         }
     }

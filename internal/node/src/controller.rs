@@ -94,14 +94,23 @@ impl Controller {
 
     /// Replicas placed on this very incarnation that were never made.
     fn new_placements(&self) -> Vec<(GroupId, ReplicaId)> {
-        let known: Vec<(u64, u64)> =
-            self.data.replicas().iter().map(|record| (record.group, record.replica)).collect();
+        let known: Vec<(u64, u64)> = self
+            .data
+            .replicas()
+            .iter()
+            .map(|record| (record.group, record.replica))
+            .collect();
         let incarnation = self.data.incarnation();
         self.host.read(|catalog| {
-            let is_this_life = catalog.node(&self.own.name).is_some_and(|node| Id(node.incarnation) == incarnation);
-            let wanted = catalog.groups_on(&self.own.name).filter(|placement| is_this_life && !placement.dead);
+            let is_this_life = catalog
+                .node(&self.own.name)
+                .is_some_and(|node| Id(node.incarnation) == incarnation);
+            let wanted = catalog
+                .groups_on(&self.own.name)
+                .filter(|placement| is_this_life && !placement.dead);
             let new = wanted.filter(|wanted| !known.contains(&(wanted.group_id, wanted.replica_id)));
-            new.map(|new| (GroupId(new.group_id), ReplicaId(new.replica_id))).collect()
+            new.map(|new| (GroupId(new.group_id), ReplicaId(new.replica_id)))
+                .collect()
         })
     }
 
@@ -276,8 +285,7 @@ impl Controller {
         let is_here = |member: &Member| member.replica_id == hosted.replica_id;
         let in_group = status.role != Role::Stopped && status.voters.iter().chain(&status.learners).any(is_here);
         let incarnation = self.data.incarnation().0;
-        let known =
-            |catalog: &highwater_catalog::Catalog| catalog.node(&self.own.name).map(|node| node.incarnation);
+        let known = |catalog: &highwater_catalog::Catalog| catalog.node(&self.own.name).map(|node| node.incarnation);
         in_group && self.host.read(known) == Some(incarnation)
     }
 }
@@ -298,9 +306,15 @@ fn lost_vote<'a>(status: &Status, nodes: &'a [Node]) -> Option<(&'a Node, Vec<Re
     let is = |replica: u64| move |member: &&Member| member.replica_id.0 == replica;
     nodes.iter().find_map(|node| {
         let lost = node.past_lives.iter().rev().map(|life| life.catalog_replica_id);
-        let lost = lost.into_iter().find(|replica| status.voters.iter().any(|voter| voter.replica_id.0 == *replica))?;
+        let lost = lost
+            .into_iter()
+            .find(|replica| status.voters.iter().any(|voter| voter.replica_id.0 == *replica))?;
         status.learners.iter().find(is(node.catalog_replica_id))?;
-        let keep = status.voters.iter().map(|voter| voter.replica_id).filter(|replica| replica.0 != lost);
+        let keep = status
+            .voters
+            .iter()
+            .map(|voter| voter.replica_id)
+            .filter(|replica| replica.0 != lost);
         Some((node, keep.chain([ReplicaId(node.catalog_replica_id)]).collect()))
     })
 }
@@ -350,7 +364,10 @@ mod tests {
 
     #[test]
     fn the_vote_of_a_lost_incarnation_goes_to_the_present_one() {
-        let status = status(vec![member(1, "a"), member(2, "b"), member(3, "c")], vec![member(9, "c")]);
+        let status = status(
+            vec![member(1, "a"), member(2, "b"), member(3, "c")],
+            vec![member(9, "c")],
+        );
         let nodes = [node("a", 1, &[]), node("b", 2, &[]), node("c", 9, &[3])];
         let (chosen, voters) = lost_vote(&status, &nodes).unwrap_or_else(|| panic!("nobody was chosen"));
         assert_eq!(chosen.name, "c");

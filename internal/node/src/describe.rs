@@ -52,7 +52,9 @@ fn role(role: Role) -> &'static str {
 /// A node of the catalog, with what is known of it here at the moment.
 pub(crate) fn node(node: &Node, address: String, alive: bool, catalog_group: Option<&Status>) -> v1::Node {
     let is_member = |members: &[highwater_partition::Member]| {
-        members.iter().any(|member| member.replica_id.0 == node.catalog_replica_id)
+        members
+            .iter()
+            .any(|member| member.replica_id.0 == node.catalog_replica_id)
     };
     let catalog_role = match catalog_group {
         Some(status) if is_member(&status.voters) => "voter",

@@ -50,7 +50,10 @@ impl Leaders {
         if let Some(hosted) = self.registry.hosted(group) {
             let status = hosted.status();
             let term = status.term;
-            return status.leader.map(|leader| Leader { node: leader.node, term });
+            return status.leader.map(|leader| Leader {
+                node: leader.node,
+                term,
+            });
         }
         let key = format!("{KEY_PREFIX}{}", group.0);
         let nodes = self.nodes.borrow();
@@ -80,7 +83,10 @@ impl Leaders {
     /// Where the node is: as it says itself at the moment, otherwise as the catalog has it; empty if neither knows.
     pub(crate) fn address(&self, node: &str) -> String {
         let alive = self.alive(node).map(|alive| alive.address);
-        let registered = || self.catalog.read(|catalog| catalog.node(node).map(|node| node.address.clone()));
+        let registered = || {
+            self.catalog
+                .read(|catalog| catalog.node(node).map(|node| node.address.clone()))
+        };
         alive.or_else(registered).unwrap_or_default()
     }
 

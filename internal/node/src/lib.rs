@@ -23,6 +23,8 @@
 mod access;
 mod batch;
 mod catalog;
+#[cfg(test)]
+mod cluster_tests;
 mod config;
 mod controller;
 mod data_dir;

@@ -313,8 +313,12 @@ async fn bind(config: &Config) -> Result<Port, StartError> {
         address: config.listen.clone(),
         why,
     };
-    let mut addresses = lookup_host(&config.listen).await.map_err(|error| refused(error.to_string()))?;
-    let address = addresses.next().ok_or_else(|| refused("the name has no address".to_owned()))?;
+    let mut addresses = lookup_host(&config.listen)
+        .await
+        .map_err(|error| refused(error.to_string()))?;
+    let address = addresses
+        .next()
+        .ok_or_else(|| refused("the name has no address".to_owned()))?;
     Port::bind(address).await.map_err(|error| match error {
         PortError::InUse { .. } => refused("it is in use by another process".to_owned()),
         PortError::Refused { source, .. } => refused(source.to_string()),

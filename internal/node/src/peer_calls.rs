@@ -25,12 +25,17 @@ pub(crate) const REPLICAS: u8 = 6;
 const JSON_BYTES_MAX: usize = 1024 * 1024;
 
 pub(crate) fn encode_json(message: &impl Serialize) -> Result<Bytes, String> {
-    serde_json::to_vec(message).map(Bytes::from).map_err(|error| error.to_string())
+    serde_json::to_vec(message)
+        .map(Bytes::from)
+        .map_err(|error| error.to_string())
 }
 
 pub(crate) fn decode_json<T: DeserializeOwned>(body: &[u8]) -> Result<T, String> {
     if body.len() > JSON_BYTES_MAX {
-        return Err(format!("a message of {} bytes, at most {JSON_BYTES_MAX} are accepted", body.len()));
+        return Err(format!(
+            "a message of {} bytes, at most {JSON_BYTES_MAX} are accepted",
+            body.len()
+        ));
     }
     serde_json::from_slice(body).map_err(|error| format!("a message that cannot be read: {error}"))
 }
@@ -76,7 +81,9 @@ impl CommandAnswer {
         let text = || String::from_utf8_lossy(&content).into_owned();
         match encoded[0] {
             0 => Ok(CommandAnswer::Reply(content)),
-            1 => Ok(CommandAnswer::NotLeader(Some(text()).filter(|leader| !leader.is_empty()))),
+            1 => Ok(CommandAnswer::NotLeader(
+                Some(text()).filter(|leader| !leader.is_empty()),
+            )),
             2 => Ok(CommandAnswer::Unknown(text())),
             other => Err(format!("an answer of unknown kind {other}")),
         }

@@ -35,7 +35,10 @@ impl LinkHandler for PeerHandler {
         }
         let call = async move {
             let partition = handler.registry.for_peer(&from, GroupId(group)).await?;
-            partition.handle_call(&from, kind, body).await.map_err(|error| error.to_string())
+            partition
+                .handle_call(&from, kind, body)
+                .await
+                .map_err(|error| error.to_string())
         };
         call.boxed()
     }
@@ -44,7 +47,10 @@ impl LinkHandler for PeerHandler {
         let (handler, from) = (self.clone(), from.to_owned());
         let serve = async move {
             let partition = handler.registry.for_peer(&from, GroupId(group)).await?;
-            partition.handle_stream(&from, kind, stream).await.map_err(|error| error.to_string())
+            partition
+                .handle_stream(&from, kind, stream)
+                .await
+                .map_err(|error| error.to_string())
         };
         let ended = move |ended: Result<(), String>| {
             if let Err(why) = ended {

@@ -74,7 +74,9 @@ impl CatalogClient {
     async fn attempt_here(&self, encoded: &Bytes, deadline: Instant) -> Result<Attempt, Problem> {
         let partition = self.replica()?;
         let Ok(answer) = timeout_at(deadline, propose_here(&partition, encoded.clone())).await else {
-            return Ok(Attempt::Failed(Problem::Unknown("no majority answered in time".to_owned())));
+            return Ok(Attempt::Failed(Problem::Unknown(
+                "no majority answered in time".to_owned(),
+            )));
         };
         Ok(interpret(answer))
     }
@@ -103,12 +105,17 @@ impl CatalogClient {
         }
         let deadline = deadline.min(Instant::now() + APPLIED_TIMEOUT);
         let left = deadline.saturating_duration_since(Instant::now());
-        let asked = self.link.call_node(&leader.node, peer_calls::APPLIED, Vec::new(), left).await;
+        let asked = self
+            .link
+            .call_node(&leader.node, peer_calls::APPLIED, Vec::new(), left)
+            .await;
         let Some(applied) = asked.ok().and_then(|answer| peer_calls::decode_applied(&answer)) else {
             return false;
         };
         let mut progress = self.host.progress();
-        timeout_at(deadline, progress.wait_for(|progress| progress.applied >= applied)).await.is_ok()
+        timeout_at(deadline, progress.wait_for(|progress| progress.applied >= applied))
+            .await
+            .is_ok()
     }
 
     fn replica(&self) -> Result<Partition, Problem> {

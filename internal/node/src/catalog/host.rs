@@ -67,7 +67,10 @@ impl Machine for CatalogHost {
             let mut catalog = self.lock();
             (catalog.apply(index, &command), catalog.revision())
         };
-        self.progress.send_replace(Progress { applied: index, revision });
+        self.progress.send_replace(Progress {
+            applied: index,
+            revision,
+        });
         reply.encode().into()
     }
 
@@ -113,9 +116,21 @@ mod tests {
         let progress = host.progress();
         let reply = Reply::decode(&host.apply(3, found().encode().into())).unwrap();
         assert_eq!(reply, Reply::Founded { cluster_id: [9; 16] });
-        assert_eq!(*progress.borrow(), Progress { applied: 3, revision: 3 });
+        assert_eq!(
+            *progress.borrow(),
+            Progress {
+                applied: 3,
+                revision: 3
+            }
+        );
         host.apply(4, found().encode().into());
-        assert_eq!(*progress.borrow(), Progress { applied: 4, revision: 3 });
+        assert_eq!(
+            *progress.borrow(),
+            Progress {
+                applied: 4,
+                revision: 3
+            }
+        );
     }
 
     #[test]

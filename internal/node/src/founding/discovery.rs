@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::future::join_all;
+use futures::future::{join, join_all};
 use highwater_partition::Member;
 use highwater_partition::log::{ClusterId, ReplicaId};
 use tokio::time::{Instant, sleep};
@@ -120,7 +120,7 @@ impl Discovery {
         };
         let by_name = names.iter().map(|name| self.probe_node(name));
         let by_address = self.options.seeds.iter().map(|address| self.probe_address(address));
-        let (by_name, by_address) = futures::join!(join_all(by_name), join_all(by_address));
+        let (by_name, by_address) = join(join_all(by_name), join_all(by_address)).await;
         let mut answers = BTreeMap::new();
         for answer in by_name
             .into_iter()

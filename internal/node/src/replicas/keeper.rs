@@ -86,8 +86,16 @@ impl Keeper {
             stopped.map_err(|why| error(group, path.clone(), why))?;
         }
         let data = self.options.data.clone();
-        blocking(move || data.remove_replica(group, replica).map_err(|why| error(group, path, why))).await?;
-        tracing::info!(group = group.0, replica = replica.0, "deleted the data of a deleted partition");
+        blocking(move || {
+            data.remove_replica(group, replica)
+                .map_err(|why| error(group, path, why))
+        })
+        .await?;
+        tracing::info!(
+            group = group.0,
+            replica = replica.0,
+            "deleted the data of a deleted partition"
+        );
         Ok(())
     }
 
@@ -128,7 +136,9 @@ impl Keeper {
         let path = self.options.data.replica_path(group, replica);
         let started = Partition::start(options).await;
         let partition = started.map_err(|why| error(group, path, why))?;
-        self.options.registry.insert(Hosted::new(group, replica, partition.clone()));
+        self.options
+            .registry
+            .insert(Hosted::new(group, replica, partition.clone()));
         tokio::spawn(report_end(partition.clone(), group, self.options.failures.clone()));
         tokio::spawn(report_changes(partition, self.options.registry.clone()));
         Ok(())
@@ -149,7 +159,8 @@ fn make_logs(
     let mut logs = Vec::with_capacity(new.len());
     for &(group, replica) in new {
         let path = data.replica_path(group, replica);
-        data.clear_preparing(group, replica).map_err(|why| error(group, path.clone(), why))?;
+        data.clear_preparing(group, replica)
+            .map_err(|why| error(group, path.clone(), why))?;
         let created = storage.create(path.clone(), cluster, group, replica);
         logs.push((group, replica, created.map_err(|why| error(group, path, why))?));
     }
@@ -169,7 +180,13 @@ async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, ReplicaError> + Send + 'static,
 ) -> Result<T, ReplicaError> {
     let done = tokio::task::spawn_blocking(work).await;
-    done.unwrap_or_else(|why| Err(error(CATALOG_GROUP, PathBuf::new(), format!("the runtime is ending: {why}"))))
+    done.unwrap_or_else(|why| {
+        Err(error(
+            CATALOG_GROUP,
+            PathBuf::new(),
+            format!("the runtime is ending: {why}"),
+        ))
+    })
 }
 
 /// A core that ends unasked leaves a node that only seems to work; the process must end.

@@ -9,5 +9,6 @@
 mod keeper;
 mod registry;
 
-pub(crate) use keeper::{Keeper, KeeperOptions, ReplicaError};
+pub use keeper::ReplicaError;
+pub(crate) use keeper::{Keeper, KeeperOptions};
 pub(crate) use registry::{CATALOG_GROUP, Hosted, Opened, Place, Registry};

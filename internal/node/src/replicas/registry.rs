@@ -103,7 +103,10 @@ impl Opened {
 pub(crate) enum Place {
     Here(Opened),
     /// It exists, but this node holds no running replica of it.
-    Elsewhere { group_id: GroupId, what: String },
+    Elsewhere {
+        group_id: GroupId,
+        what: String,
+    },
 }
 
 /// The running replicas, by group. A node has at most one of each group.
@@ -124,7 +127,11 @@ impl Registry {
     pub(crate) fn insert(&self, hosted: Hosted) -> Arc<Hosted> {
         let hosted = Arc::new(hosted);
         let before = self.write().insert(hosted.group_id, hosted.clone());
-        assert!(before.is_none(), "two replicas of group {} on one node", hosted.group_id.0);
+        assert!(
+            before.is_none(),
+            "two replicas of group {} on one node",
+            hosted.group_id.0
+        );
         self.note_change();
         hosted
     }
@@ -169,7 +176,9 @@ impl Registry {
         partition: u32,
     ) -> Result<Place, Problem> {
         let Some(name) = permit.topic(action) else {
-            return Err(Problem::Internal(format!("a permit that is not for {action:?} on a topic")));
+            return Err(Problem::Internal(format!(
+                "a permit that is not for {action:?} on a topic"
+            )));
         };
         let topic = name.to_string();
         let Some(found) = catalog.topic(&name.tenant, &name.topic) else {
@@ -180,12 +189,19 @@ impl Registry {
         }
         let count = found.partitions.len();
         let Some(placed) = found.partitions.get(partition as usize) else {
-            return Err(Problem::PartitionNotFound { topic, partition, count });
+            return Err(Problem::PartitionNotFound {
+                topic,
+                partition,
+                count,
+            });
         };
         let what = format!("partition {partition} of topic `{topic}`");
         let group_id = GroupId(placed.group_id);
         Ok(match self.hosted(group_id) {
-            Some(hosted) => Place::Here(Opened { hosted, what: what.into() }),
+            Some(hosted) => Place::Here(Opened {
+                hosted,
+                what: what.into(),
+            }),
             None => Place::Elsewhere { group_id, what },
         })
     }

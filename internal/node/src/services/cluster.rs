@@ -59,7 +59,8 @@ impl ClusterService for Cluster {
     ) -> Result<Response<Self::WatchClusterStream>, Status> {
         let principal = principal(&request)?;
         let tenant = own_tenant(&principal)?.to_owned();
-        let permit = access::authorize(&principal, Action::Describe, Resource::Tenant(tenant)).map_err(Problem::from)?;
+        let permit =
+            access::authorize(&principal, Action::Describe, Resource::Tenant(tenant)).map_err(Problem::from)?;
         let changes = watch_cluster::watch(self.context.clone(), permit);
         Ok(Response::new(Box::pin(changes.map(Ok))))
     }
@@ -78,8 +79,7 @@ pub(super) fn nodes(context: &Context) -> Vec<v1::Node> {
 
 /// All that a tenant's client may see now. Watermarks are left out: they change with every batch.
 pub(super) fn view(context: &Context, tenant: &str) -> View {
-    let topics: Vec<highwater_catalog::Topic> =
-        context.host.read(|catalog| catalog.topics(tenant).cloned().collect());
+    let topics: Vec<highwater_catalog::Topic> = context.host.read(|catalog| catalog.topics(tenant).cloned().collect());
     let describe = |topic: &highwater_catalog::Topic| {
         let mut topic = describe::topic(topic, &context.leaders, &context.registry);
         for partition in &mut topic.partitions {
@@ -88,7 +88,10 @@ pub(super) fn view(context: &Context, tenant: &str) -> View {
         (topic.topic_id, topic)
     };
     View {
-        nodes: nodes(context).into_iter().map(|node| (node.name.clone(), node)).collect::<BTreeMap<_, _>>(),
+        nodes: nodes(context)
+            .into_iter()
+            .map(|node| (node.name.clone(), node))
+            .collect::<BTreeMap<_, _>>(),
         topics: topics.iter().map(describe).collect(),
     }
 }
@@ -96,9 +99,12 @@ pub(super) fn view(context: &Context, tenant: &str) -> View {
 /// The replicas of this node and of every other that answers in time.
 async fn gather_replicas(context: &Context) -> Vec<v1::ReplicaStatus> {
     let mut replicas = describe::own_replicas(&context.node, &context.registry, &context.host);
-    let names: Vec<String> =
-        context.host.read(|catalog| catalog.nodes().map(|node| node.name.clone()).collect());
-    let others = names.iter().filter(|name| **name != context.node && context.leaders.alive(name).is_some());
+    let names: Vec<String> = context
+        .host
+        .read(|catalog| catalog.nodes().map(|node| node.name.clone()).collect());
+    let others = names
+        .iter()
+        .filter(|name| **name != context.node && context.leaders.alive(name).is_some());
     for answer in join_all(others.map(|name| ask_replicas(context, name))).await {
         replicas.extend(answer);
     }
@@ -106,7 +112,10 @@ async fn gather_replicas(context: &Context) -> Vec<v1::ReplicaStatus> {
 }
 
 async fn ask_replicas(context: &Context, node: &str) -> Vec<v1::ReplicaStatus> {
-    let answered = context.link.call_node(node, REPLICAS, Vec::new(), REPLICAS_TIMEOUT).await;
+    let answered = context
+        .link
+        .call_node(node, REPLICAS, Vec::new(), REPLICAS_TIMEOUT)
+        .await;
     match answered.map(v1::DescribeClusterResponse::decode) {
         Ok(Ok(answer)) => answer.replicas,
         Ok(Err(error)) => {

@@ -14,7 +14,10 @@ const MARGIN_MAX: Duration = Duration::from_millis(250);
 
 /// When the answer must leave: the caller's deadline less a tenth of the time, in which it can still arrive.
 pub(crate) fn deadline(metadata: &MetadataMap) -> Instant {
-    let given = metadata.get("grpc-timeout").and_then(|value| value.to_str().ok()).and_then(parse);
+    let given = metadata
+        .get("grpc-timeout")
+        .and_then(|value| value.to_str().ok())
+        .and_then(parse);
     let time = given.unwrap_or(DEADLINE_DEFAULT).min(DEADLINE_MAX);
     Instant::now() + (time - (time / 10).min(MARGIN_MAX))
 }
@@ -57,7 +60,10 @@ mod tests {
         let mut metadata = MetadataMap::new();
         metadata.insert("grpc-timeout", tonic::metadata::MetadataValue::from_static("1S"));
         let left = deadline(&metadata) - Instant::now();
-        assert!(left <= Duration::from_millis(900) && left > Duration::from_millis(700), "{left:?}");
+        assert!(
+            left <= Duration::from_millis(900) && left > Duration::from_millis(700),
+            "{left:?}"
+        );
         assert!(deadline(&MetadataMap::new()) - Instant::now() <= DEADLINE_DEFAULT);
     }
 }

@@ -80,7 +80,10 @@ fn remind(registry: &Registry) {
         return;
     };
     let status = hosted.status();
-    let others = status.voters.iter().filter(|voter| voter.replica_id != hosted.replica_id);
+    let others = status
+        .voters
+        .iter()
+        .filter(|voter| voter.replica_id != hosted.replica_id);
     let voters: Vec<&str> = others.map(|voter| voter.node.as_str()).collect();
     let leader = status.leader.map(|leader| leader.node).unwrap_or_default();
     tracing::info!(leader, voters = voters.join(", "), "not ready: waiting for the catalog");

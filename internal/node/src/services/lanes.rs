@@ -65,7 +65,9 @@ impl Lane {
     /// Answers the request with this ticket, unless it has been answered.
     pub(super) fn answer(&self, ticket: u64, answer: Result<ProduceResponse, Problem>) {
         let mut slots = self.lock();
-        let slot = ticket.checked_sub(slots.first).and_then(|place| usize::try_from(place).ok());
+        let slot = ticket
+            .checked_sub(slots.first)
+            .and_then(|place| usize::try_from(place).ok());
         let Some(slot) = slot.and_then(|place| slots.waiting.get_mut(place)) else {
             return;
         };
@@ -147,7 +149,9 @@ mod tests {
         lane.answer(second, Err(Problem::ProducerConflict));
         assert!(answers.try_recv().is_err());
         lane.answer(first, appended(7));
-        let ids: Vec<u64> = std::iter::from_fn(|| answers.try_recv().ok()).map(|(answer, _)| answer.request_id).collect();
+        let ids: Vec<u64> = std::iter::from_fn(|| answers.try_recv().ok())
+            .map(|(answer, _)| answer.request_id)
+            .collect();
         assert_eq!(ids, [1, 2]);
     }
 

@@ -89,10 +89,17 @@ impl LogService for Log {
             topic_id: request.topic_id,
             partition: request.partition,
         };
-        let (opened, _) = self.context.open(&principal, Action::Describe, &place, deadline).await?;
+        let (opened, _) = self
+            .context
+            .open(&principal, Action::Describe, &place, deadline)
+            .await?;
         let finding = find_offset(&opened, request.position);
         let found = timeout_at(deadline, finding).await;
-        let offset = found.unwrap_or_else(|_| Err(Problem::NoQuorum { what: opened.what.to_string() }))?;
+        let offset = found.unwrap_or_else(|_| {
+            Err(Problem::NoQuorum {
+                what: opened.what.to_string(),
+            })
+        })?;
         Ok(Response::new(v1::ListOffsetsResponse { offset }))
     }
 }
@@ -126,7 +133,11 @@ async fn wait_until_fresh(opened: &Opened, kind: Kind, deadline: Instant) -> Res
         Kind::MinOffset(offset) => offset,
         Kind::Linearizable(true) => {
             let confirmed = timeout_at(deadline, confirmed_end(opened)).await;
-            confirmed.unwrap_or_else(|_| Err(Problem::NoQuorum { what: opened.what.to_string() }))?
+            confirmed.unwrap_or_else(|_| {
+                Err(Problem::NoQuorum {
+                    what: opened.what.to_string(),
+                })
+            })?
         }
     };
     match timeout_at(deadline, wait_for(opened, wanted)).await {
@@ -140,7 +151,9 @@ async fn wait_until_fresh(opened: &Opened, kind: Kind, deadline: Instant) -> Res
 
 async fn wait_for(opened: &Opened, high_watermark: u64) -> Result<(), Problem> {
     let mut watermark = opened.partition().watermark();
-    let reached = watermark.wait_for(|watermark| watermark.high_watermark >= high_watermark).await;
+    let reached = watermark
+        .wait_for(|watermark| watermark.high_watermark >= high_watermark)
+        .await;
     reached.map(drop).map_err(|_| stopped(opened))
 }
 
@@ -208,7 +221,10 @@ impl Reader {
             return Err(stopped(&self.opened));
         }
         let partition: &Partition = self.opened.partition();
-        partition.read(self.offset, self.bytes_max).await.map_err(Problem::from_read)
+        partition
+            .read(self.offset, self.bytes_max)
+            .await
+            .map_err(Problem::from_read)
     }
 
     fn respond(&mut self, batches: Vec<StoredBatch>) -> v1::ConsumeResponse {

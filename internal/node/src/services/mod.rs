@@ -54,7 +54,10 @@ pub(crate) struct Context {
 impl Context {
     /// The cluster id as text; empty before it is known.
     fn cluster_id(&self) -> String {
-        self.data.cluster_id().map(|id| Id(id.0).to_string()).unwrap_or_default()
+        self.data
+            .cluster_id()
+            .map(|id| Id(id.0).to_string())
+            .unwrap_or_default()
     }
 
     /// Opens the partition that the caller means, if it may do `action` to it.
@@ -79,8 +82,11 @@ impl Context {
     }
 
     fn place(&self, permit: &Permit, action: Action, wanted: &Wanted<'_>) -> Result<Place, Problem> {
-        let Wanted { topic_id, partition, .. } = *wanted;
-        self.host.read(|catalog| self.registry.open(permit, action, catalog, topic_id, partition))
+        let Wanted {
+            topic_id, partition, ..
+        } = *wanted;
+        self.host
+            .read(|catalog| self.registry.open(permit, action, catalog, topic_id, partition))
     }
 
     fn elsewhere(&self, action: Action, group: highwater_partition::log::GroupId, what: String) -> Problem {
@@ -120,5 +126,7 @@ fn permit_topic(principal: &Principal, action: Action, topic: &str) -> Result<Pe
 /// The caller's tenant. A node has none, and is refused.
 fn own_tenant(principal: &Principal) -> Result<&str, Problem> {
     access::authorize(principal, Action::Describe, Resource::Cluster)?;
-    principal.tenant().ok_or_else(|| Problem::Denied(format!("{principal} has no tenant")))
+    principal
+        .tenant()
+        .ok_or_else(|| Problem::Denied(format!("{principal} has no tenant")))
 }

@@ -36,7 +36,9 @@ pub(super) async fn produce(
     request: &ProduceRequest,
     deadline: Instant,
 ) -> Result<ProduceResponse, Problem> {
-    let (opened, digest) = context.open(principal, Action::Produce, &wanted(request), deadline).await?;
+    let (opened, digest) = context
+        .open(principal, Action::Produce, &wanted(request), deadline)
+        .await?;
     let batch = batch::check(request, digest)?;
     let what = opened.what.clone();
     let (answer, answered) = oneshot::channel();
@@ -48,7 +50,9 @@ pub(super) async fn produce(
     match timeout_at(deadline, answered).await {
         Ok(Ok(result)) => result,
         Ok(Err(_)) => Err(Problem::Unknown(format!("{what} gave no answer"))),
-        Err(_) => Err(Problem::Unknown(format!("no majority of the replicas of {what} answered in time"))),
+        Err(_) => Err(Problem::Unknown(format!(
+            "no majority of the replicas of {what} answered in time"
+        ))),
     }
 }
 
@@ -76,7 +80,10 @@ fn interpret(context: &Context, opened: &Opened, answer: Answer) -> Result<Produ
     let what = || opened.what.to_string();
     match answer {
         Answer::Decided(decision) => decided(opened, &decision),
-        Answer::NotApplied(NotApplied::NotLeader { leader: Some(leader), term }) => {
+        Answer::NotApplied(NotApplied::NotLeader {
+            leader: Some(leader),
+            term,
+        }) => {
             let hint = context.leaders.hint_at(&leader.node, term);
             Err(Problem::NotLeader { what: what(), hint })
         }
@@ -84,6 +91,7 @@ fn interpret(context: &Context, opened: &Opened, answer: Answer) -> Result<Produ
         Answer::NotApplied(NotApplied::Overloaded) => {
             Err(Problem::Overloaded(format!("{} has too much in flight", opened.what)))
         }
+        Answer::NotApplied(NotApplied::Invalid(why)) => Err(Problem::Invalid { field: "batch", why }),
         Answer::NotApplied(NotApplied::Stopped) => Err(Problem::Unavailable {
             why: format!("the replica of {} here is stopping", opened.what),
             hint: None,
@@ -225,7 +233,8 @@ impl ProduceStream {
 
     /// Forgets idle lanes when there are too many. All of them in use is possible only with as many requests in flight.
     fn make_room_for_lane(&mut self, request: &ProduceRequest) {
-        let is_known = |key: &LaneKey| key.0 == request.topic && key.1 == request.topic_id && key.2 == request.partition;
+        let is_known =
+            |key: &LaneKey| key.0 == request.topic && key.1 == request.topic_id && key.2 == request.partition;
         if self.lanes.len() >= LANES_MAX && !self.lanes.keys().any(is_known) {
             self.lanes.retain(|_, open| !open.lane.is_empty());
         }
@@ -256,11 +265,15 @@ async fn checked(
     let revision = context.host.progress().borrow().revision;
     if open.opened.as_ref().is_none_or(|(_, _, at)| *at != revision) {
         let deadline = Instant::now() + PATIENCE;
-        let (opened, digest) = context.open(principal, Action::Produce, &wanted(request), deadline).await?;
+        let (opened, digest) = context
+            .open(principal, Action::Produce, &wanted(request), deadline)
+            .await?;
         open.opened = Some((opened, digest, revision));
     }
     let Some((opened, digest, _)) = &open.opened else {
-        return Err(Problem::Internal("a partition that is neither open nor refused".to_owned()));
+        return Err(Problem::Internal(
+            "a partition that is neither open nor refused".to_owned(),
+        ));
     };
     let batch = batch::check(request, *digest)?;
     Ok((opened.clone(), batch))

@@ -8,8 +8,8 @@ use highwater_proto::limits::{CONNECTION_STREAMS_MAX, HEADER_LIST_BYTES_MAX, MES
 use highwater_proto::v1::cluster_service_server::ClusterServiceServer;
 use highwater_proto::v1::log_service_server::LogServiceServer;
 use highwater_proto::v1::topic_service_server::TopicServiceServer;
-use tonic::transport::Server;
 use tokio::sync::watch;
+use tonic::transport::Server;
 use tonic_health::ServingStatus;
 
 use super::Context;
@@ -49,9 +49,15 @@ pub(crate) async fn serve(parts: ServerParts) -> Result<(), String> {
         .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
         .build_v1()
         .map_err(|error| error.to_string())?;
-    let log = LogServiceServer::new(Log { context: context.clone() });
-    let topics = TopicServiceServer::new(Topics { context: context.clone() });
-    let cluster = ClusterServiceServer::new(Cluster { context: context.clone() });
+    let log = LogServiceServer::new(Log {
+        context: context.clone(),
+    });
+    let topics = TopicServiceServer::new(Topics {
+        context: context.clone(),
+    });
+    let cluster = ClusterServiceServer::new(Cluster {
+        context: context.clone(),
+    });
     let stopping = context.stopping.clone();
     let server = Server::builder()
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
@@ -63,7 +69,10 @@ pub(crate) async fn serve(parts: ServerParts) -> Result<(), String> {
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
         .add_service(health)
         .add_service(reflection)
-        .add_service(log.max_decoding_message_size(MESSAGE_BYTES_MAX).max_encoding_message_size(MESSAGE_BYTES_MAX))
+        .add_service(
+            log.max_decoding_message_size(MESSAGE_BYTES_MAX)
+                .max_encoding_message_size(MESSAGE_BYTES_MAX),
+        )
         .add_service(topics.max_decoding_message_size(MESSAGE_BYTES_MAX))
         .add_service(cluster.max_decoding_message_size(MESSAGE_BYTES_MAX))
         .serve_with_incoming_shutdown(incoming, async move { stopping.cancelled().await });

@@ -48,7 +48,9 @@ impl TopicService for Topics {
             None => {
                 // It may have been created on another node a moment ago.
                 self.context.catalog.catch_up(deadline).await;
-                let missing = || Problem::TopicNotFound { topic: name.to_string() };
+                let missing = || Problem::TopicNotFound {
+                    topic: name.to_string(),
+                };
                 self.known(name).ok_or_else(missing)?
             }
         };
@@ -65,7 +67,10 @@ impl TopicService for Topics {
         let tenant = own_tenant(&principal)?.to_owned();
         access::authorize(&principal, Action::Describe, Resource::Tenant(tenant.clone())).map_err(Problem::from)?;
         self.context.catalog.catch_up(deadline).await;
-        let topics: Vec<Topic> = self.context.host.read(|catalog| catalog.topics(&tenant).cloned().collect());
+        let topics: Vec<Topic> = self
+            .context
+            .host
+            .read(|catalog| catalog.topics(&tenant).cloned().collect());
         let topics = topics.iter().map(|topic| self.describe(topic)).collect();
         Ok(Response::new(v1::ListTopicsResponse { topics }))
     }
@@ -127,7 +132,10 @@ impl Topics {
         let mut changes = self.context.registry.changes();
         let mut nodes = self.context.leaders.nodes();
         loop {
-            let is_known = self.context.host.read(|catalog| catalog.topic_by_id(topic.topic_id).is_some());
+            let is_known = self
+                .context
+                .host
+                .read(|catalog| catalog.topic_by_id(topic.topic_id).is_some());
             let has_leader = |partition: &highwater_catalog::Partition| {
                 self.context.leaders.leader(GroupId(partition.group_id)).is_some()
             };
@@ -147,7 +155,9 @@ impl Topics {
     }
 
     fn known(&self, name: &TopicName) -> Option<Topic> {
-        self.context.host.read(|catalog| catalog.topic(&name.tenant, &name.topic).cloned())
+        self.context
+            .host
+            .read(|catalog| catalog.topic(&name.tenant, &name.topic).cloned())
     }
 
     fn describe(&self, topic: &Topic) -> v1::Topic {

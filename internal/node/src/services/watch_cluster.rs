@@ -35,8 +35,14 @@ impl View {
         if full {
             return Some(now.in_full());
         }
-        let nodes = now.nodes.iter().filter(|(name, node)| self.nodes.get(*name) != Some(node));
-        let topics = now.topics.iter().filter(|(id, topic)| self.topics.get(id) != Some(topic));
+        let nodes = now
+            .nodes
+            .iter()
+            .filter(|(name, node)| self.nodes.get(*name) != Some(node));
+        let topics = now
+            .topics
+            .iter()
+            .filter(|(id, topic)| self.topics.get(id) != Some(topic));
         let removed = self.topics.keys().filter(|id| !now.topics.contains_key(id));
         Some(WatchClusterResponse {
             nodes: nodes.map(|(_, node)| node.clone()).collect(),
@@ -174,7 +180,10 @@ mod tests {
         assert!(!told.full);
         let names: Vec<_> = told.nodes.iter().map(|node| node.name.as_str()).collect();
         let ids: Vec<_> = told.topics.iter().map(|topic| topic.topic_id).collect();
-        assert_eq!((names, ids, told.removed_topic_ids), (vec!["b", "c"], vec![2, 4], vec![1]));
+        assert_eq!(
+            (names, ids, told.removed_topic_ids),
+            (vec!["b", "c"], vec![2, 4], vec![1])
+        );
         assert_eq!(after.changes_to(&after), None);
     }
 

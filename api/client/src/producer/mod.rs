@@ -51,6 +51,8 @@ const BUFFER_BYTES: usize = 32 * 1024 * 1024;
 const BUFFER_BYTES_MAX: usize = 1024 * 1024 * 1024;
 /// The delivery deadline unless the user says otherwise.
 const DELIVERY_DEADLINE: Duration = Duration::from_secs(120);
+/// How long a node may be silent unless the user says otherwise.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
 const _: () = assert!(BUFFER_BYTES_MAX <= Semaphore::MAX_PERMITS);
 const _: () = assert!(DELIVERY_DEADLINE.as_millis() <= DELIVERY_DEADLINE_MS_MAX as u128);
@@ -65,6 +67,7 @@ pub struct ProducerBuilder {
     batch_bytes: usize,
     buffer_bytes: usize,
     deadline: Duration,
+    answer_timeout: Duration,
     partitioner: Arc<dyn Partitioner>,
 }
 
@@ -78,6 +81,7 @@ impl ProducerBuilder {
             batch_bytes: BATCH_BYTES_MAX,
             buffer_bytes: BUFFER_BYTES,
             deadline: DELIVERY_DEADLINE,
+            answer_timeout: ANSWER_TIMEOUT,
             partitioner: Arc::new(KeyHash),
         }
     }
@@ -112,6 +116,13 @@ impl ProducerBuilder {
         self
     }
 
+    /// How long a node may leave batches without any answer before they are sent again. Default 10 s.
+    #[must_use]
+    pub fn answer_timeout(mut self, timeout: Duration) -> Self {
+        self.answer_timeout = timeout;
+        self
+    }
+
     /// Another way to choose partitions. Default: [`KeyHash`].
     #[must_use]
     pub fn partitioner(mut self, partitioner: Arc<dyn Partitioner>) -> Self {
@@ -143,6 +154,7 @@ impl ProducerBuilder {
             topic,
             caller: self.caller,
             deadline: self.deadline,
+            answer_timeout: self.answer_timeout,
         });
         let lanes = (0..partitions).map(|partition| {
             let lane = Arc::new(Lane::new(partition, batching.clone()));
@@ -176,6 +188,9 @@ impl ProducerBuilder {
                 2 * BATCH_BYTES_MAX
             );
             return Err(Error::invalid("buffer_bytes", problem));
+        }
+        if self.answer_timeout.is_zero() {
+            return Err(Error::invalid("answer_timeout", "must be more than 0"));
         }
         if self.deadline.is_zero() || self.deadline > deadline_max {
             let problem = format!("{:?}; more than 0, at most {deadline_max:?}", self.deadline);

@@ -21,8 +21,8 @@ use super::flights::{Answer, Flights};
 use super::lane::Lane;
 use super::stream::{Broken, ProduceStream};
 use crate::backoff::Backoff;
-use crate::calls::Caller;
-use crate::error::{Error, Outcome, Reason, Refusal};
+use crate::calls::{Caller, connection_error};
+use crate::error::{ConnectionProblem, Error, Outcome, Reason, Refusal};
 use crate::picker::Purpose;
 use crate::picture::TopicRef;
 
@@ -37,12 +37,16 @@ pub(crate) struct Route {
     /// The topic's name in requests.
     pub(crate) wire_name: String,
     pub(crate) deadline: Duration,
+    /// How long a node may be silent while batches wait for its answers.
+    pub(crate) answer_timeout: Duration,
 }
 
 /// The stream in use, and until when it may still answer if we are about to leave it.
 struct Open {
     stream: ProduceStream,
     leave_at: Option<Instant>,
+    /// When it answered last, or was given something to answer after a pause.
+    heard_at: Instant,
 }
 
 pub(crate) struct Worker {
@@ -91,6 +95,7 @@ impl Worker {
             self.expire(now);
             self.flights.settle();
             self.leave_if_time(now);
+            self.leave_if_silent(now);
             self.fill(now);
             self.transmit(now);
             self.lane.set_in_flight(self.flights.len());
@@ -137,8 +142,9 @@ impl Worker {
             None
         };
         let leave = self.open.as_ref().and_then(|open| open.leave_at);
+        let silence = self.silence_ends();
         let retry = (self.open.is_none() && self.flights.has_departures()).then_some(self.retry_at);
-        [expiry, due, leave, retry].into_iter().flatten().min()
+        [expiry, due, leave, silence, retry].into_iter().flatten().min()
     }
 
     /// Gives up what is too old, on its way or not.
@@ -181,9 +187,13 @@ impl Worker {
         if self.open.is_none() && now >= self.retry_at {
             self.connect();
         }
-        let Some(open) = self.open.as_ref().filter(|open| open.leave_at.is_none()) else {
+        let was_waiting = self.flights.awaits_answers();
+        let Some(open) = self.open.as_mut().filter(|open| open.leave_at.is_none()) else {
             return;
         };
+        if !was_waiting {
+            open.heard_at = now;
+        }
         let producer_id = self.flights.producer_id.clone();
         while let Some(flight) = self.flights.take_off() {
             let request = ProduceRequest {
@@ -215,7 +225,11 @@ impl Worker {
             .and_then(|target| ProduceStream::open(&caller.connections, target));
         match opened {
             Ok(stream) => {
-                self.open = Some(Open { stream, leave_at: None });
+                self.open = Some(Open {
+                    stream,
+                    leave_at: None,
+                    heard_at: Instant::now(),
+                });
             }
             Err(error) => {
                 self.last_error = Some(error);
@@ -231,6 +245,9 @@ impl Worker {
     }
 
     fn on_response(&mut self, response: ProduceStreamResponse) {
+        if let Some(open) = &mut self.open {
+            open.heard_at = Instant::now();
+        }
         let answer = match response.result {
             Some(Response::Appended(appended)) => {
                 self.backoff.reset();
@@ -320,6 +337,31 @@ impl Worker {
         if let Some(open) = &mut self.open {
             open.leave_at.get_or_insert(Instant::now() + DRAIN_TIME);
         }
+    }
+
+    /// When the node has been silent for too long.
+    fn silence_ends(&self) -> Option<Instant> {
+        let open = self.open.as_ref().filter(|_| self.flights.awaits_answers())?;
+        Some(open.heard_at + self.route.answer_timeout)
+    }
+
+    /// Gives up a stream whose node is silent. Its batches are sent again, perhaps to another leader.
+    fn leave_if_silent(&mut self, now: Instant) {
+        if self.silence_ends().is_none_or(|end| end > now) {
+            return;
+        }
+        if let Some(open) = self.open.take() {
+            tracing::debug!(
+                partition = self.lane.partition(),
+                node = open.stream.node,
+                "no answer, sending again"
+            );
+            let problem = ConnectionProblem::Timeout(self.route.answer_timeout);
+            self.last_error = Some(connection_error(&open.stream.node, problem));
+            self.avoid = vec![open.stream.node];
+        }
+        self.disconnect(false);
+        self.retry_later(Duration::ZERO);
     }
 
     /// Leaves a draining stream once it has answered everything or had its time.

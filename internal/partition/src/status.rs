@@ -131,11 +131,12 @@ impl Observer {
         if let Ending::Failed(why) = &how {
             tracing::error!(replica = self.raft.node_id(), why, "the raft core has ended");
         }
-        ending.send_replace(Some(how));
+        // who hears of the end must not find an older status
         changes.send_modify(|status| {
             status.role = Role::Stopped;
             status.leader = None;
         });
+        ending.send_replace(Some(how));
     }
 
     fn publish(&self, changes: &watch::Sender<Status>) {

@@ -21,6 +21,13 @@ pub(super) const GROUP: GroupId = GroupId(7);
 /// No test may wait longer for anything.
 pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 
+/// Slower than the product's, so that a busy machine does not take a leader's lease away.
+const TIMERS: Timers = Timers {
+    heartbeat_ms: 100,
+    election_min_ms: 600,
+    election_max_ms: 800,
+};
+
 /// Makes a machine for a replica.
 pub(super) type MakeMachine = Arc<dyn Fn() -> Option<Arc<dyn Machine>> + Send + Sync>;
 
@@ -139,7 +146,7 @@ impl Cluster {
             log: log.clone(),
             machine: machine.clone(),
             peers: self.network.peers(&name),
-            timers: Timers::default(),
+            timers: TIMERS,
         };
         let partition = Partition::start(options).await.unwrap();
         self.network.join(&name, partition.clone());
@@ -234,6 +241,17 @@ impl Cluster {
         in_time("a decision", decide).await
     }
 
+    /// Proposes until the batch is decided; it must be accepted. Where it stands.
+    pub(super) async fn accept(&self, batch: Batch) -> u64 {
+        let decision = self.decide(batch).await;
+        // a duplicate of an attempt whose answer was lost is as good
+        assert!(
+            matches!(decision.verdict, Verdict::Accepted | Verdict::Duplicate),
+            "{decision:?}"
+        );
+        decision.base_offset
+    }
+
     /// Waits until all running replicas have committed the same `high_watermark`.
     pub(super) async fn all_reach(&self, high_watermark: u64) {
         for (_, node) in self.running() {
@@ -325,13 +343,5 @@ pub(super) fn batch_of(producer: u8, sequence: u64, payload: Bytes) -> Batch {
         expected_offset: None,
         payload_crc: highwater_log::crc32c(&payload),
         payload,
-    }
-}
-
-/// The answer is that the batch was accepted; where.
-pub(super) fn accepted(answer: &Answer) -> u64 {
-    match answer {
-        Answer::Decided(decision) if decision.verdict == Verdict::Accepted => decision.base_offset,
-        other => panic!("not accepted: {other:?}"),
     }
 }

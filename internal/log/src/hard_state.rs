@@ -11,8 +11,8 @@ use crate::entry::Vote;
 use crate::error::Error;
 use crate::format::files::{Mark, SLOT_BYTES, Slot};
 use crate::ids::Identity;
+use crate::round::{LogFile, Op};
 use crate::segment::read_whole;
-use crate::writer::{LogFile, Op};
 
 /// Name of the file.
 pub(crate) const HARD_STATE: &str = "hard-state";

@@ -28,6 +28,7 @@ mod index;
 mod log;
 mod reader;
 mod recovery;
+mod round;
 mod scan;
 mod segment;
 mod tail;

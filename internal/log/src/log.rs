@@ -21,9 +21,10 @@ use crate::format::files::{Mark, SEGMENT_HEADER_BYTES};
 use crate::format::frame::HEADER_BYTES;
 use crate::ids::{EntryId, Identity};
 use crate::recovery;
+use crate::round::Op;
 use crate::segment::Segment;
 use crate::tail::{CheckpointNote, LogState};
-use crate::writer::{Callback, DiskWriter, Op};
+use crate::writer::{Callback, DiskWriter};
 
 /// For how long nothing must have changed before the mark is noted.
 const QUIET_MS: u64 = 1_000;

@@ -84,7 +84,8 @@ impl Log {
         }
         let frames = self.locate(&plan, Target::Index(start)).and_then(|point| {
             let scanner = self.scanner(&plan, point)?;
-            collect(scanner, start, stop, bytes_max)
+            let segment_end = plan.next.map_or(stop, |next| next.first_index);
+            collect(scanner, start, stop.min(segment_end), bytes_max)
         });
         if self.lock().generation != plan.generation {
             return Ok(None);

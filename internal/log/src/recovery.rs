@@ -17,10 +17,10 @@ use crate::format::files::{Mark, SEGMENT_HEADER_BYTES, SegmentHeader};
 use crate::hard_state::{HARD_STATE, HardState};
 use crate::index::SparseIndex;
 use crate::log::OpenLog;
+use crate::round::{LogFile, replace_file};
 use crate::scan::{Scanned, Scanner};
 use crate::segment::{Active, Before, Place, Segment, segment_first_index, segment_path};
 use crate::tail::{CheckpointNote, LogState};
-use crate::writer::{LogFile, replace_file};
 
 /// Makes the directory of an empty log, all synced.
 pub(crate) fn create(open: &OpenLog) -> Result<(), Error> {

@@ -10,8 +10,8 @@ use crate::error::Error;
 use crate::format::files::{self, IndexFooter, Point, SEGMENT_HEADER_BYTES, SegmentHeader};
 use crate::ids::{EntryId, Identity};
 use crate::index::SparseIndex;
+use crate::round::LogFile;
 use crate::scan::Scanner;
-use crate::writer::LogFile;
 
 /// Most bytes of an index file that is read.
 const INDEX_BYTES_MAX: u64 = 64 * 1024 * 1024;

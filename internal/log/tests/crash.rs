@@ -7,81 +7,23 @@ use common::world::{Step, World};
 use highwater_log::disk::simulated::{Fault, Keep};
 
 /// Appends over several small segments, group commits, truncations within and across segments, votes, marks, checkpoints.
-fn script() -> Vec<Step> {
-    use Step::*;
-    let mut steps = vec![
-        Vote,
-        Round,
-        Append(1),
-        Round,
-        Append(3),
-        Append(2),
-        Round,
-        Commit(2),
-        Tick(1_500),
-        Round,
-    ];
-    steps.extend([
-        Append(12),
-        Round,
-        Vote,
-        Append(4),
-        Round,
-        Truncate(5),
-        Append(2),
-        Round,
-        Append(9),
-        Commit(4),
-    ]);
-    steps.extend([
-        Round,
-        Tick(40_000),
-        Round,
-        Append(8),
-        Append(7),
-        Round,
-        Append(6),
-        Round,
-        Tick(1_000),
-        Round,
-    ]);
-    steps.extend([
-        Truncate(20),
-        Round,
-        Append(5),
-        Truncate(2),
-        Append(3),
-        Vote,
-        Round,
-        Tick(2_000),
-        Round,
-        Commit(0),
-    ]);
-    steps.extend([
-        Append(14),
-        Truncate(13),
-        Append(16),
-        Round,
-        Commit(3),
-        Tick(31_000),
-        Append(1),
-        Round,
-        Vote,
-        Vote,
-    ]);
-    steps.extend([
-        Round,
-        Append(10),
-        Round,
-        Truncate(9),
-        Round,
-        Tick(1_000),
-        Tick(1_000),
-        Round,
-        Append(2),
-        Round,
-    ]);
-    steps
+/// a = append, x = drop from the tail, v = vote, c = commit up to so far below the tail, t = pass milliseconds and tick, r = round.
+const SCRIPT: &str = "v r a1 r a3 a2 r c2 t1500 r a12 r v a4 r x5 a2 r a9 c4 r t40000 r a8 a7 r a6 r t1000 r \
+     x20 r a5 x2 a3 v r t2000 r c0 a14 x13 a16 r c3 t31000 a1 r v v r a10 r x9 r t1000 t1000 r a2 r \
+     a3 t1000 r a2 c0 t31000 v r v v v r x4 r a1 r a20 a9 x28 v r a1 r";
+
+fn script() -> impl Iterator<Item = Step> {
+    SCRIPT.split_whitespace().map(|word| {
+        let number = word[1..].parse().unwrap_or(0);
+        match &word[..1] {
+            "a" => Step::Append(number),
+            "x" => Step::Truncate(number),
+            "v" => Step::Vote,
+            "c" => Step::Commit(number),
+            "t" => Step::Tick(number),
+            _ => Step::Round,
+        }
+    })
 }
 
 /// Runs the script until the disk stops; false if it never did.
@@ -96,17 +38,15 @@ fn run_until_stopped(world: &mut World) -> bool {
 }
 
 fn go_on(world: &mut World) {
-    for step in [
-        Step::Append(5),
-        Step::Round,
-        Step::Truncate(2),
-        Step::Append(3),
-        Step::Round,
-        Step::Tick(1_000),
-    ] {
+    for step in [Step::Append(5), Step::Round, Step::Truncate(2), Step::Round] {
+        world.step(&step).unwrap();
+    }
+    world.check_files();
+    for step in [Step::Append(3), Step::Round, Step::Tick(1_000), Step::Round] {
         world.step(&step).unwrap();
     }
     world.check_now();
+    world.check_files();
 }
 
 /// Calls `check` for a world stopped at each operation of the script in turn; returns how many there were.
@@ -173,5 +113,16 @@ fn what_was_found_after_a_crash_survives_the_next_one() {
         world.crash(Keep::Nothing).unwrap();
         world.check_recovered();
         world.check_now();
+    });
+}
+
+#[test]
+fn what_was_found_after_the_process_was_killed_survives_a_power_cut() {
+    at_each_operation(1, |mut world, _| {
+        world.restart();
+        world.check_recovered();
+        world.crash(Keep::Nothing).unwrap();
+        world.check_recovered();
+        go_on(&mut world);
     });
 }

@@ -6,6 +6,8 @@ pub(crate) mod checkpoint;
 pub(crate) mod detail;
 pub(crate) mod files;
 pub(crate) mod frame;
+#[cfg(test)]
+mod tests;
 
 use bytes::{BufMut, Bytes};
 use crc_fast::{CrcAlgorithm, Digest};

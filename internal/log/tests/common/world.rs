@@ -224,6 +224,34 @@ impl World {
         self.reopen()
     }
 
+    /// Kills the process and opens the log again.
+    pub(crate) fn restart(&mut self) {
+        self.disk.restart();
+        self.reopen().unwrap();
+    }
+
+    /// Nothing stands behind the frames in the segment files: all is written, what was dropped is cut off.
+    pub(crate) fn check_files(&self) {
+        let segments = self
+            .disk
+            .files()
+            .into_iter()
+            .filter(|path| path.extension().is_some_and(|end| end == "log"));
+        let lengths: Vec<usize> = segments.map(|path| self.disk.bytes(&path).unwrap().len()).collect();
+        let frames: usize = self
+            .versions
+            .last()
+            .unwrap()
+            .iter()
+            .map(|id| self.made[id].len_bytes())
+            .sum();
+        assert_eq!(
+            lengths.iter().sum::<usize>(),
+            80 * lengths.len() + frames,
+            "bytes in the segments"
+        );
+    }
+
     pub(crate) fn reopen(&mut self) -> Result<(), Error> {
         let writer = DiskWriter::manual(self.disk.clone());
         let cache = TailCache::new(self.cache_bytes);
@@ -277,6 +305,7 @@ impl World {
             appends: vec![(0, found.len() as u64)],
             ..Acks::default()
         };
+        self.check_files();
     }
 
     /// The log is exactly as the model says, whichever way it is read.

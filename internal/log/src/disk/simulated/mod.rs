@@ -1,10 +1,12 @@
 //! A disk in memory that loses, keeps, tears and fails what a real one may, the same way for the same seed.
 //!
 //! Each file has what is synced and the changes since; each directory likewise. A crash keeps nothing of the unsynced changes, all,
-//! or a random part: any sectors of any write, length changes or not, and a prefix of each directory's changes. Operations that change
+//! or a random part: any sectors of any write (some garbled), length changes or not, and a prefix of each directory's changes. Operations that change
 //! something are counted, so that a test can crash or fail at each of them in turn. Reads are not counted.
 //!
 //! Deliberately absent: time, permissions, directories inside paths that were never made (only `/` is there at first).
+
+mod state;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, ErrorKind};
@@ -14,6 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 
 use super::{Disk, DiskFile};
+use state::{DirChange, DiskState, FileChange, Inode, Names, stopped};
 
 /// What a disk writes at once.
 pub const SECTOR_BYTES: u64 = 512;
@@ -47,49 +50,6 @@ struct SimulatedFile {
     state: Arc<Mutex<DiskState>>,
     inode: u64,
     epoch: u64,
-}
-
-#[derive(Clone)]
-struct DiskState {
-    random: u64,
-    inodes: BTreeMap<u64, Inode>,
-    next_inode: u64,
-    now: Names,
-    synced: Names,
-    unsynced: Vec<DirChange>,
-    /// Counts crashes.
-    epoch: u64,
-    stopped: bool,
-    operations: u64,
-    fault: Option<(u64, Fault)>,
-    syncs_fail: bool,
-}
-
-#[derive(Clone, Default)]
-struct Inode {
-    now: Vec<u8>,
-    synced: Vec<u8>,
-    unsynced: Vec<FileChange>,
-}
-
-#[derive(Clone)]
-enum FileChange {
-    Write { position: u64, bytes: Vec<u8> },
-    SetLen(u64),
-}
-
-#[derive(Clone, Default)]
-struct Names {
-    files: BTreeMap<PathBuf, u64>,
-    dirs: BTreeSet<PathBuf>,
-}
-
-#[derive(Clone)]
-enum DirChange {
-    Link(PathBuf, u64),
-    Unlink(PathBuf),
-    Rename(PathBuf, PathBuf),
-    MakeDir(PathBuf),
 }
 
 impl SimulatedDisk {
@@ -154,6 +114,15 @@ impl SimulatedDisk {
         self.lock().crash(keep);
     }
 
+    /// The process ends, the machine goes on: nothing is lost, and nothing is synced by it either.
+    /// Files opened before can no longer be used.
+    pub fn restart(&self) {
+        let mut state = self.lock();
+        state.epoch += 1;
+        state.stopped = false;
+        state.fault = None;
+    }
+
     /// Inverts the bits of `mask` in one byte of a file, as rot would. False if the file has no such byte.
     pub fn flip(&self, path: &Path, position: u64, mask: u8) -> bool {
         let mut state = self.lock();
@@ -188,185 +157,6 @@ impl SimulatedDisk {
 
 fn lock(state: &Mutex<DiskState>) -> MutexGuard<'_, DiskState> {
     state.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn stopped() -> io::Error {
-    io::Error::other("the simulated machine has stopped")
-}
-
-impl DiskState {
-    /// Counts an operation. `Ok(true)`: do it, then fail with `stopped`, because the machine stops in the middle of it.
-    fn operation(&mut self) -> io::Result<bool> {
-        if self.stopped {
-            return Err(stopped());
-        }
-        self.operations += 1;
-        match self.fault {
-            Some((at, Fault::Fail)) if at == self.operations => Err(io::Error::other("simulated failure")),
-            Some((at, Fault::Crash)) if at == self.operations => {
-                self.stopped = true;
-                Ok(true)
-            }
-            _ => Ok(false),
-        }
-    }
-
-    fn change_dir(&mut self, change: DirChange) -> io::Result<()> {
-        let crashed = self.operation()?;
-        self.now.apply(&change);
-        self.unsynced.push(change);
-        if crashed { Err(stopped()) } else { Ok(()) }
-    }
-
-    fn inode(&mut self, number: u64) -> io::Result<&mut Inode> {
-        self.inodes.get_mut(&number).ok_or_else(|| ErrorKind::NotFound.into())
-    }
-
-    /// SplitMix64.
-    fn next_random(&mut self) -> u64 {
-        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.random;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    fn crash(&mut self, keep: Keep) {
-        self.epoch += 1;
-        self.stopped = false;
-        self.fault = None;
-        self.syncs_fail = false;
-        self.crash_names(keep);
-        let numbers: Vec<u64> = self.inodes.keys().copied().collect();
-        for number in numbers {
-            let Some(mut inode) = self.inodes.remove(&number) else {
-                continue;
-            };
-            self.crash_file(&mut inode, keep);
-            self.inodes.insert(number, inode);
-        }
-    }
-
-    fn crash_names(&mut self, keep: Keep) {
-        let mut by_dir: BTreeMap<PathBuf, Vec<DirChange>> = BTreeMap::new();
-        for change in std::mem::take(&mut self.unsynced) {
-            by_dir.entry(change.dir().to_owned()).or_default().push(change);
-        }
-        for changes in by_dir.into_values() {
-            let kept = match keep {
-                Keep::Nothing => 0,
-                Keep::Everything => changes.len(),
-                Keep::Torn => (self.next_random() % (changes.len() as u64 + 1)) as usize,
-            };
-            changes[..kept].iter().for_each(|change| self.synced.apply(change));
-        }
-        let dirs = self.synced.dirs.clone();
-        self.synced
-            .files
-            .retain(|path, _| path.parent().is_some_and(|dir| dirs.contains(dir)));
-        self.now = self.synced.clone();
-    }
-
-    fn crash_file(&mut self, inode: &mut Inode, keep: Keep) {
-        for change in std::mem::take(&mut inode.unsynced) {
-            match keep {
-                Keep::Nothing => {}
-                Keep::Everything => change.apply(&mut inode.synced),
-                Keep::Torn => self.tear(&change, &mut inode.synced),
-            }
-        }
-        inode.now = inode.synced.clone();
-    }
-
-    /// Applies none, all, the first sectors, or any sectors of a change.
-    fn tear(&mut self, change: &FileChange, bytes: &mut Vec<u8>) {
-        let how = self.next_random() % 4;
-        let FileChange::Write {
-            position,
-            bytes: written,
-        } = change
-        else {
-            if how < 2 {
-                change.apply(bytes);
-            }
-            return;
-        };
-        let pieces = sectors(*position, written);
-        let first = self.next_random() % (pieces.len() as u64 + 1);
-        for (number, piece) in (0..).zip(pieces) {
-            let kept = match how {
-                0 => false,
-                1 => true,
-                2 => number < first,
-                _ => self.next_random().is_multiple_of(2),
-            };
-            if kept {
-                piece.apply(bytes);
-            }
-        }
-    }
-}
-
-/// Splits a write where sectors end.
-fn sectors(position: u64, bytes: &[u8]) -> Vec<FileChange> {
-    let mut pieces = Vec::new();
-    let mut done = 0;
-    while done < bytes.len() {
-        let at = position + done as u64;
-        let room = (SECTOR_BYTES - at % SECTOR_BYTES) as usize;
-        let end = bytes.len().min(done + room);
-        pieces.push(FileChange::Write {
-            position: at,
-            bytes: bytes[done..end].to_vec(),
-        });
-        done = end;
-    }
-    pieces
-}
-
-impl FileChange {
-    fn apply(&self, file: &mut Vec<u8>) {
-        match self {
-            FileChange::SetLen(bytes) => file.resize(*bytes as usize, 0),
-            FileChange::Write { position, bytes } => {
-                let start = *position as usize;
-                let end = start + bytes.len();
-                if file.len() < end {
-                    file.resize(end, 0);
-                }
-                file[start..end].copy_from_slice(bytes);
-            }
-        }
-    }
-}
-
-impl DirChange {
-    fn dir(&self) -> &Path {
-        let (DirChange::Link(path, _)
-        | DirChange::Unlink(path)
-        | DirChange::Rename(path, _)
-        | DirChange::MakeDir(path)) = self;
-        path.parent().unwrap_or(path)
-    }
-}
-
-impl Names {
-    fn apply(&mut self, change: &DirChange) {
-        match change {
-            DirChange::Link(path, inode) => drop(self.files.insert(path.clone(), *inode)),
-            DirChange::Unlink(path) => drop(self.files.remove(path)),
-            DirChange::MakeDir(path) => drop(self.dirs.insert(path.clone())),
-            DirChange::Rename(from, to) => {
-                if let Some(inode) = self.files.remove(from) {
-                    self.files.insert(to.clone(), inode);
-                }
-            }
-        }
-    }
-
-    fn has_parent_of(&self, path: &Path) -> bool {
-        path.parent().is_some_and(|dir| self.dirs.contains(dir))
-    }
 }
 
 impl SimulatedDisk {

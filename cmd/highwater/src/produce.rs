@@ -17,7 +17,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use highwater::{Delivered, Delivery, Outcome, ProduceError, Producer, Record};
 use tokio::signal::ctrl_c;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
 use crate::durations;
 use crate::exit::{Code, Failure, Result};
@@ -89,6 +89,7 @@ pub(crate) async fn run(args: &Args) -> Result<()> {
         key_separator: args.key_separator.as_deref().map(str::as_bytes),
         partition: args.partition,
         stopped: Cell::new(false),
+        stop: Notify::new(),
         refused: RefCell::new(None),
     };
     let (pieces, in_flight) = mpsc::channel(PIECES_IN_FLIGHT_MAX);
@@ -96,20 +97,12 @@ pub(crate) async fn run(args: &Args) -> Result<()> {
     let (tally, printed) = tokio::select! {
         biased;
         collected = both => collected,
-        () = interrupted_twice() => {
+        () = run.interrupted_twice() => {
             let message = "interrupted twice; what became of the last lines is unknown";
             return Err(Failure::new(Code::Failure, message));
         }
     };
     report(&tally, run.refused.into_inner(), printed)
-}
-
-/// The first interrupt ends the sending, the second one the waiting.
-async fn interrupted_twice() {
-    // Without the listener there is nothing to wait for, and the default action is gone as well.
-    if ctrl_c().await.is_err() || ctrl_c().await.is_err() {
-        std::future::pending().await
-    }
 }
 
 async fn connect(args: &Args) -> Result<Producer> {
@@ -154,19 +147,37 @@ struct Run<'a> {
     producer: &'a Producer,
     key_separator: Option<&'a [u8]>,
     partition: Option<u32>,
-    /// A line was not acknowledged, so that nothing more is sent.
+    /// A line was not acknowledged, or nobody wants more, so that nothing more is sent.
     stopped: Cell<bool>,
+    /// Wakes the sender when that becomes so.
+    stop: Notify,
     refused: RefCell<Option<Refused>>,
 }
 
 impl Run<'_> {
+    /// The first interrupt ends the sending, the second one the waiting.
+    async fn interrupted_twice(&self) {
+        // Without a listener there is nothing to wait for, and the default action is gone as well.
+        if ctrl_c().await.is_err() {
+            return std::future::pending().await;
+        }
+        *self.refused.borrow_mut() = Some(Refused::Interrupted);
+        self.stop();
+        if ctrl_c().await.is_err() {
+            std::future::pending().await
+        }
+    }
+
+    /// Nothing more is to be sent.
+    fn stop(&self) {
+        self.stopped.set(true);
+        self.stop.notify_one();
+    }
+
     async fn send_all(&self, input: mpsc::Receiver<Input>, pieces: mpsc::Sender<Vec<Delivery>>) {
-        let sent = tokio::select! {
-            biased;
-            sent = self.send_lines(input, pieces) => sent,
-            _ = ctrl_c() => Err(Refused::Interrupted),
-        };
-        *self.refused.borrow_mut() = sent.err();
+        if let Err(refused) = self.send_lines(input, pieces).await {
+            *self.refused.borrow_mut() = Some(refused);
+        }
     }
 
     async fn send_lines(
@@ -175,19 +186,23 @@ impl Run<'_> {
         pieces: mpsc::Sender<Vec<Delivery>>,
     ) -> std::result::Result<(), Refused> {
         let mut sent = 0;
-        while let Some(next) = input.recv().await {
+        while !self.stopped.get() {
+            // The input may stay silent for ever after a line has failed.
+            let next = tokio::select! {
+                biased;
+                () = self.stop.notified() => break,
+                next = input.recv() => next,
+            };
             let lines = match next {
-                Input::Lines(lines) => lines,
-                Input::End(end) => return input_end(end),
+                Some(Input::Lines(lines)) => lines,
+                Some(Input::End(end)) => return input_end(end),
+                None => break,
             };
             let mut deliveries = Vec::with_capacity(lines.len());
             let taken = self.send_piece(lines, &mut sent, &mut deliveries).await;
             // The other half ends only after this one.
             let _ = pieces.send(deliveries).await;
             taken?;
-            if self.stopped.get() {
-                break;
-            }
         }
         Ok(())
     }
@@ -250,7 +265,7 @@ impl Run<'_> {
                 let delivered = match printer.await_delivery(delivery).await {
                     Ok(delivered) => delivered,
                     Err(error) => {
-                        self.stopped.set(true);
+                        self.stop();
                         tally.fail(error);
                         continue;
                     }
@@ -266,7 +281,7 @@ impl Run<'_> {
 
     fn stop_unless(&self, printed: bool) {
         if !printed {
-            self.stopped.set(true);
+            self.stop();
         }
     }
 }

@@ -18,6 +18,9 @@ use crate::output;
 /// How long an orderly end may take before the process ends anyway; a crash is safe, only slower for clients.
 const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(20);
 
+/// What libraries tell about each step of an election is for those who look for it.
+const LOG_FILTER: &str = "info,openraft=warn,chitchat=warn";
+
 const EXAMPLES: &str = "\
 Examples:
   highwater serve --config /etc/highwater/node.toml
@@ -29,7 +32,7 @@ Every setting may stand in the file, too (see --print-config). Order: flag, envi
 
 /// Run one node.
 #[derive(Debug, clap::Args)]
-#[command(after_help = EXAMPLES)]
+#[command(after_help = EXAMPLES, args_override_self = true)]
 pub(crate) struct Args {
     /// Settings in a TOML file.
     #[arg(long, value_name = "FILE", env = "HIGHWATER_NODE_CONFIG")]
@@ -77,7 +80,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "COUNT", env = "HIGHWATER_WORKERS")]
     workers: Option<usize>,
     /// What to log: a level, or a filter such as `info,highwater_node=debug`.
-    #[arg(long, value_name = "FILTER", env = "HIGHWATER_LOG", default_value = "info")]
+    #[arg(long, value_name = "FILTER", env = "HIGHWATER_LOG", default_value = LOG_FILTER)]
     log: String,
     /// How to log, to stderr.
     #[arg(long, value_enum, env = "HIGHWATER_LOG_FORMAT", default_value_t)]

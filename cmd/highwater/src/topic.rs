@@ -114,7 +114,7 @@ async fn create(topics: &Topics, args: &CreateArgs, format: Format) -> Result<()
     match format {
         Format::Json => output::json(&document(&topic)),
         Format::Text => output::line(format!(
-            "Created {}: {} partitions, {} replicas each.",
+            "Created {}: partitions {}, replication {}.",
             topic.name,
             topic.partitions.len(),
             topic.replication

@@ -159,19 +159,19 @@ impl Connection {
             leases: Arc::default(),
         })
     }
+}
 
-    /// What a failed call on this connection to `node` means.
-    pub(crate) fn error(&self, node: &str, status: &Status) -> Error {
-        // Only failures below gRPC carry a source.
-        if std::error::Error::source(status).is_none() {
-            return Error::refused(Refusal::from_status(node, status));
-        }
-        let problem = find_cause::<ConnectionProblem>(status).cloned();
-        Error::Connection(NodeFailure {
-            node: node.to_owned(),
-            problem: problem.unwrap_or_else(|| ConnectionProblem::Broken(root_cause(status))),
-        })
+/// What a failed call to `node` means.
+pub(crate) fn call_error(node: &str, status: &Status) -> Error {
+    // Only failures below gRPC carry a source.
+    if std::error::Error::source(status).is_none() {
+        return Error::refused(Refusal::from_status(node, status));
     }
+    let problem = find_cause::<ConnectionProblem>(status).cloned();
+    Error::Connection(NodeFailure {
+        node: node.to_owned(),
+        problem: problem.unwrap_or_else(|| ConnectionProblem::Broken(root_cause(status))),
+    })
 }
 
 /// Whether the call failed because no connection could be made for it.

@@ -1,1 +1,36 @@
-//! Topics and placement as a pure state machine.
+//! The catalog: which nodes belong to the cluster, which topics exist, and which node holds which replica.
+//!
+//! The catalog is a pure state machine. It is fed the committed [`Command`]s of one Raft group (the catalog group,
+//! group id 0) in log order and answers each with a [`Reply`]. Every node keeps the same commands, so every node
+//! computes the same state: [`Catalog::apply`] sees no clock, no randomness, no network and no unordered map.
+//!
+//! * [`Catalog`] is the state, with its invariants; [`Catalog::encode`] and [`Catalog::decode`] are its checkpoint.
+//! * [`Command`], [`Reply`] and [`Refusal`] are what goes in and comes out, with their stored form.
+//! * [`names`] is the one validator of names of topics, tenants, nodes, clients and clusters.
+//! * [`limits`] holds every bound and default.
+//!
+//! What the catalog holds is the *target*. The membership of a Raft group is the truth about that group, and whoever
+//! drives the one towards the other lives elsewhere, as do liveness, leadership and everything with a socket.
+//! Deliberately absent: a way to read or write it other than through the log, and any decision that depends on when
+//! or where it is computed.
+
+mod catalog;
+mod checkpoint;
+mod checks;
+mod codec;
+mod command;
+mod index;
+pub mod limits;
+mod model;
+pub mod names;
+mod placement;
+mod reply;
+#[cfg(test)]
+mod tests;
+mod tombstones;
+
+pub use catalog::Catalog;
+pub use codec::Error;
+pub use command::{Command, FoundingNode};
+pub use model::{CATALOG_GROUP_ID, Incarnation, Node, Partition, PastLife, Placement, Replica, Topic};
+pub use reply::{Refusal, Reply};

@@ -1,1 +1,59 @@
-//! One running server: the port, the peer link, gossip, services and access.
+//! One running server: everything of Highwater that has a socket.
+//!
+//! ```text
+//!            ┌ port ── TLS, ALPN ┬─ h2 ────────────► services ── access ── Permit ──► replicas ──► partition, log
+//!  clients ──┤                   └─ highwater-peer ► link ─┬─ Raft messages ────────► replicas
+//!  nodes   ──┘                                             ├─ node calls ───────────► founding, catalog
+//!                                                          └─ gossip ───────────────► addresses, leaders
+//!  catalog (a replica on every node) ── committed changes ──► controller ── makes and removes ──► replicas
+//! ```
+//!
+//! * [`identity`], [`tls`], [`port`], [`link`], [`gossip`]: who is at the other end, and how nodes talk.
+//! * `data_dir`, `storage`: what must outlive the process, and the one disk writer.
+//! * `founding`: how a cluster comes to be exactly once, and how a node finds its way into one.
+//! * `catalog`, `controller`, `replicas`: the committed target, and making it come true here.
+//! * `access`, `services`, `status`: who may do what, the gRPC services, and how problems look to a client.
+//!
+//! Invariants: nothing reaches a partition's records without a permit; nothing that can lose data is decided from
+//! gossip; a failed write, a dead Raft core or a contradiction in what is recorded ends the node, loudly.
+//!
+//! Deliberately absent: reading configuration, signals and the process's end (the command line's business), and what a
+//! record, an entry or a vote is (highwater-partition, highwater-log).
+
+mod access;
+mod batch;
+mod catalog;
+#[cfg(test)]
+mod cluster_tests;
+mod config;
+mod controller;
+mod data_dir;
+mod describe;
+mod error;
+mod failures;
+mod founding;
+pub mod gossip;
+mod hex;
+pub mod identity;
+mod leaders;
+pub mod link;
+mod node;
+mod peer_calls;
+mod peer_handler;
+pub mod port;
+mod record_file;
+mod replicas;
+mod services;
+mod status;
+mod storage;
+#[cfg(test)]
+mod test_ca;
+#[cfg(test)]
+mod test_node;
+pub mod tls;
+
+pub use config::{Config, ConfigError, TlsConfig};
+pub use data_dir::DataDirError;
+pub use error::{Failure, StartError};
+pub use node::{Node, NodeHandle};
+pub use replicas::ReplicaError;

@@ -1,0 +1,96 @@
+//! What the catalog can be told.
+
+use serde::{Deserialize, Serialize};
+
+use crate::codec::{self, Error, hex16};
+use crate::limits::MESSAGE_BYTES_MAX;
+use crate::model::Incarnation;
+
+const WHAT: &str = "catalog command";
+
+/// One change of the catalog, as it stands in the catalog group's log.
+///
+/// A command whose outcome is unknown may be sent again: `Found` and `RegisterNode` answer the same and change nothing
+/// the second time, a second `CreateTopic` is refused with the id of the first, and a `DeleteTopic` that names the
+/// topic's id can never hit a younger topic of the same name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Command {
+    /// The first command of a cluster: who it is, and the nodes that vote in its catalog.
+    Found {
+        /// Drawn by the founder.
+        #[serde(with = "hex16")]
+        cluster_id: [u8; 16],
+        /// As configured on every node.
+        cluster_name: String,
+        /// All the founding nodes, in any order.
+        nodes: Vec<FoundingNode>,
+    },
+    /// A node says that it is there and how to reach it. Sent at each start and when something of it changes.
+    RegisterNode {
+        /// Its stable name.
+        name: String,
+        /// Of its data directory. A new one makes its earlier replicas dead.
+        #[serde(with = "hex16")]
+        incarnation: Incarnation,
+        /// `host:port` of its port.
+        address: String,
+        /// Empty: none.
+        rack: String,
+        /// Of the program.
+        version: String,
+    },
+    /// Makes a topic and places its replicas.
+    CreateTopic {
+        /// The owner.
+        tenant: String,
+        /// New among the tenant's topics.
+        name: String,
+        /// 0: [`PARTITIONS_DEFAULT`](crate::limits::PARTITIONS_DEFAULT).
+        partitions: u32,
+        /// 0: [`REPLICATION_DEFAULT`](crate::limits::REPLICATION_DEFAULT), or as many as there are nodes.
+        replication: u32,
+        /// 0: for ever. None: [`RETENTION_MS_DEFAULT`](crate::limits::RETENTION_MS_DEFAULT).
+        retention_ms: Option<u64>,
+        /// 0: no bound. None: [`RETENTION_BYTES_DEFAULT`](crate::limits::RETENTION_BYTES_DEFAULT).
+        retention_bytes: Option<u64>,
+    },
+    /// Removes a topic; its groups get tombstones.
+    DeleteTopic {
+        /// The owner.
+        tenant: String,
+        /// Of the topic.
+        name: String,
+        /// If given, only a topic with this id is deleted.
+        topic_id: Option<u64>,
+    },
+}
+
+/// A node that founds the cluster with others.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FoundingNode {
+    /// Its stable name.
+    pub name: String,
+    /// Of its data directory.
+    #[serde(with = "hex16")]
+    pub incarnation: Incarnation,
+    /// `host:port` of its port.
+    pub address: String,
+    /// Empty: none.
+    pub rack: String,
+    /// Of its catalog replica, chosen by the founder: the catalog's first membership is older than its first command.
+    pub replica_id: u64,
+}
+
+impl Command {
+    /// The stored form: a version byte and JSON.
+    pub fn encode(&self) -> Vec<u8> {
+        codec::encode(WHAT, self)
+    }
+
+    /// Reads the stored form. A replica that cannot decode a committed command must stop, never skip it.
+    pub fn decode(bytes: &[u8]) -> Result<Command, Error> {
+        codec::decode(WHAT, bytes, MESSAGE_BYTES_MAX)
+    }
+}

@@ -1,0 +1,51 @@
+//! Every bound and default of the catalog.
+//!
+//! They take part in [`Catalog::apply`](crate::Catalog::apply), so every replica must use the same: they are constants
+//! of the format version, and a change of one is a change of the format, used only once every node knows it.
+
+/// The longest name of a topic, tenant, node, client or cluster, bytes.
+pub const NAME_BYTES_MAX: usize = 128;
+/// The longest address (`host:port`) of a node, bytes: the longest host name, a colon and a port.
+pub const ADDRESS_BYTES_MAX: usize = 253 + 1 + 5;
+/// The longest rack label, bytes.
+pub const RACK_BYTES_MAX: usize = 128;
+/// The longest version string of a node, bytes.
+pub const VERSION_BYTES_MAX: usize = 128;
+/// The most nodes of a cluster.
+pub const NODES_MAX: usize = 256;
+/// How many earlier incarnations of one node are remembered; the oldest is forgotten first.
+pub const NODE_PAST_LIVES_MAX: usize = 64;
+/// The most partitions of a topic.
+pub const TOPIC_PARTITIONS_MAX: u32 = 1_024;
+/// The most topics a tenant may have.
+pub const TENANT_TOPICS_MAX: usize = 10_000;
+/// The most partitions of all topics together; since each topic has one, also the most topics and tenants.
+pub const CLUSTER_PARTITIONS_MAX: usize = 100_000;
+/// The most replicas of a partition.
+pub const REPLICATION_MAX: u32 = 7;
+/// The partitions of a topic whose creator did not say.
+pub const PARTITIONS_DEFAULT: u32 = 1;
+/// The replicas of a partition whose creator did not say, if there are as many nodes.
+pub const REPLICATION_DEFAULT: u32 = 3;
+/// How long records are kept if the topic's creator did not say, milliseconds: seven days.
+pub const RETENTION_MS_DEFAULT: u64 = 7 * 24 * 60 * 60 * 1000;
+/// How many bytes each partition keeps if the topic's creator did not say; 0: no bound.
+pub const RETENTION_BYTES_DEFAULT: u64 = 0;
+/// The largest id of a topic, group or replica: the largest whole number that every JSON reader keeps exact.
+pub const ID_MAX: u64 = (1 << 53) - 1;
+/// The largest `next` id that a checkpoint may hold: at one id a microsecond, the rest lasts for a century.
+pub const NEXT_ID_MAX: u64 = ID_MAX / 2;
+/// The largest replica id that a founder may choose; founders count from 1.
+pub const FOUNDING_REPLICA_ID_MAX: u64 = 1 << 20;
+/// The largest encoded command or reply, bytes.
+pub const MESSAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// The largest encoded checkpoint, bytes.
+pub const CHECKPOINT_BYTES_MAX: usize = 512 * 1024 * 1024;
+
+const _: () = assert!(REPLICATION_DEFAULT <= REPLICATION_MAX);
+const _: () = assert!(PARTITIONS_DEFAULT >= 1 && PARTITIONS_DEFAULT <= TOPIC_PARTITIONS_MAX);
+const _: () = assert!(TOPIC_PARTITIONS_MAX as usize <= CLUSTER_PARTITIONS_MAX);
+// A topic of the greatest size fits into one reply, whatever its nodes are called.
+const _: () = assert!(
+    TOPIC_PARTITIONS_MAX as usize * (REPLICATION_MAX as usize * (NAME_BYTES_MAX + 64) + 64) < MESSAGE_BYTES_MAX
+);

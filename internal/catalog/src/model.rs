@@ -1,0 +1,101 @@
+//! The things that the catalog knows: nodes, topics, partitions and replicas.
+
+use serde::{Deserialize, Serialize};
+
+use crate::codec::hex16;
+
+/// The Raft group of the catalog itself; partitions have groups from 1 on.
+pub const CATALOG_GROUP_ID: u64 = 0;
+
+/// One life of a data directory: random, drawn when the directory was made.
+pub type Incarnation = [u8; 16];
+
+/// A node, under the incarnation that it registered last.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Node {
+    /// Stable over restarts, address changes and new disks.
+    pub name: String,
+    /// Of the data directory in use.
+    #[serde(with = "hex16")]
+    pub incarnation: Incarnation,
+    /// `host:port` of the one port, as it wants to be called.
+    pub address: String,
+    /// Empty if the node did not say.
+    pub rack: String,
+    /// Of the program; empty until the node has registered for the first time.
+    pub version: String,
+    /// Its replica of the catalog group, under this incarnation. Every replica of this node with a smaller id belongs
+    /// to an earlier incarnation and is dead, because ids are handed out in ascending order.
+    pub catalog_replica_id: u64,
+    /// Earlier incarnations, oldest first; see [`NODE_PAST_LIVES_MAX`](crate::limits::NODE_PAST_LIVES_MAX).
+    pub past_lives: Vec<PastLife>,
+}
+
+/// An earlier incarnation of a node; its catalog replica is dead.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PastLife {
+    /// Of the data directory that is gone.
+    #[serde(with = "hex16")]
+    pub incarnation: Incarnation,
+    /// The replica of the catalog group that it held.
+    pub catalog_replica_id: u64,
+}
+
+/// A topic of a tenant.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Topic {
+    /// The owner.
+    pub tenant: String,
+    /// Unique among the tenant's topics.
+    pub name: String,
+    /// Never used again, also not for a topic of the same name.
+    pub topic_id: u64,
+    /// How many replicas each partition has.
+    pub replication: u32,
+    /// How long records are kept, milliseconds; 0: for ever.
+    pub retention_ms: u64,
+    /// How many bytes each partition keeps; 0: no bound.
+    pub retention_bytes: u64,
+    /// By partition number, from 0, without holes.
+    pub partitions: Vec<Partition>,
+}
+
+/// A partition of a topic.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Partition {
+    /// Its number within the topic, from 0.
+    pub partition: u32,
+    /// Its Raft group; never used again.
+    pub group_id: u64,
+    /// On distinct nodes; the first is the preferred leader.
+    pub replicas: Vec<Replica>,
+}
+
+/// One replica of a partition.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Replica {
+    /// Its Raft id; never used again, in no group.
+    pub replica_id: u64,
+    /// The name of the node that holds it.
+    pub node: String,
+}
+
+/// A replica of a partition as its node sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Placement {
+    /// The Raft group.
+    pub group_id: u64,
+    /// The node's replica of it.
+    pub replica_id: u64,
+    /// The topic.
+    pub topic_id: u64,
+    /// The partition's number within the topic.
+    pub partition: u32,
+    /// Placed on an earlier incarnation of the node, whose data directory is gone: never to be started again.
+    pub dead: bool,
+}

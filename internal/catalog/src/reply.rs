@@ -1,0 +1,160 @@
+//! What the catalog answers.
+
+use serde::{Deserialize, Serialize};
+
+use crate::codec::{self, Error, hex16};
+use crate::limits::MESSAGE_BYTES_MAX;
+use crate::model::Topic;
+use crate::names::InvalidName;
+
+const WHAT: &str = "catalog reply";
+
+/// The answer to one command, equal on every replica.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Reply {
+    /// Done, and nothing more to say (`DeleteTopic`).
+    Done,
+    /// The cluster is founded with this id (`Found`).
+    Founded {
+        /// As commanded.
+        #[serde(with = "hex16")]
+        cluster_id: [u8; 16],
+    },
+    /// The node is known (`RegisterNode`).
+    Node {
+        /// Its replica of the catalog group under the incarnation that it registered.
+        replica_id: u64,
+    },
+    /// The topic as created (`CreateTopic`).
+    Topic(Topic),
+    /// Nothing was changed.
+    Refused(Refusal),
+}
+
+/// Why a command changed nothing. Sending the same again gets the same, until something else has changed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Refusal {
+    /// A second founding with another id: the sender's cluster is not this one.
+    #[error("the cluster is founded already, with id {}", hex16::to_text(cluster_id))]
+    AlreadyFounded {
+        /// Of the cluster that is.
+        #[serde(with = "hex16")]
+        cluster_id: [u8; 16],
+    },
+    /// Any other command before the founding.
+    #[error("the cluster is not founded yet")]
+    NotFounded,
+    /// The node has been seen with a newer data directory since: this one is out of date.
+    #[error("node {node} has registered with a newer data directory since; this one must not be used any more")]
+    IncarnationReplaced {
+        /// The node's name.
+        node: String,
+    },
+    /// The cluster is full.
+    #[error("the cluster has {limit} nodes, as many as it may")]
+    TooManyNodes {
+        /// The most nodes.
+        limit: usize,
+    },
+    /// The tenant has a topic of this name.
+    #[error("topic {tenant}/{name} exists already")]
+    TopicExists {
+        /// The owner.
+        tenant: String,
+        /// Of the topic.
+        name: String,
+        /// Of the topic that exists.
+        topic_id: u64,
+    },
+    /// The tenant has no topic of this name.
+    #[error("topic {tenant}/{name} does not exist")]
+    TopicNotFound {
+        /// The owner.
+        tenant: String,
+        /// Of the topic.
+        name: String,
+    },
+    /// The tenant has a topic of this name, but it is not the one that was meant.
+    #[error("topic {tenant}/{name} was deleted and created again: it has id {topic_id} now, not {wanted}")]
+    TopicChanged {
+        /// The owner.
+        tenant: String,
+        /// Of the topic.
+        name: String,
+        /// The id that was meant.
+        wanted: u64,
+        /// The id that it has.
+        topic_id: u64,
+    },
+    /// Replicas of a partition stand on distinct nodes, and there are not as many.
+    #[error("{wanted} replicas need as many nodes, the cluster has {have}")]
+    NotEnoughNodes {
+        /// The replicas asked for.
+        wanted: u32,
+        /// The nodes there are.
+        have: usize,
+    },
+    /// The tenant has as many topics as it may.
+    #[error("tenant {tenant} has {limit} topics, as many as it may")]
+    TooManyTopics {
+        /// The owner.
+        tenant: String,
+        /// The most topics.
+        limit: usize,
+    },
+    /// More partitions than a topic may have, or than the cluster has room for.
+    #[error("{wanted} partitions are too many: {limit} are possible")]
+    TooManyPartitions {
+        /// The partitions asked for.
+        wanted: u32,
+        /// The most that would be accepted.
+        limit: u32,
+    },
+    /// More replicas than a partition may have.
+    #[error("{wanted} replicas are too many: a partition may have {limit}")]
+    TooManyReplicas {
+        /// The replicas asked for.
+        wanted: u32,
+        /// The most replicas.
+        limit: u32,
+    },
+    /// A name breaks the rule of [`names`](crate::names).
+    #[error("{why}")]
+    InvalidName {
+        /// What the name is for: topic, tenant, node, cluster.
+        field: String,
+        /// The whole message: field, flaw and rule.
+        why: String,
+    },
+    /// Another value is not acceptable.
+    #[error("{field}: {why}")]
+    InvalidValue {
+        /// Which one.
+        field: String,
+        /// What is wrong with it.
+        why: String,
+    },
+}
+
+impl From<InvalidName> for Refusal {
+    fn from(invalid: InvalidName) -> Refusal {
+        Refusal::InvalidName {
+            field: invalid.field.to_string(),
+            why: invalid.to_string(),
+        }
+    }
+}
+
+impl Reply {
+    /// The encoded form: a version byte and JSON.
+    pub fn encode(&self) -> Vec<u8> {
+        codec::encode(WHAT, self)
+    }
+
+    /// Reads the encoded form.
+    pub fn decode(bytes: &[u8]) -> Result<Reply, Error> {
+        codec::decode(WHAT, bytes, MESSAGE_BYTES_MAX)
+    }
+}

@@ -1,0 +1,156 @@
+//! Random histories: what must hold after any of them.
+
+use std::collections::BTreeSet;
+
+use proptest::prelude::*;
+
+use super::*;
+
+fn name() -> impl Strategy<Value = String> {
+    prop_oneof![8 => "[a-d]", 1 => "[A-Z/.]{0,2}"]
+}
+
+fn command() -> impl Strategy<Value = Command> {
+    let created = (
+        name(),
+        name(),
+        0u32..6,
+        0u32..9,
+        any::<Option<u64>>(),
+        any::<Option<u64>>(),
+    );
+    prop_oneof![
+        1 => (0u8..3, 0usize..5).prop_map(|(id, nodes)| found([id; 16], nodes)),
+        3 => (0usize..7, 0u8..8).prop_map(|(node, incarnation)| register(&format!("n{node}"), incarnation)),
+        6 => created.prop_map(|(tenant, name, partitions, replication, retention_ms, retention_bytes)| {
+            Command::CreateTopic { tenant, name, partitions, replication, retention_ms, retention_bytes }
+        }),
+        4 => (name(), name(), proptest::option::of(1u64..20))
+            .prop_map(|(tenant, name, topic_id)| Command::DeleteTopic { tenant, name, topic_id }),
+    ]
+}
+
+fn history() -> impl Strategy<Value = Vec<Command>> {
+    (1usize..6, proptest::collection::vec(command(), 0..60)).prop_map(|(nodes, mut commands)| {
+        commands.insert(0, found(CLUSTER_ID, nodes));
+        commands
+    })
+}
+
+/// Every id handed out so far, of topics, groups and replicas.
+#[derive(Default)]
+struct HandedOut {
+    topics: BTreeSet<u64>,
+    groups: BTreeSet<u64>,
+    replicas: BTreeSet<u64>,
+}
+
+impl HandedOut {
+    fn check_new(&mut self, topic: &Topic) {
+        assert!(
+            self.topics.insert(topic.topic_id),
+            "topic id {} is used again",
+            topic.topic_id
+        );
+        for partition in &topic.partitions {
+            assert!(
+                self.groups.insert(partition.group_id),
+                "group id {} is used again",
+                partition.group_id
+            );
+            let nodes: BTreeSet<&String> = partition.replicas.iter().map(|replica| &replica.node).collect();
+            assert_eq!(
+                nodes.len(),
+                topic.replication as usize,
+                "the replicas are not on distinct nodes"
+            );
+            for replica in &partition.replicas {
+                assert!(
+                    self.replicas.insert(replica.replica_id),
+                    "replica id {} is used again",
+                    replica.replica_id
+                );
+            }
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn ids_are_never_used_again_and_replicas_stand_on_distinct_nodes(history in history()) {
+        let mut fixture = Fixture::unfounded();
+        let mut handed_out = HandedOut::default();
+        for command in history {
+            let founds = matches!(command, Command::Found { .. }) && fixture.catalog.cluster_id().is_none();
+            let known = |catalog: &Catalog| catalog.nodes().map(|node| node.catalog_replica_id).collect::<BTreeSet<_>>();
+            let before = known(&fixture.catalog);
+            match fixture.apply(command) {
+                Reply::Topic(topic) => handed_out.check_new(&topic),
+                Reply::Node { replica_id } if !before.contains(&replica_id) => {
+                    prop_assert!(handed_out.replicas.insert(replica_id), "replica id {} is used again", replica_id);
+                }
+                Reply::Founded { .. } if founds => handed_out.replicas.extend(known(&fixture.catalog)),
+                _ => {}
+            }
+            let deleted: BTreeSet<u64> = fixture.catalog.tombstones().flatten().collect();
+            let living: BTreeSet<u64> =
+                fixture.catalog.all_topics().flat_map(|it| &it.partitions).map(|it| it.group_id).collect();
+            prop_assert!(deleted.is_disjoint(&living));
+            prop_assert_eq!(&(&deleted | &living), &handed_out.groups);
+        }
+    }
+
+    #[test]
+    fn applying_is_deterministic_also_across_a_checkpoint(history in history(), cut in any::<prop::sample::Index>()) {
+        let cut = cut.index(history.len());
+        let (mut straight, mut resumed) = (Catalog::new(), Catalog::new());
+        for (at, command) in history.iter().enumerate() {
+            if at == cut {
+                let bytes = resumed.encode();
+                resumed = Catalog::decode(&bytes).unwrap();
+                prop_assert_eq!(resumed.encode(), bytes);
+            }
+            let index = at as u64 + 1;
+            prop_assert_eq!(straight.apply(index, command), resumed.apply(index, command));
+            prop_assert_eq!(&straight, &resumed);
+            prop_assert_eq!(straight.encode(), resumed.encode());
+        }
+    }
+
+    #[test]
+    fn commands_and_replies_survive_encoding(history in history()) {
+        let mut fixture = Fixture::unfounded();
+        for command in history {
+            prop_assert_eq!(Command::decode(&command.encode()), Ok(command.clone()));
+            let reply = fixture.apply(command);
+            prop_assert_eq!(Reply::decode(&reply.encode()), Ok(reply));
+        }
+    }
+
+    #[test]
+    fn any_bytes_get_an_answer(bytes in proptest::collection::vec(any::<u8>(), 0..200), versioned in any::<bool>()) {
+        let mut bytes = bytes;
+        if versioned && !bytes.is_empty() {
+            bytes[0] = crate::codec::FORMAT_VERSION;
+        }
+        let _ = (Command::decode(&bytes), Reply::decode(&bytes), Catalog::decode(&bytes));
+    }
+
+    /// A checkpoint with any one byte changed is refused, or is a catalog that works.
+    #[test]
+    fn a_damaged_checkpoint_never_panics(history in history(), at in any::<prop::sample::Index>(), byte in any::<u8>()) {
+        let mut fixture = Fixture::unfounded();
+        history.into_iter().for_each(|command| drop(fixture.apply(command)));
+        let mut bytes = fixture.catalog.encode();
+        let at = at.index(bytes.len());
+        bytes[at] = byte;
+        if let Ok(mut catalog) = Catalog::decode(&bytes) {
+            let index = catalog.revision() + 1;
+            catalog.apply(index, &found(CLUSTER_ID, 1));
+            catalog.apply(index + 1, &register("fresh", 1));
+            catalog.apply(index + 2, &create("fresh", 3, 1));
+            catalog.apply(index + 3, &delete("fresh", None));
+            prop_assert_eq!(Catalog::decode(&catalog.encode()), Ok(catalog));
+        }
+    }
+}

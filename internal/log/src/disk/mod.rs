@@ -1,0 +1,52 @@
+//! The border to the disk. Everything the log does to files goes through [`Disk`] and [`DiskFile`], so that a simulated disk can
+//! lose, tear and fail what a real one may lose, tear and fail.
+//!
+//! The contract is that of a POSIX file system: a write or a change of a directory is certain only after the sync of that file
+//! or that directory; until then a crash may keep any part of it. A failed sync leaves the file's state unknown.
+
+mod real;
+pub mod simulated;
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+pub use real::RealDisk;
+
+/// An open file. All methods may be called from any thread.
+pub trait DiskFile: Send + Sync {
+    /// Reads at `position` until `buffer` is full or the file ends; returns the bytes read.
+    fn read_at(&self, buffer: &mut [u8], position: u64) -> io::Result<usize>;
+    /// Writes all parts one behind the other, starting at `position`; the file grows as needed.
+    fn write_at(&self, parts: &[Bytes], position: u64) -> io::Result<()>;
+    /// Cuts or extends (with zeros) the file.
+    fn set_len(&self, bytes: u64) -> io::Result<()>;
+    /// The file's length, bytes.
+    fn len(&self) -> io::Result<u64>;
+    /// Whether the file has no bytes.
+    fn is_empty(&self) -> io::Result<bool> {
+        Ok(self.len()? == 0)
+    }
+    /// Returns when data and length are on stable storage.
+    fn sync(&self) -> io::Result<()>;
+}
+
+/// A file system.
+pub trait Disk: Send + Sync {
+    /// Makes a new file; it must not exist.
+    fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>>;
+    /// Opens an existing file for reading and writing.
+    fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>>;
+    /// Renames a file, replacing what is there.
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+    /// Removes a file.
+    fn remove(&self, path: &Path) -> io::Result<()>;
+    /// Makes a directory; it must not exist, its parent must.
+    fn create_dir(&self, path: &Path) -> io::Result<()>;
+    /// The names in a directory, sorted.
+    fn list(&self, path: &Path) -> io::Result<Vec<String>>;
+    /// Returns when the directory's entries are on stable storage.
+    fn sync_dir(&self, path: &Path) -> io::Result<()>;
+}

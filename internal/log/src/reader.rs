@@ -1,0 +1,284 @@
+//! Reading: from the tail cache, or else from the segment files through their sparse indexes.
+//!
+//! A disk read takes the lock only to learn where to look, and again to see whether a truncation happened meanwhile; then what it
+//! read may be mixed and is read again. Everything read from disk is checked; what is not as it should be is `Error::Damaged`.
+
+use std::sync::Arc;
+
+use crate::cache::Budget;
+use crate::entry::{Frame, Kind};
+use crate::error::Error;
+use crate::format::files::{Point, SegmentHeader};
+use crate::ids::EntryId;
+use crate::index::{SparseIndex, Target};
+use crate::log::Log;
+use crate::scan::Scanner;
+use crate::segment::{Segment, scan_points};
+use crate::tail::LogState;
+
+/// How often a read is tried again because of truncations.
+const ATTEMPTS_MAX: usize = 16;
+/// Bytes read at once while looking for the first record.
+const SEARCH_BYTES: usize = 256 * 1024;
+
+/// What a disk read must know; taken under the lock.
+struct Plan {
+    segment: Arc<Segment>,
+    /// Header of the segment behind; None for the active one.
+    next: Option<SegmentHeader>,
+    /// Where the active segment ended.
+    end: u64,
+    /// A known place at or before the target, if the index was at hand.
+    point: Option<Point>,
+    /// From where on the active segment's index was complete.
+    covered_from: Option<u64>,
+    generation: u64,
+}
+
+impl Log {
+    /// Frames `start..end` from cache or disk: a contiguous checked prefix, at least one (if start exists), at most
+    /// `bytes_max` unless the first alone is larger. Never empty unless start is beyond the tail, never a hole.
+    pub fn read(&self, start: u64, end: u64, bytes_max: usize) -> Result<Vec<Frame>, Error> {
+        let bytes_max = bytes_max.min(self.inner.open.config.read_bytes_max);
+        for _ in 0..ATTEMPTS_MAX {
+            if let Some(frames) = self.read_once(start, end, bytes_max)? {
+                return Ok(frames);
+            }
+        }
+        Err(Error::Truncated { index: start })
+    }
+
+    /// Like `read` but only if it can be served from memory: None means "ask the disk" (call `read` off the async threads).
+    pub fn read_cached(&self, start: u64, end: u64, bytes_max: usize) -> Option<Vec<Frame>> {
+        if start >= end || start >= self.lock().tail.next_index {
+            return Some(Vec::new());
+        }
+        self.inner
+            .cached
+            .read(start, end, bytes_max.min(self.inner.open.config.read_bytes_max))
+    }
+
+    /// None if the log was truncated meanwhile.
+    fn read_once(&self, start: u64, end: u64, bytes_max: usize) -> Result<Option<Vec<Frame>>, Error> {
+        if let Some(frames) = self.read_cached(start, end, bytes_max) {
+            return Ok(Some(frames));
+        }
+        let (plan, stop) = {
+            let state = self.lock();
+            if start >= state.tail.next_index {
+                return Ok(Some(Vec::new()));
+            }
+            let first_index = state.segments.first().map_or(0, |segment| segment.header.first_index);
+            if start < first_index {
+                return Err(Error::Purged {
+                    index: start,
+                    first_index,
+                });
+            }
+            // Everything below the first cached frame is on disk; the rest may not be.
+            let stop = end.min(self.inner.cached.first_index().unwrap_or(state.tail.next_index));
+            (plan(&state, Target::Index(start), state.segment_of(start)), stop)
+        };
+        if stop <= start {
+            return Ok(None);
+        }
+        let frames = self.locate(&plan, Target::Index(start)).and_then(|point| {
+            let scanner = self.scanner(&plan, point)?;
+            let segment_end = plan.next.map_or(stop, |next| next.first_index);
+            collect(scanner, start, stop.min(segment_end), bytes_max)
+        });
+        if self.lock().generation != plan.generation {
+            return Ok(None);
+        }
+        frames.map(Some)
+    }
+
+    fn scanner(&self, plan: &Plan, point: Option<Point>) -> Result<Scanner, Error> {
+        let file = plan.segment.file.open(&*self.inner.open.disk)?;
+        match point {
+            Some(point) => Scanner::from_point(file, &plan.segment, point, plan.end),
+            None => Scanner::from_start(file, &plan.segment, plan.end),
+        }
+    }
+
+    /// The known place in the plan's segment from which to look for the target; None for its start.
+    fn locate(&self, plan: &Plan, target: Target) -> Result<Option<Point>, Error> {
+        let disk = &*self.inner.open.disk;
+        if let Some(next) = &plan.next {
+            let fresh = plan.segment.loaded().is_none();
+            let sparse = plan.segment.load(disk, next)?;
+            if fresh {
+                self.lock().note_loaded(plan.segment.clone());
+            }
+            return Ok(sparse.find(target));
+        }
+        let Some(covered_from) = plan.covered_from.filter(|_| plan.point.is_none()) else {
+            return Ok(plan.point);
+        };
+        let mut points = scan_points(disk, &plan.segment, covered_from)?;
+        let mut state = self.lock();
+        if state.generation == plan.generation && Arc::ptr_eq(&state.active.segment, &plan.segment) {
+            let sparse = &mut state.active.sparse;
+            if sparse.covered_from == covered_from {
+                points.append(&mut sparse.points);
+                *sparse = SparseIndex {
+                    points,
+                    covered_from: 0,
+                };
+                return Ok(sparse.find(target));
+            }
+        }
+        Ok(SparseIndex {
+            points,
+            covered_from: 0,
+        }
+        .find(target))
+    }
+
+    /// Term and index of the entry with this index; None if it is not here.
+    pub fn entry_id(&self, index: u64) -> Result<Option<EntryId>, Error> {
+        {
+            let state = self.lock();
+            if let Some((id, _)) = state.decided(index) {
+                return Ok(Some(id));
+            }
+            if state.tail.next_index <= index {
+                return Ok(None);
+            }
+        }
+        if self.floor().is_some_and(|floor| index <= floor.index) {
+            return Ok(self.floor().filter(|floor| floor.index == index));
+        }
+        Ok(self.read(index, index.saturating_add(1), 0)?.first().map(Frame::id))
+    }
+
+    /// Batch frames with records, from the one that holds `offset` on, all below the committed high watermark.
+    /// Empty if `offset` is the high watermark. Error::BelowStart / Error::AboveEnd otherwise.
+    pub fn read_records(&self, offset: u64, bytes_max: usize) -> Result<Vec<Frame>, Error> {
+        let (log_start, high_watermark) = self.committed(|state| (state.log_start, state.log_end));
+        if offset < log_start {
+            return Err(Error::BelowStart {
+                offset,
+                log_start,
+                high_watermark,
+            });
+        }
+        if offset > high_watermark {
+            return Err(Error::AboveEnd { offset, high_watermark });
+        }
+        if let Some(frames) = self.read_records_cached(offset, bytes_max) {
+            return Ok(frames);
+        }
+        let bytes_max = bytes_max.min(self.inner.open.config.read_bytes_max);
+        let mut budget = Budget::new(bytes_max);
+        let mut found: Vec<Frame> = Vec::new();
+        let mut start = self.find_start(Target::Offset(offset))?;
+        while found.is_empty() {
+            let frames = self.read(start, u64::MAX, bytes_max.max(SEARCH_BYTES))?;
+            let Some(last) = frames.last() else {
+                return Ok(found);
+            };
+            start = last.header.id.index + 1;
+            let wanted = frames.into_iter().filter(|frame| {
+                has_records(frame) && frame.offset_end() > offset && frame.offset_end() <= high_watermark
+            });
+            found.extend(wanted.take_while(|frame| budget.take(frame.len_bytes())));
+        }
+        Ok(found)
+    }
+
+    /// Like `read_records` but only if it can be served from memory; None also for offsets out of range.
+    pub fn read_records_cached(&self, offset: u64, bytes_max: usize) -> Option<Vec<Frame>> {
+        let (log_start, high_watermark) = self.committed(|state| (state.log_start, state.log_end));
+        if offset < log_start || offset > high_watermark {
+            return None;
+        }
+        if offset == high_watermark {
+            return Some(Vec::new());
+        }
+        let bytes_max = bytes_max.min(self.inner.open.config.read_bytes_max);
+        self.inner.cached.read_records(offset, high_watermark, bytes_max)
+    }
+
+    /// First offset whose append time is at or after `time_ms`, among committed ones; the high watermark if none.
+    pub fn offset_at(&self, time_ms: u64) -> Result<u64, Error> {
+        let (log_start, high_watermark) = self.committed(|state| (state.log_start, state.log_end));
+        let mut start = self.find_start(Target::Time(time_ms))?;
+        loop {
+            let frames = self.read(start, u64::MAX, SEARCH_BYTES)?;
+            let Some(last) = frames.last() else {
+                return Ok(high_watermark);
+            };
+            start = last.header.id.index + 1;
+            let late = |frame: &&Frame| has_records(frame) && frame.header.append_time_ms >= time_ms;
+            if let Some(frame) = frames.iter().filter(|frame| frame.offset_end() > log_start).find(late) {
+                return Ok(frame.header.base_offset.clamp(log_start, high_watermark));
+            }
+            if last.header.base_offset >= high_watermark {
+                return Ok(high_watermark);
+            }
+        }
+    }
+
+    /// An index at or before the target, not far from it.
+    fn find_start(&self, target: Target) -> Result<u64, Error> {
+        for _ in 0..ATTEMPTS_MAX {
+            let plan = {
+                let state = self.lock();
+                let before = state.segments.partition_point(|segment| match target {
+                    Target::Index(index) => segment.header.first_index <= index,
+                    Target::Offset(offset) => segment.header.base_offset <= offset,
+                    Target::Time(time_ms) => segment.header.append_time_before_ms < time_ms,
+                });
+                plan(&state, target, before.saturating_sub(1))
+            };
+            let point = self.locate(&plan, target);
+            if self.lock().generation == plan.generation {
+                return Ok(point?.map_or(plan.segment.header.first_index, |point| point.index));
+            }
+        }
+        Err(Error::Truncated { index: 0 })
+    }
+}
+
+fn plan(state: &LogState, target: Target, segment: usize) -> Plan {
+    let next = state.segments.get(segment + 1).map(|next| next.header);
+    let active = next.is_none();
+    let sparse = &state.active.sparse;
+    Plan {
+        segment: state.segments[segment].clone(),
+        next,
+        end: if active { state.active.end } else { u64::MAX },
+        point: if active { sparse.find(target) } else { None },
+        covered_from: (active && !sparse.is_complete()).then_some(sparse.covered_from),
+        generation: state.generation,
+    }
+}
+
+/// Frames `start..stop` from the scanner, which stands at or before `start`.
+fn collect(mut scanner: Scanner, start: u64, stop: u64, bytes_max: usize) -> Result<Vec<Frame>, Error> {
+    while scanner.next_index < start {
+        if scanner.expect_header()?.is_none() {
+            return Err(scanner.damaged("the file ends too early"));
+        }
+    }
+    let mut budget = Budget::new(bytes_max);
+    let mut frames = Vec::new();
+    while scanner.next_index < stop {
+        let Some(frame) = scanner.expect()? else {
+            break;
+        };
+        if !budget.take(frame.len_bytes()) {
+            break;
+        }
+        frames.push(frame);
+    }
+    if frames.is_empty() {
+        return Err(scanner.damaged("the file ends too early"));
+    }
+    Ok(frames)
+}
+
+fn has_records(frame: &Frame) -> bool {
+    frame.header.kind == Kind::Batch && frame.header.record_count > 0
+}

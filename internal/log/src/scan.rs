@@ -1,0 +1,226 @@
+//! Walks over the frames of a segment file and checks everything that can be checked: header checksum, payload CRC, that indexes
+//! are contiguous, and that each frame's chain follows on.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use bytes::{Buf, Bytes};
+
+use crate::disk::DiskFile;
+use crate::entry::{Frame, Header};
+use crate::error::Error;
+use crate::format::files::{Point, SEGMENT_HEADER_BYTES};
+use crate::format::frame::{self, HEADER_BYTES};
+use crate::segment::Segment;
+
+/// Bytes read at once, unless one frame needs more.
+const CHUNK_BYTES: usize = 128 * 1024;
+
+/// What stands at a position.
+pub(crate) enum Scanned {
+    /// A whole frame that follows on.
+    Frame(Frame),
+    /// Nothing: the end of the file, or zeros.
+    End,
+    /// Something that is not the next frame.
+    Bad(String),
+}
+
+enum Head {
+    Whole(Header),
+    End,
+    Bad(String),
+}
+
+/// Invariant: `chunk` holds the bytes of the file from `position` on.
+pub(crate) struct Scanner {
+    file: Arc<dyn DiskFile>,
+    path: PathBuf,
+    pub(crate) position: u64,
+    end: u64,
+    chunk: Bytes,
+    pub(crate) next_index: u64,
+    /// The chain before `position`, if known.
+    chain: Option<u64>,
+}
+
+impl Scanner {
+    /// From the segment's first frame to `end`, or to the end of the file if that comes first.
+    pub(crate) fn from_start(file: Arc<dyn DiskFile>, segment: &Segment, end: u64) -> Result<Scanner, Error> {
+        let header = &segment.header;
+        let mut scanner = Scanner::new(file, segment, end)?;
+        scanner.position = SEGMENT_HEADER_BYTES;
+        scanner.next_index = header.first_index;
+        scanner.chain = Some(header.chain_before);
+        Ok(scanner)
+    }
+
+    /// From a known place; the chain before it is not known.
+    pub(crate) fn from_point(
+        file: Arc<dyn DiskFile>,
+        segment: &Segment,
+        point: Point,
+        end: u64,
+    ) -> Result<Scanner, Error> {
+        let mut scanner = Scanner::new(file, segment, end)?;
+        scanner.position = point.position;
+        scanner.next_index = point.index;
+        Ok(scanner)
+    }
+
+    /// From a place where the next index and the chain are known.
+    pub(crate) fn resume(
+        file: Arc<dyn DiskFile>,
+        segment: &Segment,
+        position: u64,
+        next_index: u64,
+        chain: u64,
+    ) -> Result<Scanner, Error> {
+        let mut scanner = Scanner::new(file, segment, u64::MAX)?;
+        scanner.position = position;
+        scanner.next_index = next_index;
+        scanner.chain = Some(chain);
+        Ok(scanner)
+    }
+
+    fn new(file: Arc<dyn DiskFile>, segment: &Segment, end: u64) -> Result<Scanner, Error> {
+        let path = segment.file.path.clone();
+        let length = file.len().map_err(|error| Error::io("read", &path, error))?;
+        Ok(Scanner {
+            file,
+            path,
+            position: 0,
+            end: end.min(length),
+            chunk: Bytes::new(),
+            next_index: 0,
+            chain: None,
+        })
+    }
+
+    /// Where the scan ends at the latest: the end of the file, or the end asked for.
+    pub(crate) fn end(&self) -> u64 {
+        self.end
+    }
+
+    /// The next frame, wholly checked.
+    pub(crate) fn next(&mut self) -> Result<Scanned, Error> {
+        let header = match self.head()? {
+            Head::Whole(header) => header,
+            Head::End => return Ok(Scanned::End),
+            Head::Bad(why) => return Ok(Scanned::Bad(why)),
+        };
+        self.fill(frame_bytes(&header))?;
+        match Frame::decode(&mut self.chunk) {
+            Ok(frame) => {
+                self.advance(&header);
+                Ok(Scanned::Frame(frame))
+            }
+            Err(error) => Ok(Scanned::Bad(error.to_string())),
+        }
+    }
+
+    /// The next frame where there must be one or the end; anything else is damage.
+    pub(crate) fn expect(&mut self) -> Result<Option<Frame>, Error> {
+        match self.next()? {
+            Scanned::Frame(frame) => Ok(Some(frame)),
+            Scanned::End if self.position >= self.end => Ok(None),
+            Scanned::End => Err(self.damaged("zeros instead of a frame")),
+            Scanned::Bad(why) => Err(self.damaged(&why)),
+        }
+    }
+
+    /// Like `expect`, but steps over the payload unread.
+    pub(crate) fn expect_header(&mut self) -> Result<Option<(Header, u64)>, Error> {
+        let header = match self.head()? {
+            Head::Whole(header) => header,
+            Head::End if self.position >= self.end => return Ok(None),
+            Head::End => return Err(self.damaged("zeros instead of a frame")),
+            Head::Bad(why) => return Err(self.damaged(&why)),
+        };
+        let position = self.position;
+        let bytes = frame_bytes(&header);
+        if self.end - position < bytes as u64 {
+            return Err(self.damaged("the frame is cut off"));
+        }
+        self.chunk.advance(bytes.min(self.chunk.len()));
+        self.advance(&header);
+        Ok(Some((header, position)))
+    }
+
+    pub(crate) fn damaged(&self, why: &str) -> Error {
+        Error::damaged(&self.path, self.position, self.next_index, why)
+    }
+
+    /// Header and detail of the next frame, checked, and checked to follow on.
+    fn head(&mut self) -> Result<Head, Error> {
+        self.fill(HEADER_BYTES)?;
+        let start = &self.chunk[..HEADER_BYTES.min(self.chunk.len())];
+        if start.iter().all(|byte| *byte == 0) {
+            return Ok(Head::End);
+        }
+        let head_bytes = match frame::claimed_head_bytes(start) {
+            Ok(bytes) => bytes,
+            Err(error) => return Ok(Head::Bad(error.to_string())),
+        };
+        self.fill(head_bytes)?;
+        let header = match frame::decode_header(&self.chunk) {
+            Ok(header) => header,
+            Err(error) => return Ok(Head::Bad(error.to_string())),
+        };
+        if header.id.index != self.next_index {
+            return Ok(Head::Bad(format!(
+                "index is {}, should be {}",
+                header.id.index, self.next_index
+            )));
+        }
+        let chain = self
+            .chain
+            .map(|before| frame::chain_of(before, &header, &self.chunk[HEADER_BYTES..head_bytes]));
+        if chain.is_some_and(|chain| chain != header.chain) {
+            return Ok(Head::Bad(format!("chain {:#x} does not follow on", header.chain)));
+        }
+        Ok(Head::Whole(header))
+    }
+
+    /// Moves behind the frame. The chunk has been advanced already.
+    fn advance(&mut self, header: &Header) {
+        self.position += frame_bytes(header) as u64;
+        self.next_index += 1;
+        self.chain = Some(header.chain);
+    }
+
+    /// Whether nothing but zeros stands from here to the end.
+    pub(crate) fn rest_is_zeros(&mut self) -> Result<bool, Error> {
+        let position = self.position;
+        while self.position < self.end {
+            self.chunk = Bytes::new();
+            self.fill(CHUNK_BYTES)?;
+            if self.chunk.is_empty() || self.chunk.iter().any(|byte| *byte != 0) {
+                break;
+            }
+            self.position += self.chunk.len() as u64;
+        }
+        let zeros = self.position >= self.end;
+        self.chunk = Bytes::new();
+        self.position = position;
+        Ok(zeros)
+    }
+
+    /// Makes the chunk hold at least `bytes`, or all there are up to the end.
+    fn fill(&mut self, bytes: usize) -> Result<(), Error> {
+        let left = usize::try_from(self.end.saturating_sub(self.position)).unwrap_or(usize::MAX);
+        if self.chunk.len() >= bytes.min(left) {
+            return Ok(());
+        }
+        let mut buffer = vec![0; bytes.max(CHUNK_BYTES).min(left)];
+        let read = self.file.read_at(&mut buffer, self.position);
+        let count = read.map_err(|error| Error::io("read", &self.path, error))?;
+        buffer.truncate(count);
+        self.chunk = Bytes::from(buffer);
+        Ok(())
+    }
+}
+
+fn frame_bytes(header: &Header) -> usize {
+    HEADER_BYTES + usize::from(header.detail_bytes) + header.payload_bytes as usize
+}

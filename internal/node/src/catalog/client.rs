@@ -1,0 +1,148 @@
+//! Changing the catalog from any node.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use highwater_catalog::{Command, Reply};
+use highwater_partition::{CommandError, Partition, PeerError};
+use tokio::time::{Instant, sleep_until, timeout_at};
+
+use super::CatalogHost;
+use crate::link::Link;
+use crate::peer_calls::{self, CommandAnswer};
+use crate::replicas::Registry;
+use crate::status::Problem;
+
+/// How long to wait before the leader is looked for again.
+const LEADER_PAUSE: Duration = Duration::from_millis(50);
+/// The longest wait for another node to say how far its catalog is.
+const APPLIED_TIMEOUT: Duration = Duration::from_secs(1);
+const WHAT: &str = "the catalog";
+
+/// The way to the catalog's leader; cheap to clone.
+#[derive(Clone)]
+pub(crate) struct CatalogClient {
+    node: String,
+    host: Arc<CatalogHost>,
+    registry: Arc<Registry>,
+    link: Link,
+}
+
+/// What one attempt came to.
+enum Attempt {
+    Done(Reply),
+    /// Certainly not applied; worth another attempt.
+    Again(Option<String>),
+    Failed(Problem),
+}
+
+impl CatalogClient {
+    pub(crate) fn new(node: &str, host: Arc<CatalogHost>, registry: Arc<Registry>, link: Link) -> CatalogClient {
+        CatalogClient {
+            node: node.to_owned(),
+            host,
+            registry,
+            link,
+        }
+    }
+
+    /// Has the command decided. Attempts that were certainly not applied are made again until the deadline; one of
+    /// unknown outcome is not, and is reported as such.
+    pub(crate) async fn command(&self, command: &Command, deadline: Instant) -> Result<Reply, Problem> {
+        let encoded = Bytes::from(command.encode());
+        let mut ask: Option<String> = None;
+        loop {
+            let attempt = match ask.take().filter(|node| *node != self.node) {
+                None => self.attempt_here(&encoded, deadline).await?,
+                Some(leader) => self.attempt_at(&leader, &encoded, deadline).await,
+            };
+            match attempt {
+                Attempt::Done(reply) => return Ok(reply),
+                Attempt::Failed(problem) => return Err(problem),
+                Attempt::Again(leader) => ask = leader,
+            }
+            if ask.is_none() {
+                sleep_until(deadline.min(Instant::now() + LEADER_PAUSE)).await;
+            }
+            if Instant::now() >= deadline {
+                return Err(Problem::NoQuorum { what: WHAT.to_owned() });
+            }
+        }
+    }
+
+    async fn attempt_here(&self, encoded: &Bytes, deadline: Instant) -> Result<Attempt, Problem> {
+        let partition = self.replica()?;
+        let Ok(answer) = timeout_at(deadline, propose_here(&partition, encoded.clone())).await else {
+            return Ok(Attempt::Failed(Problem::Unknown(
+                "no majority answered in time".to_owned(),
+            )));
+        };
+        Ok(interpret(answer))
+    }
+
+    async fn attempt_at(&self, leader: &str, encoded: &Bytes, deadline: Instant) -> Attempt {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let body = vec![encoded.clone()];
+        match self.link.call_node(leader, peer_calls::COMMAND, body, left).await {
+            Ok(answer) => match CommandAnswer::decode(answer) {
+                Ok(answer) => interpret(answer),
+                Err(why) => Attempt::Failed(Problem::Unknown(why)),
+            },
+            Err(PeerError::Unreachable { .. } | PeerError::Refused { .. }) => Attempt::Again(None),
+            Err(error @ PeerError::NoAnswer { .. }) => Attempt::Failed(Problem::Unknown(error.to_string())),
+        }
+    }
+
+    /// Waits until this node knows what the leader knew when it was asked, and answers whether it does. Without a leader
+    /// it answers at once: what is known here is then all there is.
+    pub(crate) async fn catch_up(&self, deadline: Instant) -> bool {
+        let Some(leader) = self.replica().ok().and_then(|replica| replica.status().leader) else {
+            return false;
+        };
+        if leader.node == self.node {
+            return true;
+        }
+        let deadline = deadline.min(Instant::now() + APPLIED_TIMEOUT);
+        let left = deadline.saturating_duration_since(Instant::now());
+        let asked = self
+            .link
+            .call_node(&leader.node, peer_calls::APPLIED, Vec::new(), left)
+            .await;
+        let Some(applied) = asked.ok().and_then(|answer| peer_calls::decode_applied(&answer)) else {
+            return false;
+        };
+        let mut progress = self.host.progress();
+        timeout_at(deadline, progress.wait_for(|progress| progress.applied >= applied))
+            .await
+            .is_ok()
+    }
+
+    fn replica(&self) -> Result<Partition, Problem> {
+        self.registry.catalog().ok_or_else(|| Problem::Unavailable {
+            why: "this node has not found its cluster yet".to_owned(),
+            hint: None,
+        })
+    }
+}
+
+/// Proposes an encoded command to this node's replica of the catalog, whoever leads.
+pub(crate) async fn propose_here(partition: &Partition, encoded: Bytes) -> CommandAnswer {
+    match partition.command(encoded).await {
+        Ok(reply) => CommandAnswer::Reply(reply),
+        Err(CommandError::NotLeader { leader, .. }) => CommandAnswer::NotLeader(leader.map(|leader| leader.node)),
+        Err(CommandError::Unknown(why)) => CommandAnswer::Unknown(why),
+        Err(CommandError::Stopped | CommandError::Refused(_)) => CommandAnswer::NotLeader(None),
+    }
+}
+
+fn interpret(answer: CommandAnswer) -> Attempt {
+    match answer {
+        CommandAnswer::Reply(encoded) => match Reply::decode(&encoded) {
+            Ok(reply) => Attempt::Done(reply),
+            Err(error) => Attempt::Failed(Problem::Internal(format!("the catalog's answer: {error}"))),
+        },
+        CommandAnswer::NotLeader(leader) => Attempt::Again(leader),
+        CommandAnswer::Unknown(why) => Attempt::Failed(Problem::Unknown(why)),
+    }
+}

@@ -1,0 +1,13 @@
+//! This node's copy of the catalog, and the way to its leader.
+//!
+//! Every node runs a replica of the catalog group, as a voter or a learner, so every node answers questions about topics
+//! and placement from its own memory. Changes go to the leader: proposed here if this node leads, otherwise handed over
+//! the peer link, one hop.
+//!
+//! Deliberately absent: what the commands mean (highwater-catalog), and what follows from them (the controller).
+
+mod client;
+mod host;
+
+pub(crate) use client::{CatalogClient, propose_here};
+pub(crate) use host::{CatalogHost, Progress};

@@ -1,0 +1,199 @@
+//! What one node is told when it starts.
+//!
+//! Only what belongs to this node alone stands here. What all replicas must agree on (timers, topics, placement) is
+//! in the catalog and cannot be set for a single node.
+
+use std::path::PathBuf;
+
+use highwater_catalog::names;
+use serde::{Deserialize, Serialize};
+
+/// The most seed addresses that a node accepts.
+pub(crate) const SEEDS_MAX: usize = 64;
+/// The most nodes that may found a cluster together.
+pub(crate) const BOOTSTRAP_NODES_MAX: usize = 5;
+/// The longest `host:port` accepted, bytes.
+pub(crate) const ADDRESS_BYTES_MAX: usize = 261;
+/// The longest rack name accepted, bytes.
+pub(crate) const RACK_BYTES_MAX: usize = 128;
+/// The smallest segment that can hold a largest batch several times over, bytes.
+pub(crate) const SEGMENT_BYTES_LEAST: u64 = 4 * 1024 * 1024;
+
+/// The configuration of one node. `Default` is complete but for `node`, `data_dir` and `tls`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// The stable name of this node; must be the one in its certificate.
+    pub node: String,
+    /// The name of the cluster; must be the one in the certificates. Default `highwater`.
+    pub cluster: String,
+    /// Where the one port listens, `host:port`; port 0 takes a free one. Default `127.0.0.1:7400`.
+    pub listen: String,
+    /// Where other nodes and clients reach this node, `host:port`. Empty: the address that it listens on.
+    pub advertise: String,
+    /// Where everything that must outlive the process is kept. One directory, one node, one process.
+    pub data_dir: PathBuf,
+    /// Addresses (`host:port`) of nodes to ask for the cluster. This node's own address may be among them.
+    pub seeds: Vec<String>,
+    /// Names of the nodes that found the cluster together, the same list on each of them; the first founds it. They
+    /// become the catalog's voters. May be empty on nodes that join later, and is without effect once founded.
+    pub bootstrap: Vec<String>,
+    /// The failure domain that this node stands in; replicas of a partition are spread over racks. May be empty.
+    pub rack: String,
+    /// The certificates.
+    pub tls: TlsConfig,
+    /// Memory for recent frames, for all partitions of the node together, bytes. Default 256 MiB.
+    pub tail_cache_bytes: usize,
+    /// How large a segment file grows before the next one is begun, bytes. Default 128 MiB.
+    pub segment_bytes_max: u64,
+}
+
+/// The PEM files that a node proves itself with.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TlsConfig {
+    /// The certificate authorities that peers and clients must come from.
+    pub ca: PathBuf,
+    /// This node's certificate, with intermediates behind it.
+    pub cert: PathBuf,
+    /// The private key of `cert`.
+    pub key: PathBuf,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Config {
+            node: String::new(),
+            cluster: "highwater".to_owned(),
+            listen: "127.0.0.1:7400".to_owned(),
+            advertise: String::new(),
+            data_dir: PathBuf::new(),
+            seeds: Vec::new(),
+            bootstrap: Vec::new(),
+            rack: String::new(),
+            tls: TlsConfig::default(),
+            tail_cache_bytes: 256 * 1024 * 1024,
+            segment_bytes_max: 128 * 1024 * 1024,
+        }
+    }
+}
+
+/// A field of the configuration cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("configuration field `{field}`: {why}")]
+pub struct ConfigError {
+    /// The field's name, as in the file.
+    pub field: &'static str,
+    /// What is wrong, and what would be right.
+    pub why: String,
+}
+
+impl ConfigError {
+    pub(crate) fn new(field: &'static str, why: impl Into<String>) -> Self {
+        ConfigError { field, why: why.into() }
+    }
+}
+
+impl Config {
+    /// Checks everything that can be checked without touching a file or a socket.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        check_name_field("node", &self.node)?;
+        check_name_field("cluster", &self.cluster)?;
+        check_address("listen", &self.listen)?;
+        if !self.advertise.is_empty() {
+            check_dialable("advertise", &self.advertise)?;
+        } else if is_unspecified(&self.listen) {
+            let why = format!("is needed, because others cannot dial `{}`", self.listen);
+            return Err(ConfigError::new("advertise", why));
+        }
+        self.check_paths()?;
+        self.check_seeds()?;
+        self.check_bootstrap()?;
+        if self.rack.len() > RACK_BYTES_MAX || self.rack.chars().any(char::is_control) {
+            let why = format!("must be at most {RACK_BYTES_MAX} bytes without control characters");
+            return Err(ConfigError::new("rack", why));
+        }
+        if self.segment_bytes_max < SEGMENT_BYTES_LEAST {
+            let why = format!("{} is less than {SEGMENT_BYTES_LEAST}", self.segment_bytes_max);
+            return Err(ConfigError::new("segment_bytes_max", why));
+        }
+        Ok(())
+    }
+
+    /// Where others reach this node, given the port that it really listens on (`listen` may have asked for any).
+    pub fn advertised_address(&self, listening: std::net::SocketAddr) -> String {
+        if !self.advertise.is_empty() {
+            return self.advertise.clone();
+        }
+        match self.listen.rsplit_once(':') {
+            Some((host, _)) => format!("{host}:{}", listening.port()),
+            None => listening.to_string(),
+        }
+    }
+
+    fn check_paths(&self) -> Result<(), ConfigError> {
+        let paths = [
+            ("data_dir", &self.data_dir),
+            ("tls.ca", &self.tls.ca),
+            ("tls.cert", &self.tls.cert),
+            ("tls.key", &self.tls.key),
+        ];
+        match paths.iter().find(|(_, path)| path.as_os_str().is_empty()) {
+            Some((field, _)) => Err(ConfigError::new(field, "must name a path")),
+            None => Ok(()),
+        }
+    }
+
+    fn check_seeds(&self) -> Result<(), ConfigError> {
+        if self.seeds.len() > SEEDS_MAX {
+            let why = format!("{} addresses, at most {SEEDS_MAX} are accepted", self.seeds.len());
+            return Err(ConfigError::new("seeds", why));
+        }
+        self.seeds.iter().try_for_each(|seed| check_address("seeds", seed))
+    }
+
+    fn check_bootstrap(&self) -> Result<(), ConfigError> {
+        let count = self.bootstrap.len();
+        for (position, name) in self.bootstrap.iter().enumerate() {
+            check_name_field("bootstrap", name)?;
+            if self.bootstrap[..position].contains(name) {
+                return Err(ConfigError::new("bootstrap", format!("names `{name}` twice")));
+            }
+        }
+        if count > 0 && (count > BOOTSTRAP_NODES_MAX || count.is_multiple_of(2)) {
+            let why = format!("names {count} nodes; the catalog has 1, 3 or {BOOTSTRAP_NODES_MAX} voters");
+            return Err(ConfigError::new("bootstrap", why));
+        }
+        Ok(())
+    }
+}
+
+fn check_name_field(field: &'static str, name: &str) -> Result<(), ConfigError> {
+    names::validate(field, name).map_err(|why| ConfigError::new(field, why.to_string()))
+}
+
+fn check_address(field: &'static str, address: &str) -> Result<(), ConfigError> {
+    let wrong = || ConfigError::new(field, format!("`{address}` is not of the form host:port"));
+    if address.len() > ADDRESS_BYTES_MAX {
+        return Err(wrong());
+    }
+    let (host, port) = address.rsplit_once(':').ok_or_else(wrong)?;
+    let host_is_whole = !host.contains(':') || (host.starts_with('[') && host.ends_with(']'));
+    if host.is_empty() || !host_is_whole || host.contains(char::is_whitespace) || port.parse::<u16>().is_err() {
+        return Err(wrong());
+    }
+    Ok(())
+}
+
+fn is_unspecified(address: &str) -> bool {
+    ["0.0.0.0:", "[::]:"].iter().any(|host| address.starts_with(host))
+}
+
+fn check_dialable(field: &'static str, address: &str) -> Result<(), ConfigError> {
+    check_address(field, address)?;
+    if is_unspecified(address) || address.ends_with(":0") {
+        let why = format!("`{address}` cannot be dialled; name a host and port that others reach");
+        return Err(ConfigError::new(field, why));
+    }
+    Ok(())
+}

@@ -1,0 +1,384 @@
+//! Makes what the catalog says come true.
+//!
+//! Three loops, each driven by changes and each able to begin again at any point:
+//!
+//! * [`Controller::keep_replicas`] on every node: makes and starts the replicas placed here, and deletes those whose
+//!   group has a committed tombstone.
+//! * [`Controller::keep_registered`] on every node: tells the catalog this node's address, rack and version.
+//! * [`Controller::keep_members`] acts on the catalog's leader only: founds the catalog if it is not, adds every
+//!   registered node to the catalog group as a learner, and gives the vote of a lost incarnation to the new one once it
+//!   has caught up, one change at a time.
+//!
+//! The catalog holds the target; the group's own membership is the truth, and is read anew before each step.
+//!
+//! Deliberately absent: replacing a node that is merely away, moving partitions, and balancing leaders.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use highwater_catalog::{Command, FoundingNode, Node, Refusal, Reply};
+use highwater_partition::log::{GroupId, ReplicaId};
+use highwater_partition::{Member, Role, Status};
+use tokio::time::{Instant, sleep};
+
+use crate::catalog::{CatalogClient, CatalogHost};
+use crate::data_dir::DataDir;
+use crate::error::Failure;
+use crate::failures::Failures;
+use crate::founding::{OwnName, Plan, ensure_learner};
+use crate::hex::Id;
+use crate::link::Link;
+use crate::peer_calls::{self, APPLIED};
+use crate::replicas::{CATALOG_GROUP, Hosted, Keeper, Registry, ReplicaError};
+
+/// How long to wait after something did not work.
+const RETRY_PAUSE: Duration = Duration::from_secs(1);
+/// How often the members are looked at even if nothing changed: a node catches up without a sign.
+const MEMBERS_INTERVAL: Duration = Duration::from_secs(2);
+/// How long a command to the catalog may take.
+const COMMAND_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What the controller works with.
+pub(crate) struct Controller {
+    pub(crate) own: OwnName,
+    pub(crate) version: String,
+    pub(crate) cluster: String,
+    pub(crate) data: Arc<DataDir>,
+    pub(crate) keeper: Arc<Keeper>,
+    pub(crate) registry: Arc<Registry>,
+    pub(crate) host: Arc<CatalogHost>,
+    pub(crate) client: CatalogClient,
+    pub(crate) link: Link,
+    pub(crate) failures: Failures,
+}
+
+impl Controller {
+    // ----------------------------------------------------------------------------------------------- replicas here
+
+    pub(crate) async fn keep_replicas(self: Arc<Self>) {
+        let mut progress = self.host.progress();
+        loop {
+            progress.mark_unchanged();
+            if let Err(error) = self.reconcile().await {
+                tracing::error!(%error, "a replica is not as the catalog wants it");
+                sleep(RETRY_PAUSE).await;
+                continue;
+            }
+            if progress.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    async fn reconcile(&self) -> Result<(), ReplicaError> {
+        let Some(cluster_id) = self.data.cluster_id() else {
+            return Ok(());
+        };
+        self.check_cluster_id();
+        for record in self.data.replicas() {
+            let is_deleted = self.host.read(|catalog| catalog.is_deleted(record.group));
+            if is_deleted {
+                self.keeper.remove(record.group_id(), record.replica_id()).await?;
+            }
+        }
+        let new = self.new_placements();
+        if !new.is_empty() {
+            tracing::info!(replicas = new.len(), "making replicas");
+            self.keeper.make(cluster_id, new).await?;
+        }
+        for group in self.groups_without_members() {
+            self.initialize(group).await?;
+        }
+        Ok(())
+    }
+
+    /// Replicas placed on this very incarnation that were never made.
+    fn new_placements(&self) -> Vec<(GroupId, ReplicaId)> {
+        let known: Vec<(u64, u64)> = self
+            .data
+            .replicas()
+            .iter()
+            .map(|record| (record.group, record.replica))
+            .collect();
+        let incarnation = self.data.incarnation();
+        self.host.read(|catalog| {
+            let is_this_life = catalog
+                .node(&self.own.name)
+                .is_some_and(|node| Id(node.incarnation) == incarnation);
+            let wanted = catalog
+                .groups_on(&self.own.name)
+                .filter(|placement| is_this_life && !placement.dead);
+            let new = wanted.filter(|wanted| !known.contains(&(wanted.group_id, wanted.replica_id)));
+            new.map(|new| (GroupId(new.group_id), ReplicaId(new.replica_id)))
+                .collect()
+        })
+    }
+
+    fn groups_without_members(&self) -> Vec<GroupId> {
+        let hosted = self.registry.all();
+        let is_new = |hosted: &&Arc<Hosted>| hosted.group_id != CATALOG_GROUP && hosted.status().voters.is_empty();
+        hosted.iter().filter(is_new).map(|hosted| hosted.group_id).collect()
+    }
+
+    /// Gives a group its first members, if that is this node's part: the preferred leader's.
+    async fn initialize(&self, group: GroupId) -> Result<(), ReplicaError> {
+        let members = self.host.read(|catalog| {
+            let (_, partition) = catalog.partition_of_group(group.0)?;
+            let first = partition.replicas.first()?;
+            let is_mine = first.node == self.own.name && !catalog.is_dead(first);
+            let member = |replica: &highwater_catalog::Replica| Member {
+                replica_id: ReplicaId(replica.replica_id),
+                node: replica.node.clone(),
+            };
+            is_mine.then(|| partition.replicas.iter().map(member).collect::<Vec<_>>())
+        });
+        match members {
+            Some(members) => self.keeper.initialize(group, members).await,
+            None => Ok(()),
+        }
+    }
+
+    fn check_cluster_id(&self) {
+        let recorded = self.data.cluster_id().map(|id| Id(id.0));
+        let committed = self.host.read(|catalog| catalog.cluster_id()).map(Id);
+        if let (Some(recorded), Some(committed)) = (recorded, committed)
+            && recorded != committed
+        {
+            let why = format!("the catalog is of cluster {committed}, the data directory of {recorded}");
+            self.failures.report(Failure::Inconsistent(why));
+        }
+    }
+
+    // --------------------------------------------------------------------------------------------- this node's entry
+
+    pub(crate) async fn keep_registered(self: Arc<Self>) {
+        let mut progress = self.host.progress();
+        loop {
+            progress.mark_unchanged();
+            if self.wants_to_register() && !self.register().await {
+                sleep(RETRY_PAUSE).await;
+                continue;
+            }
+            if progress.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Only once the catalog here is this cluster's and knows this node: it has joined before.
+    fn wants_to_register(&self) -> bool {
+        self.host.read(|catalog| {
+            catalog.node(&self.own.name).is_some_and(|known| {
+                known.incarnation != self.data.incarnation().0
+                    || known.address != self.own.address
+                    || known.rack != self.own.rack
+                    || known.version != self.version
+            })
+        })
+    }
+
+    async fn register(&self) -> bool {
+        let command = Command::RegisterNode {
+            name: self.own.name.clone(),
+            incarnation: self.data.incarnation().0,
+            address: self.own.address.clone(),
+            rack: self.own.rack.clone(),
+            version: self.version.clone(),
+        };
+        // What is known here may be old: a newer entry of this node can be on its way.
+        self.client.catch_up(Instant::now() + COMMAND_TIMEOUT).await;
+        if !self.wants_to_register() {
+            return true;
+        }
+        match self.client.command(&command, Instant::now() + COMMAND_TIMEOUT).await {
+            Ok(Reply::Node { .. }) => true,
+            Ok(Reply::Refused(refusal @ Refusal::IncarnationReplaced { .. })) => {
+                self.failures.report(Failure::Inconsistent(refusal.to_string()));
+                true
+            }
+            other => {
+                tracing::debug!(?other, "this node is not registered yet");
+                false
+            }
+        }
+    }
+
+    // ---------------------------------------------------------------------------------------- the catalog's members
+
+    pub(crate) async fn keep_members(self: Arc<Self>) {
+        let mut changes = self.registry.changes();
+        let mut progress = self.host.progress();
+        loop {
+            if let Err(why) = self.arrange_members().await {
+                tracing::debug!(why, "the catalog's members are not as they should be yet");
+            }
+            tokio::select! {
+                biased;
+                changed = progress.changed() => if changed.is_err() { return },
+                changed = changes.changed() => if changed.is_err() { return },
+                () = sleep(MEMBERS_INTERVAL) => {}
+            }
+        }
+    }
+
+    /// One step at most, so that each begins from what is committed.
+    async fn arrange_members(&self) -> Result<(), String> {
+        let Some(catalog) = self.registry.catalog() else {
+            return Ok(());
+        };
+        let status = catalog.status();
+        if status.role != Role::Leader {
+            return Ok(());
+        }
+        if self.host.read(|catalog| catalog.cluster_id().is_none()) {
+            return self.propose_founding().await;
+        }
+        let nodes: Vec<Node> = self.host.read(|catalog| catalog.nodes().cloned().collect());
+        for node in &nodes {
+            let member = Member {
+                replica_id: ReplicaId(node.catalog_replica_id),
+                node: node.name.clone(),
+            };
+            ensure_learner(&catalog, member).await?;
+        }
+        let Some((node, voters)) = lost_vote(&status, &nodes) else {
+            return Ok(());
+        };
+        if !self.has_caught_up(&node.name).await {
+            return Ok(());
+        }
+        tracing::info!(node = %node.name, "its new incarnation takes over the vote of the lost one");
+        catalog.change_voters(voters).await.map_err(|error| error.to_string())
+    }
+
+    async fn propose_founding(&self) -> Result<(), String> {
+        let (Some(plan), Some(cluster_id)) = (self.data.plan(), self.data.cluster_id()) else {
+            return Err("this node leads a catalog that was never founded".to_owned());
+        };
+        let command = Command::Found {
+            cluster_id: cluster_id.0,
+            cluster_name: self.cluster.clone(),
+            nodes: founding_nodes(&plan),
+        };
+        match self.client.command(&command, Instant::now() + COMMAND_TIMEOUT).await {
+            Ok(Reply::Founded { .. }) => {
+                tracing::info!(cluster_id = %Id(cluster_id.0), nodes = plan.members.len(), "the cluster is founded");
+                Ok(())
+            }
+            other => Err(format!("founding was answered with {other:?}")),
+        }
+    }
+
+    async fn has_caught_up(&self, node: &str) -> bool {
+        let applied_here = self.host.progress().borrow().applied;
+        let asked = self.link.call_node(node, APPLIED, Vec::new(), RETRY_PAUSE).await;
+        let applied_there = asked.ok().and_then(|answer| peer_calls::decode_applied(&answer));
+        applied_there.is_some_and(|applied| applied >= applied_here)
+    }
+
+    /// Whether this node is a member of the committed catalog under this incarnation.
+    pub(crate) fn is_member(&self) -> bool {
+        let Some(hosted) = self.registry.hosted(CATALOG_GROUP) else {
+            return false;
+        };
+        let status = hosted.status();
+        let is_here = |member: &Member| member.replica_id == hosted.replica_id;
+        let in_group = status.role != Role::Stopped && status.voters.iter().chain(&status.learners).any(is_here);
+        let incarnation = self.data.incarnation().0;
+        let known = |catalog: &highwater_catalog::Catalog| catalog.node(&self.own.name).map(|node| node.incarnation);
+        in_group && self.host.read(known) == Some(incarnation)
+    }
+}
+
+fn founding_nodes(plan: &Plan) -> Vec<FoundingNode> {
+    let node = |member: &crate::founding::PlannedMember| FoundingNode {
+        name: member.name.clone(),
+        incarnation: member.incarnation.0,
+        address: member.address.clone(),
+        rack: member.rack.clone(),
+        replica_id: member.replica_id,
+    };
+    plan.members.iter().map(node).collect()
+}
+
+/// A node whose vote is still held by a lost incarnation while the present one is a learner, and who should vote then.
+fn lost_vote<'a>(status: &Status, nodes: &'a [Node]) -> Option<(&'a Node, Vec<ReplicaId>)> {
+    let is = |replica: u64| move |member: &&Member| member.replica_id.0 == replica;
+    nodes.iter().find_map(|node| {
+        let lost = node.past_lives.iter().rev().map(|life| life.catalog_replica_id);
+        let lost = lost
+            .into_iter()
+            .find(|replica| status.voters.iter().any(|voter| voter.replica_id.0 == *replica))?;
+        status.learners.iter().find(is(node.catalog_replica_id))?;
+        let keep = status
+            .voters
+            .iter()
+            .map(|voter| voter.replica_id)
+            .filter(|replica| replica.0 != lost);
+        Some((node, keep.chain([ReplicaId(node.catalog_replica_id)]).collect()))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use highwater_catalog::PastLife;
+    use highwater_partition::Watermark;
+
+    use super::*;
+
+    fn member(replica_id: u64, node: &str) -> Member {
+        Member {
+            replica_id: ReplicaId(replica_id),
+            node: node.to_owned(),
+        }
+    }
+
+    fn status(voters: Vec<Member>, learners: Vec<Member>) -> Status {
+        Status {
+            role: Role::Leader,
+            term: 1,
+            leader: None,
+            voters,
+            learners,
+            log_end: 0,
+            watermark: Watermark::default(),
+            committed_index: 1,
+        }
+    }
+
+    fn node(name: &str, replica_id: u64, past: &[u64]) -> Node {
+        let past_life = |&catalog_replica_id: &u64| PastLife {
+            incarnation: [0; 16],
+            catalog_replica_id,
+        };
+        Node {
+            name: name.to_owned(),
+            incarnation: [1; 16],
+            address: String::new(),
+            rack: String::new(),
+            version: String::new(),
+            catalog_replica_id: replica_id,
+            past_lives: past.iter().map(past_life).collect(),
+        }
+    }
+
+    #[test]
+    fn the_vote_of_a_lost_incarnation_goes_to_the_present_one() {
+        let status = status(
+            vec![member(1, "a"), member(2, "b"), member(3, "c")],
+            vec![member(9, "c")],
+        );
+        let nodes = [node("a", 1, &[]), node("b", 2, &[]), node("c", 9, &[3])];
+        let (chosen, voters) = lost_vote(&status, &nodes).unwrap_or_else(|| panic!("nobody was chosen"));
+        assert_eq!(chosen.name, "c");
+        assert_eq!(voters, [1, 2, 9].map(ReplicaId));
+    }
+
+    #[test]
+    fn a_mere_learner_and_a_node_that_is_not_back_get_no_vote() {
+        let learner = status(vec![member(1, "a")], vec![member(9, "c"), member(4, "d")]);
+        assert!(lost_vote(&learner, &[node("a", 1, &[]), node("c", 9, &[3]), node("d", 4, &[])]).is_none());
+        let not_back = status(vec![member(1, "a"), member(3, "c")], vec![]);
+        assert!(lost_vote(&not_back, &[node("a", 1, &[]), node("c", 9, &[3])]).is_none());
+    }
+}

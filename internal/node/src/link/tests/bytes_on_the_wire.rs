@@ -1,0 +1,219 @@
+//! What a node does with bytes that no link of ours would send.
+
+use proptest::prelude::*;
+use rustls::pki_types::ServerName;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use super::super::frame::{Frame, FrameError, FrameType, HEADER_BYTES, Header, decode_hello, read_frame};
+use super::super::limits::{FRAME_BYTES_MAX, HELLO_BYTES_MAX, SILENT_TICKS_MAX, STREAM_WINDOW_MESSAGES, TICK};
+use super::super::{Hello, text_for_tests};
+use super::*;
+use crate::test_node::{eventually, kinds};
+use crate::tls::Expected;
+
+fn hello(node: &str) -> Hello {
+    Hello {
+        node: node.to_owned(),
+        cluster_id: None,
+        incarnation: [1; 16],
+        boot: 1,
+        lane: Lane::Bulk,
+    }
+}
+
+fn bytes_of(frame: &Frame) -> Vec<u8> {
+    let mut bytes = bytes::BytesMut::new();
+    frame.encode_header(&mut bytes);
+    bytes.extend_from_slice(&frame.body.concat());
+    bytes.to_vec()
+}
+
+/// A TLS connection to `node` with the certificate of node `n1`, before the hello.
+async fn raw(ca: &TestCa, node: &TestNode) -> TlsStream<TcpStream> {
+    let config = ca.node("n1").peer_config(&Expected::AnyNode).unwrap();
+    let tcp = TcpStream::connect(node.address).await.unwrap();
+    let name = ServerName::IpAddress(node.address.ip().into());
+    TlsConnector::from(config).connect(name, tcp).await.unwrap()
+}
+
+/// The same, after the hello.
+async fn greeted(ca: &TestCa, node: &TestNode) -> TlsStream<TcpStream> {
+    let mut stream = raw(ca, node).await;
+    stream.write_all(&bytes_of(&Frame::hello(&hello("n1")))).await.unwrap();
+    let (header, body) = read_frame(&mut stream, HELLO_BYTES_MAX, || ()).await.unwrap();
+    assert_eq!(header.frame_type, FrameType::Hello);
+    assert_eq!(decode_hello(body).unwrap().node, node.name);
+    stream
+}
+
+/// Reads to the end of the connection; the reason in the last frame, if it was a refusal.
+async fn refusal(mut stream: TlsStream<TcpStream>) -> Option<String> {
+    let mut why = None;
+    let reading = async {
+        while let Ok((header, body)) = read_frame(&mut stream, FRAME_BYTES_MAX, || ()).await {
+            why = (header.frame_type == FrameType::Refuse).then(|| text_for_tests(&body));
+        }
+    };
+    within(PATIENCE, reading).await;
+    why
+}
+
+#[tokio::test]
+async fn breaches_of_the_protocol_are_answered_with_the_reason_and_the_end() {
+    let ca = TestCa::new();
+    let node = TestNode::start(&ca, "n2").await;
+    let mut too_long = bytes_of(&Frame::of(FrameType::Call, 1, Vec::new()));
+    too_long[..4].copy_from_slice(&((FRAME_BYTES_MAX + HEADER_BYTES) as u32).to_be_bytes());
+    let mut unknown = bytes_of(&Frame::of(FrameType::Call, 1, Vec::new()));
+    unknown[4] = 99;
+    let other_hello = Frame::hello(&Hello { boot: 9, ..hello("n1") });
+    let cases = [
+        (bytes_of(&Frame::of(FrameType::Answer, 1, Vec::new())), "makes no sense"),
+        (bytes_of(&other_hello), "differs in more than the cluster id"),
+        (
+            bytes_of(&Frame::plain(FrameType::Hello, vec![Bytes::from_static(b"?")])),
+            "hello is broken",
+        ),
+        (
+            bytes_of(&Frame::plain(FrameType::Gossip, vec![Bytes::from(vec![0; 200_000])])),
+            "gossip message",
+        ),
+        (too_long, "over the limit"),
+        (unknown, "type 99 is unknown"),
+        (
+            vec![0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1],
+            "too short",
+        ),
+    ];
+    for (bytes, expected) in cases {
+        let mut stream = greeted(&ca, &node).await;
+        stream.write_all(&bytes).await.unwrap();
+        let why = refusal(stream).await.unwrap_or_default();
+        assert!(why.contains(expected), "expected {expected:?}, got {why:?}");
+    }
+    eventually("no connection is left", || connections(&node).is_empty()).await;
+}
+
+#[tokio::test]
+async fn a_hello_must_fit_the_certificate_and_the_version() {
+    let ca = TestCa::new();
+    let node = TestNode::start(&ca, "n2").await;
+    let mut other_version = bytes_of(&Frame::hello(&hello("n1")));
+    other_version[HEADER_BYTES + 1] = 2;
+    let cases = [
+        (
+            bytes_of(&Frame::hello(&hello("n3"))),
+            "the hello is of node \"n3\", the certificate of node \"n1\"",
+        ),
+        (other_version, "versions differ: 2 there, 1 here"),
+        (
+            bytes_of(&Frame::plain(FrameType::Ping, Vec::new())),
+            "instead of a hello",
+        ),
+        (bytes_of(&Frame::plain(FrameType::Hello, Vec::new())), "hello is broken"),
+    ];
+    for (bytes, expected) in cases {
+        let mut stream = raw(&ca, &node).await;
+        stream.write_all(&bytes).await.unwrap();
+        let why = refusal(stream).await.unwrap_or_default();
+        assert!(why.contains(expected), "expected {expected:?}, got {why:?}");
+    }
+    assert!(node.handler.hellos.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_peer_that_overspends_a_window_is_cut_off() {
+    let ca = TestCa::new();
+    let node = TestNode::start(&ca, "n2").await;
+    let mut stream = greeted(&ca, &node).await;
+    let header = Header {
+        frame_type: FrameType::Open,
+        id: 1,
+        group: 0,
+        kind: kinds::HOLD,
+    };
+    stream
+        .write_all(&bytes_of(&Frame {
+            header,
+            body: Vec::new(),
+        }))
+        .await
+        .unwrap();
+    let data = bytes_of(&Frame::of(FrameType::Data, 1, vec![Bytes::from_static(b"x")]));
+    for _ in 0..2 * STREAM_WINDOW_MESSAGES {
+        stream.write_all(&data).await.unwrap();
+    }
+    let why = refusal(stream).await.unwrap_or_default();
+    assert!(why.contains("overspent"), "{why:?}");
+
+    let mut stream = greeted(&ca, &node).await;
+    let open = Header {
+        frame_type: FrameType::Open,
+        id: 1,
+        group: 0,
+        kind: kinds::HOLD,
+    };
+    stream
+        .write_all(&bytes_of(&Frame {
+            header: open,
+            body: Vec::new(),
+        }))
+        .await
+        .unwrap();
+    stream.write_all(&bytes_of(&Frame::credit(1, 1, 1))).await.unwrap();
+    let why = refusal(stream).await.unwrap_or_default();
+    assert!(why.contains("more than was spent"), "{why:?}");
+}
+
+#[tokio::test]
+async fn a_silent_peer_is_given_up_and_an_idle_connection_is_kept() {
+    let ca = TestCa::new();
+    let (one, two) = pair(&ca).await;
+    assert_eq!(call(&one, "n2", Lane::Control, kinds::ECHO, "on").await.unwrap(), "on");
+    let kept = connections(&one).pop().unwrap();
+    let begin = std::time::Instant::now();
+    let mut silent = greeted(&ca, &two).await;
+    let mut rest = Vec::new();
+    let _ = within(PATIENCE, silent.read_to_end(&mut rest)).await;
+    assert!(
+        begin.elapsed() >= TICK * (SILENT_TICKS_MAX - 1),
+        "given up after {:?}",
+        begin.elapsed()
+    );
+    assert!(!kept.is_closed(), "signs of life keep an idle connection");
+    assert_eq!(call(&one, "n2", Lane::Control, kinds::ECHO, "on").await.unwrap(), "on");
+}
+
+#[tokio::test]
+async fn frames_are_read_from_any_pieces() {
+    let (mut here, mut there) = tokio::io::duplex(7);
+    let frame = Frame::of(
+        FrameType::Data,
+        u64::MAX,
+        vec![Bytes::from(vec![5; 1000]), Bytes::new()],
+    );
+    let bytes = bytes_of(&frame);
+    let writing = tokio::spawn(async move { there.write_all(&bytes).await });
+    let (header, body) = read_frame(&mut here, FRAME_BYTES_MAX, || ()).await.unwrap();
+    assert_eq!((header, body), (frame.header, Bytes::from(vec![5; 1000])));
+    writing.await.unwrap().unwrap();
+    let end = read_frame(&mut here, FRAME_BYTES_MAX, || ()).await;
+    assert!(matches!(end, Err(FrameError::Io(_))));
+}
+
+proptest! {
+    #[test]
+    fn hellos_are_read_as_they_were_written(node in "[a-z0-9]{1,128}", id in proptest::option::of(1_u8..), boot: u64, incarnation: [u8; 16], bulk: bool) {
+        let lane = if bulk { Lane::Bulk } else { Lane::Control };
+        let hello = Hello { node, cluster_id: id.map(cluster), incarnation, boot, lane };
+        prop_assert_eq!(decode_hello(Frame::hello(&hello).body[0].clone()), Ok(hello));
+    }
+
+    #[test]
+    fn no_bytes_are_too_odd_for_a_hello(bytes: Vec<u8>) {
+        let _ = decode_hello(Bytes::from(bytes));
+    }
+}

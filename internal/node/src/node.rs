@@ -1,0 +1,416 @@
+//! Putting a node together, and taking it apart again.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use futures::future::join_all;
+use tokio::net::lookup_host;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+use crate::catalog::{CatalogClient, CatalogHost};
+use crate::config::{Config, ConfigError};
+use crate::controller::Controller;
+use crate::data_dir::DataDir;
+use crate::error::{Failure, StartError};
+use crate::failures::Failures;
+use crate::founding::{Discovery, DiscoveryOptions, Membership, OwnName};
+use crate::gossip::{self, Gossip, GossipOptions};
+use crate::hex::Id;
+use crate::leaders::{self, Leaders};
+use crate::link::{AddressBook, Link, LinkOptions};
+use crate::peer_handler::PeerHandler;
+use crate::port::{Port, PortError, PortOptions, connections};
+use crate::replicas::{CATALOG_GROUP, Hosted, Keeper, KeeperOptions, Registry};
+use crate::services::{Context, Readiness, ServerParts, serve};
+use crate::storage::Storage;
+use crate::tls::{Credentials, TlsError, TlsFiles};
+
+/// How long a starting node waits for its own advertised name to become resolvable.
+const OWN_NAME_PATIENCE: Duration = Duration::from_secs(30);
+const OWN_NAME_PAUSE: Duration = Duration::from_millis(500);
+/// How long a stopping node waits for its leaderships to move away.
+const HAND_OVER_PATIENCE: Duration = Duration::from_secs(2);
+/// How long a stopping node waits for its streams to end.
+const STREAMS_PATIENCE: Duration = Duration::from_secs(3);
+/// The version that this node tells others.
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// One node of a cluster.
+pub struct Node;
+
+/// A running node. Dropping it does not stop it in an orderly way; call [`NodeHandle::shutdown`].
+pub struct NodeHandle {
+    address: SocketAddr,
+    ready: Arc<watch::Sender<bool>>,
+    failures: Failures,
+    registry: Arc<Registry>,
+    keeper: Arc<Keeper>,
+    storage: Arc<Storage>,
+    link: Link,
+    draining: CancellationToken,
+    stopping: CancellationToken,
+    server: JoinHandle<()>,
+    /// Loops that are simply cut off; none of them may be in the way of the replicas' end.
+    loops: Vec<JoinHandle<()>>,
+    data: Arc<DataDir>,
+}
+
+impl Node {
+    /// Checks the configuration, takes the data directory and the port, opens the replicas, and starts everything.
+    /// Returns as soon as the port is served; finding or founding the cluster goes on behind it (see
+    /// [`NodeHandle::ready`]).
+    pub async fn start(config: Config) -> Result<NodeHandle, StartError> {
+        let foundation = Foundation::lay(config).await?;
+        foundation.open_replicas().await?;
+        foundation.serve().await
+    }
+}
+
+/// What everything else stands on: the directory, the port, the link and the replicas.
+struct Foundation {
+    config: Config,
+    credentials: Arc<Credentials>,
+    failures: Failures,
+    port: Port,
+    data: Arc<DataDir>,
+    boot: u64,
+    storage: Arc<Storage>,
+    registry: Arc<Registry>,
+    host: Arc<CatalogHost>,
+    membership: Arc<Membership>,
+    addresses: Arc<AddressBook>,
+    link: Link,
+    inbox: gossip::GossipInbox,
+    keeper: Arc<Keeper>,
+}
+
+impl Foundation {
+    async fn lay(config: Config) -> Result<Foundation, StartError> {
+        config.validate()?;
+        let credentials = load_credentials(&config)?;
+        let data = Arc::new(open_data_dir(&config).await?);
+        let port = bind(&config).await?;
+        let failures = Failures::default();
+        let storage = Storage::start(&config, failures.clone());
+        let storage = Arc::new(storage.map_err(|error| StartError::Internal(error.to_string()))?);
+        let registry = Registry::new();
+        let host = CatalogHost::new(failures.clone());
+        let own = OwnName {
+            name: config.node.clone(),
+            address: config.advertised_address(port.local_addr()),
+            rack: config.rack.clone(),
+        };
+        let membership = Membership::new(own, data.clone(), registry.clone());
+        let (mailbox, inbox) = gossip::mailbox();
+        let addresses = Arc::new(AddressBook::default());
+        let boot = now_ms();
+        let link = Link::new(LinkOptions {
+            credentials: credentials.clone(),
+            incarnation: data.incarnation().0,
+            boot,
+            cluster_id: data.cluster_id(),
+            directory: addresses.clone(),
+            handler: Arc::new(PeerHandler {
+                membership: membership.clone(),
+                registry: registry.clone(),
+                catalog: host.clone(),
+                gossip: mailbox,
+            }),
+        });
+        let keeper = Arc::new(Keeper::new(KeeperOptions {
+            data: data.clone(),
+            storage: storage.clone(),
+            registry: registry.clone(),
+            catalog: host.clone(),
+            link: link.clone(),
+            failures: failures.clone(),
+        }));
+        Ok(Foundation {
+            config,
+            credentials,
+            failures,
+            port,
+            data,
+            boot,
+            storage,
+            registry,
+            host,
+            membership,
+            addresses,
+            link,
+            inbox,
+            keeper,
+        })
+    }
+
+    /// Opens every replica recorded. Without its catalog replica the node is nothing; a lost partition is reported, and
+    /// the others are served.
+    async fn open_replicas(&self) -> Result<(), StartError> {
+        let Some(cluster_id) = self.data.cluster_id() else {
+            return Ok(());
+        };
+        for record in self.data.replicas() {
+            match self.keeper.open(cluster_id, record).await {
+                Err(error) if record.group_id() == CATALOG_GROUP => return Err(error.into()),
+                Err(error) => tracing::error!(%error, "a replica is lost; the others are served"),
+                Ok(()) => {}
+            }
+        }
+        Ok(())
+    }
+
+    async fn serve(mut self) -> Result<NodeHandle, StartError> {
+        let gossip = Arc::new(self.start_gossip().await?);
+        let leaders = Leaders::new(self.registry.clone(), self.host.clone(), gossip.nodes());
+        let catalog = CatalogClient::new(
+            &self.config.node,
+            self.host.clone(),
+            self.registry.clone(),
+            self.link.clone(),
+        );
+        let controller = Arc::new(self.controller(catalog.clone()));
+        let (draining, stopping) = (CancellationToken::new(), CancellationToken::new());
+        let ready = Arc::new(watch::Sender::new(false));
+        let readiness = Readiness {
+            controller: controller.clone(),
+            catalog: catalog.clone(),
+            host: self.host.clone(),
+            registry: self.registry.clone(),
+            ready: ready.clone(),
+            draining: draining.clone(),
+        };
+        let context = Arc::new(Context {
+            node: self.config.node.clone(),
+            cluster: self.config.cluster.clone(),
+            data: self.data.clone(),
+            registry: self.registry.clone(),
+            host: self.host.clone(),
+            catalog,
+            leaders,
+            link: self.link.clone(),
+            draining: draining.clone(),
+            stopping: stopping.clone(),
+        });
+        let loops = vec![
+            tokio::spawn(Box::pin(self.discovery(gossip.clone()).run())),
+            tokio::spawn(controller.clone().keep_replicas()),
+            tokio::spawn(controller.clone().keep_registered()),
+            tokio::spawn(controller.keep_members()),
+            tokio::spawn(leaders::publish(self.registry.clone(), gossip)),
+            tokio::spawn(readiness.keep()),
+        ];
+        let address = self.port.local_addr();
+        let (connections, incoming) = connections();
+        let parts = ServerParts {
+            context,
+            incoming,
+            ready: ready.subscribe(),
+        };
+        let server = tokio::spawn(run_server(parts, address, stopping.clone(), self.failures.clone()));
+        let options = PortOptions {
+            credentials: self.credentials,
+            link: self.link.clone(),
+            connections,
+        };
+        tokio::spawn(self.port.run(options, stopping.clone().cancelled_owned()));
+        Ok(NodeHandle {
+            address,
+            ready,
+            failures: self.failures,
+            registry: self.registry,
+            keeper: self.keeper,
+            storage: self.storage,
+            link: self.link,
+            draining,
+            stopping,
+            server,
+            loops,
+            data: self.data,
+        })
+    }
+
+    async fn start_gossip(&mut self) -> Result<Gossip, StartError> {
+        let own = self.membership.own().clone();
+        wait_for_own_name(&own.address).await?;
+        let (_, no_inbox) = gossip::mailbox();
+        let options = GossipOptions {
+            link: self.link.clone(),
+            inbox: std::mem::replace(&mut self.inbox, no_inbox),
+            addresses: self.addresses.clone(),
+            cluster: self.config.cluster.clone(),
+            node: own.name,
+            boot: self.boot,
+            address: own.address,
+            rack: own.rack,
+            version: VERSION.to_owned(),
+            incarnation: self.data.incarnation().0,
+            cluster_id: self.data.cluster_id(),
+            seeds: self.config.seeds.clone(),
+            interval: gossip::INTERVAL,
+        };
+        let started = Gossip::start(options).await;
+        started.map_err(|error| StartError::Internal(error.to_string()))
+    }
+
+    fn controller(&self, client: CatalogClient) -> Controller {
+        Controller {
+            own: self.membership.own().clone(),
+            version: VERSION.to_owned(),
+            cluster: self.config.cluster.clone(),
+            data: self.data.clone(),
+            keeper: self.keeper.clone(),
+            registry: self.registry.clone(),
+            host: self.host.clone(),
+            client,
+            link: self.link.clone(),
+            failures: self.failures.clone(),
+        }
+    }
+
+    fn discovery(&self, gossip: Arc<Gossip>) -> Discovery {
+        Discovery::new(DiscoveryOptions {
+            membership: self.membership.clone(),
+            data: self.data.clone(),
+            keeper: self.keeper.clone(),
+            registry: self.registry.clone(),
+            link: self.link.clone(),
+            addresses: self.addresses.clone(),
+            gossip,
+            seeds: self.config.seeds.clone(),
+            bootstrap: self.config.bootstrap.clone(),
+            version: VERSION.to_owned(),
+            failures: self.failures.clone(),
+        })
+    }
+}
+
+fn load_credentials(config: &Config) -> Result<Arc<Credentials>, StartError> {
+    let files = TlsFiles {
+        certificate: config.tls.cert.clone(),
+        key: config.tls.key.clone(),
+        authorities: config.tls.ca.clone(),
+    };
+    let unusable = |error: TlsError| StartError::Credentials(error.to_string());
+    let credentials = Credentials::load(files).map_err(unusable)?;
+    credentials.require(&config.cluster, &config.node).map_err(unusable)?;
+    Ok(credentials)
+}
+
+async fn open_data_dir(config: &Config) -> Result<DataDir, StartError> {
+    let (path, cluster, node) = (config.data_dir.clone(), config.cluster.clone(), config.node.clone());
+    let opening = tokio::task::spawn_blocking(move || DataDir::open(&path, &cluster, &node, Id::random()));
+    let opened = opening.await.map_err(|error| StartError::Internal(error.to_string()))?;
+    Ok(opened?)
+}
+
+async fn bind(config: &Config) -> Result<Port, StartError> {
+    let refused = |why: String| StartError::Port {
+        address: config.listen.clone(),
+        why,
+    };
+    let mut addresses = lookup_host(&config.listen)
+        .await
+        .map_err(|error| refused(error.to_string()))?;
+    let address = addresses
+        .next()
+        .ok_or_else(|| refused("the name has no address".to_owned()))?;
+    Port::bind(address).await.map_err(|error| match error {
+        PortError::InUse { .. } => refused("it is in use by another process".to_owned()),
+        PortError::Refused { source, .. } => refused(source.to_string()),
+    })
+}
+
+/// In some environments a node's own name becomes known only a while after it has started.
+async fn wait_for_own_name(address: &str) -> Result<(), StartError> {
+    let give_up = Instant::now() + OWN_NAME_PATIENCE;
+    loop {
+        match lookup_host(address).await.map(|mut addresses| addresses.next()) {
+            Ok(Some(_)) => return Ok(()),
+            failed if Instant::now() >= give_up => {
+                let why = format!("`{address}` cannot be resolved: {failed:?}");
+                return Err(ConfigError::new("advertise", why).into());
+            }
+            _ => sleep(OWN_NAME_PAUSE).await,
+        }
+    }
+}
+
+/// Milliseconds since 1970-01-01 UTC: later process starts have larger ones.
+fn now_ms() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
+}
+
+async fn run_server(parts: ServerParts, address: SocketAddr, stopping: CancellationToken, failures: Failures) {
+    let ended = serve(parts).await;
+    if !stopping.is_cancelled() {
+        let why = ended.err().unwrap_or_else(|| "it ended by itself".to_owned());
+        failures.report(Failure::Port { address, why });
+    }
+}
+
+impl NodeHandle {
+    /// The address that the port listens on.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Whether the node is a caught-up member of its cluster at this moment.
+    pub fn is_ready(&self) -> bool {
+        *self.ready.borrow()
+    }
+
+    /// Waits until [`NodeHandle::is_ready`].
+    pub async fn ready(&self) {
+        let mut ready = self.ready.subscribe();
+        // The sender is ours, so the wait cannot fail.
+        let _ = ready.wait_for(|ready| *ready).await;
+    }
+
+    /// Waits until something has failed that the node cannot go on from. The caller must end the process.
+    pub async fn failed(&self) -> Failure {
+        self.failures.wait().await
+    }
+
+    /// Tells clients to go elsewhere, gives leaderships away, ends the streams, and closes the logs.
+    pub async fn shutdown(mut self) {
+        self.draining.cancel();
+        self.give_leaderships_away().await;
+        self.stopping.cancel();
+        if timeout(STREAMS_PATIENCE, &mut self.server).await.is_err() {
+            tracing::info!("some streams did not end in time and are cut off");
+            self.server.abort();
+        }
+        for running in std::mem::take(&mut self.loops) {
+            running.abort();
+            // That it was cut off is what was wanted.
+            let _ = running.await;
+        }
+        self.keeper.stop_all().await;
+        self.link.shutdown();
+        let storage = self.storage;
+        if let Err(error) = tokio::task::spawn_blocking(move || storage.stop()).await {
+            tracing::warn!(%error, "the disk writer did not stop in an orderly way");
+        }
+        self.data.release();
+    }
+
+    async fn give_leaderships_away(&self) {
+        let all = self.registry.all();
+        let given = join_all(all.iter().map(|hosted| hosted.hand_over()));
+        let mut changes = self.registry.changes();
+        let moved = async {
+            given.await;
+            let leads = |hosted: &Arc<Hosted>| hosted.leads_others();
+            // The registry outlives this, so the wait cannot fail.
+            let _ = changes.wait_for(|_| !all.iter().any(leads)).await;
+        };
+        if timeout(HAND_OVER_PATIENCE, moved).await.is_err() {
+            tracing::info!("some leaderships did not move away in time");
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! What nodes ask each other as nodes (not as replicas): kinds and encodings.
+//!
+//! These messages are few and small, so they are JSON, except where another format is already there. Both ends of a
+//! link have proven to be nodes of the cluster; whoever answers still checks what it is told. The link's hello carries
+//! the protocol version.
+
+use bytes::{BufMut, Bytes, BytesMut};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+/// Who are you, and which cluster do you know? Answered with a `ProbeAnswer`.
+pub(crate) const PROBE: u8 = 1;
+/// The founder asks to record its plan. The answer is empty; a refusal says why.
+pub(crate) const ADOPT: u8 = 2;
+/// A node asks to become a member. Answered with a `JoinAnswer`.
+pub(crate) const JOIN: u8 = 3;
+/// An encoded catalog command, to be proposed by the node asked. Answered with a [`CommandAnswer`].
+pub(crate) const COMMAND: u8 = 4;
+/// How far is your catalog? Answered with the index of the last command applied, 8 bytes, little endian.
+pub(crate) const APPLIED: u8 = 5;
+/// What replicas do you hold? Answered with an encoded `DescribeClusterResponse` that has only `replicas`.
+pub(crate) const REPLICAS: u8 = 6;
+
+/// The largest JSON message accepted, bytes.
+const JSON_BYTES_MAX: usize = 1024 * 1024;
+
+pub(crate) fn encode_json(message: &impl Serialize) -> Result<Bytes, String> {
+    serde_json::to_vec(message)
+        .map(Bytes::from)
+        .map_err(|error| error.to_string())
+}
+
+pub(crate) fn decode_json<T: DeserializeOwned>(body: &[u8]) -> Result<T, String> {
+    if body.len() > JSON_BYTES_MAX {
+        return Err(format!(
+            "a message of {} bytes, at most {JSON_BYTES_MAX} are accepted",
+            body.len()
+        ));
+    }
+    serde_json::from_slice(body).map_err(|error| format!("a message that cannot be read: {error}"))
+}
+
+pub(crate) fn encode_applied(applied: u64) -> Bytes {
+    Bytes::copy_from_slice(&applied.to_le_bytes())
+}
+
+pub(crate) fn decode_applied(body: &[u8]) -> Option<u64> {
+    body.try_into().ok().map(u64::from_le_bytes)
+}
+
+/// What became of a command at the node asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum CommandAnswer {
+    /// The catalog's encoded reply.
+    Reply(Bytes),
+    /// Certainly not applied; ask this node, if one is named.
+    NotLeader(Option<String>),
+    /// It may have been applied.
+    Unknown(String),
+}
+
+impl CommandAnswer {
+    /// One byte for the variant, then its content.
+    pub(crate) fn encode(&self) -> Bytes {
+        let (tag, content) = match self {
+            CommandAnswer::Reply(reply) => (0, reply.as_ref()),
+            CommandAnswer::NotLeader(leader) => (1, leader.as_deref().unwrap_or_default().as_bytes()),
+            CommandAnswer::Unknown(why) => (2, why.as_bytes()),
+        };
+        let mut encoded = BytesMut::with_capacity(1 + content.len());
+        encoded.put_u8(tag);
+        encoded.put_slice(content);
+        encoded.freeze()
+    }
+
+    pub(crate) fn decode(mut encoded: Bytes) -> Result<CommandAnswer, String> {
+        if encoded.is_empty() {
+            return Err("an empty answer".to_owned());
+        }
+        let content = encoded.split_off(1);
+        let text = || String::from_utf8_lossy(&content).into_owned();
+        match encoded[0] {
+            0 => Ok(CommandAnswer::Reply(content)),
+            1 => Ok(CommandAnswer::NotLeader(
+                Some(text()).filter(|leader| !leader.is_empty()),
+            )),
+            2 => Ok(CommandAnswer::Unknown(text())),
+            other => Err(format!("an answer of unknown kind {other}")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_read_back_as_written_and_nonsense_is_an_error() {
+        let answers = [
+            CommandAnswer::Reply(Bytes::from_static(b"reply")),
+            CommandAnswer::NotLeader(None),
+            CommandAnswer::NotLeader(Some("b".to_owned())),
+            CommandAnswer::Unknown("why".to_owned()),
+        ];
+        for answer in answers {
+            assert_eq!(CommandAnswer::decode(answer.encode()), Ok(answer));
+        }
+        assert!(CommandAnswer::decode(Bytes::new()).is_err());
+        assert!(CommandAnswer::decode(Bytes::from_static(b"\x09")).is_err());
+        assert_eq!(decode_applied(&encode_applied(77)), Some(77));
+        assert_eq!(decode_applied(b"short"), None);
+    }
+}

@@ -1,0 +1,104 @@
+//! What this node answers other nodes over the peer link: for its replicas, and for itself.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use highwater_partition::PeerStream;
+use highwater_partition::log::GroupId;
+use highwater_proto::v1::DescribeClusterResponse;
+use prost::Message;
+
+use crate::catalog::{CatalogHost, propose_here};
+use crate::describe;
+use crate::founding::Membership;
+use crate::gossip::GossipMailbox;
+use crate::link::{Hello, LinkHandler, NODE_LEVEL};
+use crate::peer_calls::{self, ADOPT, APPLIED, COMMAND, CommandAnswer, JOIN, PROBE, REPLICAS};
+use crate::replicas::Registry;
+
+/// Takes what other nodes send; cheap to clone.
+#[derive(Clone)]
+pub(crate) struct PeerHandler {
+    pub(crate) membership: Arc<Membership>,
+    pub(crate) registry: Arc<Registry>,
+    pub(crate) catalog: Arc<CatalogHost>,
+    pub(crate) gossip: GossipMailbox,
+}
+
+impl LinkHandler for PeerHandler {
+    fn call(&self, from: &str, group: u64, kind: u8, body: Bytes) -> BoxFuture<'static, Result<Vec<Bytes>, String>> {
+        let (handler, from) = (self.clone(), from.to_owned());
+        if group == NODE_LEVEL {
+            return async move { handler.node_call(&from, kind, body).await.map(|answer| vec![answer]) }.boxed();
+        }
+        let call = async move {
+            let partition = handler.registry.for_peer(&from, GroupId(group)).await?;
+            partition
+                .handle_call(&from, kind, body)
+                .await
+                .map_err(|error| error.to_string())
+        };
+        call.boxed()
+    }
+
+    fn stream(&self, from: &str, group: u64, kind: u8, stream: PeerStream) -> BoxFuture<'static, ()> {
+        let (handler, from) = (self.clone(), from.to_owned());
+        let serve = async move {
+            let partition = handler.registry.for_peer(&from, GroupId(group)).await?;
+            partition
+                .handle_stream(&from, kind, stream)
+                .await
+                .map_err(|error| error.to_string())
+        };
+        let ended = move |ended: Result<(), String>| {
+            if let Err(why) = ended {
+                tracing::debug!(group, why, "a stream of a peer ended");
+            }
+        };
+        serve.map(ended).boxed()
+    }
+
+    fn gossip(&self, from: &str, message: Bytes) {
+        self.gossip.deliver(from, message);
+    }
+
+    fn hello(&self, _from: &str, _hello: &Hello) -> Result<(), String> {
+        Ok(())
+    }
+}
+
+impl PeerHandler {
+    async fn node_call(&self, from: &str, kind: u8, body: Bytes) -> Result<Bytes, String> {
+        match kind {
+            PROBE => peer_calls::encode_json(&self.membership.probe()),
+            ADOPT => {
+                let adopt = peer_calls::decode_json(&body)?;
+                self.membership.adopt(from, adopt).await.map(|()| Bytes::new())
+            }
+            JOIN => {
+                let join = peer_calls::decode_json(&body)?;
+                peer_calls::encode_json(&self.membership.let_in(from, join).await)
+            }
+            COMMAND => Ok(self.command(body).await.encode()),
+            APPLIED => Ok(peer_calls::encode_applied(self.catalog.progress().borrow().applied)),
+            REPLICAS => {
+                let replicas = describe::own_replicas(&self.membership.own().name, &self.registry, &self.catalog);
+                let answer = DescribeClusterResponse {
+                    replicas,
+                    ..Default::default()
+                };
+                Ok(answer.encode_to_vec().into())
+            }
+            other => Err(format!("unknown kind of call {other}")),
+        }
+    }
+
+    async fn command(&self, body: Bytes) -> CommandAnswer {
+        match self.registry.catalog() {
+            Some(catalog) => propose_here(&catalog, body).await,
+            None => CommandAnswer::NotLeader(None),
+        }
+    }
+}

@@ -1,0 +1,204 @@
+//! The one port: TCP, then TLS with proof of identity from both sides, then what the client asked for by ALPN.
+//!
+//! ```text
+//!   accept ─► first byte? ─► TLS handshake ─► identity ─┬─ h2 ───────────────► Incoming (gRPC server)
+//!                  │ not TLS: 400 or close              ├─ highwater-peer/1 ─► Link, nodes only
+//!                  ▼                                    └─ http/1.1 or none ─► 501
+//! ```
+//!
+//! Invariants: whoever gets past this file has a certificate of our authorities with an identity of our cluster, read
+//! once per connection. Nothing that a stranger sends can stop the accept loop or hold more than a bounded share:
+//! handshakes run beside the loop, limited in number and time, and connections are limited in number.
+//! Deliberately absent: limits per address and per identity, and ending connections whose certificate has expired since.
+
+mod complaints;
+mod plain;
+mod serve;
+#[cfg(test)]
+mod tests;
+
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::server::Connected;
+
+use crate::identity::Identity;
+use crate::link::Link;
+use crate::tls::Credentials;
+
+pub use complaints::PortCounters;
+
+/// The server's side of a TLS connection.
+pub type ServerStream = tokio_rustls::server::TlsStream<TcpStream>;
+/// gRPC connections, for `Server::serve_with_incoming`.
+pub type Incoming = ReceiverStream<io::Result<Connection>>;
+
+/// gRPC connections that wait for the server to take them; further ones are closed.
+const INCOMING_MAX: usize = 128;
+/// gRPC connections open at the same time; further ones are closed after the handshake.
+pub const CONNECTIONS_MAX: usize = 8192;
+/// Handshakes going on at the same time; further connections wait in the backlog.
+pub const HANDSHAKES_MAX: usize = 256;
+/// How long a connection may take until its handshake is done.
+pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Connections that the operating system keeps for us until we accept them.
+const BACKLOG: u32 = 1024;
+
+/// Who is at the other end of a connection; found in the extensions of every gRPC request as `Arc<Peer>`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Peer {
+    /// The identity in the verified certificate.
+    pub identity: Identity,
+    /// Where the connection comes from; only for logs.
+    pub remote_addr: SocketAddr,
+}
+
+/// A gRPC connection, handed over after the handshake.
+#[derive(Debug)]
+pub struct Connection {
+    stream: ServerStream,
+    peer: Arc<Peer>,
+    /// Our share of the connections allowed; given back when the connection is dropped.
+    _permit: OwnedSemaphorePermit,
+}
+
+/// Why the port cannot be served.
+#[derive(Debug, thiserror::Error)]
+pub enum PortError {
+    /// Another process, or this one, listens there.
+    #[error("{address} is in use by another process; stop it or choose another address")]
+    InUse {
+        /// The address asked for.
+        address: SocketAddr,
+    },
+    /// The operating system refuses.
+    #[error("cannot listen on {address}: {source}")]
+    Refused {
+        /// The address asked for.
+        address: SocketAddr,
+        /// What the operating system said.
+        source: io::Error,
+    },
+}
+
+/// A bound port; served by [`Port::run`].
+#[derive(Debug)]
+pub struct Port {
+    listener: TcpListener,
+    local_addr: SocketAddr,
+    counters: Arc<PortCounters>,
+}
+
+/// What the port hands connections to.
+#[derive(Debug)]
+pub struct PortOptions {
+    /// Our certificates, and whom to trust.
+    pub credentials: Arc<Credentials>,
+    /// Takes the connections of other nodes.
+    pub link: Link,
+    /// Takes gRPC connections; from [`connections`].
+    pub connections: mpsc::Sender<io::Result<Connection>>,
+}
+
+/// The way of gRPC connections from the port to the server, bounded.
+pub fn connections() -> (mpsc::Sender<io::Result<Connection>>, Incoming) {
+    let (sender, receiver) = mpsc::channel(INCOMING_MAX);
+    (sender, ReceiverStream::new(receiver))
+}
+
+impl Port {
+    /// Takes the address. Port 0 takes any free port, see [`Port::local_addr`].
+    pub async fn bind(address: SocketAddr) -> Result<Port, PortError> {
+        let listener = listen(address).map_err(|source| match source.kind() {
+            io::ErrorKind::AddrInUse => PortError::InUse { address },
+            _ => PortError::Refused { address, source },
+        })?;
+        let local_addr = listener
+            .local_addr()
+            .map_err(|source| PortError::Refused { address, source })?;
+        Ok(Port {
+            listener,
+            local_addr,
+            counters: Arc::default(),
+        })
+    }
+
+    /// The address that is listened on.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.local_addr
+    }
+
+    /// What has happened at the port so far.
+    pub fn counters(&self) -> Arc<PortCounters> {
+        self.counters.clone()
+    }
+
+    /// Serves until `shutdown` is ready, then stops accepting and drops unfinished handshakes. Connections handed over
+    /// before are not touched: ending them is for the gRPC server and for [`Link::shutdown`].
+    pub async fn run(self, options: PortOptions, shutdown: impl Future<Output = ()>) {
+        serve::run(self.listener, options, self.counters, shutdown).await;
+    }
+}
+
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() {
+        TcpSocket::new_v4()?
+    } else {
+        TcpSocket::new_v6()?
+    };
+    socket.set_reuseaddr(true)?; // a restarted node takes its port back at once
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
+impl Connected for Connection {
+    type ConnectInfo = Arc<Peer>;
+
+    fn connect_info(&self) -> Arc<Peer> {
+        self.peer.clone()
+    }
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(context, buffer)
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}

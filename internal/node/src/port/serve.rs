@@ -1,0 +1,166 @@
+//! The accept loop, and what happens to one connection until it is handed over.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+use tokio_rustls::TlsAcceptor;
+
+use super::complaints::{Complaint, PortCounters};
+use super::{CONNECTIONS_MAX, Connection, HANDSHAKE_TIMEOUT, HANDSHAKES_MAX, Peer, PortOptions, ServerStream, plain};
+use crate::identity::Identity;
+use crate::tls::{ALPN_GRPC, ALPN_PEER, explain};
+
+/// How long to leave the listener alone after the system refused a connection for want of something (descriptors).
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// The first byte of every TLS connection: a handshake record.
+const TLS_HANDSHAKE: u8 = 0x16;
+
+struct Server {
+    options: PortOptions,
+    counters: Arc<PortCounters>,
+    connections: Arc<Semaphore>,
+}
+
+pub(super) async fn run(
+    listener: TcpListener,
+    options: PortOptions,
+    counters: Arc<PortCounters>,
+    shutdown: impl Future<Output = ()>,
+) {
+    let server = Arc::new(Server {
+        options,
+        counters,
+        connections: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
+    });
+    let handshakes = Arc::new(Semaphore::new(HANDSHAKES_MAX));
+    let mut tasks = JoinSet::new();
+    tokio::pin!(shutdown);
+    loop {
+        tokio::select! {
+            biased;
+            () = &mut shutdown => return, // dropping the tasks ends unfinished handshakes
+            accepted = accept(&listener, &handshakes) => match accepted {
+                Ok((tcp, remote, permit)) => drop(tasks.spawn(handle(server.clone(), tcp, remote, permit))),
+                Err(error) => pause_after(error).await,
+            },
+        }
+        while tasks.try_join_next().is_some() {}
+    }
+}
+
+async fn accept(
+    listener: &TcpListener,
+    handshakes: &Arc<Semaphore>,
+) -> io::Result<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
+    let permit = handshakes.clone().acquire_owned().await.map_err(io::Error::other)?;
+    let (tcp, remote) = listener.accept().await?;
+    Ok((tcp, remote, permit))
+}
+
+/// Errors of a single connection are passed over; want of descriptors or memory needs time to go away.
+async fn pause_after(error: io::Error) {
+    if matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset
+    ) {
+        return;
+    }
+    tracing::warn!(%error, "cannot accept connections at the moment");
+    sleep(ACCEPT_PAUSE).await;
+}
+
+async fn handle(server: Arc<Server>, tcp: TcpStream, remote: SocketAddr, permit: OwnedSemaphorePermit) {
+    server.counters.count_accepted();
+    match timeout(HANDSHAKE_TIMEOUT, server.handshake(tcp, remote)).await {
+        Ok(Some((stream, peer))) => server.hand_over(stream, peer).await,
+        Ok(None) => {}
+        Err(_) => server
+            .counters
+            .complain(Complaint::TimedOut, remote, "the handshake took too long"),
+    }
+    drop(permit);
+}
+
+impl Server {
+    async fn handshake(&self, mut tcp: TcpStream, remote: SocketAddr) -> Option<(ServerStream, Arc<Peer>)> {
+        let _ = tcp.set_nodelay(true);
+        let mut first = [0];
+        match tcp.peek(&mut first).await {
+            Ok(1) if first[0] == TLS_HANDSHAKE => {}
+            Ok(1) => {
+                self.counters.complain(
+                    Complaint::NotTls,
+                    remote,
+                    format!("not TLS: first byte {:#04x}", first[0]),
+                );
+                if first[0].is_ascii_uppercase() {
+                    plain::answer(&mut tcp, plain::SPEAKS_TLS).await;
+                }
+                return None;
+            }
+            _ => return None, // closed without a word: a probe
+        }
+        let acceptor = TlsAcceptor::from(self.options.credentials.server_config());
+        match acceptor.accept(tcp).await.and_then(|stream| with_peer(stream, remote)) {
+            Ok(accepted) => Some(accepted),
+            Err(error) => {
+                self.counters.complain(Complaint::Failed, remote, explain(&error));
+                None
+            }
+        }
+    }
+
+    async fn hand_over(&self, mut stream: ServerStream, peer: Arc<Peer>) {
+        let protocol = stream.get_ref().1.alpn_protocol().map(<[u8]>::to_vec);
+        match protocol.as_deref() {
+            Some(ALPN_GRPC) => self.hand_to_grpc(stream, peer),
+            Some(ALPN_PEER) => self.hand_to_link(stream, peer).await,
+            _ => plain::answer(&mut stream, plain::NO_GATEWAY).await,
+        }
+    }
+
+    /// Never waits: a gRPC server that is busy, or not up yet, must not hold up the handshakes of other nodes.
+    fn hand_to_grpc(&self, stream: ServerStream, peer: Arc<Peer>) {
+        let remote_addr = peer.remote_addr;
+        let Ok(permit) = self.connections.clone().try_acquire_owned() else {
+            return self
+                .counters
+                .complain(Complaint::Refused, remote_addr, "too many connections");
+        };
+        let connection = Connection {
+            stream,
+            peer,
+            _permit: permit,
+        };
+        if self.options.connections.try_send(Ok(connection)).is_err() {
+            let why = "the gRPC server takes no connections at present";
+            self.counters.complain(Complaint::Refused, remote_addr, why);
+        }
+    }
+
+    /// The link keeps the connection for its whole life, in a task of its own.
+    async fn hand_to_link(&self, stream: ServerStream, peer: Arc<Peer>) {
+        if peer.identity.node_name().is_none() {
+            let why = format!("{} is not a node", peer.identity);
+            self.counters.complain(Complaint::Refused, peer.remote_addr, &why);
+            return crate::link::refuse(stream, &why).await;
+        }
+        let link = self.options.link.clone();
+        tokio::spawn(async move { link.accept(stream, peer).await });
+    }
+}
+
+fn with_peer(stream: ServerStream, remote_addr: SocketAddr) -> io::Result<(ServerStream, Arc<Peer>)> {
+    let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default();
+    let certificate = certificates
+        .first()
+        .ok_or_else(|| io::Error::other("no certificate was presented"))?;
+    let identity = Identity::from_certificate(certificate).map_err(io::Error::other)?;
+    Ok((stream, Arc::new(Peer { identity, remote_addr })))
+}

@@ -1,0 +1,327 @@
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use futures::StreamExt;
+use hyper_util::rt::TokioIo;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use tonic::service::interceptor::InterceptedService;
+use tonic::transport::{Endpoint, Server};
+use tonic_health::pb::health_client::HealthClient;
+
+use super::*;
+use crate::test_ca::{CLUSTER, TestCa, Wanted};
+use crate::test_node::{PATIENCE, TestNode, eventually};
+use crate::tls::{ALPN_GRPC, ALPN_HTTP, ALPN_PEER, TlsFiles};
+
+fn client_config(files: Option<&TlsFiles>, ca: &TestCa, alpn: &[&[u8]]) -> Arc<ClientConfig> {
+    let mut roots = RootCertStore::empty();
+    roots
+        .add(CertificateDer::from_pem_file(ca.path("ca.pem")).unwrap())
+        .unwrap();
+    let builder = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .unwrap()
+        .with_root_certificates(roots);
+    let mut config = match files {
+        None => builder.with_no_client_auth(),
+        Some(files) => {
+            let chain = vec![CertificateDer::from_pem_file(&files.certificate).unwrap()];
+            builder
+                .with_client_auth_cert(chain, PrivateKeyDer::from_pem_file(&files.key).unwrap())
+                .unwrap()
+        }
+    };
+    config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
+    Arc::new(config)
+}
+
+async fn connect(node: &TestNode, config: Arc<ClientConfig>) -> io::Result<TlsStream<TcpStream>> {
+    let tcp = TcpStream::connect(node.address).await?;
+    TlsConnector::from(config)
+        .connect(ServerName::try_from("localhost").unwrap(), tcp)
+        .await
+}
+
+/// What the other side says last: the bytes until it closes, or the error.
+async fn last_words(node: &TestNode, config: Arc<ClientConfig>) -> String {
+    let mut stream = match connect(node, config).await {
+        Ok(stream) => stream,
+        Err(error) => return error.to_string(),
+    };
+    let mut bytes = Vec::new();
+    match timeout(PATIENCE, stream.read_to_end(&mut bytes))
+        .await
+        .expect("the port closes the connection")
+    {
+        Ok(_) => String::from_utf8_lossy(&bytes).into_owned(),
+        Err(error) => error.to_string(),
+    }
+}
+
+#[tokio::test]
+async fn grpc_runs_over_the_port_and_sees_who_calls() {
+    let ca = TestCa::new();
+    let mut node = TestNode::start(&ca, "n1").await;
+    let (_, health) = tonic_health::server::health_reporter();
+    let seen = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let noted = seen.clone();
+    let service = InterceptedService::new(health, move |request: tonic::Request<()>| {
+        let peer = request.extensions().get::<Arc<Peer>>().cloned().unwrap();
+        noted.lock().unwrap().push(peer.identity.to_string());
+        Ok(request)
+    });
+    tokio::spawn(
+        Server::builder()
+            .add_service(service)
+            .serve_with_incoming(node.incoming.take().unwrap()),
+    );
+
+    let config = client_config(Some(&ca.client_files("acme", "app")), &ca, &[ALPN_GRPC]);
+    let address = node.address;
+    let connector = tower::service_fn(move |_| {
+        let config = config.clone();
+        async move {
+            let tcp = TcpStream::connect(address).await?;
+            let stream = TlsConnector::from(config)
+                .connect(ServerName::try_from("localhost").unwrap(), tcp)
+                .await?;
+            Ok::<_, io::Error>(TokioIo::new(stream))
+        }
+    });
+    let channel = Endpoint::from_static("http://localhost")
+        .connect_with_connector(connector)
+        .await
+        .unwrap();
+    HealthClient::new(channel)
+        .check(tonic_health::pb::HealthCheckRequest::default())
+        .await
+        .unwrap();
+    assert_eq!(
+        *seen.lock().unwrap(),
+        [format!("spiffe://{CLUSTER}/tenant/acme/client/app")]
+    );
+}
+
+#[tokio::test]
+async fn http_is_told_that_there_is_no_gateway_yet() {
+    let ca = TestCa::new();
+    let node = TestNode::start(&ca, "n1").await;
+    for alpn in [vec![ALPN_HTTP], vec![]] {
+        let mut stream = connect(&node, client_config(Some(&ca.client_files("acme", "app")), &ca, &alpn))
+            .await
+            .unwrap();
+        stream
+            .write_all(b"GET /v1/topics HTTP/1.1\r\nhost: localhost\r\n\r\n")
+            .await
+            .unwrap();
+        let mut answer = String::new();
+        timeout(PATIENCE, stream.read_to_string(&mut answer))
+            .await
+            .unwrap()
+            .unwrap();
+        assert!(answer.starts_with("HTTP/1.1 501 "), "{answer}");
+        assert!(
+            answer.contains("the JSON gateway is not part of this version"),
+            "{answer}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn strangers_are_refused_with_a_reason_and_do_no_harm() {
+    let ca = TestCa::new();
+    let node = TestNode::start(&ca, "n1").await;
+    let foreign = TestCa::new();
+    let uri = |uri: &str| Wanted {
+        uris: vec![uri.to_owned()],
+        ..Wanted::default()
+    };
+    let node_uri = format!("spiffe://{CLUSTER}/node/n2");
+    let expired = Wanted {
+        years: Some((2000, 2001)),
+        ..uri(&node_uri)
+    };
+    let server_only = ca.issue(
+        "several",
+        &Wanted {
+            uris: vec![node_uri.clone(), node_uri.clone()],
+            ..uri("")
+        },
+    );
+    let cases = [
+        ("no certificate", None, "CertificateRequired"),
+        ("foreign authority", Some(foreign.issue("a", &uri(&node_uri))), "alert"),
+        ("expired", Some(ca.issue("b", &expired)), "CertificateExpired"),
+        (
+            "another cluster",
+            Some(ca.issue("c", &uri("spiffe://elsewhere/node/n2"))),
+            "CertificateUnknown",
+        ),
+        (
+            "no identity",
+            Some(ca.issue("d", &Wanted::default())),
+            "CertificateUnknown",
+        ),
+        ("two identities", Some(server_only), "CertificateUnknown"),
+    ];
+    for (number, (what, files, expected)) in cases.iter().enumerate() {
+        for alpn in [ALPN_GRPC, ALPN_PEER] {
+            let why = last_words(&node, client_config(files.as_ref(), &ca, &[alpn])).await;
+            assert!(why.contains(expected), "{what}: {why}");
+        }
+        eventually("the refusals are counted", || {
+            node.counters.failed() == 2 * (number as u64 + 1)
+        })
+        .await;
+    }
+    let why = last_words(
+        &node,
+        client_config(Some(&ca.client_files("acme", "app")), &ca, &[b"h3"]),
+    )
+    .await;
+    assert!(why.contains("NoApplicationProtocol"), "{why}");
+    connect(
+        &node,
+        client_config(Some(&ca.client_files("acme", "app")), &ca, &[ALPN_GRPC]),
+    )
+    .await
+    .unwrap();
+}
+
+#[tokio::test]
+async fn a_client_is_refused_on_the_peer_link_and_told_why() {
+    let ca = TestCa::new();
+    let node = TestNode::start(&ca, "n1").await;
+    let words = last_words(
+        &node,
+        client_config(Some(&ca.client_files("acme", "app")), &ca, &[ALPN_PEER]),
+    )
+    .await;
+    assert!(words.contains("/tenant/acme/client/app is not a node"), "{words:?}");
+    assert_eq!(node.counters.refused(), 1);
+    assert!(node.handler.hellos.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn plain_http_is_answered_politely_and_garbage_is_not() {
+    let ca = TestCa::new();
+    let node = TestNode::start(&ca, "n1").await;
+    let mut stream = TcpStream::connect(node.address).await.unwrap();
+    stream.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    assert!(
+        answer.starts_with("HTTP/1.1 400 ") && answer.contains("this port speaks TLS"),
+        "{answer}"
+    );
+
+    for garbage in [
+        &b"\x00\x01\x02\x03"[..],
+        &[0xff; 70_000],
+        b"\x16\x03\x01\xff\xff garbage that begins like TLS",
+    ] {
+        let mut stream = TcpStream::connect(node.address).await.unwrap();
+        let _ = stream.write_all(garbage).await;
+        let _ = stream.shutdown().await;
+        let mut answer = Vec::new();
+        let _ = timeout(PATIENCE, stream.read_to_end(&mut answer))
+            .await
+            .expect("the port closes the connection");
+        assert!(!answer.starts_with(b"HTTP"), "{answer:?}");
+    }
+    eventually("the garbage is counted", || {
+        node.counters.not_tls() == 3 && node.counters.failed() == 1
+    })
+    .await;
+    connect(
+        &node,
+        client_config(Some(&ca.client_files("acme", "app")), &ca, &[ALPN_GRPC]),
+    )
+    .await
+    .unwrap();
+}
+
+#[tokio::test]
+async fn a_slow_handshake_is_cut_off_and_holds_up_nobody() {
+    let ca = TestCa::new();
+    let node = TestNode::start(&ca, "n1").await;
+    let begin = Instant::now();
+    let mut silent = TcpStream::connect(node.address).await.unwrap();
+    let mut slow = TcpStream::connect(node.address).await.unwrap();
+    slow.write_all(&[0x16, 0x03, 0x01]).await.unwrap();
+    connect(
+        &node,
+        client_config(Some(&ca.client_files("acme", "app")), &ca, &[ALPN_GRPC]),
+    )
+    .await
+    .unwrap();
+    assert!(begin.elapsed() < HANDSHAKE_TIMEOUT);
+    for stream in [&mut silent, &mut slow] {
+        let mut rest = Vec::new();
+        let _ = timeout(HANDSHAKE_TIMEOUT + PATIENCE, stream.read_to_end(&mut rest))
+            .await
+            .expect("it is cut off");
+    }
+    assert!(begin.elapsed() >= HANDSHAKE_TIMEOUT);
+    assert_eq!(node.counters.timed_out(), 2);
+}
+
+#[tokio::test]
+async fn a_grpc_server_that_takes_nothing_holds_up_no_nodes() {
+    let ca = TestCa::new();
+    let (one, two) = (TestNode::start(&ca, "n1").await, TestNode::start(&ca, "n2").await);
+    let config = client_config(Some(&ca.client_files("acme", "app")), &ca, &[ALPN_GRPC]);
+    let mut waiting = Vec::new();
+    for _ in 0..INCOMING_MAX + HANDSHAKES_MAX {
+        waiting.push(connect(&one, config.clone()).await.unwrap());
+    }
+    two.knows(&one);
+    two.link.call_node("n1", 0, Vec::new(), PATIENCE).await.unwrap();
+    eventually("those without room are refused", || {
+        one.counters.refused() == HANDSHAKES_MAX as u64
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_port_in_use_is_named() {
+    let first = Port::bind(([127, 0, 0, 1], 0).into()).await.unwrap();
+    let address = first.local_addr();
+    let why = Port::bind(address).await.unwrap_err();
+    assert!(
+        matches!(why, PortError::InUse { address: named } if named == address),
+        "{why}"
+    );
+    assert!(why.to_string().contains(&address.to_string()));
+}
+
+#[tokio::test]
+async fn after_shutdown_nobody_is_accepted_and_the_port_is_free() {
+    let ca = TestCa::new();
+    let mut node = TestNode::start(&ca, "n1").await;
+    let config = client_config(Some(&ca.client_files("acme", "app")), &ca, &[ALPN_GRPC]);
+    let _client = connect(&node, config.clone()).await.unwrap();
+    let accepted = node.incoming.as_mut().unwrap().next().await.unwrap().unwrap();
+    assert_eq!(
+        accepted.connect_info().identity.to_string(),
+        format!("spiffe://{CLUSTER}/tenant/acme/client/app")
+    );
+    let address = node.address;
+    node.kill();
+    let mut port = Port::bind(address).await;
+    while port.is_err() {
+        tokio::task::yield_now().await;
+        port = Port::bind(address).await;
+    }
+    drop(port);
+    assert!(connect(&node, config).await.is_err());
+}

@@ -1,0 +1,205 @@
+//! Makes, opens and removes replicas.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use highwater_partition::log::{ClusterId, GroupId, Log, ReplicaId};
+use highwater_partition::{GroupOptions, Machine, Member, Partition, Timers};
+
+use super::registry::CATALOG_GROUP;
+use super::{Hosted, Registry};
+use crate::catalog::CatalogHost;
+use crate::data_dir::{DataDir, DataDirError, ReplicaRecord, Stage};
+use crate::error::Failure;
+use crate::failures::Failures;
+use crate::link::Link;
+use crate::storage::Storage;
+
+/// Why a replica could not be made, opened or removed.
+#[derive(Debug, thiserror::Error)]
+#[error("the replica of group {group} at {path}: {why}", path = path.display())]
+pub struct ReplicaError {
+    /// The Raft group; 0 is the catalog.
+    pub group: u64,
+    /// The replica's directory.
+    pub path: PathBuf,
+    /// What failed.
+    pub why: String,
+}
+
+/// What a keeper works with.
+pub(crate) struct KeeperOptions {
+    pub(crate) data: Arc<DataDir>,
+    pub(crate) storage: Arc<Storage>,
+    pub(crate) registry: Arc<Registry>,
+    pub(crate) catalog: Arc<CatalogHost>,
+    pub(crate) link: Link,
+    pub(crate) failures: Failures,
+}
+
+/// Looks after the replicas' lives.
+pub(crate) struct Keeper {
+    options: KeeperOptions,
+}
+
+impl Keeper {
+    pub(crate) fn new(options: KeeperOptions) -> Keeper {
+        Keeper { options }
+    }
+
+    /// Makes and starts replicas that have never run. May be repeated after a failure or a crash at any point.
+    pub(crate) async fn make(&self, cluster: ClusterId, new: Vec<(GroupId, ReplicaId)>) -> Result<(), ReplicaError> {
+        let (data, storage) = (self.options.data.clone(), self.options.storage.clone());
+        let logs = blocking(move || make_logs(&data, &storage, cluster, &new)).await?;
+        for (group, replica, log) in logs {
+            self.start(group, replica, log).await?;
+        }
+        Ok(())
+    }
+
+    /// Opens and starts a replica that has run before. One whose directory is gone is dead: never made anew.
+    pub(crate) async fn open(&self, cluster: ClusterId, record: ReplicaRecord) -> Result<(), ReplicaError> {
+        let (group, replica) = (record.group_id(), record.replica_id());
+        if record.stage == Stage::Preparing {
+            return self.make(cluster, vec![(group, replica)]).await;
+        }
+        let path = self.options.data.replica_path(group, replica);
+        if !path.exists() {
+            let why = "its directory is missing, and its votes and data with it: it is dead and is not started again";
+            return Err(error(group, path, why));
+        }
+        let storage = self.options.storage.clone();
+        let log_path = path.clone();
+        let opened = blocking(move || {
+            let failed = |why| error(group, log_path.clone(), why);
+            storage.open(log_path.clone(), cluster, group, replica).map_err(failed)
+        });
+        let log = opened.await?;
+        self.start(group, replica, log).await
+    }
+
+    /// Stops a replica and deletes its data. Only for groups that a committed tombstone names.
+    pub(crate) async fn remove(&self, group: GroupId, replica: ReplicaId) -> Result<(), ReplicaError> {
+        let path = self.options.data.replica_path(group, replica);
+        if let Some(hosted) = self.options.registry.remove(group) {
+            let stopped = hosted.partition().shutdown().await;
+            stopped.map_err(|why| error(group, path.clone(), why))?;
+        }
+        let data = self.options.data.clone();
+        blocking(move || {
+            data.remove_replica(group, replica)
+                .map_err(|why| error(group, path, why))
+        })
+        .await?;
+        tracing::info!(
+            group = group.0,
+            replica = replica.0,
+            "deleted the data of a deleted partition"
+        );
+        Ok(())
+    }
+
+    /// Gives a new group its first members. Nothing happens to a group that has any history here.
+    pub(crate) async fn initialize(&self, group: GroupId, members: Vec<Member>) -> Result<(), ReplicaError> {
+        let Some(hosted) = self.options.registry.hosted(group) else {
+            return Ok(());
+        };
+        if !hosted.status().voters.is_empty() {
+            return Ok(());
+        }
+        let path = self.options.data.replica_path(group, hosted.replica_id);
+        let initialized = hosted.partition().initialize(members).await;
+        initialized.map(drop).map_err(|why| error(group, path, why))
+    }
+
+    /// Stops all replicas, the catalog's last.
+    pub(crate) async fn stop_all(&self) {
+        let mut all = self.options.registry.all();
+        all.reverse();
+        for hosted in all {
+            if let Err(why) = hosted.partition().shutdown().await {
+                tracing::warn!(group = hosted.group_id.0, %why, "a replica did not stop in an orderly way");
+            }
+        }
+    }
+
+    async fn start(&self, group: GroupId, replica: ReplicaId, log: Log) -> Result<(), ReplicaError> {
+        let machine = (group == CATALOG_GROUP).then(|| self.options.catalog.clone() as Arc<dyn Machine>);
+        let options = GroupOptions {
+            group_id: group,
+            replica_id: replica,
+            log,
+            machine,
+            peers: Arc::new(self.options.link.clone()),
+            timers: Timers::default(),
+        };
+        let path = self.options.data.replica_path(group, replica);
+        let started = Partition::start(options).await;
+        let partition = started.map_err(|why| error(group, path, why))?;
+        self.options
+            .registry
+            .insert(Hosted::new(group, replica, partition.clone()));
+        tokio::spawn(report_end(partition.clone(), group, self.options.failures.clone()));
+        tokio::spawn(report_changes(partition, self.options.registry.clone()));
+        Ok(())
+    }
+}
+
+fn make_logs(
+    data: &DataDir,
+    storage: &Storage,
+    cluster: ClusterId,
+    new: &[(GroupId, ReplicaId)],
+) -> Result<Vec<(GroupId, ReplicaId, Log)>, ReplicaError> {
+    let Some(&(first, _)) = new.first() else {
+        return Ok(Vec::new());
+    };
+    let recording = |why: DataDirError| error(first, data.replica_path(first, new[0].1), why);
+    data.record_preparing(new).map_err(recording)?;
+    let mut logs = Vec::with_capacity(new.len());
+    for &(group, replica) in new {
+        let path = data.replica_path(group, replica);
+        data.clear_preparing(group, replica)
+            .map_err(|why| error(group, path.clone(), why))?;
+        let created = storage.create(path.clone(), cluster, group, replica);
+        logs.push((group, replica, created.map_err(|why| error(group, path, why))?));
+    }
+    data.record_started(new).map_err(recording)?;
+    Ok(logs)
+}
+
+fn error(group: GroupId, path: PathBuf, why: impl ToString) -> ReplicaError {
+    ReplicaError {
+        group: group.0,
+        path,
+        why: why.to_string(),
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, ReplicaError> + Send + 'static,
+) -> Result<T, ReplicaError> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.unwrap_or_else(|why| {
+        Err(error(
+            CATALOG_GROUP,
+            PathBuf::new(),
+            format!("the runtime is ending: {why}"),
+        ))
+    })
+}
+
+/// A core that ends unasked leaves a node that only seems to work; the process must end.
+async fn report_end(partition: Partition, group: GroupId, failures: Failures) {
+    if let Some(why) = partition.stopped().await {
+        failures.report(Failure::Replica { group: group.0, why });
+    }
+}
+
+async fn report_changes(partition: Partition, registry: Arc<Registry>) {
+    let mut status = partition.status_changes();
+    drop(partition);
+    while status.changed().await.is_ok() {
+        registry.note_change();
+    }
+}

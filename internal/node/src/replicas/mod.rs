@@ -1,0 +1,14 @@
+//! The replicas on this node: which run, and how they are made, opened and removed.
+//!
+//! * [`Registry`] knows the running ones. Services reach a partition only through [`Registry::open`], which takes a
+//!   permit; other nodes reach replicas through [`Registry::for_peer`].
+//! * [`Keeper`] makes, opens and removes them by the rules of the data directory.
+//!
+//! Deliberately absent: which replicas there should be; that is the controller's business.
+
+mod keeper;
+mod registry;
+
+pub use keeper::ReplicaError;
+pub(crate) use keeper::{Keeper, KeeperOptions};
+pub(crate) use registry::{CATALOG_GROUP, Hosted, Opened, Place, Registry};

@@ -1,0 +1,225 @@
+//! The running replicas.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::Duration;
+
+use highwater_catalog::Catalog;
+use highwater_partition::log::{GroupId, ReplicaId};
+use highwater_partition::{Partition, Role, Status};
+use tokio::sync::watch;
+use tokio::time::timeout;
+
+use crate::access::{Action, Permit};
+use crate::status::Problem;
+
+/// The catalog's own group.
+pub(crate) const CATALOG_GROUP: GroupId = GroupId(highwater_catalog::CATALOG_GROUP_ID);
+/// How long a peer's message waits for a replica that is being made here: a new group's first votes arrive early.
+const NEW_REPLICA_PATIENCE: Duration = Duration::from_millis(250);
+
+/// One running replica, with its counters since the process started.
+pub(crate) struct Hosted {
+    pub(crate) group_id: GroupId,
+    pub(crate) replica_id: ReplicaId,
+    partition: Partition,
+    records_served: AtomicU64,
+    records_appended: AtomicU64,
+}
+
+impl Hosted {
+    pub(crate) fn new(group_id: GroupId, replica_id: ReplicaId, partition: Partition) -> Hosted {
+        Hosted {
+            group_id,
+            replica_id,
+            partition,
+            records_served: AtomicU64::new(0),
+            records_appended: AtomicU64::new(0),
+        }
+    }
+
+    pub(crate) fn status(&self) -> Status {
+        self.partition.status()
+    }
+
+    pub(crate) fn count_served(&self, records: u64) {
+        self.records_served.fetch_add(records, Ordering::Relaxed);
+    }
+
+    pub(crate) fn count_appended(&self, records: u64) {
+        self.records_appended.fetch_add(records, Ordering::Relaxed);
+    }
+
+    pub(crate) fn records_served(&self) -> u64 {
+        self.records_served.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn records_appended(&self) -> u64 {
+        self.records_appended.load(Ordering::Relaxed)
+    }
+
+    /// For those who look after the replica itself, not after what users put into it.
+    pub(in crate::replicas) fn partition(&self) -> &Partition {
+        &self.partition
+    }
+
+    /// Whether this replica leads a group that somebody else could lead.
+    pub(crate) fn leads_others(&self) -> bool {
+        let status = self.status();
+        status.role == Role::Leader && status.voters.len() > 1
+    }
+
+    /// Begins to give leadership away to another voter, if this replica leads.
+    pub(crate) async fn hand_over(&self) {
+        if !self.leads_others() {
+            return;
+        }
+        let voters = self.status().voters;
+        let Some(other) = voters.iter().find(|voter| voter.replica_id != self.replica_id) else {
+            return;
+        };
+        if let Err(error) = self.partition.transfer_leader(other.replica_id).await {
+            tracing::debug!(group = self.group_id.0, to = %other.node, %error, "leadership stays here");
+        }
+    }
+}
+
+/// A partition opened with a permit.
+#[derive(Clone)]
+pub(crate) struct Opened {
+    pub(crate) hosted: Arc<Hosted>,
+    /// `tenant/topic/partition`, for messages.
+    pub(crate) what: Arc<str>,
+}
+
+impl Opened {
+    pub(crate) fn partition(&self) -> &Partition {
+        &self.hosted.partition
+    }
+}
+
+/// Where a permitted partition is.
+pub(crate) enum Place {
+    Here(Opened),
+    /// It exists, but this node holds no running replica of it.
+    Elsewhere {
+        group_id: GroupId,
+        what: String,
+    },
+}
+
+/// The running replicas, by group. A node has at most one of each group.
+pub(crate) struct Registry {
+    groups: RwLock<BTreeMap<GroupId, Arc<Hosted>>>,
+    /// Counts up whenever a replica comes or goes, or its role, leader, term or membership changes.
+    changes: watch::Sender<u64>,
+}
+
+impl Registry {
+    pub(crate) fn new() -> Arc<Registry> {
+        Arc::new(Registry {
+            groups: RwLock::new(BTreeMap::new()),
+            changes: watch::Sender::new(0),
+        })
+    }
+
+    pub(crate) fn insert(&self, hosted: Hosted) -> Arc<Hosted> {
+        let hosted = Arc::new(hosted);
+        let before = self.write().insert(hosted.group_id, hosted.clone());
+        assert!(
+            before.is_none(),
+            "two replicas of group {} on one node",
+            hosted.group_id.0
+        );
+        self.note_change();
+        hosted
+    }
+
+    pub(crate) fn remove(&self, group: GroupId) -> Option<Arc<Hosted>> {
+        let removed = self.write().remove(&group);
+        self.note_change();
+        removed
+    }
+
+    pub(crate) fn all(&self) -> Vec<Arc<Hosted>> {
+        self.read().values().cloned().collect()
+    }
+
+    pub(crate) fn hosted(&self, group: GroupId) -> Option<Arc<Hosted>> {
+        self.read().get(&group).cloned()
+    }
+
+    /// This node's replica of the catalog, once it is in a cluster.
+    pub(crate) fn catalog(&self) -> Option<Partition> {
+        self.hosted(CATALOG_GROUP).map(|hosted| hosted.partition.clone())
+    }
+
+    /// The replica that a message of the node `from` is meant for. Waits a moment for one that is about to be made.
+    pub(crate) async fn for_peer(&self, from: &str, group: GroupId) -> Result<Partition, String> {
+        let mut changes = self.changes.subscribe();
+        let found = timeout(NEW_REPLICA_PATIENCE, changes.wait_for(|_| self.hosted(group).is_some())).await;
+        drop(found);
+        match self.hosted(group) {
+            Some(hosted) => Ok(hosted.partition.clone()),
+            None => Err(format!("no replica of group {} is here for {from}", group.0)),
+        }
+    }
+
+    /// The partition that a permit for `action` names.
+    pub(crate) fn open(
+        &self,
+        permit: &Permit,
+        action: Action,
+        catalog: &Catalog,
+        topic_id: Option<u64>,
+        partition: u32,
+    ) -> Result<Place, Problem> {
+        let Some(name) = permit.topic(action) else {
+            return Err(Problem::Internal(format!(
+                "a permit that is not for {action:?} on a topic"
+            )));
+        };
+        let topic = name.to_string();
+        let Some(found) = catalog.topic(&name.tenant, &name.topic) else {
+            return Err(Problem::TopicNotFound { topic });
+        };
+        if let Some(wanted) = topic_id.filter(|wanted| *wanted != found.topic_id) {
+            return Err(Problem::TopicChanged { topic, wanted });
+        }
+        let count = found.partitions.len();
+        let Some(placed) = found.partitions.get(partition as usize) else {
+            return Err(Problem::PartitionNotFound {
+                topic,
+                partition,
+                count,
+            });
+        };
+        let what = format!("partition {partition} of topic `{topic}`");
+        let group_id = GroupId(placed.group_id);
+        Ok(match self.hosted(group_id) {
+            Some(hosted) => Place::Here(Opened {
+                hosted,
+                what: what.into(),
+            }),
+            None => Place::Elsewhere { group_id, what },
+        })
+    }
+
+    /// Counts up with every change of what runs here and how.
+    pub(crate) fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+
+    pub(crate) fn note_change(&self) {
+        self.changes.send_modify(|count| *count += 1);
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, BTreeMap<GroupId, Arc<Hosted>>> {
+        self.groups.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, BTreeMap<GroupId, Arc<Hosted>>> {
+        self.groups.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,130 @@
+//! ClusterService: who is there, who leads what.
+
+use std::collections::BTreeMap;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::join_all;
+use futures::{Stream, StreamExt};
+use highwater_proto::v1;
+use highwater_proto::v1::cluster_service_server::ClusterService;
+use prost::Message;
+use tonic::{Request, Response, Status};
+
+use super::watch_cluster::{self, View};
+use super::{Context, own_tenant, principal};
+use crate::access::{self, Action, Resource};
+use crate::describe;
+use crate::peer_calls::REPLICAS;
+use crate::replicas::CATALOG_GROUP;
+use crate::status::Problem;
+
+/// How long a description waits for another node's part; a node that does not answer is left out.
+const REPLICAS_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// The cluster as clients see it.
+pub(super) struct Cluster {
+    pub(super) context: Arc<Context>,
+}
+
+#[tonic::async_trait]
+impl ClusterService for Cluster {
+    async fn describe_cluster(
+        &self,
+        request: Request<v1::DescribeClusterRequest>,
+    ) -> Result<Response<v1::DescribeClusterResponse>, Status> {
+        let principal = principal(&request)?;
+        let tenant = own_tenant(&principal)?;
+        let context = &self.context;
+        let mut replicas = gather_replicas(context).await;
+        replicas.retain(|replica| replica.tenant == tenant);
+        replicas.sort_by(|a, b| (&a.topic, a.partition, &a.node).cmp(&(&b.topic, b.partition, &b.node)));
+        let catalog_leader = context.leaders.leader(CATALOG_GROUP).map(|leader| leader.node);
+        Ok(Response::new(v1::DescribeClusterResponse {
+            cluster_name: context.cluster.clone(),
+            cluster_id: context.cluster_id(),
+            node: context.node.clone(),
+            catalog_leader: catalog_leader.unwrap_or_default(),
+            nodes: nodes(context),
+            replicas,
+        }))
+    }
+
+    type WatchClusterStream = Pin<Box<dyn Stream<Item = Result<v1::WatchClusterResponse, Status>> + Send>>;
+
+    async fn watch_cluster(
+        &self,
+        request: Request<v1::WatchClusterRequest>,
+    ) -> Result<Response<Self::WatchClusterStream>, Status> {
+        let principal = principal(&request)?;
+        let tenant = own_tenant(&principal)?.to_owned();
+        let permit =
+            access::authorize(&principal, Action::Describe, Resource::Tenant(tenant)).map_err(Problem::from)?;
+        let changes = watch_cluster::watch(self.context.clone(), permit);
+        Ok(Response::new(Box::pin(changes.map(Ok))))
+    }
+}
+
+/// Every node of the catalog, with what is known of it at the moment.
+pub(super) fn nodes(context: &Context) -> Vec<v1::Node> {
+    let catalog_group = context.registry.hosted(CATALOG_GROUP).map(|hosted| hosted.status());
+    let known: Vec<highwater_catalog::Node> = context.host.read(|catalog| catalog.nodes().cloned().collect());
+    let describe = |node: &highwater_catalog::Node| {
+        let alive = node.name == context.node || context.leaders.alive(&node.name).is_some();
+        describe::node(node, context.leaders.address(&node.name), alive, catalog_group.as_ref())
+    };
+    known.iter().map(describe).collect()
+}
+
+/// All that a tenant's client may see now. Watermarks are left out: they change with every batch.
+pub(super) fn view(context: &Context, tenant: &str) -> View {
+    let topics: Vec<highwater_catalog::Topic> = context.host.read(|catalog| catalog.topics(tenant).cloned().collect());
+    let describe = |topic: &highwater_catalog::Topic| {
+        let mut topic = describe::topic(topic, &context.leaders, &context.registry);
+        for partition in &mut topic.partitions {
+            (partition.log_start, partition.high_watermark) = (None, None);
+        }
+        (topic.topic_id, topic)
+    };
+    View {
+        nodes: nodes(context)
+            .into_iter()
+            .map(|node| (node.name.clone(), node))
+            .collect::<BTreeMap<_, _>>(),
+        topics: topics.iter().map(describe).collect(),
+    }
+}
+
+/// The replicas of this node and of every other that answers in time.
+async fn gather_replicas(context: &Context) -> Vec<v1::ReplicaStatus> {
+    let mut replicas = describe::own_replicas(&context.node, &context.registry, &context.host);
+    let names: Vec<String> = context
+        .host
+        .read(|catalog| catalog.nodes().map(|node| node.name.clone()).collect());
+    let others = names
+        .iter()
+        .filter(|name| **name != context.node && context.leaders.alive(name).is_some());
+    for answer in join_all(others.map(|name| ask_replicas(context, name))).await {
+        replicas.extend(answer);
+    }
+    replicas
+}
+
+async fn ask_replicas(context: &Context, node: &str) -> Vec<v1::ReplicaStatus> {
+    let answered = context
+        .link
+        .call_node(node, REPLICAS, Vec::new(), REPLICAS_TIMEOUT)
+        .await;
+    match answered.map(v1::DescribeClusterResponse::decode) {
+        Ok(Ok(answer)) => answer.replicas,
+        Ok(Err(error)) => {
+            tracing::warn!(node, %error, "its description cannot be read");
+            Vec::new()
+        }
+        Err(error) => {
+            tracing::debug!(node, %error, "it is left out of a description");
+            Vec::new()
+        }
+    }
+}

@@ -1,0 +1,255 @@
+//! LogService: records in, records out.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use futures::{Stream, StreamExt, stream};
+use highwater_partition::{Partition, StoredBatch, Watermark};
+use highwater_proto::limits::CONSUME_BYTES_MAX;
+use highwater_proto::v1;
+use highwater_proto::v1::freshness::Kind;
+use highwater_proto::v1::list_offsets_request::Position;
+use highwater_proto::v1::log_service_server::LogService;
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout_at};
+use tokio_stream::wrappers::UnboundedReceiverStream;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::deadline::deadline;
+use super::{Context, Wanted, principal, produce};
+use crate::access::Action;
+use crate::replicas::Opened;
+use crate::status::{Problem, range};
+
+/// The data path.
+pub(super) struct Log {
+    pub(super) context: Arc<Context>,
+}
+
+type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl LogService for Log {
+    async fn produce(&self, request: Request<v1::ProduceRequest>) -> Result<Response<v1::ProduceResponse>, Status> {
+        let principal = principal(&request)?;
+        let deadline = deadline(request.metadata());
+        let produced = produce::produce(&self.context, &principal, request.get_ref(), deadline).await;
+        Ok(Response::new(produced?))
+    }
+
+    type ProduceStreamStream = Answers<v1::ProduceStreamResponse>;
+
+    async fn produce_stream(
+        &self,
+        request: Request<Streaming<v1::ProduceRequest>>,
+    ) -> Result<Response<Self::ProduceStreamStream>, Status> {
+        let principal = principal(&request)?;
+        super::own_tenant(&principal)?;
+        let answers = produce::run_stream(self.context.clone(), principal, request.into_inner());
+        // Taking an answer out gives back its share of the bytes in flight.
+        let answers = UnboundedReceiverStream::new(answers).map(|(answer, _share)| Ok(answer));
+        Ok(Response::new(Box::pin(answers)))
+    }
+
+    type ConsumeStream = Answers<v1::ConsumeResponse>;
+
+    async fn consume(&self, request: Request<v1::ConsumeRequest>) -> Result<Response<Self::ConsumeStream>, Status> {
+        let principal = principal(&request)?;
+        let deadline = deadline(request.metadata());
+        let wanted = request.into_inner();
+        let place = Wanted {
+            topic: &wanted.topic,
+            topic_id: wanted.topic_id,
+            partition: wanted.partition,
+        };
+        let (opened, _) = self.context.open(&principal, Action::Consume, &place, deadline).await?;
+        if let Some(kind) = wanted.freshness.as_ref().and_then(|freshness| freshness.kind) {
+            wait_until_fresh(&opened, kind, deadline).await?;
+        }
+        let reader = Reader::new(self.context.clone(), opened, &wanted)?;
+        let batches = stream::unfold(Some(reader), |reader| async {
+            let mut reader = reader?;
+            match reader.next().await {
+                Ok(response) => Some((Ok(response), Some(reader))),
+                Err(problem) => Some((Err(Status::from(problem)), None)),
+            }
+        });
+        Ok(Response::new(Box::pin(batches)))
+    }
+
+    async fn list_offsets(
+        &self,
+        request: Request<v1::ListOffsetsRequest>,
+    ) -> Result<Response<v1::ListOffsetsResponse>, Status> {
+        let principal = principal(&request)?;
+        let deadline = deadline(request.metadata());
+        let request = request.into_inner();
+        let place = Wanted {
+            topic: &request.topic,
+            topic_id: request.topic_id,
+            partition: request.partition,
+        };
+        let (opened, _) = self
+            .context
+            .open(&principal, Action::Describe, &place, deadline)
+            .await?;
+        let finding = find_offset(&opened, request.position);
+        let found = timeout_at(deadline, finding).await;
+        let offset = found.unwrap_or_else(|_| {
+            Err(Problem::NoQuorum {
+                what: opened.what.to_string(),
+            })
+        })?;
+        Ok(Response::new(v1::ListOffsetsResponse { offset }))
+    }
+}
+
+async fn find_offset(opened: &Opened, position: Option<Position>) -> Result<u64, Problem> {
+    let partition = opened.partition();
+    match position {
+        Some(Position::Earliest(true)) => Ok(partition.status().watermark.log_start),
+        Some(Position::Latest(true)) => confirmed_end(opened).await,
+        Some(Position::TimestampMs(time_ms)) => {
+            let end = confirmed_end(opened).await?;
+            wait_for(opened, end).await?;
+            partition.offset_at(time_ms).await.map_err(Problem::from_read)
+        }
+        _ => Err(Problem::Invalid {
+            field: "position",
+            why: "must be one of earliest, latest or timestamp_ms".to_owned(),
+        }),
+    }
+}
+
+async fn confirmed_end(opened: &Opened) -> Result<u64, Problem> {
+    let confirmed = opened.partition().confirmed_high_watermark().await;
+    confirmed.map_err(|error| Problem::from_query(&opened.what, error))
+}
+
+/// Parks the read until this replica is fresh enough; past the deadline it says how far it is.
+async fn wait_until_fresh(opened: &Opened, kind: Kind, deadline: Instant) -> Result<(), Problem> {
+    let wanted = match kind {
+        Kind::Linearizable(false) => return Ok(()),
+        Kind::MinOffset(offset) => offset,
+        Kind::Linearizable(true) => {
+            let confirmed = timeout_at(deadline, confirmed_end(opened)).await;
+            confirmed.unwrap_or_else(|_| {
+                Err(Problem::NoQuorum {
+                    what: opened.what.to_string(),
+                })
+            })?
+        }
+    };
+    match timeout_at(deadline, wait_for(opened, wanted)).await {
+        Ok(waited) => waited,
+        Err(_) => Err(Problem::ReplicaBehind {
+            wanted,
+            range: range(opened.partition().status().watermark),
+        }),
+    }
+}
+
+async fn wait_for(opened: &Opened, high_watermark: u64) -> Result<(), Problem> {
+    let mut watermark = opened.partition().watermark();
+    let reached = watermark
+        .wait_for(|watermark| watermark.high_watermark >= high_watermark)
+        .await;
+    reached.map(drop).map_err(|_| stopped(opened))
+}
+
+fn stopped(opened: &Opened) -> Problem {
+    Problem::Unavailable {
+        why: format!("the replica of {} here is stopping; go on at another one", opened.what),
+        hint: None,
+    }
+}
+
+/// One Consume stream. Each step reads what is committed, or waits until more is: the watermark wakes it.
+struct Reader {
+    context: Arc<Context>,
+    opened: Opened,
+    watermark: watch::Receiver<Watermark>,
+    /// The next offset to send.
+    offset: u64,
+    bytes_max: usize,
+    /// Nothing has been sent yet. The first response comes at once, even if empty: it tells who serves and how far.
+    is_first: bool,
+}
+
+impl Reader {
+    fn new(context: Arc<Context>, opened: Opened, wanted: &v1::ConsumeRequest) -> Result<Reader, Problem> {
+        let watermark = opened.partition().watermark();
+        let range = range(*watermark.borrow());
+        if wanted.offset < range.log_start {
+            let offset = wanted.offset;
+            return Err(Problem::OutOfRange { offset, range });
+        }
+        let bytes_max = match wanted.bytes_max as usize {
+            0 => CONSUME_BYTES_MAX,
+            bytes => bytes.min(CONSUME_BYTES_MAX),
+        };
+        Ok(Reader {
+            context,
+            opened,
+            watermark,
+            offset: wanted.offset,
+            bytes_max,
+            is_first: true,
+        })
+    }
+
+    async fn next(&mut self) -> Result<v1::ConsumeResponse, Problem> {
+        loop {
+            // Seen before reading, so that what is committed during the read wakes the next wait.
+            self.watermark.mark_unchanged();
+            let batches = self.read().await?;
+            if self.is_first || !batches.is_empty() {
+                self.is_first = false;
+                return Ok(self.respond(batches));
+            }
+            let stopping = self.context.stopping.clone();
+            tokio::select! {
+                biased;
+                () = stopping.cancelled() => return Err(stopped(&self.opened)),
+                changed = self.watermark.changed() => changed.map_err(|_| stopped(&self.opened))?,
+            }
+        }
+    }
+
+    async fn read(&self) -> Result<Vec<StoredBatch>, Problem> {
+        if self.context.stopping.is_cancelled() {
+            return Err(stopped(&self.opened));
+        }
+        let partition: &Partition = self.opened.partition();
+        partition
+            .read(self.offset, self.bytes_max)
+            .await
+            .map_err(Problem::from_read)
+    }
+
+    fn respond(&mut self, batches: Vec<StoredBatch>) -> v1::ConsumeResponse {
+        let watermark = *self.watermark.borrow();
+        if let Some(last) = batches.last() {
+            self.offset = last.base_offset + u64::from(last.record_count);
+        }
+        let records = batches.iter().map(|batch| u64::from(batch.record_count)).sum();
+        self.opened.hosted.count_served(records);
+        v1::ConsumeResponse {
+            batches: batches.into_iter().map(stored).collect(),
+            high_watermark: watermark.high_watermark,
+            log_start: watermark.log_start,
+            node: self.context.node.clone(),
+        }
+    }
+}
+
+fn stored(batch: StoredBatch) -> v1::StoredBatch {
+    v1::StoredBatch {
+        base_offset: batch.base_offset,
+        record_count: batch.record_count,
+        compression: i32::from(batch.compression),
+        crc32c: batch.payload_crc,
+        append_time_ms: batch.append_time_ms,
+        batch: batch.payload,
+    }
+}

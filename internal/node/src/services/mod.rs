@@ -1,0 +1,132 @@
+//! The gRPC services, and what they have in common: who calls, until when, and the way to a permitted partition.
+//!
+//! Every handler begins with the caller's [`Principal`], asks [`authorize`] and goes on with the permit. Every wait has
+//! a deadline: the caller's `grpc-timeout` less a margin in which the answer can still travel, or [`DEADLINE_DEFAULT`].
+//!
+//! Deliberately absent: how problems look on the wire (`status`), and any state of partitions (`replicas`).
+
+mod cluster;
+mod deadline;
+mod health;
+mod lanes;
+mod log;
+mod produce;
+mod server;
+mod topic;
+mod watch_cluster;
+
+use std::sync::Arc;
+
+use highwater_partition::log::PrincipalDigest;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tonic::Request;
+
+pub(crate) use health::Readiness;
+pub(crate) use server::{ServerParts, serve};
+
+use crate::access::{self, Action, Permit, Principal, Resource, TopicName};
+use crate::catalog::{CatalogClient, CatalogHost};
+use crate::data_dir::DataDir;
+use crate::hex::Id;
+use crate::leaders::Leaders;
+use crate::link::Link;
+use crate::port::Peer;
+use crate::replicas::{Opened, Place, Registry};
+use crate::status::Problem;
+
+/// What every service works with.
+pub(crate) struct Context {
+    pub(crate) node: String,
+    pub(crate) cluster: String,
+    pub(crate) data: Arc<DataDir>,
+    pub(crate) registry: Arc<Registry>,
+    pub(crate) host: Arc<CatalogHost>,
+    pub(crate) catalog: CatalogClient,
+    pub(crate) leaders: Leaders,
+    pub(crate) link: Link,
+    /// Clients are to go elsewhere.
+    pub(crate) draining: CancellationToken,
+    /// Streams are to end.
+    pub(crate) stopping: CancellationToken,
+}
+
+impl Context {
+    /// The cluster id as text; empty before it is known.
+    fn cluster_id(&self) -> String {
+        self.data
+            .cluster_id()
+            .map(|id| Id(id.0).to_string())
+            .unwrap_or_default()
+    }
+
+    /// Opens the partition that the caller means, if it may do `action` to it.
+    async fn open(
+        &self,
+        principal: &Principal,
+        action: Action,
+        wanted: &Wanted<'_>,
+        deadline: Instant,
+    ) -> Result<(Opened, PrincipalDigest), Problem> {
+        let permit = permit_topic(principal, action, wanted.topic)?;
+        let mut place = self.place(&permit, action, wanted);
+        if matches!(place, Err(Problem::TopicNotFound { .. } | Problem::TopicChanged { .. })) {
+            // It may have been created on another node a moment ago.
+            self.catalog.catch_up(deadline).await;
+            place = self.place(&permit, action, wanted);
+        }
+        match place? {
+            Place::Here(opened) => Ok((opened, permit.principal())),
+            Place::Elsewhere { group_id, what } => Err(self.elsewhere(action, group_id, what)),
+        }
+    }
+
+    fn place(&self, permit: &Permit, action: Action, wanted: &Wanted<'_>) -> Result<Place, Problem> {
+        let Wanted {
+            topic_id, partition, ..
+        } = *wanted;
+        self.host
+            .read(|catalog| self.registry.open(permit, action, catalog, topic_id, partition))
+    }
+
+    fn elsewhere(&self, action: Action, group: highwater_partition::log::GroupId, what: String) -> Problem {
+        match self.leaders.hint(group) {
+            Some(hint) if action == Action::Produce => Problem::NotLeader { what, hint },
+            hint => Problem::Unavailable {
+                why: format!("node {} holds no replica of {what}; ask one that does", self.node),
+                hint,
+            },
+        }
+    }
+}
+
+/// Which partition a caller means.
+#[derive(Debug, Clone, Copy)]
+struct Wanted<'a> {
+    topic: &'a str,
+    topic_id: Option<u64>,
+    partition: u32,
+}
+
+/// Who calls: the identity proven by the connection's certificate.
+fn principal<T>(request: &Request<T>) -> Result<Principal, Problem> {
+    match request.extensions().get::<Arc<Peer>>() {
+        Some(peer) => Ok(Principal::new(&peer.identity)),
+        None => Err(Problem::Internal("a call without a proven caller".to_owned())),
+    }
+}
+
+/// The permit for a topic as the caller writes it.
+fn permit_topic(principal: &Principal, action: Action, topic: &str) -> Result<Permit, Problem> {
+    let own_tenant = own_tenant(principal)?;
+    let name = TopicName::parse(topic, own_tenant)?;
+    Ok(access::authorize(principal, action, Resource::Topic(name))?)
+}
+
+/// The caller's tenant. A node has none, and is refused.
+fn own_tenant(principal: &Principal) -> Result<&str, Problem> {
+    access::authorize(principal, Action::Describe, Resource::Cluster)?;
+    principal
+        .tenant()
+        .ok_or_else(|| Problem::Denied(format!("{principal} has no tenant")))
+}

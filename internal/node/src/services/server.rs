@@ -1,0 +1,80 @@
+//! The gRPC server over the connections that the port hands it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use highwater_proto::FILE_DESCRIPTOR_SET;
+use highwater_proto::limits::{CONNECTION_STREAMS_MAX, HEADER_LIST_BYTES_MAX, MESSAGE_BYTES_MAX};
+use highwater_proto::v1::cluster_service_server::ClusterServiceServer;
+use highwater_proto::v1::log_service_server::LogServiceServer;
+use highwater_proto::v1::topic_service_server::TopicServiceServer;
+use tokio::sync::watch;
+use tonic::transport::Server;
+use tonic_health::ServingStatus;
+
+use super::Context;
+use super::cluster::Cluster;
+use super::health::keep_health;
+use super::log::Log;
+use super::topic::Topics;
+use crate::port::Incoming;
+
+/// How much a stream, and a connection, may send before it is read.
+const STREAM_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
+const CONNECTION_WINDOW_BYTES: u32 = 16 * 1024 * 1024;
+const FRAME_BYTES_MAX: u32 = 1024 * 1024;
+/// A connection is asked for a sign of life after this time of silence, and ended without one.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What the server is made from.
+pub(crate) struct ServerParts {
+    pub(crate) context: Arc<Context>,
+    pub(crate) incoming: Incoming,
+    /// What the health service tells.
+    pub(crate) ready: watch::Receiver<bool>,
+}
+
+/// Serves until the node stops and every call has ended.
+pub(crate) async fn serve(parts: ServerParts) -> Result<(), String> {
+    let ServerParts {
+        context,
+        incoming,
+        ready,
+    } = parts;
+    let (reporter, health) = tonic_health::server::health_reporter();
+    reporter.set_service_status("", ServingStatus::NotServing).await;
+    tokio::spawn(keep_health(ready, reporter));
+    let reflection = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
+        .build_v1()
+        .map_err(|error| error.to_string())?;
+    let log = LogServiceServer::new(Log {
+        context: context.clone(),
+    });
+    let topics = TopicServiceServer::new(Topics {
+        context: context.clone(),
+    });
+    let cluster = ClusterServiceServer::new(Cluster {
+        context: context.clone(),
+    });
+    let stopping = context.stopping.clone();
+    let server = Server::builder()
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .max_frame_size(FRAME_BYTES_MAX)
+        .max_concurrent_streams(CONNECTION_STREAMS_MAX)
+        .http2_max_header_list_size(HEADER_LIST_BYTES_MAX)
+        .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
+        .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+        .add_service(health)
+        .add_service(reflection)
+        .add_service(
+            log.max_decoding_message_size(MESSAGE_BYTES_MAX)
+                .max_encoding_message_size(MESSAGE_BYTES_MAX),
+        )
+        .add_service(topics.max_decoding_message_size(MESSAGE_BYTES_MAX))
+        .add_service(cluster.max_decoding_message_size(MESSAGE_BYTES_MAX))
+        .serve_with_incoming_shutdown(incoming, async move { stopping.cancelled().await });
+    server.await.map_err(|error| error.to_string())
+}

@@ -1,0 +1,173 @@
+//! TopicService: topics of a tenant.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use highwater_catalog::{Command, Reply, Topic};
+use highwater_partition::log::GroupId;
+use highwater_proto::v1;
+use highwater_proto::v1::topic_service_server::TopicService;
+use tokio::time::{Instant, timeout_at};
+use tonic::{Request, Response, Status};
+
+use super::deadline::deadline;
+use super::{Context, own_tenant, permit_topic, principal};
+use crate::access::{self, Action, Principal, Resource, TopicName};
+use crate::describe;
+use crate::status::Problem;
+
+/// How long a new topic's answer waits at most for its partitions' leaders.
+const LEADERS_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Topics by name.
+pub(super) struct Topics {
+    pub(super) context: Arc<Context>,
+}
+
+#[tonic::async_trait]
+impl TopicService for Topics {
+    async fn create_topic(
+        &self,
+        request: Request<v1::CreateTopicRequest>,
+    ) -> Result<Response<v1::CreateTopicResponse>, Status> {
+        let principal = principal(&request)?;
+        let deadline = deadline(request.metadata());
+        let created = self.create(&principal, request.get_ref(), deadline).await?;
+        Ok(Response::new(v1::CreateTopicResponse { topic: Some(created) }))
+    }
+
+    async fn get_topic(&self, request: Request<v1::GetTopicRequest>) -> Result<Response<v1::GetTopicResponse>, Status> {
+        let principal = principal(&request)?;
+        let deadline = deadline(request.metadata());
+        let permit = permit_topic(&principal, Action::Describe, &request.get_ref().topic)?;
+        let Some(name) = permit.topic(Action::Describe) else {
+            return Err(Problem::Internal("a permit without a topic".to_owned()).into());
+        };
+        let topic = match self.known(name) {
+            Some(topic) => topic,
+            None => {
+                // It may have been created on another node a moment ago.
+                self.context.catalog.catch_up(deadline).await;
+                let missing = || Problem::TopicNotFound {
+                    topic: name.to_string(),
+                };
+                self.known(name).ok_or_else(missing)?
+            }
+        };
+        let topic = Some(self.describe(&topic));
+        Ok(Response::new(v1::GetTopicResponse { topic }))
+    }
+
+    async fn list_topics(
+        &self,
+        request: Request<v1::ListTopicsRequest>,
+    ) -> Result<Response<v1::ListTopicsResponse>, Status> {
+        let principal = principal(&request)?;
+        let deadline = deadline(request.metadata());
+        let tenant = own_tenant(&principal)?.to_owned();
+        access::authorize(&principal, Action::Describe, Resource::Tenant(tenant.clone())).map_err(Problem::from)?;
+        self.context.catalog.catch_up(deadline).await;
+        let topics: Vec<Topic> = self
+            .context
+            .host
+            .read(|catalog| catalog.topics(&tenant).cloned().collect());
+        let topics = topics.iter().map(|topic| self.describe(topic)).collect();
+        Ok(Response::new(v1::ListTopicsResponse { topics }))
+    }
+
+    async fn delete_topic(
+        &self,
+        request: Request<v1::DeleteTopicRequest>,
+    ) -> Result<Response<v1::DeleteTopicResponse>, Status> {
+        let principal = principal(&request)?;
+        let deadline = deadline(request.metadata());
+        let permit = permit_topic(&principal, Action::Manage, &request.get_ref().topic)?;
+        let Some(name) = permit.topic(Action::Manage).cloned() else {
+            return Err(Problem::Internal("a permit without a topic".to_owned()).into());
+        };
+        let command = Command::DeleteTopic {
+            tenant: name.tenant,
+            name: name.topic,
+            topic_id: request.get_ref().topic_id,
+        };
+        match self.context.catalog.command(&command, deadline).await? {
+            Reply::Done => {}
+            other => return Err(unexpected(&other).into()),
+        }
+        self.context.catalog.catch_up(deadline).await;
+        Ok(Response::new(v1::DeleteTopicResponse {}))
+    }
+}
+
+impl Topics {
+    async fn create(
+        &self,
+        principal: &Principal,
+        request: &v1::CreateTopicRequest,
+        deadline: Instant,
+    ) -> Result<v1::Topic, Problem> {
+        let name = TopicName::parse(&request.topic, own_tenant(principal)?)?;
+        // Whether a foreign tenant may be written to does not depend on what it has.
+        access::authorize(principal, Action::Manage, Resource::Tenant(name.tenant.clone()))?;
+        let command = Command::CreateTopic {
+            tenant: name.tenant,
+            name: name.topic,
+            partitions: request.partitions,
+            replication: request.replication,
+            retention_ms: request.config.and_then(|config| config.retention_ms),
+            retention_bytes: request.config.and_then(|config| config.retention_bytes),
+        };
+        let topic = match self.context.catalog.command(&command, deadline).await? {
+            Reply::Topic(topic) => topic,
+            other => return Err(unexpected(&other)),
+        };
+        let patience = deadline.min(Instant::now() + LEADERS_PATIENCE);
+        // Without leaders in time the topic exists all the same; the answer says which leaders are known.
+        let _ = timeout_at(patience, self.wait_for_leaders(&topic)).await;
+        Ok(self.describe(&topic))
+    }
+
+    async fn wait_for_leaders(&self, topic: &Topic) {
+        let mut applied = self.context.host.progress();
+        let mut changes = self.context.registry.changes();
+        let mut nodes = self.context.leaders.nodes();
+        loop {
+            let is_known = self
+                .context
+                .host
+                .read(|catalog| catalog.topic_by_id(topic.topic_id).is_some());
+            let has_leader = |partition: &highwater_catalog::Partition| {
+                self.context.leaders.leader(GroupId(partition.group_id)).is_some()
+            };
+            if is_known && topic.partitions.iter().all(has_leader) {
+                return;
+            }
+            let changed = tokio::select! {
+                biased;
+                changed = applied.changed() => changed,
+                changed = changes.changed() => changed,
+                changed = nodes.changed() => changed,
+            };
+            if changed.is_err() {
+                return;
+            }
+        }
+    }
+
+    fn known(&self, name: &TopicName) -> Option<Topic> {
+        self.context
+            .host
+            .read(|catalog| catalog.topic(&name.tenant, &name.topic).cloned())
+    }
+
+    fn describe(&self, topic: &Topic) -> v1::Topic {
+        describe::topic(topic, &self.context.leaders, &self.context.registry)
+    }
+}
+
+fn unexpected(reply: &Reply) -> Problem {
+    match reply {
+        Reply::Refused(refusal) => Problem::from_refusal(refusal),
+        other => Problem::Internal(format!("the catalog answered {other:?}")),
+    }
+}

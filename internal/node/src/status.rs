@@ -1,0 +1,345 @@
+//! The one place that says how what went wrong looks to a client: gRPC code, reason, outcome, and what helps it on.
+
+use highwater_catalog::Refusal;
+use highwater_catalog::names::InvalidName;
+use highwater_partition::log::{Decision, Verdict};
+use highwater_partition::{CommandError, ReadError, Watermark};
+use highwater_proto::detail;
+use highwater_proto::v1::{ErrorDetail, LeaderHint, OffsetRange, Outcome, Reason};
+use tonic::{Code, Status};
+
+use crate::access::Denied;
+
+/// How soon a client should come back when something bounded is used up, milliseconds.
+const RETRY_AFTER_MS: u64 = 100;
+
+/// What went wrong with a call. Messages are one sentence for a person.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub(crate) enum Problem {
+    #[error("`{field}`: {why}")]
+    Invalid { field: &'static str, why: String },
+    #[error("`{field}` is {found}, at most {limit} is accepted")]
+    TooLarge {
+        field: &'static str,
+        found: u64,
+        limit: u64,
+    },
+    #[error("the batch is corrupt: {0}; nothing was appended")]
+    Corrupt(String),
+    #[error("topic `{topic}` does not exist; create it first, or check its name")]
+    TopicNotFound { topic: String },
+    #[error("topic `{topic}` is not the one with id {wanted} any more; look it up again")]
+    TopicChanged { topic: String, wanted: u64 },
+    #[error("topic `{topic}` exists already")]
+    TopicExists { topic: String },
+    #[error("topic `{topic}` has no partition {partition}: it has {count}, counted from 0")]
+    PartitionNotFound {
+        topic: String,
+        partition: u32,
+        count: usize,
+    },
+    #[error("{what} is led by another node ({}); nothing was appended here", hint.node)]
+    NotLeader { what: String, hint: LeaderHint },
+    #[error("{what} has no leader at the moment, because too few of its replicas can reach each other")]
+    NoQuorum { what: String },
+    #[error("whether it was applied is not known: {0}; try the same again to learn it")]
+    Unknown(String),
+    #[error("offset {offset} is below the log start; offsets {} to {} can be read", range.log_start, range.high_watermark)]
+    OutOfRange { offset: u64, range: OffsetRange },
+    #[error("the log end is {log_end}, not the expected offset; nothing was appended")]
+    OffsetMismatch { log_end: u64 },
+    #[error("sequence {expected} comes next for this producer; nothing was appended")]
+    SequenceGap { expected: u64 },
+    #[error("this producer is not known (any more) and its sequence is not 0; begin again with a new producer id")]
+    UnknownProducer,
+    #[error("the producer id belongs to another principal, or the sequence was used for another batch")]
+    ProducerConflict,
+    #[error("{0}")]
+    Denied(String),
+    #[error("{0}; try again shortly")]
+    Overloaded(String),
+    #[error("this replica knows of offsets up to {}, not yet of {wanted}", range.high_watermark)]
+    ReplicaBehind { wanted: u64, range: OffsetRange },
+    #[error("{why}")]
+    Unavailable { why: String, hint: Option<LeaderHint> },
+    #[error("{wanted} replicas need as many nodes, and the cluster has {have}")]
+    NotEnoughNodes { wanted: u32, have: usize },
+    #[error("internal error: {0}")]
+    Internal(String),
+}
+
+impl Problem {
+    /// The gRPC code, the reason, and what became of a write.
+    fn class(&self) -> (Code, Reason, Outcome) {
+        use {Code as C, Outcome as O, Reason as R};
+        match self {
+            Problem::Invalid { .. } => (C::InvalidArgument, R::InvalidArgument, O::NotApplied),
+            Problem::TooLarge { .. } => (C::InvalidArgument, R::TooLarge, O::NotApplied),
+            Problem::Corrupt(_) => (C::InvalidArgument, R::CorruptBatch, O::NotApplied),
+            Problem::TopicNotFound { .. } => (C::NotFound, R::TopicNotFound, O::NotApplied),
+            Problem::TopicChanged { .. } => (C::FailedPrecondition, R::TopicChanged, O::NotApplied),
+            Problem::TopicExists { .. } => (C::AlreadyExists, R::TopicExists, O::NotApplied),
+            Problem::PartitionNotFound { .. } => (C::NotFound, R::PartitionNotFound, O::NotApplied),
+            Problem::NotLeader { .. } => (C::FailedPrecondition, R::NotLeader, O::NotApplied),
+            Problem::NoQuorum { .. } => (C::Unavailable, R::NoQuorum, O::NotApplied),
+            Problem::Unknown(_) => (C::Aborted, R::UnknownOutcome, O::Unknown),
+            Problem::OutOfRange { .. } => (C::OutOfRange, R::OffsetOutOfRange, O::NotApplied),
+            Problem::OffsetMismatch { .. } => (C::FailedPrecondition, R::OffsetMismatch, O::NotApplied),
+            Problem::SequenceGap { .. } => (C::FailedPrecondition, R::SequenceGap, O::NotApplied),
+            Problem::UnknownProducer => (C::FailedPrecondition, R::UnknownProducer, O::Unknown),
+            Problem::ProducerConflict => (C::FailedPrecondition, R::ProducerConflict, O::NotApplied),
+            Problem::Denied(_) => (C::PermissionDenied, R::PermissionDenied, O::NotApplied),
+            Problem::Overloaded(_) => (C::ResourceExhausted, R::Overloaded, O::NotApplied),
+            Problem::ReplicaBehind { .. } => (C::DeadlineExceeded, R::ReplicaBehind, O::NotApplied),
+            Problem::Unavailable { .. } => (C::Unavailable, R::Unavailable, O::NotApplied),
+            Problem::NotEnoughNodes { .. } => (C::FailedPrecondition, R::NotEnoughNodes, O::NotApplied),
+            Problem::Internal(_) => (C::Internal, R::Internal, O::Unknown),
+        }
+    }
+
+    /// The detail, as it travels in a status or in a stream's answer.
+    pub(crate) fn detail(&self) -> ErrorDetail {
+        let (_, reason, outcome) = self.class();
+        let mut detail = ErrorDetail {
+            reason: reason as i32,
+            message: self.to_string(),
+            outcome: outcome as i32,
+            ..Default::default()
+        };
+        match self {
+            Problem::Invalid { field, .. } => detail.field = (*field).to_owned(),
+            Problem::TooLarge { field, limit, .. } => {
+                detail.field = (*field).to_owned();
+                detail.limit = Some(*limit);
+            }
+            Problem::NotLeader { hint, .. } => detail.leader = Some(hint.clone()),
+            Problem::Unavailable { hint, .. } => detail.leader = hint.clone(),
+            Problem::OutOfRange { range, .. } | Problem::ReplicaBehind { range, .. } => detail.range = Some(*range),
+            Problem::OffsetMismatch { log_end } => {
+                let (log_start, high_watermark) = (0, *log_end);
+                detail.range = Some(OffsetRange {
+                    log_start,
+                    high_watermark,
+                });
+            }
+            Problem::SequenceGap { expected } => detail.expected_sequence = Some(*expected),
+            Problem::NoQuorum { .. } | Problem::Overloaded(_) => detail.retry_after_ms = Some(RETRY_AFTER_MS),
+            _ => {}
+        }
+        detail
+    }
+
+    /// What the log decided about a batch that it did not append.
+    pub(crate) fn from_decision(decision: &Decision) -> Problem {
+        match decision.verdict {
+            Verdict::OffsetMismatch => Problem::OffsetMismatch {
+                log_end: decision.base_offset,
+            },
+            Verdict::SequenceGap => Problem::SequenceGap {
+                expected: decision.number,
+            },
+            Verdict::UnknownProducer => Problem::UnknownProducer,
+            Verdict::ProducerConflict => Problem::ProducerConflict,
+            Verdict::TooManyProducers => Problem::Overloaded("the partition has too many producers".to_owned()),
+            Verdict::Forgotten => {
+                Problem::Unknown("the batch is older than those that the partition remembers".to_owned())
+            }
+            other => Problem::Internal(format!("the log decided {other:?} about a batch")),
+        }
+    }
+
+    /// What the catalog refused.
+    pub(crate) fn from_refusal(refusal: &Refusal) -> Problem {
+        match refusal {
+            Refusal::TopicExists { tenant, name, .. } => Problem::TopicExists {
+                topic: format!("{tenant}/{name}"),
+            },
+            Refusal::TopicNotFound { tenant, name } => Problem::TopicNotFound {
+                topic: format!("{tenant}/{name}"),
+            },
+            Refusal::TopicChanged {
+                tenant, name, wanted, ..
+            } => Problem::TopicChanged {
+                topic: format!("{tenant}/{name}"),
+                wanted: *wanted,
+            },
+            Refusal::NotEnoughNodes { wanted, have } => Problem::NotEnoughNodes {
+                wanted: *wanted,
+                have: *have,
+            },
+            Refusal::TooManyTopics { limit, .. } => {
+                let limit = *limit as u64;
+                Problem::TooLarge {
+                    field: "topics",
+                    found: limit + 1,
+                    limit,
+                }
+            }
+            Refusal::TooManyPartitions { wanted, limit } => Problem::TooLarge {
+                field: "partitions",
+                found: u64::from(*wanted),
+                limit: u64::from(*limit),
+            },
+            Refusal::TooManyReplicas { wanted, limit } => Problem::TooLarge {
+                field: "replication",
+                found: u64::from(*wanted),
+                limit: u64::from(*limit),
+            },
+            Refusal::InvalidName { why, .. } => Problem::Invalid {
+                field: "topic",
+                why: why.clone(),
+            },
+            Refusal::InvalidValue { why, .. } => Problem::Invalid {
+                field: "config",
+                why: why.clone(),
+            },
+            Refusal::NotFounded => Problem::Unavailable {
+                why: "the cluster is not founded yet".to_owned(),
+                hint: None,
+            },
+            other => Problem::Internal(other.to_string()),
+        }
+    }
+
+    /// A read that failed.
+    pub(crate) fn from_read(error: ReadError) -> Problem {
+        match error {
+            ReadError::BelowStart {
+                offset,
+                log_start,
+                high_watermark,
+            } => Problem::OutOfRange {
+                offset,
+                range: OffsetRange {
+                    log_start,
+                    high_watermark,
+                },
+            },
+            ReadError::Stopped => Problem::Unavailable {
+                why: "the replica is stopping; read from another one".to_owned(),
+                hint: None,
+            },
+            ReadError::Failed(why) => Problem::Internal(why),
+        }
+    }
+
+    /// A question to a group (not a write) that nobody could answer.
+    pub(crate) fn from_query(what: &str, error: CommandError) -> Problem {
+        match error {
+            CommandError::NotLeader { .. } | CommandError::Unknown(_) => Problem::NoQuorum { what: what.to_owned() },
+            CommandError::Refused(why) => Problem::Overloaded(why),
+            CommandError::Stopped => Problem::Unavailable {
+                why: format!("the replica of {what} here is stopping"),
+                hint: None,
+            },
+        }
+    }
+}
+
+impl From<Problem> for Status {
+    fn from(problem: Problem) -> Status {
+        let (code, _, _) = problem.class();
+        detail::to_status(code, &problem.detail())
+    }
+}
+
+impl From<Denied> for Problem {
+    fn from(denied: Denied) -> Problem {
+        match denied {
+            Denied::Hidden(topic) => Problem::TopicNotFound {
+                topic: topic.to_string(),
+            },
+            forbidden @ Denied::Forbidden { .. } => Problem::Denied(forbidden.to_string()),
+        }
+    }
+}
+
+impl From<InvalidName> for Problem {
+    fn from(invalid: InvalidName) -> Problem {
+        Problem::Invalid {
+            field: "topic",
+            why: invalid.to_string(),
+        }
+    }
+}
+
+/// What can be read, as the wire says it.
+pub(crate) fn range(watermark: Watermark) -> OffsetRange {
+    OffsetRange {
+        log_start: watermark.log_start,
+        high_watermark: watermark.high_watermark,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::access::TopicName;
+
+    fn detail_of(problem: Problem) -> (Code, ErrorDetail) {
+        let status = Status::from(problem);
+        (status.code(), detail::from_status(&status).unwrap())
+    }
+
+    #[test]
+    fn a_foreign_topic_and_a_missing_one_look_the_same() {
+        let name = TopicName {
+            tenant: "other".to_owned(),
+            topic: "x".to_owned(),
+        };
+        let foreign = detail_of(Denied::Hidden(name).into());
+        let missing = detail_of(Problem::TopicNotFound {
+            topic: "other/x".to_owned(),
+        });
+        assert_eq!(foreign, missing);
+    }
+
+    #[test]
+    fn only_what_may_be_in_the_log_is_called_unknown() {
+        let decision = |verdict| Decision {
+            verdict,
+            base_offset: 7,
+            record_count: 0,
+            append_time_ms: 0,
+            number: 3,
+        };
+        let unknown = [Verdict::UnknownProducer, Verdict::Forgotten];
+        let not_applied = [
+            Verdict::OffsetMismatch,
+            Verdict::SequenceGap,
+            Verdict::ProducerConflict,
+            Verdict::TooManyProducers,
+        ];
+        for verdict in unknown {
+            let (_, detail) = detail_of(Problem::from_decision(&decision(verdict)));
+            assert_eq!(detail.outcome(), Outcome::Unknown, "{verdict:?}");
+        }
+        for verdict in not_applied {
+            let (_, detail) = detail_of(Problem::from_decision(&decision(verdict)));
+            assert_eq!(detail.outcome(), Outcome::NotApplied, "{verdict:?}");
+        }
+        let (_, gap) = detail_of(Problem::from_decision(&decision(Verdict::SequenceGap)));
+        assert_eq!(gap.expected_sequence, Some(3));
+        let (_, mismatch) = detail_of(Problem::from_decision(&decision(Verdict::OffsetMismatch)));
+        assert_eq!(mismatch.range.unwrap().high_watermark, 7);
+    }
+
+    #[test]
+    fn a_limit_names_its_field() {
+        let (code, detail) = detail_of(Problem::TooLarge {
+            field: "batch",
+            found: 9,
+            limit: 8,
+        });
+        assert_eq!(
+            (code, detail.field.as_str(), detail.limit),
+            (Code::InvalidArgument, "batch", Some(8))
+        );
+        assert!(
+            detail.message.contains('9') && detail.message.contains('8'),
+            "{}",
+            detail.message
+        );
+    }
+}

@@ -1,0 +1,148 @@
+//! Reading PEM files: every complaint names the file and says what is wrong with it.
+
+use std::fs;
+use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use rustls::RootCertStore;
+use rustls::pki_types::pem::{self, PemObject};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+use super::{TlsError, TlsFiles, time_of};
+use crate::identity::Identity;
+
+/// The largest PEM file that is read, bytes; a chain or a bundle of authorities is some kilobytes.
+const PEM_BYTES_MAX: u64 = 1024 * 1024;
+
+/// What the files hold, checked one by one.
+pub(super) struct Loaded {
+    pub(super) chain: Vec<CertificateDer<'static>>,
+    pub(super) key: PrivateKeyDer<'static>,
+    pub(super) roots: RootCertStore,
+    pub(super) identity: Identity,
+    pub(super) not_after: SystemTime,
+}
+
+pub(super) fn read(files: &TlsFiles) -> Result<Loaded, TlsError> {
+    let chain = read_certificates(&files.certificate)?;
+    let key = read_key(&files.key)?;
+    let roots = read_authorities(&files.authorities)?;
+    let identity = Identity::from_certificate(&chain[0]).map_err(|source| TlsError::Identity {
+        path: files.certificate.clone(),
+        source,
+    })?;
+    let not_after = check_validity(&files.certificate, &chain[0], SystemTime::now())?;
+    Ok(Loaded {
+        chain,
+        key,
+        roots,
+        identity,
+        not_after,
+    })
+}
+
+/// At least one certificate, in the order of the file.
+fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let bytes = read_file(path)?;
+    let certificates = CertificateDer::pem_slice_iter(&bytes)
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|error| file_error(path, format!("it is not valid PEM: {}", describe(error))))?;
+    if certificates.is_empty() {
+        return Err(file_error(
+            path,
+            "it holds no certificate (looking for BEGIN CERTIFICATE)",
+        ));
+    }
+    Ok(certificates)
+}
+
+fn read_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
+    let bytes = read_file(path)?;
+    warn_if_readable_by_others(path);
+    PrivateKeyDer::from_pem_slice(&bytes).map_err(|error| match error {
+        pem::Error::NoItemsFound => file_error(path, "it holds no private key (looking for BEGIN PRIVATE KEY)"),
+        error => file_error(path, format!("it is not a valid PEM key: {}", describe(error))),
+    })
+}
+
+fn read_authorities(path: &Path) -> Result<RootCertStore, TlsError> {
+    let mut roots = RootCertStore::empty();
+    for (number, certificate) in read_certificates(path)?.into_iter().enumerate() {
+        roots.add(certificate).map_err(|error| {
+            file_error(
+                path,
+                format!("its certificate number {} cannot be an authority: {error}", number + 1),
+            )
+        })?;
+    }
+    Ok(roots)
+}
+
+fn read_file(path: &Path) -> Result<Vec<u8>, TlsError> {
+    let metadata = fs::metadata(path).map_err(|error| file_error(path, format!("it cannot be read: {error}")))?;
+    if metadata.len() > PEM_BYTES_MAX {
+        let why = format!(
+            "it has {} bytes, more than the {PEM_BYTES_MAX} that are read",
+            metadata.len()
+        );
+        return Err(file_error(path, why));
+    }
+    fs::read(path).map_err(|error| file_error(path, format!("it cannot be read: {error}")))
+}
+
+#[cfg(unix)]
+fn warn_if_readable_by_others(path: &Path) {
+    use std::os::unix::fs::PermissionsExt;
+    const OTHERS: u32 = 0o077;
+    let Ok(metadata) = fs::metadata(path) else { return };
+    let mode = metadata.permissions().mode();
+    if mode & OTHERS != 0 {
+        let mode = format!("{:o}", mode & 0o777);
+        tracing::warn!(path = %path.display(), mode, "the private key can be read by other users; set its mode to 600");
+    }
+}
+
+#[cfg(not(unix))]
+fn warn_if_readable_by_others(_path: &Path) {}
+
+/// The end of the certificate's validity, or why it is not valid at `now`.
+fn check_validity(path: &Path, der: &CertificateDer<'_>, now: SystemTime) -> Result<SystemTime, TlsError> {
+    let (_, certificate) = X509Certificate::from_der(der)
+        .map_err(|error| file_error(path, format!("its first certificate cannot be read: {error}")))?;
+    let validity = certificate.validity();
+    let now_seconds = now.duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs() as i64);
+    let why = if validity.not_after.timestamp() < now_seconds {
+        format!(
+            "expired on {} (this machine's clock is at {now_seconds} s since 1970)",
+            validity.not_after
+        )
+    } else if validity.not_before.timestamp() > now_seconds {
+        format!(
+            "is not valid before {} (this machine's clock is at {now_seconds} s since 1970)",
+            validity.not_before
+        )
+    } else {
+        return Ok(time_of(validity.not_after.timestamp()));
+    };
+    Err(TlsError::Validity {
+        path: path.to_owned(),
+        why,
+    })
+}
+
+fn describe(error: pem::Error) -> String {
+    match error {
+        pem::Error::MissingSectionEnd { end_marker } => {
+            format!("the line {:?} is missing", String::from_utf8_lossy(&end_marker))
+        }
+        other => other.to_string(),
+    }
+}
+
+fn file_error(path: &Path, why: impl Into<String>) -> TlsError {
+    TlsError::File {
+        path: path.to_owned(),
+        why: why.into(),
+    }
+}

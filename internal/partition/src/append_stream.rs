@@ -1,0 +1,265 @@
+//! Replication to one follower: a pipeline of appends and their answers, as one hand-written stream.
+//!
+//! openraft gives a stream of requests and wants a stream of answers, in order. Between them stands a window: requests
+//! are taken only while fewer than `WINDOW_REQUESTS` of them and `WINDOW_BYTES` are unanswered. Not taking is the flow
+//! control; a slow follower costs this much memory and no more.
+//!
+//! * A request is taken inside this stream, by whoever polls it; there is no task in between to wake or to leak. When
+//!   the stream is dropped, so is the peer stream, which tells the other side.
+//! * The input is never polled again after it has ended.
+//! * While anything is unanswered for `IDLE_TIMEOUT`, the stream breaks. openraft has no deadline of its own here: a
+//!   follower that dies silently would stay behind for ever.
+//! * openraft sends a request without entries at once whenever the commit point moves. It takes the time of the
+//!   acknowledgement that is due at the same moment, so it is held for `HOLD_TIMEOUT`, or until another request
+//!   follows or the input ends. Order and number of answers stay.
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use futures::{FutureExt, Stream};
+use openraft::errors::NetworkError;
+use tokio::sync::mpsc::error::TrySendError;
+use tokio::time::{Instant, Sleep};
+
+use crate::codec::append;
+use crate::network::{broken, check_result};
+use crate::peers::PeerStream;
+use crate::types::{AppendRequest, AppendResult, RpcError, Vote};
+
+/// Most unanswered requests to one follower.
+pub(crate) const WINDOW_REQUESTS: usize = 32;
+/// Unanswered bytes to one follower at which no further request is taken.
+pub(crate) const WINDOW_BYTES: usize = 8 * 1024 * 1024;
+/// How long the follower may leave something unanswered.
+pub(crate) const IDLE_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long opening the stream may take.
+pub(crate) const OPEN_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a request without entries waits for company.
+const HOLD_TIMEOUT: Duration = Duration::from_millis(1);
+
+/// A request that was sent and is not yet answered.
+struct Sent {
+    vote: Vote,
+    bytes: usize,
+}
+
+/// What to do with the input next.
+enum Input {
+    /// Take requests.
+    Open,
+    /// It has ended; it must not be polled again.
+    Ended,
+}
+
+/// The stream of answers.
+///
+/// Invariants: `unanswered` holds exactly the requests handed to the peer stream or to `blocked`, oldest first, and
+/// `unanswered_bytes` their sum. At most one request is held, and it was taken after all of those.
+pub(crate) struct AppendStream<S> {
+    target: u64,
+    requests: S,
+    input: Input,
+    stream: PeerStream,
+    unanswered: VecDeque<Sent>,
+    unanswered_bytes: usize,
+    /// A request without entries that waits for company, and until when.
+    held: Option<AppendRequest>,
+    hold: Pin<Box<Sleep>>,
+    /// A message that found the peer stream full.
+    blocked: Option<BoxFuture<'static, bool>>,
+    idle: Pin<Box<Sleep>>,
+    sent_any: bool,
+    finished: bool,
+}
+
+impl<S> AppendStream<S>
+where
+    S: Stream<Item = AppendRequest> + Unpin,
+{
+    pub(crate) fn new(target: u64, requests: S, stream: PeerStream) -> AppendStream<S> {
+        AppendStream {
+            target,
+            requests,
+            input: Input::Open,
+            stream,
+            unanswered: VecDeque::with_capacity(WINDOW_REQUESTS),
+            unanswered_bytes: 0,
+            held: None,
+            hold: Box::pin(tokio::time::sleep(HOLD_TIMEOUT)),
+            blocked: None,
+            idle: Box::pin(tokio::time::sleep(IDLE_TIMEOUT)),
+            sent_any: false,
+            finished: false,
+        }
+    }
+
+    fn window_open(&self) -> bool {
+        self.blocked.is_none()
+            && self.unanswered.len() + usize::from(self.held.is_some()) < WINDOW_REQUESTS
+            && self.unanswered_bytes < WINDOW_BYTES
+    }
+
+    /// Takes and sends requests while the window is open.
+    fn poll_requests(&mut self, cx: &mut Context<'_>) -> Result<(), RpcError> {
+        self.poll_blocked(cx)?;
+        while matches!(self.input, Input::Open) && self.window_open() {
+            match Pin::new(&mut self.requests).poll_next(cx) {
+                Poll::Ready(Some(request)) => self.take(request)?,
+                Poll::Ready(None) => self.input = Input::Ended,
+                Poll::Pending => break,
+            }
+        }
+        self.poll_held(cx)
+    }
+
+    /// Sends a request, or holds it if it only carries the commit point.
+    fn take(&mut self, request: AppendRequest) -> Result<(), RpcError> {
+        if let Some(held) = self.held.take() {
+            self.send(held)?;
+        }
+        if request.entries.is_empty() && self.sent_any {
+            self.hold.as_mut().reset(Instant::now() + HOLD_TIMEOUT);
+            self.held = Some(request);
+            return Ok(());
+        }
+        self.send(request)
+    }
+
+    fn poll_held(&mut self, cx: &mut Context<'_>) -> Result<(), RpcError> {
+        if self.held.is_none() || self.blocked.is_some() {
+            return Ok(());
+        }
+        let due = matches!(self.input, Input::Ended) || self.hold.as_mut().poll(cx).is_ready();
+        match self.held.take() {
+            Some(held) if due => self.send(held),
+            held => {
+                self.held = held;
+                Ok(())
+            }
+        }
+    }
+
+    fn send(&mut self, request: AppendRequest) -> Result<(), RpcError> {
+        let vote = request.vote;
+        let (parts, bytes) = append::encode_request(self.target, request).map_err(broken)?;
+        if self.unanswered.is_empty() {
+            self.restart_idle();
+        }
+        self.sent_any = true;
+        self.unanswered_bytes += bytes;
+        self.unanswered.push_back(Sent { vote, bytes });
+        self.hand_over(parts)
+    }
+
+    fn hand_over(&mut self, parts: Vec<Bytes>) -> Result<(), RpcError> {
+        if self.blocked.is_some() {
+            let sender = self.stream.sender.clone();
+            let before = self.blocked.take();
+            self.blocked = Some(Box::pin(send_behind(before, sender, parts)));
+            return Ok(());
+        }
+        match self.stream.sender.try_send(parts) {
+            Ok(()) => Ok(()),
+            Err(TrySendError::Full(parts)) => {
+                let sender = self.stream.sender.clone();
+                self.blocked = Some(Box::pin(send_behind(None, sender, parts)));
+                Ok(())
+            }
+            Err(TrySendError::Closed(_)) => Err(lost("the peer closed the stream")),
+        }
+    }
+
+    fn poll_blocked(&mut self, cx: &mut Context<'_>) -> Result<(), RpcError> {
+        let Some(blocked) = &mut self.blocked else {
+            return Ok(());
+        };
+        match blocked.poll_unpin(cx) {
+            Poll::Pending => Ok(()),
+            Poll::Ready(true) => {
+                self.blocked = None;
+                Ok(())
+            }
+            Poll::Ready(false) => Err(lost("the peer closed the stream")),
+        }
+    }
+
+    /// The next answer; None when all is answered and nothing more will be asked.
+    fn poll_answer(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<AppendResult, RpcError>>> {
+        if matches!(self.input, Input::Ended) && self.held.is_none() && self.unanswered.is_empty() {
+            return Poll::Ready(None);
+        }
+        match self.stream.receiver.poll_recv(cx) {
+            Poll::Ready(Some(message)) => return Poll::Ready(Some(self.answer(message))),
+            Poll::Ready(None) => return Poll::Ready(Some(Err(lost("the peer ended the stream")))),
+            Poll::Pending => {}
+        }
+        if !self.unanswered.is_empty() && self.idle.as_mut().poll(cx).is_ready() {
+            let waiting = self.unanswered.len();
+            let why = format!("{waiting} appends unanswered for {} ms", IDLE_TIMEOUT.as_millis());
+            return Poll::Ready(Some(Err(lost(why))));
+        }
+        Poll::Pending
+    }
+
+    fn answer(&mut self, message: Bytes) -> Result<AppendResult, RpcError> {
+        let Some(sent) = self.unanswered.pop_front() else {
+            return Err(lost("the peer answered what was not asked"));
+        };
+        self.unanswered_bytes -= sent.bytes;
+        self.restart_idle();
+        let result = append::decode_result(message).map_err(broken)?;
+        check_result(&sent.vote, &result).map_err(broken)?;
+        Ok(result)
+    }
+
+    fn restart_idle(&mut self) {
+        self.idle.as_mut().reset(Instant::now() + IDLE_TIMEOUT);
+    }
+}
+
+impl<S> Stream for AppendStream<S>
+where
+    S: Stream<Item = AppendRequest> + Unpin,
+{
+    type Item = Result<AppendResult, RpcError>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let this = &mut *self;
+        if this.finished {
+            return Poll::Ready(None);
+        }
+        let polled = match this.poll_requests(cx) {
+            Ok(()) => this.poll_answer(cx),
+            Err(err) => Poll::Ready(Some(Err(err))),
+        };
+        // A conflict, a higher vote or an error ends a session; openraft opens the next one.
+        this.finished = matches!(polled, Poll::Ready(None | Some(Err(_)) | Some(Ok(Err(_)))));
+        polled
+    }
+}
+
+/// Sends what waited before and then these parts; false if the stream is gone.
+async fn send_behind(
+    before: Option<BoxFuture<'static, bool>>,
+    sender: tokio::sync::mpsc::Sender<Vec<Bytes>>,
+    parts: Vec<Bytes>,
+) -> bool {
+    if let Some(before) = before
+        && !before.await
+    {
+        return false;
+    }
+    sender.send(parts).await.is_ok()
+}
+
+fn lost(why: impl ToString) -> RpcError {
+    RpcError::Network(NetworkError::from_string(why))
+}

@@ -1,0 +1,462 @@
+//! One replica of one group: what the node holds, for data partitions and for the catalog alike.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::FutureExt;
+use highwater_log::{Batch, Body, Frame, GroupId, Log, ReplicaId};
+use openraft::ReadPolicy;
+use openraft::errors::{ClientWriteError, ForwardToLeader, InitializeError, LinearizableReadError, RaftError};
+use tokio::sync::watch;
+
+use crate::codec::calls::{self, Confirmation};
+use crate::codec::kind;
+use crate::codec::membership::{NODE_NAME_BYTES_MAX, REPLICAS_MAX};
+use crate::config::Timers;
+use crate::error::{CommandError, Error, ReadError};
+use crate::machine::{GroupMachine, Machine};
+use crate::network::{GroupNetwork, confirm};
+use crate::peers::{PeerStream, Peers};
+use crate::progress::{Progress, Watermark};
+use crate::responder::{Answer, BatchAnswer, InFlight, NotApplied, leader_hint};
+use crate::serve::{Server, unknown_kind};
+use crate::status::{Ending, Observer, Role, Status};
+use crate::storage::GroupStorage;
+use crate::types::{Member, NodeName, Proposal, Raft, TypeConfig, body_bytes, nodes, voter_set};
+
+/// How long a follower waits for the leader's confirmed high watermark.
+const CONFIRM_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Everything a replica needs.
+pub struct GroupOptions {
+    /// The group.
+    pub group_id: GroupId,
+    /// This replica of it.
+    pub replica_id: ReplicaId,
+    /// Its log, open.
+    pub log: Log,
+    /// The machine of a control group; None for data.
+    pub machine: Option<Arc<dyn Machine>>,
+    /// The way to the other replicas.
+    pub peers: Arc<dyn Peers>,
+    /// The cluster's timers.
+    pub timers: Timers,
+}
+
+/// A committed batch as stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredBatch {
+    /// Offset of its first record.
+    pub base_offset: u64,
+    /// Number of its records; never 0.
+    pub record_count: u32,
+    /// How the payload is compressed; the client's business.
+    pub compression: u8,
+    /// The client's CRC32C of the payload.
+    pub payload_crc: u32,
+    /// When the leader appended it, milliseconds since the epoch.
+    pub append_time_ms: u64,
+    /// As the client encoded it.
+    pub payload: Bytes,
+}
+
+/// One replica of one group; cheap to clone.
+///
+/// Invariant: the Raft core, the task that observes it and the log live until `shutdown`; dropping all clones does not
+/// stop them.
+#[derive(Clone)]
+pub struct Partition {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    group_id: GroupId,
+    raft: Raft,
+    log: Log,
+    progress: Arc<Progress>,
+    in_flight: Arc<InFlight>,
+    peers: Arc<dyn Peers>,
+    server: Server,
+    observer: Observer,
+    has_machine: bool,
+    changes: watch::Receiver<Status>,
+    ending: watch::Receiver<Option<Ending>>,
+    shutting_down: AtomicBool,
+}
+
+impl Partition {
+    /// Starts the replica on its log: recovers what was committed, replays the machine and joins the group's life.
+    pub async fn start(options: GroupOptions) -> Result<Partition, Error> {
+        let GroupOptions {
+            group_id,
+            replica_id,
+            log,
+            machine,
+            peers,
+            timers,
+        } = options;
+        let config = Arc::new(timers.config(group_id.0)?);
+        let has_machine = machine.is_some();
+        let group_machine = recover(log.clone(), machine).await?;
+        let progress = Arc::new(Progress::new(log.clone()));
+        let network = GroupNetwork {
+            group_id,
+            peers: peers.clone(),
+        };
+        let storage = GroupStorage::new(log.clone(), progress.clone());
+        let raft = Raft::new(replica_id.0, config, network, storage, group_machine)
+            .await
+            .map_err(|err| Error::Raft(err.to_string()))?;
+        let observer = Observer {
+            raft: raft.clone(),
+            log: log.clone(),
+            progress: progress.clone(),
+        };
+        let (changes_sender, changes) = watch::channel(observer.status());
+        let (ending_sender, ending) = watch::channel(None);
+        tokio::spawn(observer.clone().watch(changes_sender, ending_sender));
+        let inner = Inner {
+            group_id,
+            server: Server::new(replica_id.0, raft.clone()),
+            raft,
+            log,
+            progress,
+            in_flight: Arc::new(InFlight::default()),
+            peers,
+            observer,
+            has_machine,
+            changes,
+            ending,
+            shutting_down: AtomicBool::new(false),
+        };
+        Ok(Partition { inner: Arc::new(inner) })
+    }
+
+    /// Makes the group's first membership. Once, on one pristine replica; false for a group that has a history.
+    pub async fn initialize(&self, members: Vec<Member>) -> Result<bool, Error> {
+        check_members(&members)?;
+        match self.inner.raft.initialize(nodes(&members)).await {
+            Ok(()) => Ok(true),
+            Err(RaftError::APIError(InitializeError::NotAllowed(_))) => Ok(false),
+            Err(err) => Err(Error::Raft(err.to_string())),
+        }
+    }
+
+    /// Proposes a batch. Never blocks; `answer` is called exactly once, usually from the Raft task, and must be quick.
+    pub fn propose(&self, batch: Batch, answer: Box<dyn FnOnce(Answer) + Send>) {
+        let inner = &self.inner;
+        if inner.stopped() {
+            return answer(Answer::NotApplied(NotApplied::Stopped));
+        }
+        let body = Body::Batch(batch);
+        if let Err(err) = body.check() {
+            return answer(Answer::NotApplied(NotApplied::Invalid(err.to_string())));
+        }
+        let Some(share) = inner.in_flight.take(body_bytes(&body)) else {
+            return answer(Answer::NotApplied(NotApplied::Overloaded));
+        };
+        let term = inner.changes.borrow().term;
+        let responder = BatchAnswer::responder(answer, inner.log.clone(), inner.progress.clone(), term, share);
+        // openraft's queue is longer than all that can be in flight, so handing over is done at the first poll. If it
+        // ever is not, or the core is gone, the message is dropped, and the responder with it: unknown.
+        let hand_over = inner.raft.client_write_ff(Proposal(body), Some(responder));
+        let _handed_over = tokio::task::unconstrained(hand_over).now_or_never();
+    }
+
+    /// Proposes a machine command; answered after it was applied here. Waits as long as there is no quorum: set a
+    /// deadline around it.
+    pub async fn command(&self, command: Bytes) -> Result<Bytes, CommandError> {
+        let inner = &self.inner;
+        if !inner.has_machine {
+            return Err(CommandError::Refused("this group has no machine".to_owned()));
+        }
+        if inner.stopped() {
+            return Err(CommandError::Stopped);
+        }
+        let body = Body::Command(command);
+        if let Err(err) = body.check() {
+            return Err(CommandError::Refused(err.to_string()));
+        }
+        let Some(_share) = inner.in_flight.take(body_bytes(&body)) else {
+            return Err(CommandError::Refused("too many bytes in flight".to_owned()));
+        };
+        let written = inner.raft.client_write(Proposal(body)).await;
+        written
+            .map(|response| response.data)
+            .map_err(|err| inner.write_error(err))
+    }
+
+    /// The watermark, now and whenever it moves.
+    pub fn watermark(&self) -> watch::Receiver<Watermark> {
+        self.inner.progress.subscribe()
+    }
+
+    /// Bytes of proposals that wait for their answer here.
+    pub fn in_flight_bytes(&self) -> usize {
+        self.inner.in_flight.bytes()
+    }
+
+    /// Committed batches from the one that holds `offset` on, at least one if there is one, about `bytes_max` bytes;
+    /// empty at or above the high watermark.
+    pub async fn read(&self, offset: u64, bytes_max: usize) -> Result<Vec<StoredBatch>, ReadError> {
+        let Watermark {
+            log_start,
+            high_watermark,
+        } = self.inner.progress.watermark();
+        if offset < log_start {
+            return Err(ReadError::BelowStart {
+                offset,
+                log_start,
+                high_watermark,
+            });
+        }
+        if offset >= high_watermark {
+            return Ok(Vec::new());
+        }
+        let frames = match self.inner.log.read_records_cached(offset, bytes_max) {
+            Some(frames) => frames,
+            None => {
+                let log = self.inner.log.clone();
+                off_thread(move || log.read_records(offset, bytes_max)).await?
+            }
+        };
+        Ok(frames.into_iter().map(stored_batch).collect())
+    }
+
+    /// First committed offset appended at or after `time_ms`; the high watermark if there is none.
+    pub async fn offset_at(&self, time_ms: u64) -> Result<u64, ReadError> {
+        let log = self.inner.log.clone();
+        off_thread(move || log.offset_at(time_ms)).await
+    }
+
+    /// The leader's confirmed high watermark: at least everything that was committed anywhere when this was called. A
+    /// follower asks the leader over the peer link.
+    pub async fn confirmed_high_watermark(&self) -> Result<u64, CommandError> {
+        let inner = &self.inner;
+        if inner.stopped() {
+            return Err(CommandError::Stopped);
+        }
+        let status = self.status();
+        if status.role == Role::Leader {
+            return inner.confirmed_here().await;
+        }
+        let (term, Some(leader)) = (status.term, status.leader) else {
+            return Err(CommandError::NotLeader {
+                leader: None,
+                term: status.term,
+            });
+        };
+        let ask = confirm(
+            inner.peers.as_ref(),
+            inner.group_id,
+            leader.replica_id.0,
+            &leader.node,
+            CONFIRM_TIMEOUT,
+        );
+        match ask.await {
+            Ok(Confirmation::HighWatermark(offset)) => Ok(offset),
+            Ok(Confirmation::NotLeader { term }) => Err(CommandError::NotLeader { leader: None, term }),
+            Ok(Confirmation::Unconfirmed) => Err(CommandError::Unknown("the leader has no quorum".to_owned())),
+            Err(err) => Err(CommandError::Unknown(format!("in term {term}: {err}"))),
+        }
+    }
+
+    /// What this replica knows now.
+    pub fn status(&self) -> Status {
+        self.inner.observer.status()
+    }
+
+    /// Changes whenever role, leader, term or membership change.
+    pub fn status_changes(&self) -> watch::Receiver<Status> {
+        self.inner.changes.clone()
+    }
+
+    /// Adds a replica without a vote. Returns when that is committed; the replica may still be catching up.
+    pub async fn add_learner(&self, member: Member) -> Result<(), CommandError> {
+        check_members(std::slice::from_ref(&member)).map_err(|err| CommandError::Refused(err.to_string()))?;
+        let node = NodeName(member.node);
+        let added = self.inner.raft.add_learner(member.replica_id.0, node, false).await;
+        added.map(drop).map_err(|err| self.inner.write_error(err))
+    }
+
+    /// Makes exactly these replicas the voters; all must be members already. Those left out leave the group.
+    pub async fn change_voters(&self, voters: Vec<ReplicaId>) -> Result<(), CommandError> {
+        let changed = self.inner.raft.change_membership(voter_set(&voters), false).await;
+        changed.map(drop).map_err(|err| self.inner.write_error(err))
+    }
+
+    /// Asks the leader, which must be this replica, to hand over to the voter `to`. Returns when the hand-over has
+    /// begun; `status_changes` tells when it is done.
+    pub async fn transfer_leader(&self, to: ReplicaId) -> Result<(), CommandError> {
+        let status = self.status();
+        if status.role != Role::Leader {
+            return Err(self.inner.not_leader(status));
+        }
+        if !status.voters.iter().any(|member| member.replica_id == to) {
+            return Err(CommandError::Refused(format!("replica {} is no voter", to.0)));
+        }
+        let transfer = self.inner.raft.trigger().transfer_leader(to.0).await;
+        transfer.map_err(|_| CommandError::Stopped)
+    }
+
+    /// A request from a peer's `Peers::call`. `from` is the authenticated node name.
+    pub async fn handle_call(&self, from: &str, kind: u8, body: Bytes) -> Result<Vec<Bytes>, Error> {
+        let server = &self.inner.server;
+        match kind {
+            kind::APPEND => server.append(from, body).await,
+            kind::VOTE => server.vote(from, body).await,
+            kind::PRE_VOTE => server.pre_vote(from, body).await,
+            kind::TRANSFER => server.transfer(from, body).await,
+            kind::CONFIRM => {
+                server.check_confirm(from, body)?;
+                let confirmation = self.inner.confirmation().await;
+                Ok(vec![calls::encode_confirmation(&confirmation)])
+            }
+            other => Err(unknown_kind(other)),
+        }
+    }
+
+    /// A stream from a peer's `Peers::open_stream`; runs until either side ends.
+    pub async fn handle_stream(&self, from: &str, kind: u8, stream: PeerStream) -> Result<(), Error> {
+        match kind {
+            kind::APPEND_STREAM => self.inner.server.append_stream(from, stream).await,
+            other => Err(unknown_kind(other)),
+        }
+    }
+
+    /// Ends when the Raft core has ended; with the reason if it was not asked to.
+    pub async fn stopped(&self) -> Option<String> {
+        let mut ending = self.inner.ending.clone();
+        let how = match ending.wait_for(Option::is_some).await {
+            Ok(how) => how.clone(),
+            Err(_) => Some(Ending::Failed("the replica's tasks were cut off".to_owned())),
+        };
+        match how {
+            Some(Ending::Failed(why)) => Some(why),
+            _ => None,
+        }
+    }
+
+    /// Stops the core, then notes the log's mark and checkpoint and closes it. Nothing of the replica runs afterwards.
+    pub async fn shutdown(&self) -> Result<(), Error> {
+        self.halt().await?;
+        let log = self.inner.log.clone();
+        match tokio::task::spawn_blocking(move || log.close()).await {
+            Ok(closed) => Ok(closed?),
+            Err(err) => Err(Error::Raft(format!("closing the log: {err}"))),
+        }
+    }
+
+    /// Stops the core and leaves the log as it is.
+    pub(crate) async fn halt(&self) -> Result<(), Error> {
+        self.inner.shutting_down.store(true, Ordering::Release);
+        let stopped = self.inner.raft.shutdown().await;
+        stopped.map_err(|err| Error::Raft(format!("stopping the core: {err}")))?;
+        self.stopped().await;
+        Ok(())
+    }
+}
+
+impl Inner {
+    fn stopped(&self) -> bool {
+        self.shutting_down.load(Ordering::Acquire) || self.ending.borrow().is_some() || self.observer.ended().is_some()
+    }
+
+    fn not_leader(&self, status: Status) -> CommandError {
+        match status.role {
+            Role::Stopped => CommandError::Stopped,
+            _ => CommandError::NotLeader {
+                leader: status.leader,
+                term: status.term,
+            },
+        }
+    }
+
+    fn forwarded(&self, forward: &ForwardToLeader<TypeConfig>) -> CommandError {
+        CommandError::NotLeader {
+            leader: leader_hint(forward),
+            term: self.changes.borrow().term,
+        }
+    }
+
+    fn write_error(&self, err: RaftError<TypeConfig, ClientWriteError<TypeConfig>>) -> CommandError {
+        match err {
+            RaftError::APIError(ClientWriteError::ForwardToLeader(forward)) => self.forwarded(&forward),
+            RaftError::APIError(ClientWriteError::LogEntryDiscarded(_)) | RaftError::Fatal(_) => {
+                CommandError::Unknown(err.to_string())
+            }
+            RaftError::APIError(refused) => CommandError::Refused(refused.to_string()),
+        }
+    }
+
+    /// The high watermark after a round of heartbeats has shown that this replica still leads.
+    async fn confirmed_here(&self) -> Result<u64, CommandError> {
+        let linearizer = match self.raft.get_read_linearizer(ReadPolicy::ReadIndex).await {
+            Ok(linearizer) => linearizer,
+            Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(forward))) => {
+                return Err(self.forwarded(&forward));
+            }
+            Err(err) => return Err(CommandError::Unknown(err.to_string())),
+        };
+        let ready = linearizer.await_ready(&self.raft).await;
+        ready.map_err(|err| CommandError::Unknown(err.to_string()))?;
+        Ok(self.progress.watermark().high_watermark)
+    }
+
+    async fn confirmation(&self) -> Confirmation {
+        match self.confirmed_here().await {
+            Ok(offset) => Confirmation::HighWatermark(offset),
+            Err(CommandError::NotLeader { term, .. }) => Confirmation::NotLeader { term },
+            Err(_) => Confirmation::Unconfirmed,
+        }
+    }
+}
+
+/// Takes up what is known to be committed, and rebuilds the machine from it; off the async threads.
+async fn recover(log: Log, machine: Option<Arc<dyn Machine>>) -> Result<GroupMachine, Error> {
+    let recovered = tokio::task::spawn_blocking(move || {
+        if let Some(noted) = log.noted_commit() {
+            log.commit(noted.index)?;
+        }
+        GroupMachine::recover(&log, machine)
+    });
+    match recovered.await {
+        Ok(recovered) => recovered,
+        Err(err) => Err(Error::Raft(format!("recovering: {err}"))),
+    }
+}
+
+async fn off_thread<T: Send + 'static>(
+    read: impl FnOnce() -> Result<T, highwater_log::Error> + Send + 'static,
+) -> Result<T, ReadError> {
+    match tokio::task::spawn_blocking(read).await {
+        Ok(result) => result.map_err(|err| ReadError::Failed(err.to_string())),
+        Err(err) => Err(ReadError::Failed(err.to_string())),
+    }
+}
+
+fn check_members(members: &[Member]) -> Result<(), Error> {
+    if members.is_empty() || members.len() > REPLICAS_MAX {
+        return Err(Error::Raft(format!(
+            "{} replicas, 1 to {REPLICAS_MAX} are possible",
+            members.len()
+        )));
+    }
+    match members.iter().find(|member| member.node.len() > NODE_NAME_BYTES_MAX) {
+        Some(member) => Err(Error::Raft(format!("the node name {:.40}… is too long", member.node))),
+        None => Ok(()),
+    }
+}
+
+fn stored_batch(frame: Frame) -> StoredBatch {
+    StoredBatch {
+        base_offset: frame.header.base_offset,
+        record_count: frame.header.record_count,
+        compression: frame.header.compression,
+        payload_crc: frame.header.payload_crc,
+        append_time_ms: frame.header.append_time_ms,
+        payload: frame.payload,
+    }
+}

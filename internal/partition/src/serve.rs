@@ -1,0 +1,214 @@
+//! The receiving side: what peers may say to this replica.
+//!
+//! The peer link proves which node speaks. This module decides whether that node may say this, here:
+//!
+//! * the message is meant for this very replica id, not for an earlier one on this node;
+//! * the node belongs to the group by the membership this replica knows, and the replica it speaks for is its own.
+//!   While no membership is known, a leader may introduce itself;
+//! * the term is at most `TERM_JUMP_MAX` ahead of ours.
+//!
+//! A message that fails is an `Error::BadMessage` for its sender; the group goes on unharmed.
+//!
+//! Known limit: a replica that slept through a change of the membership refuses a leader that joined meanwhile, until
+//! it hears of the change from one it knows. A controller that replaces voters must keep that in mind.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use futures::stream::BoxStream;
+use futures::{Stream, StreamExt};
+use tokio::sync::mpsc;
+
+use crate::codec::{append, bad, calls, kind};
+use crate::error::Error;
+use crate::network::TERM_JUMP_MAX;
+use crate::peers::PeerStream;
+use crate::types::{AppendRequest, AppendResult, Raft, Vote};
+
+/// Checks and answers the messages of peers.
+#[derive(Clone)]
+pub(crate) struct Server {
+    replica_id: u64,
+    raft: Raft,
+}
+
+impl Server {
+    pub(crate) fn new(replica_id: u64, raft: Raft) -> Server {
+        Server { replica_id, raft }
+    }
+
+    /// Answers one append.
+    pub(crate) async fn append(&self, from: &str, body: Bytes) -> Result<Vec<Bytes>, Error> {
+        let (to, request) = append::decode_request(body)?;
+        self.check(from, to, &request.vote)?;
+        let previous = request.prev_log_id;
+        let last = request
+            .entries
+            .last()
+            .map(openraft::entry::RaftEntry::log_id)
+            .or(previous);
+        let response = self.raft.append_entries(request).await.map_err(raft_error)?;
+        if previous.is_none() && response.is_conflict() {
+            return Err(bad("an append behind nothing met a conflict"));
+        }
+        let result = response.into_stream_result(previous, last);
+        Ok(vec![append::encode_result(&result)])
+    }
+
+    pub(crate) async fn vote(&self, from: &str, body: Bytes) -> Result<Vec<Bytes>, Error> {
+        let (to, request) = calls::decode_vote_request(body)?;
+        self.check(from, to, &request.vote)?;
+        let response = self.raft.vote(request).await.map_err(raft_error)?;
+        Ok(vec![calls::encode_vote_response(&response)])
+    }
+
+    pub(crate) async fn pre_vote(&self, from: &str, body: Bytes) -> Result<Vec<Bytes>, Error> {
+        let (to, request) = calls::decode_vote_request(body)?;
+        self.check(from, to, &request.vote)?;
+        let response = self.raft.pre_vote(request).await.map_err(raft_error)?;
+        Ok(vec![calls::encode_vote_response(&response)])
+    }
+
+    pub(crate) async fn transfer(&self, from: &str, body: Bytes) -> Result<Vec<Bytes>, Error> {
+        let (to, request) = calls::decode_transfer_request(body)?;
+        self.check(from, to, request.from_leader())?;
+        let response = self.raft.handle_transfer_leader(request).await.map_err(raft_error)?;
+        Ok(vec![calls::encode_transfer_response(&response)])
+    }
+
+    /// Checks the question for the confirmed high watermark; any node of the group may ask.
+    pub(crate) fn check_confirm(&self, from: &str, body: Bytes) -> Result<(), Error> {
+        let to = calls::decode_confirm_request(body)?;
+        self.check_receiver(to)?;
+        let metrics = self.raft.server_metrics();
+        let metrics = openraft::async_runtime::watch::WatchReceiver::borrow_watched(&metrics);
+        match metrics.membership_config.nodes().any(|(_, name)| name.0 == from) {
+            true => Ok(()),
+            false => Err(bad(format!("{from} is no member of this group"))),
+        }
+    }
+
+    /// Answers a stream of appends in order, until either side ends it.
+    pub(crate) async fn append_stream(&self, from: &str, stream: PeerStream) -> Result<(), Error> {
+        let PeerStream { sender, receiver } = stream;
+        let refused = Arc::new(Mutex::new(None));
+        let requests = self.requests(from.to_owned(), receiver, refused.clone());
+        let mut results = Box::pin(self.raft.stream_append(requests));
+        while let Some(result) = results.next().await {
+            let result: AppendResult = result.map_err(raft_error)?;
+            if sender.send(vec![append::encode_result(&result)]).await.is_err() {
+                break;
+            }
+        }
+        let refused = refused.lock().unwrap_or_else(PoisonError::into_inner).take();
+        refused.map_or(Ok(()), Err)
+    }
+
+    /// The checked requests of a stream; ends at the first that is refused, with the reason in `refused`.
+    fn requests(
+        &self,
+        from: String,
+        receiver: mpsc::Receiver<Bytes>,
+        refused: Arc<Mutex<Option<Error>>>,
+    ) -> BoxStream<'static, AppendRequest> {
+        let checks = StreamChecks {
+            server: self.clone(),
+            from,
+            checked: None,
+        };
+        let messages = futures::stream::unfold(receiver, |mut receiver| async move {
+            receiver.recv().await.map(|message| (message, receiver))
+        });
+        Box::pin(checked_requests(messages, checks, refused))
+    }
+
+    /// Whether `from` may speak with `vote` to the replica `to`.
+    fn check(&self, from: &str, to: u64, vote: &Vote) -> Result<(), Error> {
+        self.check_receiver(to)?;
+        let metrics = self.raft.server_metrics();
+        let metrics = openraft::async_runtime::watch::WatchReceiver::borrow_watched(&metrics);
+        let (term, replica) = (vote.leader_id.term, vote.leader_id.voted_for);
+        let our_term = metrics.vote.leader_id.term;
+        if term.saturating_sub(our_term) > TERM_JUMP_MAX {
+            return Err(bad(format!("term {term} is too far ahead of our term {our_term}")));
+        }
+        let membership = metrics.membership_config.membership();
+        if membership.nodes().next().is_none() {
+            return Ok(());
+        }
+        match membership.get_node(&replica) {
+            Some(name) if name.0 == from => Ok(()),
+            Some(name) => Err(bad(format!(
+                "{from} speaks for replica {replica}, which is on {}",
+                name.0
+            ))),
+            None => Err(bad(format!(
+                "{from} speaks for replica {replica}, which is no member of this group"
+            ))),
+        }
+    }
+
+    fn check_receiver(&self, to: u64) -> Result<(), Error> {
+        if to != self.replica_id {
+            return Err(bad(format!(
+                "a message for replica {to} reached replica {}",
+                self.replica_id
+            )));
+        }
+        Ok(())
+    }
+}
+
+/// The checks of one stream. A vote that was checked once is not checked again: a leader's vote does not change.
+struct StreamChecks {
+    server: Server,
+    from: String,
+    checked: Option<Vote>,
+}
+
+impl StreamChecks {
+    fn request(&mut self, message: Bytes) -> Result<AppendRequest, Error> {
+        let (to, request) = append::decode_request(message)?;
+        if self.checked == Some(request.vote) {
+            self.server.check_receiver(to)?;
+            return Ok(request);
+        }
+        self.server.check(&self.from, to, &request.vote)?;
+        self.checked = Some(request.vote);
+        Ok(request)
+    }
+}
+
+fn checked_requests(
+    messages: impl Stream<Item = Bytes> + Send + 'static,
+    mut checks: StreamChecks,
+    refused: Arc<Mutex<Option<Error>>>,
+) -> impl Stream<Item = AppendRequest> + Send + 'static {
+    messages
+        .map(move |message| checks.request(message))
+        .scan(refused, |refused, request| {
+            let request = match request {
+                Ok(request) => Some(request),
+                Err(err) => {
+                    *refused.lock().unwrap_or_else(PoisonError::into_inner) = Some(err);
+                    None
+                }
+            };
+            futures::future::ready(request)
+        })
+}
+
+/// What kind of message a call is.
+pub(crate) fn unknown_kind(kind: u8) -> Error {
+    bad(format!(
+        "message kind {kind} is unknown; calls are {} to {}, the stream is {}",
+        kind::APPEND,
+        kind::CONFIRM,
+        kind::APPEND_STREAM
+    ))
+}
+
+/// A failure of our own core, told to a peer.
+fn raft_error(err: impl std::fmt::Display) -> Error {
+    Error::Raft(err.to_string())
+}

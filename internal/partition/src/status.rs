@@ -1,0 +1,172 @@
+//! What a replica says about itself, and how others learn that it changed or died.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use highwater_log::{Log, ReplicaId};
+use openraft::ServerState;
+use openraft::async_runtime::watch::WatchReceiver;
+use openraft::errors::Fatal;
+use tokio::sync::watch;
+
+use crate::progress::{Progress, Watermark};
+use crate::types::{Member, Membership, Raft, member};
+
+/// What a replica is in its group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// Takes proposals.
+    Leader,
+    /// Votes and follows.
+    Follower,
+    /// Asks for votes.
+    Candidate,
+    /// Follows without a vote.
+    Learner,
+    /// Its core has ended.
+    Stopped,
+}
+
+/// A replica's view of its group and of itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Status {
+    /// What this replica is.
+    pub role: Role,
+    /// The term it is in.
+    pub term: u64,
+    /// Who leads, if known.
+    pub leader: Option<Member>,
+    /// Replicas with a vote; of both sets while the membership changes.
+    pub voters: Vec<Member>,
+    /// Replicas without a vote.
+    pub learners: Vec<Member>,
+    /// Exclusive end of the records appended here, committed or not.
+    pub log_end: u64,
+    /// What may be read here.
+    pub watermark: Watermark,
+    /// Index of the last committed entry; also 0 before there is one.
+    pub committed_index: u64,
+}
+
+impl Status {
+    /// Whether a reader of `status_changes` should hear of the difference.
+    fn differs(&self, other: &Status) -> bool {
+        self.role != other.role
+            || self.term != other.term
+            || self.leader != other.leader
+            || self.voters != other.voters
+            || self.learners != other.learners
+    }
+}
+
+/// How a core ended: `asked` if someone shut it down.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Ending {
+    Asked,
+    Failed(String),
+}
+
+/// Reads the status of one replica.
+#[derive(Clone)]
+pub(crate) struct Observer {
+    pub(crate) raft: Raft,
+    pub(crate) log: Log,
+    pub(crate) progress: Arc<Progress>,
+}
+
+impl Observer {
+    pub(crate) fn status(&self) -> Status {
+        let metrics = self.raft.server_metrics();
+        let metrics = metrics.borrow_watched();
+        let membership = metrics.membership_config.membership();
+        let role = match self.ended() {
+            Some(_) => Role::Stopped,
+            None => role(metrics.state),
+        };
+        Status {
+            role,
+            term: metrics.vote.leader_id.term,
+            leader: metrics.current_leader.and_then(|id| member(membership, id)),
+            voters: members(membership, membership.voter_ids()),
+            learners: members(membership, membership.learner_ids()),
+            log_end: self.log.log_end(),
+            watermark: self.progress.watermark(),
+            committed_index: self.progress.committed_end().saturating_sub(1),
+        }
+    }
+
+    /// How the core ended, if it has.
+    pub(crate) fn ended(&self) -> Option<Ending> {
+        let metrics = self.raft.metrics();
+        match &metrics.borrow_watched().running_state {
+            Ok(()) => None,
+            Err(Fatal::Stopped) => Some(Ending::Asked),
+            Err(fatal) => Some(Ending::Failed(fatal.to_string())),
+        }
+    }
+
+    /// Keeps `changes` up to date until the core ends, then says how it ended. Also gives the log its tick.
+    pub(crate) async fn watch(self, changes: watch::Sender<Status>, ending: watch::Sender<Option<Ending>>) {
+        /// How often the log may note its mark and its checkpoint.
+        const LOG_TICK: Duration = Duration::from_secs(1);
+        let mut metrics = self.raft.server_metrics();
+        let mut ticks = tokio::time::interval(LOG_TICK);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                biased;
+                changed = metrics.changed() => {
+                    if changed.is_err() {
+                        break;
+                    }
+                    self.publish(&changes);
+                }
+                _ = ticks.tick() => self.log.tick(),
+            }
+        }
+        // the core's senders are gone; without a reason it was cut off, by a panic or by the end of the runtime
+        let how = self
+            .ended()
+            .unwrap_or_else(|| Ending::Failed("the core broke off".to_owned()));
+        if let Ending::Failed(why) = &how {
+            tracing::error!(replica = self.raft.node_id(), why, "the raft core has ended");
+        }
+        // who hears of the end must not find an older status
+        changes.send_modify(|status| {
+            status.role = Role::Stopped;
+            status.leader = None;
+        });
+        ending.send_replace(Some(how));
+    }
+
+    fn publish(&self, changes: &watch::Sender<Status>) {
+        let now = self.status();
+        changes.send_if_modified(|last| {
+            let differs = last.differs(&now);
+            if differs {
+                *last = now;
+            }
+            differs
+        });
+    }
+}
+
+fn role(state: ServerState) -> Role {
+    match state {
+        ServerState::Leader => Role::Leader,
+        ServerState::Follower => Role::Follower,
+        ServerState::Candidate => Role::Candidate,
+        ServerState::Learner => Role::Learner,
+        ServerState::Shutdown => Role::Stopped,
+    }
+}
+
+fn members(membership: &Membership, ids: impl Iterator<Item = u64>) -> Vec<Member> {
+    ids.map(|id| {
+        member(membership, id).unwrap_or(Member {
+            replica_id: ReplicaId(id),
+            node: String::new(),
+        })
+    })
+    .collect()
+}

@@ -1,0 +1,290 @@
+//! openraft's storage over one log.
+//!
+//! `append` hands entries to the log and returns; the log's writer reports when they are synced. A vote is a barrier
+//! in the same writer, so waiting for it means that everything before it is synced too, as openraft requires.
+//! Readers give a contiguous, byte-capped prefix of what was asked, from the cache if it is there and from the disk,
+//! off the async threads, if not. An entry that merely left the cache is never an error, because an error from a
+//! reader ends the core.
+//!
+//! Deliberately absent: purging. No log is trimmed yet, nothing asks for it, and a purge that is asked for anyway is
+//! refused rather than pretended.
+
+use std::fmt::Debug;
+use std::io;
+use std::ops::{Bound, RangeBounds, RangeInclusive};
+use std::sync::Arc;
+
+use futures::Stream;
+use highwater_log::{Frame, Log};
+use openraft::storage::{IOFlushed, RaftLogStorage};
+use openraft::{LogState, RaftLogReader};
+use tokio::sync::oneshot;
+
+use crate::error::Error;
+use crate::progress::Progress;
+use crate::types::{LogEntry, LogId, TypeConfig, Vote, log_id};
+
+/// Most bytes that one read for replication or for applying takes from the log, unless one entry alone is larger.
+pub(crate) const READ_BYTES_MAX: usize = 1024 * 1024;
+
+/// The storage of one replica.
+pub(crate) struct GroupStorage {
+    log: Log,
+    progress: Arc<Progress>,
+}
+
+impl GroupStorage {
+    pub(crate) fn new(log: Log, progress: Arc<Progress>) -> GroupStorage {
+        GroupStorage { log, progress }
+    }
+}
+
+impl RaftLogStorage<TypeConfig> for GroupStorage {
+    type LogReader = GroupReader;
+
+    async fn get_log_state(&mut self) -> Result<LogState<TypeConfig>, io::Error> {
+        let last_purged_log_id = self.log.floor().map(log_id);
+        let last_log_id = self.log.last().map(log_id).or(last_purged_log_id);
+        Ok(LogState {
+            last_purged_log_id,
+            last_log_id,
+        })
+    }
+
+    async fn get_log_reader(&mut self) -> GroupReader {
+        GroupReader { log: self.log.clone() }
+    }
+
+    async fn save_vote(&mut self, vote: &Vote) -> Result<(), io::Error> {
+        let stored = highwater_log::Vote {
+            term: vote.leader_id.term,
+            voted_for: Some(vote.leader_id.voted_for),
+            committed: vote.committed,
+        };
+        let (done, synced) = oneshot::channel();
+        self.log
+            .save_vote(stored, Box::new(move |result| drop(done.send(result))))
+            .map_err(io::Error::other)?;
+        match synced.await {
+            Ok(result) => result.map_err(io::Error::other),
+            Err(_) => Err(io::Error::other("the log dropped a vote without syncing it")),
+        }
+    }
+
+    async fn save_committed(&mut self, committed: Option<LogId>) -> Result<(), io::Error> {
+        match committed {
+            Some(id) => self.progress.commit(id.index()).map_err(io::Error::other),
+            None => Ok(()),
+        }
+    }
+
+    async fn read_committed(&mut self) -> Result<Option<LogId>, io::Error> {
+        Ok(self.log.committed(|state| state.last_entry()).map(log_id))
+    }
+
+    async fn append<I>(&mut self, entries: I, callback: IOFlushed<TypeConfig>) -> Result<(), io::Error>
+    where
+        I: IntoIterator<Item = LogEntry> + Send,
+        I::IntoIter: Send,
+    {
+        let entries: Result<Vec<_>, Error> = entries.into_iter().map(LogEntry::into_log).collect();
+        let done = Box::new(move |result: Result<(), highwater_log::Error>| {
+            callback.io_completed(result.map_err(io::Error::other));
+        });
+        self.log.append(entries?, done).map_err(io::Error::other)
+    }
+
+    async fn truncate_after(&mut self, last: Option<LogId>) -> Result<(), io::Error> {
+        let first = last.map_or(0, |id| id.index() + 1);
+        self.log.truncate_from(first).map_err(io::Error::other)
+    }
+
+    async fn purge(&mut self, upto: LogId) -> Result<(), io::Error> {
+        Err(io::Error::new(
+            io::ErrorKind::Unsupported,
+            format!("purging up to {upto} was asked for, but no log can be trimmed yet"),
+        ))
+    }
+}
+
+/// Reads the log for openraft; one for each follower, one for applying.
+#[derive(Clone)]
+pub(crate) struct GroupReader {
+    log: Log,
+}
+
+impl RaftLogReader<TypeConfig> for GroupReader {
+    async fn try_get_log_entries<RB>(&mut self, range: RB) -> Result<Vec<LogEntry>, io::Error>
+    where
+        RB: RangeBounds<u64> + Clone + Debug + Send,
+    {
+        let (mut next, end) = bounds(&range);
+        let mut entries = Vec::new();
+        while next < end {
+            let frames = read_frames(&self.log, next, end).await?;
+            if frames.is_empty() {
+                break;
+            }
+            next += frames.len() as u64;
+            for frame in frames {
+                entries.push(LogEntry::stored(frame)?);
+            }
+        }
+        Ok(entries)
+    }
+
+    async fn read_vote(&mut self) -> Result<Option<Vote>, io::Error> {
+        let Some(vote) = self.log.vote() else {
+            return Ok(None);
+        };
+        let Some(replica) = vote.voted_for else {
+            return Err(io::Error::other(format!(
+                "the stored vote of term {} is for nobody",
+                vote.term
+            )));
+        };
+        Ok(Some(match vote.committed {
+            true => Vote::new_committed(vote.term, replica),
+            false => Vote::new(vote.term, replica),
+        }))
+    }
+
+    async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> Result<Vec<LogEntry>, io::Error> {
+        let frames = read_frames(&self.log, start, end).await?;
+        let entries: Result<Vec<_>, Error> = frames.into_iter().map(LogEntry::stored).collect();
+        Ok(entries?)
+    }
+
+    async fn entries_stream<RB>(&mut self, range: RB) -> impl Stream<Item = Result<LogEntry, io::Error>> + Send
+    where
+        RB: RangeBounds<u64> + Clone + Debug + Send,
+    {
+        let (next, end) = bounds(&range);
+        let state = ApplyRead {
+            log: self.log.clone(),
+            next,
+            end,
+            frames: Vec::new().into_iter(),
+        };
+        Box::pin(futures::stream::try_unfold(state, ApplyRead::advance))
+    }
+
+    async fn get_key_log_ids(&mut self, range: RangeInclusive<LogId>) -> Result<Vec<LogId>, io::Error> {
+        let log = self.log.clone();
+        tokio::task::spawn_blocking(move || key_log_ids(&log, *range.start(), *range.end()))
+            .await
+            .map_err(io::Error::other)?
+    }
+}
+
+impl openraft::RaftLogReader<TypeConfig> for GroupStorage {
+    async fn try_get_log_entries<RB>(&mut self, range: RB) -> Result<Vec<LogEntry>, io::Error>
+    where
+        RB: RangeBounds<u64> + Clone + Debug + Send,
+    {
+        self.get_log_reader().await.try_get_log_entries(range).await
+    }
+
+    async fn read_vote(&mut self) -> Result<Option<Vote>, io::Error> {
+        self.get_log_reader().await.read_vote().await
+    }
+}
+
+/// The reading of entries to apply, piece by piece.
+struct ApplyRead {
+    log: Log,
+    next: u64,
+    end: u64,
+    frames: std::vec::IntoIter<Frame>,
+}
+
+impl ApplyRead {
+    async fn advance(mut self) -> Result<Option<(LogEntry, ApplyRead)>, io::Error> {
+        if self.frames.len() == 0 && self.next < self.end {
+            let frames = read_frames(&self.log, self.next, self.end).await?;
+            if frames.is_empty() && self.log.last().is_some_and(|last| last.index >= self.next) {
+                return Err(io::Error::other(format!("entry {} to apply cannot be read", self.next)));
+            }
+            self.next += frames.len() as u64;
+            self.frames = frames.into_iter();
+        }
+        match self.frames.next() {
+            Some(frame) => Ok(Some((LogEntry::to_apply(frame)?, self))),
+            None => Ok(None),
+        }
+    }
+}
+
+/// A contiguous prefix of openraft's entries `start..end`; empty only if there is nothing from `start` on.
+async fn read_frames(log: &Log, start: u64, end: u64) -> Result<Vec<Frame>, io::Error> {
+    if start >= end {
+        return Ok(Vec::new());
+    }
+    let frames = match log.read_cached(start, end, READ_BYTES_MAX) {
+        Some(frames) => frames,
+        None => {
+            let log = log.clone();
+            tokio::task::spawn_blocking(move || log.read(start, end, READ_BYTES_MAX))
+                .await
+                .map_err(io::Error::other)?
+                .map_err(io::Error::other)?
+        }
+    };
+    for (frame, expected) in frames.iter().zip(start..) {
+        if frame.header.id.index != expected {
+            let found = frame.header.id.index;
+            return Err(io::Error::other(format!(
+                "the log gave entry {found} where {expected} stands"
+            )));
+        }
+    }
+    Ok(frames)
+}
+
+/// The last entry of each term from `first` to `last`, both inclusive. Terms never go down, so each is found by
+/// halving.
+fn key_log_ids(log: &Log, first: LogId, last: LogId) -> Result<Vec<LogId>, io::Error> {
+    let mut ids = Vec::new();
+    let mut start = first;
+    while start.committed_leader_id() != last.committed_leader_id() {
+        let end_of_term = last_of_term(log, start, last)?;
+        ids.push(end_of_term);
+        start = id_at(log, end_of_term.index() + 1)?;
+    }
+    ids.push(last);
+    Ok(ids)
+}
+
+/// The last entry with the term of `start`, knowing that `beyond` has a later one.
+fn last_of_term(log: &Log, start: LogId, beyond: LogId) -> Result<LogId, io::Error> {
+    let (mut inside, mut outside) = (start, beyond.index());
+    while inside.index() + 1 < outside {
+        let middle = id_at(log, inside.index() + (outside - inside.index()) / 2)?;
+        match middle.committed_leader_id() == start.committed_leader_id() {
+            true => inside = middle,
+            false => outside = middle.index(),
+        }
+    }
+    Ok(inside)
+}
+
+fn id_at(log: &Log, index: u64) -> Result<LogId, io::Error> {
+    let id = log.entry_id(index).map_err(io::Error::other)?;
+    id.map(log_id)
+        .ok_or_else(|| io::Error::other(format!("the log has no entry {index}")))
+}
+
+/// The half-open range that `range` means.
+fn bounds(range: &impl RangeBounds<u64>) -> (u64, u64) {
+    let start = match range.start_bound() {
+        Bound::Included(start) => *start,
+        Bound::Excluded(before) => before.saturating_add(1),
+        Bound::Unbounded => 0,
+    };
+    let end = match range.end_bound() {
+        Bound::Included(last) => last.saturating_add(1),
+        Bound::Excluded(end) => *end,
+        Bound::Unbounded => u64::MAX,
+    };
+    (start, end)
+}

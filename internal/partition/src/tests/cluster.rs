@@ -1,0 +1,347 @@
+//! Three replicas on three directories, and what tests want to know of them.
+
+use std::future::Future;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use highwater_log::{
+    Batch, ClusterId, DiskWriter, Frame, GroupId, Identity, Log, LogConfig, OpenLog, PrincipalDigest, ProducerId,
+    RealDisk, ReplicaId, SystemClock, TailCache, Verdict,
+};
+use tempfile::TempDir;
+use tokio::sync::oneshot;
+
+use super::network::Network;
+use crate::{Answer, GroupOptions, Machine, Member, Partition, Role, StoredBatch, Timers};
+
+pub(super) const NAMES: [&str; 3] = ["a", "b", "c"];
+pub(super) const GROUP: GroupId = GroupId(7);
+/// No test may wait longer for anything.
+pub(super) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Slower than the product's, so that a busy machine does not take a leader's lease away.
+const TIMERS: Timers = Timers {
+    heartbeat_ms: 100,
+    election_min_ms: 600,
+    election_max_ms: 800,
+};
+
+/// Makes a machine for a replica.
+pub(super) type MakeMachine = Arc<dyn Fn() -> Option<Arc<dyn Machine>> + Send + Sync>;
+
+/// One running replica.
+pub(super) struct Node {
+    pub(super) name: String,
+    pub(super) partition: Partition,
+    pub(super) log: Log,
+    pub(super) machine: Option<Arc<dyn Machine>>,
+    writer: DiskWriter,
+}
+
+pub(super) struct Cluster {
+    pub(super) network: Arc<Network>,
+    pub(super) nodes: Vec<Option<Node>>,
+    make_machine: MakeMachine,
+    dir: TempDir,
+}
+
+/// Opens the log of a replica, or makes it.
+pub(super) fn open_log(dir: &Path, replica_id: u64, cache_bytes: usize) -> (Log, DiskWriter) {
+    let disk = Arc::new(RealDisk);
+    let writer = DiskWriter::start(disk.clone(), Box::new(|err| panic!("the disk failed: {err}"))).unwrap();
+    let open = OpenLog {
+        dir: dir.to_owned(),
+        identity: Identity {
+            cluster_id: ClusterId([1; 16]),
+            group_id: GROUP,
+            replica_id: ReplicaId(replica_id),
+        },
+        disk,
+        clock: Arc::new(SystemClock),
+        writer: writer.clone(),
+        cache: TailCache::new(cache_bytes),
+        config: LogConfig::default(),
+    };
+    let log = match dir.exists() {
+        true => Log::open(open),
+        false => Log::create(open),
+    };
+    (log.unwrap(), writer)
+}
+
+pub(super) fn members(count: usize) -> Vec<Member> {
+    (0..count).map(member).collect()
+}
+
+pub(super) fn member(index: usize) -> Member {
+    Member {
+        replica_id: ReplicaId(index as u64 + 1),
+        node: node_name(index),
+    }
+}
+
+fn node_name(index: usize) -> String {
+    NAMES
+        .get(index)
+        .map_or_else(|| format!("n{index}"), |name| (*name).to_owned())
+}
+
+/// Waits for `done`, looking again every few milliseconds.
+pub(super) async fn eventually(what: &str, mut done: impl FnMut() -> bool) {
+    let wait = async {
+        while !done() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    in_time(what, wait).await;
+}
+
+pub(super) async fn in_time<T>(what: &str, future: impl Future<Output = T>) -> T {
+    match tokio::time::timeout(PATIENCE, future).await {
+        Ok(value) => value,
+        Err(_) => panic!("not in time: {what}"),
+    }
+}
+
+impl Cluster {
+    /// Three replicas that have agreed on a leader.
+    pub(super) async fn start() -> Cluster {
+        Cluster::start_with(Arc::new(|| None)).await
+    }
+
+    pub(super) async fn start_with(make_machine: MakeMachine) -> Cluster {
+        let mut cluster = Cluster {
+            network: Network::new(),
+            nodes: Vec::new(),
+            make_machine,
+            dir: tempfile::tempdir().unwrap(),
+        };
+        for index in 0..NAMES.len() {
+            cluster.nodes.push(None);
+            cluster.boot(index).await;
+        }
+        assert!(cluster.partition(0).initialize(members(3)).await.unwrap());
+        cluster.leader().await;
+        cluster
+    }
+
+    /// Adds a further replica, not yet a member.
+    pub(super) async fn add_node(&mut self) -> usize {
+        self.nodes.push(None);
+        self.boot(self.nodes.len() - 1).await;
+        self.nodes.len() - 1
+    }
+
+    /// Starts a replica on its directory.
+    pub(super) async fn boot(&mut self, index: usize) {
+        let name = node_name(index);
+        let replica_id = index as u64 + 1;
+        let (log, writer) = open_log(&self.dir.path().join(&name), replica_id, 16 << 20);
+        let machine = (self.make_machine)();
+        let options = GroupOptions {
+            group_id: GROUP,
+            replica_id: ReplicaId(replica_id),
+            log: log.clone(),
+            machine: machine.clone(),
+            peers: self.network.peers(&name),
+            timers: TIMERS,
+        };
+        let partition = Partition::start(options).await.unwrap();
+        self.network.join(&name, partition.clone());
+        self.nodes[index] = Some(Node {
+            name,
+            partition,
+            log,
+            machine,
+            writer,
+        });
+    }
+
+    /// Ends a replica without closing its log, as a crash of the process would.
+    pub(super) async fn crash(&mut self, index: usize) {
+        let node = self.nodes[index].take().unwrap();
+        self.network.leave(&node.name);
+        node.partition.halt().await.unwrap();
+        node.writer.stop();
+    }
+
+    pub(super) fn node(&self, index: usize) -> &Node {
+        self.nodes[index].as_ref().unwrap()
+    }
+
+    pub(super) fn partition(&self, index: usize) -> &Partition {
+        &self.node(index).partition
+    }
+
+    pub(super) fn running(&self) -> impl Iterator<Item = (usize, &Node)> {
+        self.nodes
+            .iter()
+            .enumerate()
+            .filter_map(|(index, node)| Some((index, node.as_ref()?)))
+    }
+
+    /// Cuts a replica off from all others.
+    pub(super) fn isolate(&self, index: usize) {
+        let others: Vec<&str> = NAMES.iter().copied().filter(|name| *name != NAMES[index]).collect();
+        self.network.isolate(NAMES[index], &others);
+    }
+
+    /// The replica that leads and that a majority follows.
+    pub(super) async fn leader(&self) -> usize {
+        self.leader_among(&self.running().map(|(index, _)| index).collect::<Vec<_>>())
+            .await
+    }
+
+    /// The leader that all of `among` agree on and that is one of them.
+    pub(super) async fn leader_among(&self, among: &[usize]) -> usize {
+        let mut leader = None;
+        eventually("a leader", || {
+            leader = self.agreed_leader(among);
+            leader.is_some()
+        })
+        .await;
+        leader.unwrap()
+    }
+
+    fn agreed_leader(&self, among: &[usize]) -> Option<usize> {
+        let leads = |index: &&usize| self.partition(**index).status().role == Role::Leader;
+        let leader = *among.iter().find(leads)?;
+        let agreed = |index: &usize| {
+            let status = self.partition(*index).status();
+            status
+                .leader
+                .is_some_and(|named| named.replica_id.0 == leader as u64 + 1)
+        };
+        among.iter().all(agreed).then_some(leader)
+    }
+
+    /// A replica that does not lead.
+    pub(super) async fn follower(&self) -> usize {
+        (self.leader().await + 1) % NAMES.len()
+    }
+
+    /// Proposes at whoever leads among the running replicas until it is decided.
+    pub(super) async fn decide(&self, batch: Batch) -> highwater_log::Decision {
+        let decide = async {
+            loop {
+                for (_, node) in self.running() {
+                    if node.partition.status().role != Role::Leader {
+                        continue;
+                    }
+                    let answer = tokio::time::timeout(Duration::from_secs(3), propose(&node.partition, batch.clone()));
+                    if let Ok(Answer::Decided(decision)) = answer.await {
+                        return decision;
+                    }
+                }
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        in_time("a decision", decide).await
+    }
+
+    /// Proposes until the batch is decided; it must be accepted. Where it stands.
+    pub(super) async fn accept(&self, batch: Batch) -> u64 {
+        let decision = self.decide(batch).await;
+        // a duplicate of an attempt whose answer was lost is as good
+        assert!(
+            matches!(decision.verdict, Verdict::Accepted | Verdict::Duplicate),
+            "{decision:?}"
+        );
+        decision.base_offset
+    }
+
+    /// Waits until all running replicas have committed the same `high_watermark`.
+    pub(super) async fn all_reach(&self, high_watermark: u64) {
+        for (_, node) in self.running() {
+            let mut watermark = node.partition.watermark();
+            in_time(
+                "the watermark",
+                watermark.wait_for(|now| now.high_watermark >= high_watermark),
+            )
+            .await
+            .unwrap();
+        }
+    }
+
+    /// Waits until the logs of all running replicas are equal to the byte, and gives their frames.
+    pub(super) async fn equal_logs(&self) -> Vec<Frame> {
+        let mut frames = Vec::new();
+        eventually("equal logs", || {
+            let mut logs = self.running().map(|(_, node)| all_frames(&node.log));
+            frames = logs.next().unwrap();
+            logs.all(|other| other == frames)
+        })
+        .await;
+        frames
+    }
+}
+
+/// Every frame of a log, from the disk or the cache.
+pub(super) fn all_frames(log: &Log) -> Vec<Frame> {
+    let mut frames = Vec::new();
+    let Some(last) = log.last() else {
+        return frames;
+    };
+    while (frames.len() as u64) <= last.index {
+        let Ok(more) = log.read(frames.len() as u64, last.index + 1, 1 << 20) else {
+            break;
+        };
+        if more.is_empty() {
+            break;
+        }
+        frames.extend(more);
+    }
+    frames
+}
+
+/// Proposes a batch and waits for its answer.
+pub(super) async fn propose(partition: &Partition, batch: Batch) -> Answer {
+    propose_now(partition, batch).await.expect("an answer is always given")
+}
+
+/// Proposes a batch; the answer comes later.
+pub(super) fn propose_now(partition: &Partition, batch: Batch) -> oneshot::Receiver<Answer> {
+    let (sender, receiver) = oneshot::channel();
+    partition.propose(batch, Box::new(move |answer| drop(sender.send(answer))));
+    receiver
+}
+
+/// Every committed batch, read piece by piece.
+pub(super) async fn read_all(partition: &Partition) -> Vec<StoredBatch> {
+    let mut batches: Vec<StoredBatch> = Vec::new();
+    loop {
+        let next = batches
+            .last()
+            .map_or(0, |last| last.base_offset + u64::from(last.record_count));
+        let more = partition.read(next, 1 << 20).await.unwrap();
+        if more.is_empty() {
+            return batches;
+        }
+        assert_eq!(more[0].base_offset, next, "a hole");
+        batches.extend(more);
+    }
+}
+
+/// The batch number `sequence` of one producer: two records, whose bytes tell them apart.
+pub(super) fn batch(producer: u8, sequence: u64) -> Batch {
+    batch_of(
+        producer,
+        sequence,
+        Bytes::from(format!("producer {producer} batch {sequence}")),
+    )
+}
+
+pub(super) fn batch_of(producer: u8, sequence: u64, payload: Bytes) -> Batch {
+    Batch {
+        producer_id: ProducerId([producer; 16]),
+        principal: PrincipalDigest([producer; 16]),
+        sequence,
+        record_count: 2,
+        compression: 1,
+        expected_offset: None,
+        payload_crc: highwater_log::crc32c(&payload),
+        payload,
+    }
+}

@@ -1,0 +1,11 @@
+//! Groups of three in one process: real logs on real files, the real codec, and a network in memory that can be cut.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod answers;
+mod cluster;
+mod conformance;
+mod failover;
+mod network;
+mod recovery;
+mod replication;
+mod strangers;

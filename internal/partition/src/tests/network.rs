@@ -1,0 +1,205 @@
+//! Peers in memory: calls and streams between named nodes, with links that can be cut or made deaf.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use highwater_log::GroupId;
+use tokio::sync::{mpsc, watch};
+
+use crate::{Lane, Partition, PeerError, PeerStream, Peers};
+
+/// Which links work. A link is a pair (from, to), so it can fail one way.
+#[derive(Default)]
+struct Links {
+    nodes: BTreeMap<String, Partition>,
+    cut: BTreeSet<(String, String)>,
+    /// Streams over these links swallow the answers.
+    deaf: BTreeSet<(String, String)>,
+}
+
+pub(super) struct Network {
+    links: Mutex<Links>,
+    changed: watch::Sender<u64>,
+}
+
+impl Network {
+    pub(super) fn new() -> Arc<Network> {
+        Arc::new(Network {
+            links: Mutex::new(Links::default()),
+            changed: watch::Sender::new(0),
+        })
+    }
+
+    fn links(&self) -> MutexGuard<'_, Links> {
+        self.links.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Links)) {
+        change(&mut self.links());
+        self.changed.send_modify(|version| *version += 1);
+    }
+
+    pub(super) fn join(&self, node: &str, partition: Partition) {
+        self.change(|links| drop(links.nodes.insert(node.to_owned(), partition)));
+    }
+
+    pub(super) fn leave(&self, node: &str) {
+        self.change(|links| drop(links.nodes.remove(node)));
+    }
+
+    /// Nobody reaches `node`, and it reaches nobody.
+    pub(super) fn isolate(&self, node: &str, others: &[&str]) {
+        self.change(|links| {
+            for other in others {
+                links.cut.insert((node.to_owned(), (*other).to_owned()));
+                links.cut.insert(((*other).to_owned(), node.to_owned()));
+            }
+        });
+    }
+
+    /// Answers to the streams from `from` to `to` get lost, silently.
+    pub(super) fn deafen(&self, from: &str, to: &str) {
+        self.change(|links| {
+            links.deaf.insert((from.to_owned(), to.to_owned()));
+        });
+    }
+
+    pub(super) fn heal(&self) {
+        self.change(|links| {
+            links.cut.clear();
+            links.deaf.clear();
+        });
+    }
+
+    pub(super) fn peers(self: &Arc<Self>, from: &str) -> Arc<dyn Peers> {
+        Arc::new(Link {
+            from: from.to_owned(),
+            network: self.clone(),
+        })
+    }
+
+    fn is_cut(&self, from: &str, to: &str) -> bool {
+        self.links().cut.contains(&(from.to_owned(), to.to_owned()))
+    }
+
+    fn is_deaf(&self, from: &str, to: &str) -> bool {
+        self.links().deaf.contains(&(from.to_owned(), to.to_owned()))
+    }
+
+    fn reach(&self, from: &str, to: &str) -> Result<Partition, PeerError> {
+        let unreachable = |why: &str| PeerError::Unreachable {
+            node: to.to_owned(),
+            why: why.to_owned(),
+        };
+        if self.is_cut(from, to) {
+            return Err(unreachable("cut"));
+        }
+        self.links().nodes.get(to).cloned().ok_or_else(|| unreachable("down"))
+    }
+
+    /// Carries messages from one end to the other until an end is gone, the receiver leaves or the link is cut.
+    async fn carry(
+        self: Arc<Self>,
+        from: String,
+        to: String,
+        mut messages: mpsc::Receiver<Vec<Bytes>>,
+        out: mpsc::Sender<Bytes>,
+        deaf: bool,
+    ) {
+        let mut changed = self.changed.subscribe();
+        loop {
+            let message = tokio::select! {
+                biased;
+                _ = changed.changed() => {
+                    if self.is_cut(&from, &to) || !self.links().nodes.contains_key(&to) {
+                        return;
+                    }
+                    continue;
+                }
+                () = out.closed() => return,
+                message = messages.recv() => message,
+            };
+            let Some(parts) = message else { return };
+            if deaf && self.is_deaf(&to, &from) {
+                continue;
+            }
+            if out.send(Bytes::from(parts.concat())).await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+struct Link {
+    from: String,
+    network: Arc<Network>,
+}
+
+impl Peers for Link {
+    fn call(
+        &self,
+        node: &str,
+        _group: GroupId,
+        _lane: Lane,
+        kind: u8,
+        body: Vec<Bytes>,
+        timeout: Duration,
+    ) -> BoxFuture<'static, Result<Bytes, PeerError>> {
+        let (network, from, node) = (self.network.clone(), self.from.clone(), node.to_owned());
+        Box::pin(async move {
+            let partition = network.reach(&from, &node)?;
+            let no_answer = |why: &str| PeerError::NoAnswer {
+                node: node.clone(),
+                why: why.to_owned(),
+            };
+            let call = partition.handle_call(&from, kind, Bytes::from(body.concat()));
+            let answer = tokio::time::timeout(timeout, call)
+                .await
+                .map_err(|_| no_answer("timeout"))?;
+            if network.is_cut(&node, &from) {
+                return Err(no_answer("cut"));
+            }
+            answer
+                .map(|parts| Bytes::from(parts.concat()))
+                .map_err(|err| PeerError::Refused {
+                    node: node.clone(),
+                    why: err.to_string(),
+                })
+        })
+    }
+
+    fn open_stream(
+        &self,
+        node: &str,
+        _group: GroupId,
+        _lane: Lane,
+        kind: u8,
+    ) -> BoxFuture<'static, Result<PeerStream, PeerError>> {
+        let (network, from, node) = (self.network.clone(), self.from.clone(), node.to_owned());
+        Box::pin(async move {
+            let partition = network.reach(&from, &node)?;
+            let (near_sender, near_messages) = mpsc::channel(8);
+            let (near_out, near_receiver) = mpsc::channel(8);
+            let (far_sender, far_messages) = mpsc::channel(8);
+            let (far_out, far_receiver) = mpsc::channel(8);
+            tokio::spawn(
+                network
+                    .clone()
+                    .carry(from.clone(), node.clone(), near_messages, far_out, false),
+            );
+            tokio::spawn(network.carry(node, from.clone(), far_messages, near_out, true));
+            let far = PeerStream {
+                sender: far_sender,
+                receiver: far_receiver,
+            };
+            tokio::spawn(async move { partition.handle_stream(&from, kind, far).await });
+            Ok(PeerStream {
+                sender: near_sender,
+                receiver: near_receiver,
+            })
+        })
+    }
+}

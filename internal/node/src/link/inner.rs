@@ -28,7 +28,7 @@ pub(super) struct Inner {
     pub(super) directory: Arc<dyn Directory>,
     pub(super) handler: Arc<dyn LinkHandler>,
     /// By node name: the control lane's and the bulk lane's.
-    pub(super) by_node: Mutex<HashMap<String, [Arc<Dialler>; 2]>>,
+    by_node: Mutex<HashMap<String, [Arc<Dialler>; 2]>>,
     /// By address as it was given; control lane.
     by_address: Mutex<HashMap<String, Arc<Dialler>>>,
     connections: Mutex<Connections>,
@@ -120,6 +120,13 @@ impl Inner {
         Ok(dialler)
     }
 
+    /// Ends the pauses of the diallers to `node`.
+    pub(super) fn peer_seen(&self, node: &str) {
+        if let Some(diallers) = lock(&self.by_node).get(node) {
+            diallers.iter().for_each(|dialler| dialler.end_pause());
+        }
+    }
+
     /// The dialler's connection, dialling until `deadline` if need be.
     pub(super) async fn connection(
         self: &Arc<Self>,
@@ -194,12 +201,16 @@ impl Inner {
         if said.cluster_id != self.cluster_id() {
             self.tell_cluster_id(&connection); // it became known while we said hello
         }
-        let served = connection.clone();
+        let registered = Registered {
+            inner: self,
+            connection: connection.clone(),
+            serial,
+        };
         let serving = Box::pin(async move {
+            let served = &registered.connection;
             tracing::debug!(node = served.peer(), ?role, lane = ?served.lane(), "connected");
-            let why = served.run(stream, queues, &self).await;
+            let why = served.run(stream, queues, &registered.inner).await;
             tracing::debug!(node = served.peer(), ?role, lane = ?served.lane(), why, "disconnected");
-            lock(&self.connections).by_serial.remove(&serial);
         });
         (connection, serving)
     }
@@ -223,6 +234,21 @@ impl Inner {
             }
             _ => connection.send_urgent(Frame::hello(&hello)),
         }
+    }
+}
+
+/// A connection in the list of those that are up. However its task ends, even by a panic of a handler, the connection
+/// is closed then, so that nobody waits on it in vain, and leaves the list.
+struct Registered {
+    inner: Arc<Inner>,
+    connection: Arc<Connection>,
+    serial: u64,
+}
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        self.connection.close("its task ended unexpectedly".to_owned());
+        lock(&self.inner.connections).by_serial.remove(&self.serial);
     }
 }
 

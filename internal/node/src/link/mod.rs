@@ -53,7 +53,6 @@ pub(crate) use greeting::refuse;
 #[cfg(test)]
 use reader::text as text_for_tests;
 
-use connection::lock;
 use inner::{Inner, call_on};
 
 use crate::port::{Peer, ServerStream};
@@ -198,9 +197,7 @@ impl Link {
 
     /// The node has shown signs of life: the next call dials at once instead of sitting out a pause.
     pub fn peer_seen(&self, node: &str) {
-        if let Some(diallers) = lock(&self.inner.by_node).get(node) {
-            diallers.iter().for_each(|dialler| dialler.end_pause());
-        }
+        self.inner.peer_seen(node);
     }
 
     /// Serves a connection that another node has dialled; returns when it has ended.

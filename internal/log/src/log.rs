@@ -182,6 +182,7 @@ impl Log {
                 bytes,
             });
         }
+        ops.push(cut_prepared(state));
         state.roll(&open.dir, &open.identity, first);
         let segment = &state.active.segment;
         ops.push(Op::Create {
@@ -359,9 +360,17 @@ impl Log {
     pub fn note_end(&self, done: Callback) -> Result<(), Error> {
         let mut state = self.lock();
         let mark = state.mark_here();
-        let mut ops = vec![Op::Sync, state.hard.set_mark(mark)];
+        let mut ops = vec![cut_prepared(&state), Op::Sync, state.hard.set_mark(mark)];
         self.push_checkpoint(&mut state, &mut ops);
         self.inner.open.writer.submit(ops, done)
+    }
+}
+
+/// Cuts the prepared space behind the last frame.
+fn cut_prepared(state: &LogState) -> Op {
+    Op::Cut {
+        file: state.active.segment.file.clone(),
+        bytes: state.active.end,
     }
 }
 

@@ -300,6 +300,11 @@ impl Recovery<'_> {
             return Err(scanner.damaged(&why));
         }
         let (position, index) = (state.active.end, state.tail.next_index);
+        let prepared = scanner.rest_is_zeros()?;
+        if prepared {
+            file.set_len(position).map_err(|error| Error::io("cut", path, error))?;
+            return Ok(true);
+        }
         tracing::warn!(path = %path.display(), position, file_end, index, why, "cutting a torn tail");
         file.set_len(position).map_err(|error| Error::io("cut", path, error))?;
         Ok(false)

@@ -189,6 +189,23 @@ impl Scanner {
         self.chain = Some(header.chain);
     }
 
+    /// Whether nothing but zeros stands from here to the end.
+    pub(crate) fn rest_is_zeros(&mut self) -> Result<bool, Error> {
+        let position = self.position;
+        while self.position < self.end {
+            self.chunk = Bytes::new();
+            self.fill(CHUNK_BYTES)?;
+            if self.chunk.is_empty() || self.chunk.iter().any(|byte| *byte != 0) {
+                break;
+            }
+            self.position += self.chunk.len() as u64;
+        }
+        let zeros = self.position >= self.end;
+        self.chunk = Bytes::new();
+        self.position = position;
+        Ok(zeros)
+    }
+
     /// Makes the chunk hold at least `bytes`, or all there are up to the end.
     fn fill(&mut self, bytes: usize) -> Result<(), Error> {
         let left = usize::try_from(self.end.saturating_sub(self.position)).unwrap_or(usize::MAX);

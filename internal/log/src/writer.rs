@@ -19,11 +19,14 @@ use std::thread::JoinHandle;
 
 use crate::disk::Disk;
 use crate::error::Error;
-use crate::round::{Op, Round};
+use crate::round::{Op, PREPARED_BYTES_MAX, Round};
 
 /// Most bytes that may wait for the disk. The owners of the logs bound what they have in flight far below; this only keeps a mistake
 /// from taking all memory.
 pub(crate) const QUEUED_BYTES_MAX: usize = 1024 * 1024 * 1024;
+
+/// Simulations have small segments; they prepare little.
+const MANUAL_PREPARE_BYTES: usize = 2 * 1024;
 
 /// Called when something is synced, or has failed.
 pub type Callback = Box<dyn FnOnce(Result<(), Error>) + Send>;
@@ -48,6 +51,7 @@ struct Queue {
 
 struct Shared {
     disk: Arc<dyn Disk>,
+    prepare_bytes: usize,
     queue: Mutex<Queue>,
     /// Signals the thread that there is work, and `stop` that a round ended.
     changed: Condvar,
@@ -96,6 +100,11 @@ impl DiskWriter {
     fn new(disk: Arc<dyn Disk>, on_fatal: OnFatal, manual: bool) -> DiskWriter {
         let shared = Arc::new(Shared {
             disk,
+            prepare_bytes: if manual {
+                MANUAL_PREPARE_BYTES
+            } else {
+                PREPARED_BYTES_MAX
+            },
             queue: Mutex::new(Queue::default()),
             changed: Condvar::new(),
             on_fatal,
@@ -215,7 +224,10 @@ impl Shared {
         let (ops, callbacks): (Vec<_>, Vec<_>) = jobs.into_iter().map(|job| (job.ops, job.done)).unzip();
         let result = match self.lock().poisoned.clone() {
             Some(cause) => Err(cause),
-            None => catch_unwind(AssertUnwindSafe(|| Round::new(&*self.disk).run(ops))).unwrap_or(Err(Error::Panicked)),
+            None => catch_unwind(AssertUnwindSafe(|| {
+                Round::new(&*self.disk, self.prepare_bytes).run(ops)
+            }))
+            .unwrap_or(Err(Error::Panicked)),
         };
         self.lock().bytes -= bytes;
         if let Err(error) = &result {

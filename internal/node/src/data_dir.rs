@@ -150,11 +150,11 @@ struct Records {
     replicas: BTreeMap<(u64, u64), Stage>,
 }
 
-/// The data directory of this process. Its lock is held as long as this lives.
+/// The data directory of this process. Its lock is held until [`DataDir::release`] or the end of the process.
 pub(crate) struct DataDir {
     path: PathBuf,
     records: Mutex<Records>,
-    _lock: File,
+    lock: Mutex<Option<File>>,
 }
 
 impl DataDir {
@@ -177,8 +177,13 @@ impl DataDir {
         Ok(DataDir {
             path: path.to_owned(),
             records: Mutex::new(Records { node: record, replicas }),
-            _lock: lock,
+            lock: Mutex::new(Some(lock)),
         })
+    }
+
+    /// Lets another process have the directory. The last thing that is done with it.
+    pub(crate) fn release(&self) {
+        *self.lock.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
     pub(crate) fn incarnation(&self) -> Id {

@@ -56,8 +56,7 @@ pub struct NodeHandle {
     server: JoinHandle<()>,
     /// Loops that are simply cut off; none of them may be in the way of the replicas' end.
     loops: Vec<JoinHandle<()>>,
-    /// Keeps the directory locked until everything is closed.
-    _data: Arc<DataDir>,
+    data: Arc<DataDir>,
 }
 
 impl Node {
@@ -230,7 +229,7 @@ impl Foundation {
             stopping,
             server,
             loops,
-            _data: self.data,
+            data: self.data,
         })
     }
 
@@ -386,15 +385,18 @@ impl NodeHandle {
             tracing::info!("some streams did not end in time and are cut off");
             self.server.abort();
         }
-        for running in &self.loops {
+        for running in std::mem::take(&mut self.loops) {
             running.abort();
+            // That it was cut off is what was wanted.
+            let _ = running.await;
         }
         self.keeper.stop_all().await;
         self.link.shutdown();
-        let storage = self.storage.clone();
+        let storage = self.storage;
         if let Err(error) = tokio::task::spawn_blocking(move || storage.stop()).await {
             tracing::warn!(%error, "the disk writer did not stop in an orderly way");
         }
+        self.data.release();
     }
 
     async fn give_leaderships_away(&self) {

@@ -9,7 +9,7 @@
 //! Invariants: whoever gets past this file has a certificate of our authorities with an identity of our cluster, read
 //! once per connection. Nothing that a stranger sends can stop the accept loop or hold more than a bounded share:
 //! handshakes run beside the loop, limited in number and time, and connections are limited in number.
-//! Deliberately absent: limits per address and per identity.
+//! Deliberately absent: limits per address and per identity, and ending connections whose certificate has expired since.
 
 mod complaints;
 mod plain;
@@ -41,7 +41,7 @@ pub type ServerStream = tokio_rustls::server::TlsStream<TcpStream>;
 /// gRPC connections, for `Server::serve_with_incoming`.
 pub type Incoming = ReceiverStream<io::Result<Connection>>;
 
-/// gRPC connections that wait for the server to take them.
+/// gRPC connections that wait for the server to take them; further ones are closed.
 const INCOMING_MAX: usize = 128;
 /// gRPC connections open at the same time; further ones are closed after the handshake.
 pub const CONNECTIONS_MAX: usize = 8192;

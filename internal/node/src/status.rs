@@ -62,8 +62,6 @@ pub(crate) enum Problem {
     ReplicaBehind { wanted: u64, range: OffsetRange },
     #[error("{why}")]
     Unavailable { why: String, hint: Option<LeaderHint> },
-    #[error("the deadline passed: {0}")]
-    Deadline(String),
     #[error("{wanted} replicas need as many nodes, and the cluster has {have}")]
     NotEnoughNodes { wanted: u32, have: usize },
     #[error("internal error: {0}")]
@@ -94,7 +92,6 @@ impl Problem {
             Problem::Overloaded(_) => (C::ResourceExhausted, R::Overloaded, O::NotApplied),
             Problem::ReplicaBehind { .. } => (C::DeadlineExceeded, R::ReplicaBehind, O::NotApplied),
             Problem::Unavailable { .. } => (C::Unavailable, R::Unavailable, O::NotApplied),
-            Problem::Deadline(_) => (C::DeadlineExceeded, R::Deadline, O::NotApplied),
             Problem::NotEnoughNodes { .. } => (C::FailedPrecondition, R::NotEnoughNodes, O::NotApplied),
             Problem::Internal(_) => (C::Internal, R::Internal, O::Unknown),
         }

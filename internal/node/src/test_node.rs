@@ -97,6 +97,7 @@ impl LinkHandler for TestHandler {
     }
 
     fn gossip(&self, from: &str, message: Bytes) {
+        assert_ne!(message, "panic");
         if let Some(mailbox) = &*self.mailbox.lock().unwrap() {
             mailbox.deliver(from, message.clone());
         }
@@ -152,7 +153,7 @@ impl TestNode {
             directory: book.clone(),
             handler: handler.clone(),
         });
-        let port = Port::bind(address).await.unwrap();
+        let port = bind(address).await;
         let (address, counters) = (port.local_addr(), port.counters());
         let (sender, incoming) = connections();
         let options = PortOptions {
@@ -193,6 +194,19 @@ impl Drop for TestNode {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+/// Takes the address as soon as the node that had it before has let it go.
+async fn bind(address: SocketAddr) -> Port {
+    let binding = async {
+        loop {
+            match Port::bind(address).await {
+                Ok(port) => return port,
+                Err(_) => sleep(Duration::from_millis(5)).await,
+            }
+        }
+    };
+    timeout(PATIENCE, binding).await.expect("the address becomes free")
 }
 
 /// Waits until `condition` holds, and fails the test if it does not in time.

@@ -78,9 +78,9 @@ pub enum TlsError {
         /// The certificate file.
         path: PathBuf,
         /// Whose certificate it is.
-        found: Identity,
+        found: Box<Identity>,
         /// Whose it should be.
-        expected: Identity,
+        expected: Box<Identity>,
     },
     /// The certificate is outside its validity period.
     #[error("{}: the certificate {why}", path.display())]
@@ -205,8 +205,8 @@ impl Credentials {
         }
         Err(TlsError::OtherIdentity {
             path: self.files.certificate.clone(),
-            found: found.clone(),
-            expected,
+            found: Box::new(found.clone()),
+            expected: Box::new(expected),
         })
     }
 }
@@ -325,7 +325,8 @@ mod tests {
     fn every_complaint_names_the_file_and_the_reason() {
         let ca = TestCa::new();
         let good = ca.node_files(CLUSTER, "n1");
-        let cases: [(&str, fn(&TlsFiles) -> &PathBuf, &str, &str); 6] = [
+        type Pick = fn(&TlsFiles) -> &PathBuf;
+        let cases: [(&str, Pick, &str, &str); 6] = [
             ("missing.pem", |files| &files.certificate, "", "cannot be read"),
             ("empty.pem", |files| &files.certificate, "\n", "holds no certificate"),
             (

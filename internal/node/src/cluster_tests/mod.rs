@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use highwater_proto::v1;
+use highwater_proto::v1::Reason;
 use highwater_proto::v1::cluster_service_client::ClusterServiceClient;
 use highwater_proto::v1::log_service_client::LogServiceClient;
 use highwater_proto::v1::topic_service_client::TopicServiceClient;
@@ -123,6 +124,26 @@ impl TestCluster {
         TestClient::connect(self.ports[number], self.ca.client_files(tenant, "tester")).await
     }
 
+    /// Has the batch answered by whichever node leads: on a busy machine leadership may move at any moment. A batch that
+    /// was tried before is answered as a duplicate.
+    async fn produce(&self, tenant: &str, request: v1::ProduceRequest) -> Result<v1::ProduceResponse, Reason> {
+        let attempts = async {
+            for number in (0..3).cycle().filter(|number| self.nodes[*number].is_some()) {
+                let mut client = self.client(number, tenant).await;
+                let status = match client.log.produce(request.clone()).await {
+                    Ok(answer) => return Ok(answer.into_inner()),
+                    Err(status) => status,
+                };
+                match reason(&status) {
+                    Reason::NotLeader | Reason::NoQuorum | Reason::UnknownOutcome => {}
+                    other => return Err(other),
+                }
+            }
+            unreachable!("the cycle has no end");
+        };
+        timeout(PATIENCE, attempts).await.expect("nobody leads")
+    }
+
     /// The number of the node called `name`.
     fn number(name: &str) -> usize {
         NAMES.iter().position(|known| *known == name).unwrap()
@@ -195,6 +216,11 @@ fn client_config(files: TlsFiles) -> rustls::ClientConfig {
         .unwrap();
     config.alpn_protocols = vec![b"h2".to_vec()];
     config
+}
+
+fn reason(status: &tonic::Status) -> Reason {
+    let detail = highwater_proto::detail::from_status(status);
+    detail.unwrap_or_else(|| panic!("no detail in {status:?}")).reason()
 }
 
 /// A batch of one record for each value.

@@ -21,26 +21,54 @@ fn from(topic: &str, offset: u64) -> v1::ConsumeRequest {
     }
 }
 
+/// Sends the same requests to one node after the other until one that leads throughout has answered. What an earlier
+/// one has appended is answered as a duplicate, at the same offset.
+async fn stream_until_led(cluster: &TestCluster, requests: Vec<v1::ProduceRequest>) -> Vec<v1::ProduceStreamResponse> {
+    let not_led = |answer: &v1::ProduceStreamResponse| match answer.result.as_ref().unwrap() {
+        Answered::Error(detail) => matches!(
+            detail.reason(),
+            v1::Reason::NotLeader | v1::Reason::NoQuorum | v1::Reason::UnknownOutcome
+        ),
+        Answered::Appended(_) => false,
+    };
+    let attempts = async {
+        for number in (0..3).cycle() {
+            let mut client = cluster.client(number, "shop").await;
+            let answered = client.log.produce_stream(tokio_stream::iter(requests.clone())).await;
+            let answers: Vec<v1::ProduceStreamResponse> =
+                answered.unwrap().into_inner().map(Result::unwrap).collect().await;
+            if !answers.iter().any(not_led) {
+                return answers;
+            }
+        }
+        unreachable!("the cycle has no end");
+    };
+    timeout(PATIENCE, attempts).await.unwrap()
+}
+
 async fn latest(client: &mut TestClient, topic: &str) -> u64 {
     let request = v1::ListOffsetsRequest {
         topic: topic.to_owned(),
         position: Some(Position::Latest(true)),
         ..Default::default()
     };
-    client.log.list_offsets(request).await.unwrap().into_inner().offset
+    let confirmed = async {
+        loop {
+            // Without a leader at this very moment nobody can confirm it.
+            match client.log.list_offsets(request.clone()).await {
+                Ok(answer) => return answer.into_inner().offset,
+                Err(status) => assert_eq!(reason(&status), v1::Reason::NoQuorum),
+            }
+        }
+    };
+    timeout(PATIENCE, confirmed).await.unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_the_leader_takes_a_follower_serves_and_then_follows_the_tail() {
     let (cluster, leader, follower) = with_topic("orders").await;
-    let mut producer = cluster.client(leader, "shop").await;
-    let answer = producer
-        .log
-        .produce(batch_of("orders", 0, &["one", "two"]))
-        .await
-        .unwrap()
-        .into_inner();
-    assert_eq!((answer.base_offset, answer.duplicate), (0, false));
+    let first = cluster.produce("shop", batch_of("orders", 0, &["one", "two"])).await;
+    assert_eq!(first.unwrap().base_offset, 0);
 
     let mut consumer = cluster.client(follower, "shop").await;
     let mut stream = consumer.log.consume(from("orders", 0)).await.unwrap().into_inner();
@@ -51,24 +79,17 @@ async fn what_the_leader_takes_a_follower_serves_and_then_follows_the_tail() {
         seen.extend(values_of(&response));
     }
     // The stream waits at the end, and wakes with the next commit.
-    let produced = producer
-        .log
-        .produce(batch_of("orders", 1, &["three"]))
-        .await
-        .unwrap()
-        .into_inner();
-    assert_eq!(produced.base_offset, 2);
+    let third = cluster.produce("shop", batch_of("orders", 1, &["three"])).await;
+    assert_eq!(third.unwrap().base_offset, 2);
     let response = timeout(PATIENCE, stream.next()).await.unwrap().unwrap().unwrap();
     seen.extend(values_of(&response));
     assert_eq!(seen, ["one", "two", "three"]);
 
     // A retry is answered as the first try was.
-    let again = producer
-        .log
-        .produce(batch_of("orders", 1, &["three"]))
+    let again = cluster
+        .produce("shop", batch_of("orders", 1, &["three"]))
         .await
-        .unwrap()
-        .into_inner();
+        .unwrap();
     assert_eq!((again.base_offset, again.duplicate), (2, true));
     assert_eq!(latest(&mut consumer, "orders").await, 3);
 
@@ -87,20 +108,12 @@ async fn what_the_leader_takes_a_follower_serves_and_then_follows_the_tail() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stream_answers_in_order_and_a_refused_batch_does_not_end_it() {
-    let (cluster, leader, _) = with_topic("orders").await;
-    let mut client = cluster.client(leader, "shop").await;
+    let (cluster, _, _) = with_topic("orders").await;
     let mut requests: Vec<v1::ProduceRequest> = (0..6).map(|sequence| batch_of("orders", sequence, &["x"])).collect();
     requests[3].record_count = 9; // Refused at once, while those before it are being synced.
     requests[4].sequence = 3;
     requests[5].sequence = 4;
-    let answers = client
-        .log
-        .produce_stream(tokio_stream::iter(requests))
-        .await
-        .unwrap()
-        .into_inner();
-    let answers: Vec<v1::ProduceStreamResponse> =
-        timeout(PATIENCE, answers.map(Result::unwrap).collect()).await.unwrap();
+    let answers = stream_until_led(&cluster, requests).await;
     let ids: Vec<u64> = answers.iter().map(|answer| answer.request_id).collect();
     assert_eq!(ids, [0, 1, 2, 3, 4, 5]);
     let offsets: Vec<Option<u64>> = answers
@@ -118,39 +131,10 @@ async fn a_stream_answers_in_order_and_a_refused_batch_does_not_end_it() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn records_outlive_the_stop_of_all_nodes_and_a_leader_that_stops_is_replaced() {
-    let (mut cluster, leader, follower) = with_topic("orders").await;
-    let mut client = cluster.client(leader, "shop").await;
-    client.log.produce(batch_of("orders", 0, &["kept"])).await.unwrap();
+    let (mut cluster, leader, _) = with_topic("orders").await;
+    cluster.produce("shop", batch_of("orders", 0, &["kept"])).await.unwrap();
     cluster.stop(leader).await;
-    let mut other = cluster.client(follower, "shop").await;
-    let next_leader = async {
-        loop {
-            let request = v1::GetTopicRequest {
-                topic: "orders".to_owned(),
-            };
-            let topic = other
-                .topics
-                .get_topic(request)
-                .await
-                .unwrap()
-                .into_inner()
-                .topic
-                .unwrap();
-            let leads = topic.partitions[0].leader.clone();
-            if !leads.is_empty() && leads != NAMES[leader] {
-                return TestCluster::number(&leads);
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    let next_leader = timeout(PATIENCE, next_leader).await.unwrap();
-    let mut client = cluster.client(next_leader, "shop").await;
-    let again = client
-        .log
-        .produce(batch_of("orders", 0, &["kept"]))
-        .await
-        .unwrap()
-        .into_inner();
+    let again = cluster.produce("shop", batch_of("orders", 0, &["kept"])).await.unwrap();
     assert_eq!((again.base_offset, again.duplicate), (0, true));
 
     for number in (0..3).filter(|number| *number != leader) {

@@ -2,23 +2,10 @@
 
 use super::*;
 use highwater_proto::detail;
-use highwater_proto::v1::Reason;
-use tonic::Status;
 use tonic_health::pb::health_client::HealthClient;
 
-fn reason(status: Status) -> Reason {
-    detail::from_status(&status)
-        .unwrap_or_else(|| panic!("no detail in {status:?}"))
-        .reason()
-}
-
-async fn produce(client: &mut TestClient, request: v1::ProduceRequest) -> Reason {
-    reason(
-        timeout(PATIENCE, client.log.produce(request))
-            .await
-            .unwrap()
-            .unwrap_err(),
-    )
+async fn refused(cluster: &TestCluster, request: v1::ProduceRequest) -> Reason {
+    cluster.produce("shop", request).await.unwrap_err()
 }
 
 fn get(topic: &str) -> v1::GetTopicRequest {
@@ -32,51 +19,39 @@ async fn each_bad_call_gets_its_own_reason() {
     let cluster = TestCluster::founded().await;
     let mut client = cluster.client(0, "shop").await;
     let created = client.create("orders", 1).await;
-    let leader = TestCluster::number(&created.partitions[0].leader);
-    let mut leading = cluster.client(leader, "shop").await;
-    let mut following = cluster.client((leader + 1) % 3, "shop").await;
-
-    let refused = following.log.produce(batch_of("orders", 0, &["x"])).await.unwrap_err();
-    let hint = detail::from_status(&refused).unwrap().leader.unwrap();
     assert_eq!(
-        (hint.node.as_str(), hint.address),
-        (NAMES[leader], cluster.config(leader).listen)
-    );
-    assert_eq!(reason(refused), Reason::NotLeader);
-
-    assert_eq!(
-        produce(&mut leading, batch_of("nowhere", 0, &["x"])).await,
+        refused(&cluster, batch_of("nowhere", 0, &["x"])).await,
         Reason::TopicNotFound
     );
     assert_eq!(
-        produce(&mut leading, batch_of("Not a name", 0, &["x"])).await,
+        refused(&cluster, batch_of("Not a name", 0, &["x"])).await,
         Reason::InvalidArgument
     );
     assert_eq!(
-        produce(&mut leading, batch_of("orders", 5, &["x"])).await,
+        refused(&cluster, batch_of("orders", 5, &["x"])).await,
         Reason::UnknownProducer
     );
     let mut request = batch_of("orders", 0, &["x"]);
     request.partition = 7;
-    assert_eq!(produce(&mut leading, request).await, Reason::PartitionNotFound);
+    assert_eq!(refused(&cluster, request).await, Reason::PartitionNotFound);
     let mut request = batch_of("orders", 0, &["x"]);
     request.topic_id = Some(created.topic_id + 1);
-    assert_eq!(produce(&mut leading, request).await, Reason::TopicChanged);
+    assert_eq!(refused(&cluster, request).await, Reason::TopicChanged);
     let large = "x".repeat(highwater_proto::limits::BATCH_BYTES_MAX);
     assert_eq!(
-        produce(&mut leading, batch_of("orders", 0, &[&large])).await,
+        refused(&cluster, batch_of("orders", 0, &[&large])).await,
         Reason::TooLarge
     );
     let mut request = batch_of("orders", 0, &["x"]);
     request.expected_offset = Some(4);
-    assert_eq!(produce(&mut leading, request).await, Reason::OffsetMismatch);
+    assert_eq!(refused(&cluster, request).await, Reason::OffsetMismatch);
 
     let again = v1::CreateTopicRequest {
         topic: "orders".to_owned(),
         ..Default::default()
     };
     assert_eq!(
-        reason(client.topics.create_topic(again).await.unwrap_err()),
+        reason(&client.topics.create_topic(again).await.unwrap_err()),
         Reason::TopicExists
     );
     let too_many = v1::CreateTopicRequest {
@@ -85,7 +60,7 @@ async fn each_bad_call_gets_its_own_reason() {
         ..Default::default()
     };
     assert_eq!(
-        reason(client.topics.create_topic(too_many).await.unwrap_err()),
+        reason(&client.topics.create_topic(too_many).await.unwrap_err()),
         Reason::NotEnoughNodes
     );
 }
@@ -99,16 +74,18 @@ async fn a_foreign_topic_looks_like_none_and_a_node_is_not_a_client() {
     let not_there = foreign.topics.get_topic(get("shop/nothing")).await.unwrap_err();
     assert_eq!(there.code(), not_there.code());
     assert_eq!(there.message().replace("orders", "nothing"), not_there.message());
-    assert_eq!(
-        produce(&mut foreign, batch_of("shop/orders", 0, &["x"])).await,
-        Reason::TopicNotFound
-    );
+    let taken = foreign
+        .log
+        .produce(batch_of("shop/orders", 0, &["x"]))
+        .await
+        .unwrap_err();
+    assert_eq!(reason(&taken), Reason::TopicNotFound);
     let create = v1::CreateTopicRequest {
         topic: "shop/mine".to_owned(),
         ..Default::default()
     };
     assert_eq!(
-        reason(foreign.topics.create_topic(create).await.unwrap_err()),
+        reason(&foreign.topics.create_topic(create).await.unwrap_err()),
         Reason::PermissionDenied
     );
     let listed = foreign
@@ -121,12 +98,10 @@ async fn a_foreign_topic_looks_like_none_and_a_node_is_not_a_client() {
     assert!(foreign.describe().await.replicas.is_empty());
 
     let mut node = TestClient::connect(cluster.ports[0], cluster.ca.node_files(CLUSTER, "b")).await;
-    assert_eq!(
-        produce(&mut node, batch_of("orders", 0, &["x"])).await,
-        Reason::PermissionDenied
-    );
+    let taken = node.log.produce(batch_of("orders", 0, &["x"])).await.unwrap_err();
+    assert_eq!(reason(&taken), Reason::PermissionDenied);
     let described = node.cluster.describe_cluster(v1::DescribeClusterRequest {}).await;
-    assert_eq!(reason(described.unwrap_err()), Reason::PermissionDenied);
+    assert_eq!(reason(&described.unwrap_err()), Reason::PermissionDenied);
     let health = HealthClient::new(node.channel.clone())
         .check(tonic_health::pb::HealthCheckRequest::default())
         .await;
@@ -149,7 +124,7 @@ async fn without_a_quorum_a_call_ends_in_time_and_works_again_with_it() {
         .await
         .unwrap()
         .unwrap_err();
-    let reason = reason(refused);
+    let reason = reason(&refused);
     assert!(
         matches!(reason, Reason::NoQuorum | Reason::UnknownOutcome),
         "{reason:?}"
@@ -157,18 +132,29 @@ async fn without_a_quorum_a_call_ends_in_time_and_works_again_with_it() {
     for number in &others {
         cluster.start(*number).await;
     }
-    let produced = async {
-        loop {
-            for number in 0..3 {
-                let mut client = cluster.client(number, "shop").await;
-                if let Ok(answer) = client.log.produce(batch_of("orders", 0, &["x"])).await {
-                    return answer.into_inner();
-                }
+    let produced = cluster.produce("shop", batch_of("orders", 0, &["x"])).await;
+    assert_eq!(produced.unwrap().base_offset, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_follower_names_the_leader_and_its_address() {
+    let cluster = TestCluster::founded().await;
+    cluster.client(0, "shop").await.create("orders", 1).await;
+    let hinted = async {
+        for number in (0..3).cycle() {
+            let mut client = cluster.client(number, "shop").await;
+            let answered = client.log.produce(batch_of("orders", 0, &["x"])).await;
+            let hint = answered.err().and_then(|status| detail::from_status(&status)?.leader);
+            if let Some(hint) = hint {
+                assert_ne!(hint.node, NAMES[number]);
+                return hint;
             }
-            tokio::time::sleep(Duration::from_millis(50)).await;
         }
+        unreachable!("the cycle has no end");
     };
-    assert_eq!(timeout(PATIENCE, produced).await.unwrap().base_offset, 0);
+    let hint = timeout(PATIENCE, hinted).await.unwrap();
+    assert_eq!(hint.address, cluster.config(TestCluster::number(&hint.node)).listen);
+    assert!(hint.term > 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -187,7 +173,7 @@ async fn a_deleted_topic_is_gone_with_its_data_and_its_name_is_free() {
     };
     client.topics.delete_topic(delete.clone()).await.unwrap();
     assert_eq!(
-        reason(client.topics.get_topic(get("orders")).await.unwrap_err()),
+        reason(&client.topics.get_topic(get("orders")).await.unwrap_err()),
         Reason::TopicNotFound
     );
     let only_the_catalog = async {
@@ -199,7 +185,7 @@ async fn a_deleted_topic_is_gone_with_its_data_and_its_name_is_free() {
     let second = client.create("orders", 1).await;
     assert_ne!(second.topic_id, first.topic_id);
     assert_eq!(
-        reason(client.topics.delete_topic(delete).await.unwrap_err()),
+        reason(&client.topics.delete_topic(delete).await.unwrap_err()),
         Reason::TopicChanged
     );
 }

@@ -245,7 +245,8 @@ impl Gossip {
         }
     }
 
-    /// The live nodes, ourselves included, ordered by name; changes when one comes, goes or publishes something.
+    /// The live nodes, ourselves included, ordered by name; changes when one comes, goes or publishes something. Empty
+    /// until the first round of gossip.
     pub fn nodes(&self) -> watch::Receiver<Arc<Vec<GossipNode>>> {
         self.nodes.clone()
     }

@@ -43,3 +43,30 @@ impl Directory for AddressBook {
         self.lock().get(node).cloned()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_address_told_wins_and_only_changes_are_news() {
+        let book = AddressBook::default();
+        assert!(book.learn("n1", "a:1"));
+        assert!(!book.learn("n1", "a:1"));
+        assert!(book.learn("n1", "b:1"));
+        assert_eq!(book.address("n1").as_deref(), Some("b:1"));
+        book.forget("n1");
+        assert_eq!(book.address("n1"), None);
+    }
+
+    #[test]
+    fn names_beyond_the_limit_are_not_remembered() {
+        let book = AddressBook::default();
+        for number in 0..NODES_MAX {
+            assert!(book.learn(&format!("n{number}"), "a:1"));
+        }
+        assert!(!book.learn("one-more", "a:1"));
+        assert_eq!(book.address("one-more"), None);
+        assert!(book.learn("n0", "b:1"), "a known node may still move");
+    }
+}

@@ -11,13 +11,13 @@ use tokio::net::{TcpStream, lookup_host};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
-use super::Inner;
+use super::Hello;
 use super::connection::{Connection, Role};
 use super::dialler::Target;
 use super::frame::{Frame, FrameType, decode_hello, read_frame};
-use super::limits::{ACCEPTED_PER_NODE_MAX, DIAL_TIMEOUT, HELLO_BYTES_MAX, REASON_BYTES_MAX};
+use super::inner::{Inner, other_cluster};
+use super::limits::{ACCEPTED_PER_NODE_MAX, CONNECT_TIMEOUT, DIAL_TIMEOUT, HELLO_BYTES_MAX, REASON_BYTES_MAX};
 use super::reader::text;
-use super::{Hello, other_cluster};
 use crate::identity::Identity;
 use crate::port::{Peer, ServerStream};
 use crate::tls::{ALPN_PEER, Expected, explain};
@@ -90,7 +90,10 @@ async fn connect_to(inner: &Inner, address: SocketAddr, expected: &Expected) -> 
         .credentials
         .peer_config(expected)
         .map_err(|error| error.to_string())?;
-    let tcp = TcpStream::connect(address).await.map_err(|error| explain(&error))?;
+    let tcp = match timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await {
+        Ok(connected) => connected.map_err(|error| explain(&error))?,
+        Err(_) => return Err(format!("no connection within {CONNECT_TIMEOUT:?}")),
+    };
     tcp.set_nodelay(true).map_err(|error| explain(&error))?;
     // The name is not used: the verifier looks at the identity.
     let name = ServerName::IpAddress(address.ip().into());
@@ -138,6 +141,7 @@ where
 {
     let hello = read_hello(stream).await?;
     inner.admit(node, &hello)?;
+    inner.peer_seen(node); // who dials us can be dialled
     if inner.accepted_from(node) >= ACCEPTED_PER_NODE_MAX {
         return Err(format!(
             "node {node} has {ACCEPTED_PER_NODE_MAX} connections open to this one already"

@@ -17,7 +17,7 @@ pub const OUTBOX_FRAMES_MAX: usize = 4096;
 pub const OUTBOX_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// Small frames (pings, credit, refusals) that wait to be written; a peer that lets them pile up is cut off.
 pub const URGENT_FRAMES_MAX: usize = 8192;
-/// Bytes that are handed to TLS in one write.
+/// Pieces of memory that are handed to TLS in one write.
 pub const WRITE_SLICES_MAX: usize = 64;
 
 /// Calls of a peer that are carried out at the same time, per connection; further ones are refused.
@@ -43,6 +43,8 @@ pub const ACCEPTED_PER_NODE_MAX: usize = 16;
 
 /// From the start of a dial to the end of the hello.
 pub const DIAL_TIMEOUT: Duration = Duration::from_secs(5);
+/// For one address of a host that has several.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// The first pause after a failed dial; it doubles with every further failure.
 pub const REDIAL_PAUSE_LEAST: Duration = Duration::from_millis(50);
 /// The longest pause after a failed dial.

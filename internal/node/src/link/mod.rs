@@ -29,6 +29,7 @@ mod connection;
 mod dialler;
 mod frame;
 mod greeting;
+mod inner;
 pub mod limits;
 mod outbox;
 mod reader;
@@ -36,29 +37,23 @@ mod stream;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
 use std::fmt;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use highwater_partition::log::{ClusterId, GroupId};
 use highwater_partition::{Lane, PeerError, PeerStream, Peers};
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::time::timeout_at;
-use tokio_util::sync::CancellationToken;
+use tokio::time::Instant;
 
 pub use address_book::AddressBook;
 pub(crate) use greeting::refuse;
 #[cfg(test)]
 use reader::text as text_for_tests;
 
-use connection::{CallError, Connection, Role, lock};
-use dialler::{Attempt, Dialler, Target};
-use frame::{Frame, FrameType};
-use limits::NODES_MAX;
+use inner::{Inner, call_on};
 
 use crate::port::{Peer, ServerStream};
 use crate::tls::Credentials;
@@ -122,53 +117,12 @@ pub struct Link {
     inner: Arc<Inner>,
 }
 
-/// What the link's tasks share.
-struct Inner {
-    credentials: Arc<Credentials>,
-    incarnation: [u8; 16],
-    boot: u64,
-    cluster_id: OnceLock<ClusterId>,
-    directory: Arc<dyn Directory>,
-    handler: Arc<dyn LinkHandler>,
-    /// By node name: the control lane's and the bulk lane's.
-    by_node: Mutex<HashMap<String, [Arc<Dialler>; 2]>>,
-    /// By address as it was given; control lane.
-    by_address: Mutex<HashMap<String, Arc<Dialler>>>,
-    connections: Mutex<Connections>,
-    closed: CancellationToken,
-}
-
-/// All connections that are up, of both roles.
-#[derive(Default)]
-struct Connections {
-    last_serial: u64,
-    by_serial: HashMap<u64, Arc<Connection>>,
-}
-
 impl Link {
     /// A link without connections; they are made when needed, and by [`Link::accept`].
     pub fn new(options: LinkOptions) -> Link {
-        let LinkOptions {
-            credentials,
-            incarnation,
-            boot,
-            cluster_id,
-            directory,
-            handler,
-        } = options;
-        let inner = Inner {
-            credentials,
-            incarnation,
-            boot,
-            cluster_id: cluster_id.map_or_else(OnceLock::new, OnceLock::from),
-            directory,
-            handler,
-            by_node: Mutex::default(),
-            by_address: Mutex::default(),
-            connections: Mutex::default(),
-            closed: CancellationToken::new(),
-        };
-        Link { inner: Arc::new(inner) }
+        Link {
+            inner: Arc::new(Inner::new(options)),
+        }
     }
 
     /// Our cluster id, once known.
@@ -179,7 +133,7 @@ impl Link {
     /// Makes our cluster id known, to us and to all connected nodes; those that belong to another cluster are cut off.
     /// Setting the same one again changes nothing; setting another one is refused with the id that is in force.
     pub fn set_cluster_id(&self, cluster_id: ClusterId) -> Result<(), ClusterId> {
-        let in_force = *self.inner.cluster_id.get_or_init(|| cluster_id);
+        let in_force = self.inner.settle_cluster_id(cluster_id);
         if in_force != cluster_id {
             return Err(in_force);
         }
@@ -212,7 +166,7 @@ impl Link {
         timeout: Duration,
     ) -> Result<(String, Bytes), PeerError> {
         let dialler = self.inner.dialler_to_address(address)?;
-        let deadline = tokio::time::Instant::now() + timeout;
+        let deadline = Instant::now() + timeout;
         let connection = self.inner.connection(&dialler, address, deadline).await?;
         if let Some(expected) = expected.filter(|expected| *expected != connection.peer()) {
             let why = format!("node {} answers at {address}", connection.peer());
@@ -243,9 +197,7 @@ impl Link {
 
     /// The node has shown signs of life: the next call dials at once instead of sitting out a pause.
     pub fn peer_seen(&self, node: &str) {
-        if let Some(diallers) = lock(&self.inner.by_node).get(node) {
-            diallers.iter().for_each(|dialler| dialler.end_pause());
-        }
+        self.inner.peer_seen(node);
     }
 
     /// Serves a connection that another node has dialled; returns when it has ended.
@@ -297,202 +249,6 @@ impl Peers for Link {
             connection.open_stream(group.0, kind).map_err(unreachable)
         })
     }
-}
-
-impl Inner {
-    fn cluster_id(&self) -> Option<ClusterId> {
-        self.cluster_id.get().copied()
-    }
-
-    fn own_hello(&self, lane: Lane) -> Hello {
-        Hello {
-            node: self.credentials.node_name().to_owned(),
-            cluster_id: self.cluster_id(),
-            incarnation: self.incarnation,
-            boot: self.boot,
-            lane,
-        }
-    }
-
-    fn dialler(&self, node: &str, lane: Lane) -> Result<Arc<Dialler>, PeerError> {
-        let lane_index = usize::from(lane == Lane::Bulk);
-        let mut by_node = lock(&self.by_node);
-        if let Some(diallers) = by_node.get(node) {
-            return Ok(diallers[lane_index].clone());
-        }
-        if by_node.len() >= NODES_MAX {
-            by_node.retain(|_, diallers| diallers.iter().any(|dialler| dialler.is_in_use()));
-        }
-        if by_node.len() >= NODES_MAX {
-            return Err(too_many(node));
-        }
-        let target = Target::Node(node.to_owned());
-        let diallers = [Lane::Control, Lane::Bulk].map(|lane| Dialler::new(target.clone(), lane));
-        let dialler = diallers[lane_index].clone();
-        by_node.insert(node.to_owned(), diallers);
-        Ok(dialler)
-    }
-
-    fn dialler_to_address(&self, address: &str) -> Result<Arc<Dialler>, PeerError> {
-        let mut by_address = lock(&self.by_address);
-        if let Some(dialler) = by_address.get(address) {
-            return Ok(dialler.clone());
-        }
-        if by_address.len() >= NODES_MAX {
-            by_address.retain(|_, dialler| dialler.is_in_use());
-        }
-        if by_address.len() >= NODES_MAX {
-            return Err(too_many(address));
-        }
-        let dialler = Dialler::new(Target::Address(address.to_owned()), Lane::Control);
-        by_address.insert(address.to_owned(), dialler.clone());
-        Ok(dialler)
-    }
-
-    /// The dialler's connection, dialling until `deadline` if need be.
-    async fn connection(
-        self: &Arc<Self>,
-        dialler: &Arc<Dialler>,
-        node: &str,
-        deadline: tokio::time::Instant,
-    ) -> Result<Arc<Connection>, PeerError> {
-        let unreachable = |why| PeerError::Unreachable {
-            node: node.to_owned(),
-            why,
-        };
-        match timeout_at(deadline, dialler.connection(self)).await {
-            Ok(connection) => connection.map_err(unreachable),
-            Err(_) => Err(unreachable("dialling takes too long".to_owned())),
-        }
-    }
-
-    async fn call(
-        self: &Arc<Self>,
-        dialler: &Arc<Dialler>,
-        node: &str,
-        to: (u64, u8),
-        body: Vec<Bytes>,
-        timeout: Duration,
-    ) -> Result<Bytes, PeerError> {
-        let deadline = tokio::time::Instant::now() + timeout;
-        let connection = self.connection(dialler, node, deadline).await?;
-        call_on(&connection, to, body, deadline).await
-    }
-
-    fn send_gossip(self: &Arc<Self>, dialler: &Arc<Dialler>, message: Bytes) {
-        let frame = Frame::plain(FrameType::Gossip, vec![message]);
-        match dialler.attempt(self) {
-            Attempt::Up(connection) => drop(connection.try_send(frame)),
-            Attempt::Dialling { dial, begun: true } => {
-                tokio::spawn(async move { dial.await.map(|connection| connection.try_send(frame)) });
-            }
-            Attempt::Dialling { begun: false, .. } | Attempt::Pausing(_) => {}
-        }
-    }
-
-    /// Starts the tasks of a connection after the hello. `said` is what we said in it.
-    fn start<S>(self: &Arc<Self>, role: Role, hello: Hello, said: &Hello, stream: S) -> Arc<Connection>
-    where
-        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
-    {
-        let (connection, serving) = self.clone().register(role, hello, said, stream);
-        tokio::spawn(serving);
-        connection
-    }
-
-    /// The same, to the end of the connection.
-    async fn serve<S>(self: &Arc<Self>, role: Role, hello: Hello, said: &Hello, stream: S)
-    where
-        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
-    {
-        self.clone().register(role, hello, said, stream).1.await;
-    }
-
-    fn register<S>(
-        self: Arc<Self>,
-        role: Role,
-        hello: Hello,
-        said: &Hello,
-        stream: S,
-    ) -> (Arc<Connection>, BoxFuture<'static, ()>)
-    where
-        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
-    {
-        let (connection, queues) = Connection::new(role, hello, self.closed.child_token());
-        let serial = lock(&self.connections).add(connection.clone());
-        if said.cluster_id != self.cluster_id() {
-            self.tell_cluster_id(&connection); // it became known while we said hello
-        }
-        let served = connection.clone();
-        let serving = Box::pin(async move {
-            tracing::debug!(node = served.peer(), ?role, lane = ?served.lane(), "connected");
-            let why = served.run(stream, queues, &self).await;
-            tracing::debug!(node = served.peer(), ?role, lane = ?served.lane(), why, "disconnected");
-            lock(&self.connections).by_serial.remove(&serial);
-        });
-        (connection, serving)
-    }
-
-    fn all_connections(&self) -> Vec<Arc<Connection>> {
-        lock(&self.connections).by_serial.values().cloned().collect()
-    }
-
-    /// Connections that `node` has dialled.
-    fn accepted_from(&self, node: &str) -> usize {
-        let connections = lock(&self.connections);
-        let accepted = |connection: &&Arc<Connection>| connection.role == Role::Acceptor && connection.peer() == node;
-        connections.by_serial.values().filter(accepted).count()
-    }
-
-    fn tell_cluster_id(&self, connection: &Connection) {
-        let hello = self.own_hello(connection.lane());
-        match (connection.peer_cluster_id(), hello.cluster_id) {
-            (Some(theirs), Some(ours)) if theirs != ours => {
-                connection.refuse(other_cluster(connection.peer(), theirs, &hello.node, ours))
-            }
-            _ => connection.send_urgent(Frame::hello(&hello)),
-        }
-    }
-}
-
-impl Connections {
-    fn add(&mut self, connection: Arc<Connection>) -> u64 {
-        self.last_serial += 1;
-        self.by_serial.insert(self.last_serial, connection);
-        self.last_serial
-    }
-}
-
-/// A call on a connection that is up, in the terms of [`Peers`].
-async fn call_on(
-    connection: &Connection,
-    (group, kind): (u64, u8),
-    body: Vec<Bytes>,
-    deadline: tokio::time::Instant,
-) -> Result<Bytes, PeerError> {
-    let node = || connection.peer().to_owned();
-    match timeout_at(deadline, connection.call(group, kind, body)).await {
-        Ok(Ok(answer)) => Ok(answer),
-        Ok(Err(CallError::NotSent(why))) => Err(PeerError::Unreachable { node: node(), why }),
-        Ok(Err(CallError::NoAnswer(why))) => Err(PeerError::NoAnswer { node: node(), why }),
-        Ok(Err(CallError::Refused(why))) => Err(PeerError::Refused { node: node(), why }),
-        Err(_) => Err(PeerError::NoAnswer {
-            node: node(),
-            why: "the time for an answer is over".to_owned(),
-        }),
-    }
-}
-
-fn too_many(node: &str) -> PeerError {
-    PeerError::Unreachable {
-        node: node.to_owned(),
-        why: format!("more than {NODES_MAX} nodes are dialled"),
-    }
-}
-
-fn other_cluster(node: &str, its_id: ClusterId, own: &str, own_id: ClusterId) -> String {
-    let (its_id, own_id) = (hexadecimal(&its_id.0), hexadecimal(&own_id.0));
-    format!("the clusters differ: node {node} belongs to {its_id}, node {own} to {own_id}")
 }
 
 /// Bytes as lower-case hexadecimal digits.

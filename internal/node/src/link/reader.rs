@@ -126,11 +126,12 @@ fn gossip(connection: &Connection, inner: &Inner, body: Bytes) -> Result<(), End
 fn begin_stream(connection: &Arc<Connection>, inner: &Inner, header: Header) {
     match connection.accept_stream(header.id) {
         Ok(stream) => {
-            tokio::spawn(
-                inner
-                    .handler
-                    .stream(connection.peer(), header.group, header.kind, stream),
-            );
+            let (connection, handler) = (connection.clone(), inner.handler.clone());
+            tokio::spawn(async move {
+                handler
+                    .stream(connection.peer(), header.group, header.kind, stream)
+                    .await
+            });
         }
         Err(why) => {
             tracing::warn!(node = connection.peer(), why, "a stream was turned away");

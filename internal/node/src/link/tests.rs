@@ -3,6 +3,7 @@
 mod bytes_on_the_wire;
 mod calls;
 mod greetings;
+mod idleness;
 mod streams;
 
 use std::sync::Arc;

@@ -28,10 +28,15 @@ pub(super) async fn answer(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), (
     let response = format!(
         "HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}\n"
     );
-    if stream.write_all(response.as_bytes()).await.is_ok() && stream.shutdown().await.is_ok() {
+    if let Ok(Ok(())) = timeout(PATIENCE, write(stream, response.as_bytes())).await {
         // Closing with unread bytes would reset the connection, and the answer might be lost with it.
         let _ = timeout(PATIENCE, discard(stream)).await;
     }
+}
+
+async fn write(stream: &mut (impl AsyncWrite + Unpin), response: &[u8]) -> std::io::Result<()> {
+    stream.write_all(response).await?;
+    stream.shutdown().await
 }
 
 async fn read_head(stream: &mut (impl AsyncRead + Unpin)) -> std::io::Result<()> {

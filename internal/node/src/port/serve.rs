@@ -84,7 +84,7 @@ async fn handle(server: Arc<Server>, tcp: TcpStream, remote: SocketAddr, permit:
             .counters
             .complain(Complaint::TimedOut, remote, "the handshake took too long"),
     }
-    drop(permit); // held until here, so that a gRPC server that takes no connections slows down the accept loop
+    drop(permit);
 }
 
 impl Server {
@@ -119,25 +119,29 @@ impl Server {
     async fn hand_over(&self, mut stream: ServerStream, peer: Arc<Peer>) {
         let protocol = stream.get_ref().1.alpn_protocol().map(<[u8]>::to_vec);
         match protocol.as_deref() {
-            Some(ALPN_GRPC) => self.hand_to_grpc(stream, peer).await,
+            Some(ALPN_GRPC) => self.hand_to_grpc(stream, peer),
             Some(ALPN_PEER) => self.hand_to_link(stream, peer).await,
             _ => plain::answer(&mut stream, plain::NO_GATEWAY).await,
         }
     }
 
-    async fn hand_to_grpc(&self, stream: ServerStream, peer: Arc<Peer>) {
+    /// Never waits: a gRPC server that is busy, or not up yet, must not hold up the handshakes of other nodes.
+    fn hand_to_grpc(&self, stream: ServerStream, peer: Arc<Peer>) {
+        let remote_addr = peer.remote_addr;
         let Ok(permit) = self.connections.clone().try_acquire_owned() else {
             return self
                 .counters
-                .complain(Complaint::Refused, peer.remote_addr, "too many connections");
+                .complain(Complaint::Refused, remote_addr, "too many connections");
         };
         let connection = Connection {
             stream,
             peer,
             _permit: permit,
         };
-        // An error means that the gRPC server has ended; the connection ends with it.
-        let _ = self.options.connections.send(Ok(connection)).await;
+        if self.options.connections.try_send(Ok(connection)).is_err() {
+            let why = "the gRPC server takes no connections at present";
+            self.counters.complain(Complaint::Refused, remote_addr, why);
+        }
     }
 
     /// The link keeps the connection for its whole life, in a task of its own.

@@ -276,6 +276,23 @@ async fn a_slow_handshake_is_cut_off_and_holds_up_nobody() {
 }
 
 #[tokio::test]
+async fn a_grpc_server_that_takes_nothing_holds_up_no_nodes() {
+    let ca = TestCa::new();
+    let (one, two) = (TestNode::start(&ca, "n1").await, TestNode::start(&ca, "n2").await);
+    let config = client_config(Some(&ca.client_files("acme", "app")), &ca, &[ALPN_GRPC]);
+    let mut waiting = Vec::new();
+    for _ in 0..INCOMING_MAX + HANDSHAKES_MAX {
+        waiting.push(connect(&one, config.clone()).await.unwrap());
+    }
+    two.knows(&one);
+    two.link.call_node("n1", 0, Vec::new(), PATIENCE).await.unwrap();
+    eventually("those without room are refused", || {
+        one.counters.refused() == HANDSHAKES_MAX as u64
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_port_in_use_is_named() {
     let first = Port::bind(([127, 0, 0, 1], 0).into()).await.unwrap();
     let address = first.local_addr();

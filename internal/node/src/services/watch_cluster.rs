@@ -131,8 +131,9 @@ impl Watcher {
         let told_draining = self.told_draining;
         let goes_on = tokio::select! {
             biased;
-            () = context.stopping.cancelled() => false,
+            // Before the end, for the two may come together.
             () = context.draining.cancelled(), if !told_draining => return true,
+            () = context.stopping.cancelled() => false,
             changed = self.applied.changed() => changed.is_ok(),
             changed = self.changes.changed() => changed.is_ok(),
             changed = self.nodes.changed() => changed.is_ok(),

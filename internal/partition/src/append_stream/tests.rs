@@ -169,7 +169,8 @@ async fn a_peer_that_stops_answering_breaks_the_stream() {
     let mut exchange = Exchange::new(100);
     exchange.request(request(0));
     let started = Instant::now();
-    let err = exchange.appends.next().await.unwrap().unwrap_err();
+    let broken = tokio::time::timeout(IDLE_TIMEOUT * 2, exchange.appends.next()).await;
+    let err = broken.expect("it waits for ever").unwrap().unwrap_err();
     assert!(err.to_string().contains("unanswered"), "{err}");
     let waited = started.elapsed();
     assert!(waited >= IDLE_TIMEOUT && waited < IDLE_TIMEOUT * 2, "{waited:?}");

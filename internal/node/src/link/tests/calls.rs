@@ -2,7 +2,7 @@ use std::sync::atomic::Ordering;
 
 use futures::future::join_all;
 
-use super::super::limits::{FRAME_BYTES_MAX, INCOMING_CALLS_MAX};
+use super::super::limits::{FRAME_BYTES_MAX, INCOMING_CALLS_MAX, REDIAL_PAUSE_MAX};
 use super::*;
 use crate::test_node::{eventually, kinds};
 
@@ -104,25 +104,21 @@ async fn refusals_and_panics_of_the_handler_are_told_to_the_caller() {
 async fn a_call_without_answer_ends_in_time_and_is_forgotten() {
     let ca = TestCa::new();
     let (one, two) = pair(&ca).await;
-    let short = Duration::from_millis(50);
-    let why = one
-        .link
-        .call("n2", GroupId(0), Lane::Control, kinds::NEVER, Vec::new(), short)
-        .await
-        .unwrap_err();
+    call(&one, "n2", Lane::Control, kinds::ECHO, "connected").await.unwrap();
+    let never = |limit| {
+        one.link
+            .call("n2", GroupId(0), Lane::Control, kinds::NEVER, Vec::new(), limit)
+    };
+    let why = never(Duration::from_millis(50)).await.unwrap_err();
     assert!(matches!(why, PeerError::NoAnswer { .. }), "{why}");
 
-    let forgotten = one
-        .link
-        .call("n2", GroupId(0), Lane::Control, kinds::NEVER, Vec::new(), PATIENCE);
-    let dropped = tokio::time::timeout(short, forgotten).await;
-    assert!(dropped.is_err());
-    assert_eq!(two.handler.hanging.load(Ordering::SeqCst), 2);
-    assert!(
-        connections(&one)
-            .iter()
-            .all(|connection| connection.waiting_calls() == 0)
-    );
+    let dropped = tokio::spawn(never(PATIENCE));
+    let both_arrived = || two.handler.hanging.load(Ordering::SeqCst) == 2;
+    eventually("both calls arrive", both_arrived).await;
+    let waiting = || connections(&one).iter().map(|each| each.waiting_calls()).sum::<usize>();
+    assert_eq!(waiting(), 1);
+    dropped.abort();
+    eventually("the call is forgotten", || waiting() == 0).await;
 }
 
 #[tokio::test]
@@ -182,22 +178,42 @@ async fn a_dead_node_gives_no_answer_and_is_reached_again_after_its_restart() {
     assert_eq!(two.handler.hellos.lock().unwrap().len(), 1);
 }
 
+/// Lets `one` fail to dial `n2` until the pause between dials is at its longest.
+async fn fail_to_dial(one: &TestNode, lane: Lane) {
+    tokio::time::pause(); // nothing is connected yet, so no real input or output is overtaken
+    for _ in 0..8 {
+        tokio::time::advance(REDIAL_PAUSE_MAX).await;
+        let why = call(one, "n2", lane, kinds::ECHO, "").await.unwrap_err();
+        assert!(why.to_string().contains("its address is not known"), "{why}");
+        assert!(!why.to_string().contains("dialling again shortly"), "{why}");
+    }
+    let why = call(one, "n2", lane, kinds::ECHO, "").await.unwrap_err();
+    assert!(
+        matches!(&why, PeerError::Unreachable { why, .. } if why.contains("dialling again shortly")),
+        "{why}"
+    );
+    tokio::time::resume();
+}
+
 #[tokio::test]
 async fn between_dials_calls_fail_at_once_until_the_node_is_seen() {
     let ca = TestCa::new();
     let (one, two) = (TestNode::start(&ca, "n1").await, TestNode::start(&ca, "n2").await);
-    for _ in 0..8 {
-        let why = call(&one, "n2", Lane::Control, kinds::ECHO, "").await.unwrap_err();
-        assert!(why.to_string().contains("its address is not known"), "{why}");
-        one.link.peer_seen("n2");
-    }
-    let why = call(&one, "n2", Lane::Control, kinds::ECHO, "").await.unwrap_err();
-    assert!(why.to_string().contains("its address is not known"), "{why}");
+    fail_to_dial(&one, Lane::Control).await;
     one.knows(&two);
-    let why = call(&one, "n2", Lane::Control, kinds::ECHO, "").await.unwrap_err();
-    assert!(why.to_string().contains("dialling again shortly"), "{why}");
     one.link.peer_seen("n2");
     assert_eq!(call(&one, "n2", Lane::Control, kinds::ECHO, "on").await.unwrap(), "on");
+}
+
+#[tokio::test]
+async fn a_node_that_dials_us_is_dialled_back_at_once() {
+    let ca = TestCa::new();
+    let (one, two) = (TestNode::start(&ca, "n1").await, TestNode::start(&ca, "n2").await);
+    fail_to_dial(&one, Lane::Bulk).await;
+    one.knows(&two);
+    two.knows(&one);
+    call(&two, "n1", Lane::Control, kinds::ECHO, "").await.unwrap();
+    assert_eq!(call(&one, "n2", Lane::Bulk, kinds::ECHO, "on").await.unwrap(), "on");
 }
 
 #[tokio::test]
@@ -253,6 +269,29 @@ async fn gossip_messages_carry_the_name_of_the_certificate() {
         .send_gossip_to_address(two.address, Bytes::from_static(b"by address"));
     let second = within(PATIENCE, two.gossiped.recv()).await.unwrap();
     assert_eq!(second, ("n1".to_owned(), Bytes::from_static(b"by address")));
+}
+
+#[tokio::test]
+async fn a_panic_of_the_handler_in_the_reader_ends_the_connection_and_no_more() {
+    let ca = TestCa::new();
+    let (one, two) = pair(&ca).await;
+    let hanging = tokio::spawn(
+        one.link
+            .call("n2", GroupId(0), Lane::Control, kinds::NEVER, Vec::new(), PATIENCE),
+    );
+    eventually("the call has arrived", || {
+        two.handler.hanging.load(Ordering::SeqCst) == 1
+    })
+    .await;
+    one.link.send_gossip("n2", Bytes::from_static(b"panic"));
+    let why = within(PATIENCE, hanging).await.unwrap().unwrap_err();
+    assert!(matches!(why, PeerError::NoAnswer { .. }), "{why}");
+    eventually("the connection is gone on both sides", || {
+        connections(&one).is_empty() && connections(&two).is_empty()
+    })
+    .await;
+    one.link.peer_seen("n2");
+    assert_eq!(call(&one, "n2", Lane::Control, kinds::ECHO, "on").await.unwrap(), "on");
 }
 
 #[tokio::test]

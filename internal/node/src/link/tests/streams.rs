@@ -82,7 +82,7 @@ async fn a_stream_that_nobody_reads_holds_up_only_itself() {
     let stuck = open(&one, "n2", kinds::HOLD).await;
     let mut sent = 0;
     while let Ok(result) = tokio::time::timeout(
-        Duration::from_millis(200),
+        Duration::from_secs(1),
         stuck.sender.send(vec![Bytes::from(vec![0; 100_000])]),
     )
     .await

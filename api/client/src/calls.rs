@@ -122,7 +122,7 @@ impl Caller {
             .await;
         match found {
             Ok(response) => {
-                let topic = response.topic.ok_or_else(|| no_topic())?;
+                let topic = response.topic.ok_or_else(no_topic)?;
                 self.resolver.learn(News::Topic(topic.clone()));
                 Ok(topic)
             }

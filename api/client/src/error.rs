@@ -57,6 +57,16 @@ pub enum Error {
         /// What is wrong with it.
         problem: String,
     },
+    /// Something is over a limit of the wire contract; nothing was sent.
+    #[error("{field}: {size} is over the limit of {limit}")]
+    TooLarge {
+        /// What is too large: `record`, `record.key`, `record.headers`, `record.headers.name`.
+        field: &'static str,
+        /// How large it is: bytes, or the number of headers.
+        size: usize,
+        /// How large it may be.
+        limit: usize,
+    },
     /// None of the known addresses answered as a node of the cluster.
     #[error("no node of the cluster could be reached: {}", list(failures))]
     NoNodeReachable {
@@ -325,6 +335,7 @@ impl Error {
             Error::Deadline { .. } => true,
             Error::File { .. }
             | Error::InvalidArgument { .. }
+            | Error::TooLarge { .. }
             | Error::OffsetOutOfRange { .. }
             | Error::CorruptBatch { .. }
             | Error::UnsupportedCompression { .. }
@@ -347,6 +358,8 @@ impl Error {
             Error::Refused(refusal) => Some(refusal.reason),
             Error::OffsetOutOfRange { .. } => Some(Reason::OffsetOutOfRange),
             Error::CorruptBatch { .. } => Some(Reason::CorruptBatch),
+            Error::InvalidArgument { .. } => Some(Reason::InvalidArgument),
+            Error::TooLarge { .. } => Some(Reason::TooLarge),
             Error::Deadline { last, .. } => last.as_ref().and_then(|last| last.reason()),
             _ => None,
         }

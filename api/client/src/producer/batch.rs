@@ -22,23 +22,20 @@ const RECORDS_TAG: u32 = 1;
 
 /// Refuses a record that no node would take, naming the limit.
 pub(crate) fn check_limits(record: &v1::Record) -> Result<(), Error> {
-    let within = |field: &'static str, size: usize, max: usize, unit: &str| {
-        if size <= max {
-            return Ok(());
-        }
-        Err(Error::invalid(field, format!("{size} {unit}; at most {max}")))
+    let within = |field: &'static str, size: usize, limit: usize| match size <= limit {
+        true => Ok(()),
+        false => Err(Error::TooLarge { field, size, limit }),
     };
     within(
         "record.key",
         record.key.as_ref().map_or(0, Bytes::len),
         RECORD_KEY_BYTES_MAX,
-        "bytes",
     )?;
-    within("record.headers", record.headers.len(), RECORD_HEADERS_MAX, "headers")?;
+    within("record.headers", record.headers.len(), RECORD_HEADERS_MAX)?;
     for header in &record.headers {
-        within("record.headers.name", header.name.len(), HEADER_NAME_BYTES_MAX, "bytes")?;
+        within("record.headers.name", header.name.len(), HEADER_NAME_BYTES_MAX)?;
     }
-    within("record", record.encoded_len(), RECORD_BYTES_MAX, "bytes")
+    within("record", record.encoded_len(), RECORD_BYTES_MAX)
 }
 
 /// How many bytes a record takes in a batch.
@@ -175,7 +172,7 @@ mod tests {
     fn a_batch_built_record_by_record_equals_the_encoded_message() {
         let mut batch = open(0);
         for record in records() {
-            let _ = batch.push(&record, size_in_batch(&record));
+            drop(batch.push(&record, size_in_batch(&record)));
         }
         let batch = batch.seal();
         let message = v1::RecordBatch {
@@ -193,7 +190,12 @@ mod tests {
             ..Default::default()
         };
         let over = record.encoded_len() - RECORD_BYTES_MAX;
-        assert!(check_limits(&record).unwrap_err().to_string().contains("at most"));
+        assert!(
+            check_limits(&record)
+                .unwrap_err()
+                .to_string()
+                .contains("over the limit")
+        );
         record.value.truncate(RECORD_BYTES_MAX - over);
         check_limits(&record).unwrap();
         assert!(size_in_batch(&record) <= BATCH_BYTES_MAX);
@@ -223,7 +225,7 @@ mod tests {
         };
         let size = size_in_batch(&record);
         buffer.try_acquire_many(size as u32).unwrap().forget();
-        let _ = batch.push(&record, size);
+        drop(batch.push(&record, size));
         assert_eq!(buffer.available_permits(), 1_000 - size);
         drop(batch.seal());
         assert_eq!(buffer.available_permits(), 1_000);

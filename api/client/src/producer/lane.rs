@@ -52,7 +52,7 @@ struct Queue {
 impl Queue {
     fn seal(&mut self) {
         let Some(open) = self.open.take() else { return };
-        self.capacity = open.bytes_len().max(FIRST_CAPACITY);
+        self.capacity = open.bytes_len().next_power_of_two().max(FIRST_CAPACITY);
         self.sealed.push_back(open.seal());
     }
 }
@@ -240,7 +240,7 @@ mod tests {
         let lane = lane(20, Duration::from_secs(1));
         let now = Instant::now();
         for _ in 0..3 {
-            let _ = append(&lane, b"0123456").unwrap(); // 11 bytes each in the batch
+            drop(append(&lane, b"0123456").unwrap()); // 11 bytes each in the batch
         }
         assert_eq!(lane.take_due(now).unwrap().record_count, 1);
         assert_eq!(lane.take_due(now).unwrap().record_count, 1);
@@ -251,14 +251,14 @@ mod tests {
     #[tokio::test]
     async fn a_record_over_the_batch_size_goes_alone() {
         let lane = lane(4, Duration::from_secs(1));
-        let _ = append(&lane, b"0123456").unwrap();
+        drop(append(&lane, b"0123456").unwrap());
         assert_eq!(lane.take_due(Instant::now()).unwrap().record_count, 1);
     }
 
     #[tokio::test]
     async fn a_closed_lane_takes_nothing_and_is_finished_when_empty() {
         let lane = lane(1_000, Duration::from_secs(1));
-        let _ = append(&lane, b"x").unwrap();
+        drop(append(&lane, b"x").unwrap());
         lane.close();
         assert!(append(&lane, b"y").is_none());
         assert!(!lane.is_finished());

@@ -203,8 +203,8 @@ impl ProducerBuilder {
 /// Sends records to a topic. Share it by reference or in an `Arc`.
 ///
 /// Records of one partition are stored in the order of the calls to `send`; calls made at the same time by several tasks
-/// are in some order. When a producer is dropped, what it has taken is still sent in the background; [`close`]
-/// (Self::close) waits for that.
+/// are in some order. When a producer is dropped, what it has taken is still sent in the background; [`close`](Self::close)
+/// waits for that.
 ///
 /// After a delivery has failed, later records are still sent: whoever must not have a hole between them stops at the first
 /// failure.

@@ -23,7 +23,7 @@ async fn fill(client: &Client, partition: u32, numbers: std::ops::Range<u64>) {
     for number in numbers {
         let record = Record::keyed("key", format!("{number:01100}")).with_partition(partition);
         let record = record.with_header("name", "value").with_timestamp_ms(number as i64);
-        let _ = producer.send(record).await.unwrap();
+        drop(producer.send(record).await.unwrap());
     }
     producer.close().await;
 }
@@ -281,10 +281,8 @@ async fn an_application_that_does_not_read_stops_the_reading_ahead() {
     within(async {
         let producer = client.producer(TOPIC).build().await.unwrap();
         for _ in 0..40 {
-            let _ = producer
-                .send(Record::new(vec![0; 1_000_000]).with_partition(0))
-                .await
-                .unwrap();
+            let record = Record::new(vec![0; 1_000_000]).with_partition(0);
+            drop(producer.send(record).await.unwrap());
         }
         producer.close().await;
         let consumer = client

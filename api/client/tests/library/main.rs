@@ -1,6 +1,12 @@
 //! The library against a cluster that misbehaves on demand.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs, unreachable_pub)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::result_large_err,
+    missing_docs,
+    unreachable_pub
+)]
 
 mod certificates;
 mod cluster;

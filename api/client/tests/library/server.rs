@@ -51,6 +51,7 @@ pub fn start(number: usize, address: SocketAddr, files: &TlsFiles, shared: Arc<S
     runtime.spawn(accept(listener, acceptor, connections));
     let node = Node { number, shared };
     let router = Server::builder()
+        .max_concurrent_streams(highwater::proto::limits::CONNECTION_STREAMS_MAX)
         .initial_stream_window_size(4 * 1024 * 1024)
         .initial_connection_window_size(16 * 1024 * 1024)
         .add_service(LogServiceServer::new(node.clone()))

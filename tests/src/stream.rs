@@ -1,6 +1,6 @@
 //! `highwater produce` and `highwater consume` while they run.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{JoinHandle, spawn};
@@ -27,6 +27,8 @@ struct Progress {
     enough: bool,
     /// The command has closed its output.
     ended: bool,
+    /// What it said on standard error; complete once it has ended.
+    stderr: String,
 }
 
 #[derive(Debug, Default)]
@@ -100,7 +102,8 @@ impl Producing {
             .spawn();
         let mut child = child.unwrap_or_else(|error| panic!("cannot start {command:?}: {error}"));
         let shared = Arc::new(Shared::default());
-        let (Some(stdin), Some(stdout)) = (child.stdin.take(), child.stdout.take()) else {
+        let (Some(stdin), Some(stdout), Some(stderr)) = (child.stdin.take(), child.stdout.take(), child.stderr.take())
+        else {
             panic!("{command:?} has no pipes");
         };
         let feeder = spawn({
@@ -109,7 +112,7 @@ impl Producing {
         });
         let reader = spawn({
             let shared = shared.clone();
-            move || read_acknowledgements(&shared, BufReader::new(stdout))
+            move || read_acknowledgements(&shared, BufReader::new(stdout), stderr)
         });
         Self {
             child,
@@ -163,6 +166,7 @@ impl Producing {
         assert!(ended, "the output was not closed within {deadline:?}");
         let _ = (feeder.join(), reader.join());
         let progress = std::mem::take(&mut *shared.lock());
+        finished.stderr = progress.stderr;
         Produced {
             finished,
             acknowledged: progress.acknowledged,
@@ -201,7 +205,7 @@ fn feed(shared: &Shared, mut stdin: ChildStdin, ahead_max: usize, source: &Sourc
     }
 }
 
-fn read_acknowledgements(shared: &Shared, output: impl BufRead) {
+fn read_acknowledgements(shared: &Shared, output: impl BufRead, mut errors: impl Read) {
     for line in output.lines().map_while(Result::ok) {
         let parsed = line
             .split_once(' ')
@@ -209,7 +213,12 @@ fn read_acknowledgements(shared: &Shared, output: impl BufRead) {
         let acknowledgement = parsed.unwrap_or_else(|| panic!("not an acknowledgement: {line:?}"));
         shared.update(|progress| progress.acknowledged.push(acknowledgement));
     }
-    shared.update(|progress| progress.ended = true);
+    let mut said = String::new();
+    let _ = errors.read_to_string(&mut said);
+    shared.update(|progress| {
+        progress.stderr = said;
+        progress.ended = true;
+    });
 }
 
 /// A `consume` that goes on until it is told to end.

@@ -101,15 +101,16 @@ impl Fetcher {
         while self.stop.is_none_or(|stop| self.next < stop) {
             let opened_at = Instant::now();
             let (node, end) = self.read_once(&mut trouble).await;
-            self.shared.set_served_by(self.place, None);
             if opened_at.elapsed() >= SUCCESS_AFTER {
                 trouble.since = None;
             }
             let error = match end {
+                // Who served to the end stays known: records may still wait to be handed out.
                 End::Done => return,
                 End::Fatal(error) => return self.fail(error).await,
                 End::Retry(error) => error,
             };
+            self.shared.set_served_by(self.place, None);
             tracing::debug!(partition = self.partition, offset = self.next, node, %error, "reading on elsewhere");
             let since = *trouble.since.get_or_insert_with(Instant::now);
             if since.elapsed() >= self.route.deadline {

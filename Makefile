@@ -5,7 +5,7 @@ TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 HIGHWATER := $(TARGET_DIR)/debug/highwater
 
 .DEFAULT_GOAL := help
-.PHONY: help check fix build test demo certs
+.PHONY: help check fix build test demo bench certs
 
 help: ## List the verbs
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -32,6 +32,10 @@ test: build ## Every test; last, stock gRPC stubs of another language against a 
 demo: ## Three nodes, a topic, a killed leader, and a proof that nothing was lost, doubled or reordered
 	$(CARGO) build --release --locked -p highwater-cli -p highwater-tests --bins
 	$(TARGET_DIR)/release/demo
+
+bench: ## Throughput and latency, each beside the bare disk of the same run
+	$(CARGO) build --release --locked -p highwater-cli -p highwater-tests --bins
+	$(TARGET_DIR)/release/bench
 
 certs: build ## Certificates for development in certs/: an authority, a node, a client
 	$(HIGHWATER) certs ca --cluster demo --out certs

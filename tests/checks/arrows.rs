@@ -33,14 +33,6 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("highwater-examples", &["*"]),
 ];
 
-/// Arrows beside the table that are known and shall go. An entry that no longer exists must be removed here.
-const TOLERATED: &[(&str, &str)] = &[
-    // Ids only: `highwater_partition::log` hands the same on.
-    ("highwater-node", "highwater-log"),
-    // Limits of the wire only.
-    ("highwater-cli", "highwater-proto"),
-];
-
 /// Crates that nothing may need, not even for its tests.
 const LEAVES: &[&str] = &["highwater-tests", "highwater-examples"];
 
@@ -100,7 +92,7 @@ fn wrong_arrows(graph: &Graph) -> Vec<String> {
     for (from, to) in linked(graph).filter(|(from, to)| graph.is_ours(from) && graph.is_ours(to)) {
         let (from, to) = (graph.name(from), graph.name(to));
         let allowed = table.get(from).copied().unwrap_or_default();
-        if !allowed.contains(&"*") && !allowed.contains(&to) && !TOLERATED.contains(&(from, to)) {
+        if !allowed.contains(&"*") && !allowed.contains(&to) {
             wrong.push(format!("{from} must not import {to}; it may import {allowed:?}"));
         }
     }
@@ -112,16 +104,6 @@ fn wrong_arrows(graph: &Graph) -> Vec<String> {
         ));
     }
     wrong
-}
-
-fn stale_tolerations(graph: &Graph, tolerated: &[(&str, &str)]) -> Vec<String> {
-    let arrows: BTreeSet<(&str, &str)> = linked(graph)
-        .map(|(from, to)| (graph.name(from), graph.name(to)))
-        .collect();
-    let stale = tolerated.iter().filter(|arrow| !arrows.contains(*arrow));
-    stale
-        .map(|(from, to)| format!("{from} does not import {to} any more: remove it from TOLERATED"))
-        .collect()
 }
 
 /// Crates of the workspace that the tables do not know, or whose name says nothing.
@@ -261,7 +243,6 @@ mod of_this_workspace {
     fn crates_import_only_what_they_may() {
         let graph = Graph::of_workspace();
         assert_clean(wrong_arrows(&graph));
-        assert_clean(stale_tolerations(&graph, TOLERATED));
     }
 
     #[test]
@@ -346,15 +327,6 @@ mod of_made_up_graphs {
         );
         let wrong = wrong_arrows(&graph(&[("highwater-node", "highwater-tests", Kind::Dev)]));
         assert_found(wrong, &["which nothing may need"]);
-    }
-
-    #[test]
-    fn a_toleration_that_is_not_needed_is_found() {
-        let tolerated = [("highwater-log", "highwater-node")];
-        let wrong = stale_tolerations(&graph(&[("highwater-log", "bytes", Kind::Normal)]), &tolerated);
-        assert_found(wrong, &["remove it from TOLERATED"]);
-        let wrong = stale_tolerations(&graph(&[("highwater-log", "highwater-node", Kind::Normal)]), &tolerated);
-        assert_found(wrong, &[]);
     }
 
     #[test]

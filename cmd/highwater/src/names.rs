@@ -4,7 +4,7 @@
 use crate::exit::{Failure, Result};
 
 /// The longest name, bytes.
-const NAME_BYTES_MAX: usize = highwater_proto::limits::NAME_BYTES_MAX;
+const NAME_BYTES_MAX: usize = highwater::proto::limits::NAME_BYTES_MAX;
 
 /// Accepts `[a-z0-9][a-z0-9._-]{0,127}` without `..`; `field` tells the user which name is meant.
 pub(crate) fn check(field: &str, name: &str) -> Result<()> {

@@ -27,7 +27,7 @@ use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use highwater_log::{ClusterId, GroupId, ReplicaId};
+use highwater_partition::log::{ClusterId, GroupId, ReplicaId};
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 

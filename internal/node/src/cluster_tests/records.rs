@@ -100,7 +100,7 @@ async fn what_the_leader_takes_a_follower_serves_and_then_follows_the_tail() {
             .replicas
             .iter()
             .find(|replica| replica.node == name)
-            .unwrap()
+            .unwrap_or_else(|| panic!("{name} is not in {described:?}"))
             .records_served
     };
     assert_eq!((served(NAMES[follower]), served(NAMES[leader])), (3, 0));

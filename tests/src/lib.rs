@@ -1,1 +1,18 @@
-//! Whole-system tests on real processes.
+//! Real clusters for tests: node processes of the built binary, as users run them.
+//!
+//! [`TestCluster`] makes certificates, data directories and ports, starts and kills nodes, and asks them how they
+//! are, all through the `highwater` command. Nothing here reaches into a node: what a test sees, an operator sees.
+//!
+//! Rules: loopback only; ports are reserved for the life of the cluster, also while a node is down; every wait
+//! has a deadline and waits for a condition; a failing test shows the end of every node's log.
+
+mod cluster;
+mod command;
+mod node;
+mod ports;
+mod stream;
+
+pub use cluster::TestCluster;
+pub use command::{Finished, binary, eventually, run, run_with_input, wait};
+pub use node::TestNode;
+pub use stream::{Acknowledgement, Consuming, Produced, Producing};

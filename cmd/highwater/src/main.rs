@@ -1,2 +1,42 @@
-//! The highwater command.
-fn main() {}
+//! The `highwater` command: one binary that serves, administers, produces and consumes.
+//!
+//! Each verb has a file of its own; what they share is small: how a command ends ([`exit`]), how it prints
+//! ([`output`]), and whom it talks to ([`profile`]). The command knows the node only through
+//! [`highwater_node::Node`] and the cluster only through the client library, as any other user does.
+//!
+//! Deliberately absent: logic of the cluster. What a verb decides is how to ask and how to show the answer.
+
+mod args;
+mod certificates;
+mod certs;
+mod cluster;
+mod consume;
+mod dev;
+mod durations;
+mod exit;
+mod files;
+mod format;
+mod health;
+mod lines;
+mod names;
+mod output;
+mod produce;
+mod profile;
+mod serve;
+mod sink;
+mod topic;
+mod version;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    match args::Cli::parse().run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(),
+    }
+}

@@ -3,13 +3,14 @@
 use std::ops::Range;
 
 use crate::checkpoint::{Cluster, State};
+use crate::checks;
 use crate::codec::Error;
 use crate::command::{Command, FoundingNode};
 use crate::index::Index;
 use crate::limits::{
-    ADDRESS_BYTES_MAX, CLUSTER_PARTITIONS_MAX, FOUNDING_REPLICA_ID_MAX, ID_MAX, NODE_PAST_LIVES_MAX, NODES_MAX,
-    PARTITIONS_DEFAULT, RACK_BYTES_MAX, REPLICATION_DEFAULT, REPLICATION_MAX, RETENTION_BYTES_DEFAULT,
-    RETENTION_MS_DEFAULT, TENANT_TOPICS_MAX, TOPIC_PARTITIONS_MAX, VERSION_BYTES_MAX,
+    CLUSTER_PARTITIONS_MAX, ID_MAX, NODE_PAST_LIVES_MAX, NODES_MAX, PARTITIONS_DEFAULT, REPLICATION_DEFAULT,
+    REPLICATION_MAX, RETENTION_BYTES_DEFAULT, RETENTION_MS_DEFAULT, TENANT_TOPICS_MAX, TOPIC_PARTITIONS_MAX,
+    VERSION_BYTES_MAX,
 };
 use crate::model::{Node, Partition, PastLife, Placement, Replica, Topic};
 use crate::names;
@@ -62,16 +63,13 @@ impl Catalog {
                 rack,
                 version,
             } => {
-                self.cluster()?;
-                check_node(name, address, rack)?;
-                check_text("version", version, VERSION_BYTES_MAX)?;
                 let seen = Node {
                     name: name.clone(),
                     incarnation: *incarnation,
                     address: address.clone(),
                     rack: rack.clone(),
                     version: version.clone(),
-                    catalog_replica_id: 0, // decided below
+                    catalog_replica_id: 0, // decided when it is registered
                     past_lives: Vec::new(),
                 };
                 self.register_node(index, seen)
@@ -84,10 +82,10 @@ impl Catalog {
                 retention_ms,
                 retention_bytes,
             } => {
-                let mut topic = Topic {
+                let wanted = Topic {
                     tenant: tenant.clone(),
                     name: name.clone(),
-                    topic_id: 0, // decided below
+                    topic_id: 0, // decided when it is created
                     replication: self.replication_or_default(*replication),
                     retention_ms: retention_ms.unwrap_or(RETENTION_MS_DEFAULT),
                     retention_bytes: retention_bytes.unwrap_or(RETENTION_BYTES_DEFAULT),
@@ -98,9 +96,7 @@ impl Catalog {
                 } else {
                     *partitions
                 };
-                self.check_new_topic(&topic, partitions)?;
-                self.place(&mut topic, partitions);
-                Ok(self.insert_topic(index, topic))
+                self.create_topic(index, wanted, partitions)
             }
             Command::DeleteTopic { tenant, name, topic_id } => self.delete_topic(index, tenant, name, *topic_id),
         }
@@ -123,7 +119,7 @@ impl Catalog {
             };
         }
         names::validate("cluster", cluster_name)?;
-        check_founding_nodes(nodes)?;
+        checks::founding_nodes(nodes)?;
         let last_replica_id = nodes.iter().map(|node| node.replica_id).max().unwrap_or(0);
         self.state.cluster = Some(Cluster {
             id: cluster_id,
@@ -154,6 +150,9 @@ impl Catalog {
     // --------------------------------------------------------------------------------------------------- the nodes
 
     fn register_node(&mut self, index: u64, seen: Node) -> Result<Reply, Refusal> {
+        self.cluster()?;
+        checks::node(&seen.name, &seen.address, &seen.rack)?;
+        checks::text("version", &seen.version, VERSION_BYTES_MAX)?;
         let node = match self.state.nodes.get(&seen.name) {
             None if self.state.nodes.len() >= NODES_MAX => return Err(Refusal::TooManyNodes { limit: NODES_MAX }),
             None => Node {
@@ -194,6 +193,15 @@ impl Catalog {
         } else {
             replication
         }
+    }
+
+    fn create_topic(&mut self, index: u64, mut topic: Topic, partitions: u32) -> Result<Reply, Refusal> {
+        self.check_new_topic(&topic, partitions)?;
+        self.place(&mut topic, partitions);
+        self.index.insert(&topic);
+        self.state.topics.insert(topic.topic_id, topic.clone());
+        self.state.revision = index;
+        Ok(Reply::Topic(topic))
     }
 
     fn check_new_topic(&self, topic: &Topic, partitions: u32) -> Result<(), Refusal> {
@@ -269,13 +277,6 @@ impl Catalog {
                 replicas,
             });
         }
-    }
-
-    fn insert_topic(&mut self, index: u64, topic: Topic) -> Reply {
-        self.index.insert(&topic);
-        self.state.topics.insert(topic.topic_id, topic.clone());
-        self.state.revision = index;
-        Reply::Topic(topic)
     }
 
     fn delete_topic(&mut self, index: u64, tenant: &str, name: &str, wanted: Option<u64>) -> Result<Reply, Refusal> {
@@ -443,71 +444,4 @@ fn past_lives_of(node: &Node) -> Vec<PastLife> {
         .cloned()
         .chain([latest])
         .collect()
-}
-
-fn check_founding_nodes(nodes: &[FoundingNode]) -> Result<(), Refusal> {
-    if nodes.is_empty() {
-        return Err(invalid(
-            "nodes",
-            "a cluster is founded by at least one node".to_string(),
-        ));
-    }
-    if nodes.len() > NODES_MAX {
-        return Err(Refusal::TooManyNodes { limit: NODES_MAX });
-    }
-    for (at, node) in nodes.iter().enumerate() {
-        check_node(&node.name, &node.address, &node.rack)?;
-        if !(1..=FOUNDING_REPLICA_ID_MAX).contains(&node.replica_id) {
-            let why = format!("{} is not between 1 and {FOUNDING_REPLICA_ID_MAX}", node.replica_id);
-            return Err(invalid("replica_id", why));
-        }
-        let earlier = &nodes[..at];
-        if earlier.iter().any(|other| other.name == node.name) {
-            return Err(invalid("nodes", format!("{} is listed twice", node.name)));
-        }
-        if earlier.iter().any(|other| other.replica_id == node.replica_id) {
-            return Err(invalid(
-                "replica_id",
-                format!("{} is given to two nodes", node.replica_id),
-            ));
-        }
-    }
-    Ok(())
-}
-
-fn check_node(name: &str, address: &str, rack: &str) -> Result<(), Refusal> {
-    names::validate("node", name)?;
-    check_text("address", address, ADDRESS_BYTES_MAX)?;
-    let port = address
-        .rsplit_once(':')
-        .filter(|(host, _)| !host.is_empty())
-        .map(|(_, port)| port.parse::<u16>());
-    if !matches!(port, Some(Ok(1..))) {
-        return Err(invalid("address", format!("{address:?} is not host:port")));
-    }
-    check_text("rack", rack, RACK_BYTES_MAX)
-}
-
-/// Short, and safe to print: no spaces, no control characters.
-fn check_text(field: &str, text: &str, bytes_max: usize) -> Result<(), Refusal> {
-    if text.len() > bytes_max {
-        return Err(invalid(
-            field,
-            format!("it is {} bytes long, {bytes_max} are allowed", text.len()),
-        ));
-    }
-    match text.chars().find(|found| !found.is_ascii_graphic()) {
-        Some(found) => Err(invalid(
-            field,
-            format!("it has {found:?}; only visible ASCII characters are allowed"),
-        )),
-        None => Ok(()),
-    }
-}
-
-fn invalid(field: &str, why: String) -> Refusal {
-    Refusal::InvalidValue {
-        field: field.to_string(),
-        why,
-    }
 }

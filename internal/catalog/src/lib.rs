@@ -16,6 +16,7 @@
 
 mod catalog;
 mod checkpoint;
+mod checks;
 mod codec;
 mod command;
 mod index;

@@ -1,0 +1,39 @@
+# The verbs of this repository. CI calls nothing else. Needs Rust, a C compiler and make; `make help` lists the verbs.
+
+CARGO ?= cargo
+TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
+HIGHWATER := $(TARGET_DIR)/debug/highwater
+
+.DEFAULT_GOAL := help
+.PHONY: help check fix build test demo certs
+
+help: ## List the verbs
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+# Everything that can be judged without running the program. Never writes outside target/.
+check: ## Formatting, lints, documentation, import arrows, licences, tidiness; changes nothing
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --locked
+	$(CARGO) test --workspace --locked --test arrows --test licences --test limits --test tidy
+
+fix: ## Format, and apply what the lints suggest
+	$(CARGO) fmt --all
+	$(CARGO) clippy --workspace --all-targets --fix --allow-dirty --allow-staged
+
+# The binary, which the tests of the whole system start, and the tests: in one go, so that nothing is built twice.
+build:
+	$(CARGO) build --workspace --bins --tests --locked
+
+test: build ## Every test; last, stock gRPC stubs of another language against a cluster
+	$(CARGO) test --workspace --locked --no-fail-fast
+	tests/interop/run $(HIGHWATER)
+
+demo: ## Three nodes, a topic, a killed leader, and a proof that nothing was lost, doubled or reordered
+	$(CARGO) build --release --locked -p highwater-cli -p highwater-tests --bins
+	$(TARGET_DIR)/release/demo
+
+certs: build ## Certificates for development in certs/: an authority, a node, a client
+	$(HIGHWATER) certs ca --cluster demo --out certs
+	$(HIGHWATER) certs node node-1 --ca-dir certs --out certs
+	$(HIGHWATER) certs client default alice --ca-dir certs --out certs

@@ -1,0 +1,217 @@
+//! Administrative calls: topics and the cluster.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use futures::{Stream, StreamExt};
+use highwater_proto::limits::MESSAGE_BYTES_MAX;
+use highwater_proto::v1::cluster_service_client::ClusterServiceClient;
+use highwater_proto::v1::{self, TopicConfig};
+use tokio_stream::wrappers::WatchStream;
+use tonic::Status;
+
+use crate::calls::{Caller, no_topic, timed, topic_client};
+use crate::error::{Outcome, Reason, Refusal};
+use crate::picker::Purpose;
+use crate::resolver::News;
+use crate::{Error, Picture};
+
+/// Calls about topics. Every call is retried on other nodes until the deadline.
+#[derive(Debug, Clone)]
+pub struct Topics {
+    caller: Arc<Caller>,
+    deadline: Duration,
+}
+
+/// A topic to be created.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct CreateTopic {
+    /// How many partitions; 0: one.
+    pub partitions: u32,
+    /// How many replicas of each partition; 0: three, or as many as there are nodes.
+    pub replication: u32,
+    /// How long records are kept, milliseconds; 0: for ever; absent: the cluster's default.
+    pub retention_ms: Option<u64>,
+    /// How many bytes each partition keeps; 0 or absent: no bound.
+    pub retention_bytes: Option<u64>,
+}
+
+impl Topics {
+    pub(crate) fn new(caller: Arc<Caller>, deadline: Duration) -> Self {
+        Self { caller, deadline }
+    }
+
+    /// The same calls with another deadline.
+    #[must_use]
+    pub fn deadline(mut self, deadline: Duration) -> Self {
+        self.deadline = deadline;
+        self
+    }
+
+    /// Creates a topic and waits until its partitions have leaders.
+    ///
+    /// If an attempt ended without an answer and the next one finds a topic just as wanted, that is success.
+    /// Dropping the future leaves open whether the topic is created.
+    ///
+    /// # Errors
+    /// Reasons `TOPIC_EXISTS`, `INVALID_ARGUMENT`, `NOT_ENOUGH_NODES`; [`Error::Deadline`].
+    pub async fn create(&self, name: &str, topic: CreateTopic) -> Result<v1::Topic, Error> {
+        let doubtful = &AtomicBool::new(false);
+        let request = v1::CreateTopicRequest {
+            topic: name.to_owned(),
+            partitions: topic.partitions,
+            replication: topic.replication,
+            config: Some(TopicConfig {
+                retention_ms: topic.retention_ms,
+                retention_bytes: topic.retention_bytes,
+            }),
+        };
+        let action = format!("create topic {name}");
+        let call = |channel, time_left| {
+            let request = timed(request.clone(), time_left);
+            async move {
+                let answer = topic_client(channel).create_topic(request).await;
+                if answer.as_ref().is_err_and(outcome_is_open) {
+                    doubtful.store(true, Ordering::Relaxed);
+                }
+                answer
+            }
+        };
+        let created = match self.caller.call(&action, Purpose::Admin, self.deadline, call).await {
+            Ok(response) => response.topic.ok_or_else(no_topic)?,
+            Err(error) if error.reason() == Some(Reason::TopicExists) && doubtful.load(Ordering::Relaxed) => {
+                let found = self.get(name).await?;
+                if !is_as_wanted(&found, &topic) {
+                    return Err(error);
+                }
+                found
+            }
+            Err(error) => return Err(error),
+        };
+        self.caller.resolver.learn(News::Topic(created.clone()));
+        Ok(created)
+    }
+
+    /// The topic of that name.
+    ///
+    /// # Errors
+    /// Reason `TOPIC_NOT_FOUND`; [`Error::Deadline`].
+    pub async fn get(&self, name: &str) -> Result<v1::Topic, Error> {
+        self.caller.look_up(name, self.deadline).await
+    }
+
+    /// All topics of the client's tenant, by name.
+    ///
+    /// # Errors
+    /// [`Error::Deadline`].
+    pub async fn list(&self) -> Result<Vec<v1::Topic>, Error> {
+        let call = |channel, time_left| async move {
+            topic_client(channel)
+                .list_topics(timed(v1::ListTopicsRequest {}, time_left))
+                .await
+        };
+        let response = self
+            .caller
+            .call("list topics", Purpose::Admin, self.deadline, call)
+            .await?;
+        Ok(response.topics)
+    }
+
+    /// Deletes a topic with its records.
+    ///
+    /// # Errors
+    /// Reason `TOPIC_NOT_FOUND`; [`Error::Deadline`].
+    pub async fn delete(&self, name: &str) -> Result<(), Error> {
+        let topic = self.get(name).await?;
+        let doubtful = &AtomicBool::new(false);
+        let request = v1::DeleteTopicRequest {
+            topic: name.to_owned(),
+            topic_id: Some(topic.topic_id),
+        };
+        let call = |channel, time_left| {
+            let request = timed(request.clone(), time_left);
+            async move {
+                let answer = topic_client(channel).delete_topic(request).await;
+                if answer.as_ref().is_err_and(outcome_is_open) {
+                    doubtful.store(true, Ordering::Relaxed);
+                }
+                answer
+            }
+        };
+        let action = format!("delete topic {name}");
+        match self.caller.call(&action, Purpose::Admin, self.deadline, call).await {
+            Ok(_) => {}
+            // An earlier attempt has done it.
+            Err(error) if is_gone(&error) && doubtful.load(Ordering::Relaxed) => {}
+            Err(error) => return Err(error),
+        }
+        self.caller.resolver.learn(News::TopicRemoved(topic.topic_id));
+        Ok(())
+    }
+}
+
+fn outcome_is_open(status: &Status) -> bool {
+    Refusal::from_status("", status).outcome == Outcome::Unknown
+}
+
+fn is_gone(error: &Error) -> bool {
+    matches!(error.reason(), Some(Reason::TopicNotFound | Reason::TopicChanged))
+}
+
+fn is_as_wanted(found: &v1::Topic, wanted: &CreateTopic) -> bool {
+    let config = found.config.unwrap_or_default();
+    let partitions_fit = found.partitions.len() == wanted.partitions.max(1) as usize;
+    let replication_fits = wanted.replication == 0 || found.replication == wanted.replication;
+    let retention_fits = wanted.retention_ms.is_none() || config.retention_ms == wanted.retention_ms;
+    let bytes_fit = config.retention_bytes.unwrap_or(0) == wanted.retention_bytes.unwrap_or(0);
+    partitions_fit && replication_fits && retention_fits && bytes_fit
+}
+
+/// Calls about the cluster.
+#[derive(Debug, Clone)]
+pub struct Cluster {
+    caller: Arc<Caller>,
+    deadline: Duration,
+}
+
+impl Cluster {
+    pub(crate) fn new(caller: Arc<Caller>, deadline: Duration) -> Self {
+        Self { caller, deadline }
+    }
+
+    /// The same calls with another deadline.
+    #[must_use]
+    pub fn deadline(mut self, deadline: Duration) -> Self {
+        self.deadline = deadline;
+        self
+    }
+
+    /// Nodes and replicas, as one node sees them.
+    ///
+    /// # Errors
+    /// [`Error::Deadline`].
+    pub async fn describe(&self) -> Result<v1::DescribeClusterResponse, Error> {
+        let call = |channel, time_left| async move {
+            let mut client = ClusterServiceClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX);
+            client
+                .describe_cluster(timed(v1::DescribeClusterRequest {}, time_left))
+                .await
+        };
+        self.caller
+            .call("describe the cluster", Purpose::Admin, self.deadline, call)
+            .await
+    }
+
+    /// The client's picture of nodes, topics and leaders as it is now.
+    pub fn picture(&self) -> Arc<Picture> {
+        self.caller.resolver.picture()
+    }
+
+    /// The client's picture of nodes, topics and leaders: first the present one, then each that follows.
+    /// A slow reader misses pictures in between, never the last.
+    pub fn watch(&self) -> impl Stream<Item = Arc<Picture>> + Send + Unpin + use<> {
+        let resolver = self.caller.resolver.clone();
+        WatchStream::new(resolver.changes()).map(move |_| resolver.picture())
+    }
+}

@@ -1,0 +1,275 @@
+//! Calls with an answer: choosing a node, trying again elsewhere, giving up at the deadline.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use highwater_proto::limits::MESSAGE_BYTES_MAX;
+use highwater_proto::v1;
+use highwater_proto::v1::log_service_client::LogServiceClient;
+use highwater_proto::v1::topic_service_client::TopicServiceClient;
+use tokio::time::{Instant, sleep, timeout_at};
+use tonic::transport::Channel;
+use tonic::{Request, Response, Status};
+
+use crate::backoff::Backoff;
+use crate::connect::{Connection, Connections, call_error, has_timed_out};
+use crate::error::{ConnectionProblem, Error, NodeFailure, Reason};
+use crate::picker::{Picker, Purpose};
+use crate::picture::TopicRef;
+use crate::resolver::{News, Resolver};
+
+/// How many nodes that failed just now are avoided at most; older ones get another chance.
+const AVOIDED_MAX: usize = 8;
+
+/// What every call needs: connections, the picture, and the choice.
+#[derive(Debug)]
+pub(crate) struct Caller {
+    pub(crate) connections: Arc<Connections>,
+    pub(crate) resolver: Arc<dyn Resolver>,
+    pub(crate) picker: Arc<dyn Picker>,
+    /// Our own tenant; empty if our certificate is a node's.
+    pub(crate) tenant: String,
+}
+
+/// A node chosen for a call.
+#[derive(Debug, Clone)]
+pub(crate) struct Target {
+    pub(crate) node: String,
+    pub(crate) address: String,
+}
+
+impl Caller {
+    /// Chooses a node.
+    pub(crate) fn pick(&self, purpose: Purpose<'_>, avoid: &[String]) -> Result<Target, Error> {
+        let picture = self.resolver.picture();
+        let node = self.picker.pick(&picture, purpose, avoid);
+        node.map(|node| Target {
+            node: node.name.clone(),
+            address: node.address.clone(),
+        })
+        .ok_or(Error::NoNodeReachable { failures: Vec::new() })
+    }
+
+    /// Makes a call until it succeeds, cannot succeed, or `patience` ends. `call` is given a channel and a request
+    /// maker that sets the time left, and must be safe to repeat.
+    pub(crate) async fn call<T, F>(
+        &self,
+        action: &str,
+        purpose: Purpose<'_>,
+        patience: Duration,
+        call: impl Fn(Channel, Duration) -> F,
+    ) -> Result<T, Error>
+    where
+        F: Future<Output = Result<Response<T>, Status>>,
+    {
+        let give_up = Instant::now() + patience;
+        let mut attempts = Attempts::new(action, patience, give_up);
+        loop {
+            let target = self.pick(purpose, &attempts.avoid)?;
+            let error = match self.connection(&target) {
+                Ok(connection) => {
+                    let time_left = give_up.saturating_duration_since(Instant::now());
+                    match timeout_at(give_up, call(connection.channel.clone(), time_left)).await {
+                        Ok(Ok(response)) => return Ok(response.into_inner()),
+                        Ok(Err(status)) if has_timed_out(&status) => return Err(attempts.deadline()),
+                        Ok(Err(status)) => call_error(&target.node, &status),
+                        Err(_) => return Err(attempts.deadline()),
+                    }
+                }
+                Err(error) => error,
+            };
+            let news = self.learn_leader(purpose, &error);
+            attempts.failed(target.node, error, news)?;
+            attempts.pause(news).await?;
+        }
+    }
+
+    fn connection(&self, target: &Target) -> Result<Connection, Error> {
+        let connection = self.connections.connection(&target.address);
+        connection.map_err(|problem| connection_error(&target.node, problem))
+    }
+
+    /// Takes in the leader hint of an answer; says whether it was news.
+    pub(crate) fn learn_leader(&self, purpose: Purpose<'_>, error: &Error) -> bool {
+        let (Purpose::Write { topic, partition } | Purpose::Read { topic, partition }) = purpose else {
+            return false;
+        };
+        let Error::Refused(refusal) = error else {
+            return false;
+        };
+        let Some(hint) = &refusal.leader else {
+            return false;
+        };
+        self.resolver.learn(News::Leader {
+            topic: topic.clone(),
+            partition,
+            hint: hint.clone(),
+        })
+    }
+
+    /// The topic that a name means now, as a node knows it; the picture stands in for a node that lags behind it.
+    pub(crate) async fn look_up(&self, name: &str, patience: Duration) -> Result<v1::Topic, Error> {
+        let found = self
+            .call(
+                &format!("look up topic {name}"),
+                Purpose::Admin,
+                patience,
+                |channel, time_left| {
+                    let request = timed(v1::GetTopicRequest { topic: name.to_owned() }, time_left);
+                    async move { topic_client(channel).get_topic(request).await }
+                },
+            )
+            .await;
+        match found {
+            Ok(response) => {
+                let topic = response.topic.ok_or_else(no_topic)?;
+                self.resolver.learn(News::Topic(topic.clone()));
+                Ok(topic)
+            }
+            Err(error) if error.reason() == Some(Reason::TopicNotFound) => {
+                let (tenant, name) = name.split_once('/').unwrap_or((&self.tenant, name));
+                let picture = self.resolver.picture();
+                picture
+                    .topic(tenant, name)
+                    .map(|topic| v1::Topic::clone(topic))
+                    .ok_or(error)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The offset of a position in a partition, as its leader confirms it.
+    pub(crate) async fn list_offset(
+        &self,
+        topic: &TopicRef,
+        partition: u32,
+        position: v1::list_offsets_request::Position,
+        patience: Duration,
+    ) -> Result<u64, Error> {
+        let purpose = Purpose::Write { topic, partition };
+        let request = v1::ListOffsetsRequest {
+            topic: self.wire_name(topic),
+            topic_id: Some(topic.topic_id),
+            partition,
+            position: Some(position),
+        };
+        let action = format!("find an offset in {}/{partition}", topic.name);
+        let call = |channel, time_left| {
+            let request = timed(request.clone(), time_left);
+            async move { log_client(channel).list_offsets(request).await }
+        };
+        let response = self.call(&action, purpose, patience, call).await?;
+        Ok(response.offset)
+    }
+
+    /// Whether a node's "not found" only means that it does not know yet what others know.
+    pub(crate) fn is_lagging(&self, topic: &TopicRef, partition: u32, reason: Reason) -> bool {
+        matches!(reason, Reason::TopicNotFound | Reason::PartitionNotFound)
+            && self.resolver.picture().partition(topic, partition).is_some()
+    }
+
+    /// The name of a topic in requests: with its tenant if that is not ours.
+    pub(crate) fn wire_name(&self, topic: &TopicRef) -> String {
+        if topic.tenant.is_empty() || topic.tenant == self.tenant {
+            topic.name.clone()
+        } else {
+            format!("{}/{}", topic.tenant, topic.name)
+        }
+    }
+}
+
+/// A request that tells the node how long its answer is waited for.
+pub(crate) fn timed<T>(message: T, time_left: Duration) -> Request<T> {
+    let mut request = Request::new(message);
+    request.set_timeout(time_left);
+    request
+}
+
+pub(crate) fn topic_client(channel: Channel) -> TopicServiceClient<Channel> {
+    TopicServiceClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX)
+}
+
+pub(crate) fn log_client(channel: Channel) -> LogServiceClient<Channel> {
+    LogServiceClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX)
+}
+
+/// The attempts at one call so far.
+struct Attempts<'a> {
+    action: &'a str,
+    patience: Duration,
+    give_up: Instant,
+    avoid: Vec<String>,
+    backoff: Backoff,
+    last: Option<Error>,
+}
+
+impl<'a> Attempts<'a> {
+    fn new(action: &'a str, patience: Duration, give_up: Instant) -> Self {
+        Self {
+            action,
+            patience,
+            give_up,
+            avoid: Vec::new(),
+            backoff: Backoff::new(),
+            last: None,
+        }
+    }
+
+    /// Notes a failure, or returns it if trying again is useless.
+    fn failed(&mut self, node: String, error: Error, news: bool) -> Result<(), Error> {
+        if !error.is_retryable() {
+            return Err(error);
+        }
+        tracing::debug!(action = self.action, node, %error, "trying again");
+        if news {
+            self.avoid.clear();
+        }
+        if self.avoid.len() == AVOIDED_MAX {
+            self.avoid.remove(0);
+        }
+        self.avoid.push(node);
+        self.last = Some(error);
+        Ok(())
+    }
+
+    /// Waits before the next attempt; not at all if a hint has just told whom to ask.
+    async fn pause(&mut self, news: bool) -> Result<(), Error> {
+        if news {
+            return Ok(());
+        }
+        let retry_after = match &self.last {
+            Some(Error::Refused(refusal)) => refusal.retry_after.unwrap_or_default(),
+            _ => Duration::ZERO,
+        };
+        let pause = self.backoff.pause().max(retry_after);
+        if Instant::now() + pause >= self.give_up {
+            return Err(self.deadline());
+        }
+        sleep(pause).await;
+        Ok(())
+    }
+
+    fn deadline(&mut self) -> Error {
+        Error::Deadline {
+            action: self.action.to_owned(),
+            after: self.patience,
+            last: self.last.take().map(Box::new),
+        }
+    }
+}
+
+/// A connection problem of a node, as an error.
+pub(crate) fn connection_error(node: &str, problem: ConnectionProblem) -> Error {
+    Error::Connection(NodeFailure {
+        node: node.to_owned(),
+        problem,
+    })
+}
+
+/// An answer that lacks what the contract says it holds.
+pub(crate) fn no_topic() -> Error {
+    connection_error(
+        "the node",
+        ConnectionProblem::Broken("its answer holds no topic".to_owned()),
+    )
+}

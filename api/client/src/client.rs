@@ -1,0 +1,190 @@
+//! The client: one per process and identity. It owns the connections and the picture of the cluster; producers,
+//! consumers and administrative calls share them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::calls::Caller;
+use crate::connect::Connections;
+use crate::identity::is_name;
+use crate::picker::{DefaultPicker, Picker};
+use crate::resolver::{Resolver, WatchResolver};
+use crate::tls::{Credentials, TlsFiles};
+use crate::{Cluster, ConsumerBuilder, Error, ProducerBuilder, Profile, Topics};
+
+/// How long calls are tried unless the user says otherwise.
+const DEADLINE: Duration = Duration::from_secs(30);
+/// How long `connect` looks for a node unless the user says otherwise.
+const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
+/// The most seed addresses.
+const SEEDS_MAX: usize = 64;
+
+/// Settings of a [`Client`] that is not connected yet.
+#[derive(Debug, Clone)]
+pub struct ClientBuilder {
+    seeds: Vec<String>,
+    tls: Option<TlsFiles>,
+    cluster_name: Option<String>,
+    deadline: Duration,
+    connect_deadline: Duration,
+    resolver: Option<Arc<dyn Resolver>>,
+    picker: Arc<dyn Picker>,
+}
+
+impl ClientBuilder {
+    pub(crate) fn new() -> Self {
+        Self {
+            seeds: Vec::new(),
+            tls: None,
+            cluster_name: None,
+            deadline: DEADLINE,
+            connect_deadline: CONNECT_DEADLINE,
+            resolver: None,
+            picker: Arc::new(DefaultPicker),
+        }
+    }
+
+    /// Addresses (`host:port`) where to look for the cluster. One that answers suffices to find all nodes.
+    #[must_use]
+    pub fn seeds<S: Into<String>>(mut self, seeds: impl IntoIterator<Item = S>) -> Self {
+        self.seeds = seeds.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// The certificate files.
+    #[must_use]
+    pub fn tls(mut self, files: TlsFiles) -> Self {
+        self.tls = Some(files);
+        self
+    }
+
+    /// The name of the cluster; by default the one in our own certificate.
+    #[must_use]
+    pub fn cluster_name(mut self, name: impl Into<String>) -> Self {
+        self.cluster_name = Some(name.into());
+        self
+    }
+
+    /// How long administrative calls and look-ups are tried before they fail. Default 30 s.
+    #[must_use]
+    pub fn deadline(mut self, deadline: Duration) -> Self {
+        self.deadline = deadline;
+        self
+    }
+
+    /// How long `connect` looks for a node before it fails. Default 5 s, never longer than the deadline.
+    #[must_use]
+    pub fn connect_deadline(mut self, deadline: Duration) -> Self {
+        self.connect_deadline = deadline;
+        self
+    }
+
+    /// Another resolver; then seeds are not needed, and `connect` does not wait for a node.
+    #[must_use]
+    pub fn resolver(mut self, resolver: Arc<dyn Resolver>) -> Self {
+        self.resolver = Some(resolver);
+        self
+    }
+
+    /// Another picker.
+    #[must_use]
+    pub fn picker(mut self, picker: Arc<dyn Picker>) -> Self {
+        self.picker = picker;
+        self
+    }
+
+    /// Reads the certificates and finds the cluster.
+    ///
+    /// # Errors
+    /// [`Error::File`] for certificate files that cannot be used, [`Error::NoNodeReachable`] with the cause for each
+    /// seed, [`Error::InvalidArgument`] for settings that cannot be.
+    pub async fn connect(self) -> Result<Client, Error> {
+        let files = self
+            .tls
+            .as_ref()
+            .ok_or_else(|| Error::invalid("tls", "certificate files are required"))?;
+        if let Some(name) = self.cluster_name.as_deref().filter(|name| !is_name(name)) {
+            return Err(Error::invalid("cluster_name", format!("{name:?} is not a name")));
+        }
+        let credentials = Credentials::load(files, self.cluster_name.as_deref())?;
+        let connections = Arc::new(Connections::new(credentials.config));
+        let resolver = match self.resolver {
+            Some(resolver) => resolver,
+            None => {
+                check_seeds(&self.seeds)?;
+                let patience = self.connect_deadline.min(self.deadline);
+                Arc::new(WatchResolver::start(connections.clone(), self.seeds, patience).await?)
+            }
+        };
+        let caller = Caller {
+            connections,
+            resolver,
+            picker: self.picker,
+            tenant: credentials.tenant.unwrap_or_default(),
+        };
+        Ok(Client {
+            caller: Arc::new(caller),
+            deadline: self.deadline,
+        })
+    }
+}
+
+fn check_seeds(seeds: &[String]) -> Result<(), Error> {
+    if seeds.is_empty() {
+        return Err(Error::invalid("seeds", "name at least one address"));
+    }
+    if seeds.len() > SEEDS_MAX {
+        return Err(Error::invalid(
+            "seeds",
+            format!("{} addresses; at most {SEEDS_MAX}", seeds.len()),
+        ));
+    }
+    Ok(())
+}
+
+/// A connection to a cluster. Cheap to clone; clones share everything.
+#[derive(Debug, Clone)]
+pub struct Client {
+    caller: Arc<Caller>,
+    deadline: Duration,
+}
+
+impl Client {
+    /// Starts the settings of a client.
+    pub fn builder() -> ClientBuilder {
+        ClientBuilder::new()
+    }
+
+    /// Connects with what a profile says.
+    ///
+    /// # Errors
+    /// See [`ClientBuilder::connect`].
+    pub async fn from_profile(profile: &Profile) -> Result<Self, Error> {
+        profile.builder().connect().await
+    }
+
+    /// Topics: create, get, list, delete.
+    pub fn topics(&self) -> Topics {
+        Topics::new(self.caller.clone(), self.deadline)
+    }
+
+    /// The cluster: describe, watch.
+    pub fn cluster(&self) -> Cluster {
+        Cluster::new(self.caller.clone(), self.deadline)
+    }
+
+    /// Starts the settings of a producer for a topic (`topic`, or `tenant/topic` of another tenant).
+    pub fn producer(&self, topic: impl Into<String>) -> ProducerBuilder {
+        ProducerBuilder::new(self.caller.clone(), topic.into(), self.deadline)
+    }
+
+    /// Starts the settings of a consumer of one partition.
+    pub fn consumer(&self, topic: impl Into<String>, partition: u32) -> ConsumerBuilder {
+        ConsumerBuilder::new(self.caller.clone(), topic.into(), Some(partition), self.deadline)
+    }
+
+    /// Starts the settings of a consumer of all partitions of a topic.
+    pub fn consume_topic(&self, topic: impl Into<String>) -> ConsumerBuilder {
+        ConsumerBuilder::new(self.caller.clone(), topic.into(), None, self.deadline)
+    }
+}

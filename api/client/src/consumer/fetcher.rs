@@ -1,0 +1,358 @@
+//! The task that reads one partition ahead: one Consume stream after the other, from whichever replica serves it.
+//!
+//! The next offset wanted is the only state that counts. Every stream starts from it and every batch moves it, so a
+//! change of replica leaves no gap and repeats nothing. A batch that begins beyond it is never accepted.
+//!
+//! A batch that fails its check is fetched again from other replicas first, for the copy or the way may be at fault. If
+//! it stays so, exactly its offsets are reported, and reading goes on behind it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use highwater_proto::limits::CONSUME_BYTES_MAX;
+use highwater_proto::v1::{self, Compression, freshness};
+use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::time::{Instant, sleep};
+use tonic::Streaming;
+
+use super::Freshness;
+use super::decode;
+use super::prefetch::{Fetched, Item, Shared};
+use crate::backoff::Backoff;
+use crate::calls::{Caller, Target, connection_error, log_client};
+use crate::connect::{Lease, call_error};
+use crate::error::{ConnectionProblem, Error, Reason};
+use crate::picker::Purpose;
+use crate::picture::TopicRef;
+
+/// From how many replicas a corrupt batch is fetched before it is reported.
+const CORRUPT_ATTEMPTS_MAX: u32 = 3;
+/// How many nodes that failed just now are avoided at most.
+const AVOIDED_MAX: usize = 4;
+/// A stream that stayed open for so long was a success, even if nothing came.
+const SUCCESS_AFTER: Duration = Duration::from_secs(1);
+
+/// What the fetchers of a consumer share.
+#[derive(Debug)]
+pub(crate) struct ReadRoute {
+    pub(crate) caller: Arc<Caller>,
+    pub(crate) topic: TopicRef,
+    /// The topic's name in requests.
+    pub(crate) wire_name: String,
+    /// The topic's name in errors.
+    pub(crate) display_name: String,
+    /// How long no replica may serve the partition before that is an error.
+    pub(crate) deadline: Duration,
+    pub(crate) prefetch: Arc<Semaphore>,
+    pub(crate) prefetch_bytes: usize,
+}
+
+pub(crate) struct Fetcher {
+    pub(crate) route: Arc<ReadRoute>,
+    pub(crate) shared: Arc<Shared>,
+    /// Place of the partition among those of the consumer.
+    pub(crate) place: usize,
+    pub(crate) partition: u32,
+    /// The next offset wanted.
+    pub(crate) next: u64,
+    /// Where to stop, exclusive.
+    pub(crate) stop: Option<u64>,
+    pub(crate) freshness: Freshness,
+    pub(crate) items: mpsc::Sender<Item>,
+}
+
+/// Failures since the last success.
+struct Trouble {
+    backoff: Backoff,
+    avoid: Vec<String>,
+    since: Option<Instant>,
+    /// The base offset of a corrupt batch and from how many replicas it came.
+    corrupt: Option<(u64, u32)>,
+}
+
+/// Why a stream is left.
+enum End {
+    /// Another replica may do better.
+    Retry(Error),
+    /// No replica can.
+    Fatal(Error),
+    /// The consumer is gone, or everything has been read.
+    Done,
+}
+
+impl Fetcher {
+    /// Reads until the end wanted, an error that cannot pass, or the consumer's end.
+    pub(crate) async fn run(mut self) {
+        let items = self.items.clone();
+        tokio::select! {
+            biased;
+            () = items.closed() => {}
+            () = self.fetch() => {}
+        }
+    }
+
+    async fn fetch(&mut self) {
+        let mut trouble = Trouble {
+            backoff: Backoff::new(),
+            avoid: Vec::new(),
+            since: None,
+            corrupt: None,
+        };
+        while self.stop.is_none_or(|stop| self.next < stop) {
+            let opened_at = Instant::now();
+            let (node, end) = self.read_once(&mut trouble).await;
+            if opened_at.elapsed() >= SUCCESS_AFTER {
+                trouble.since = None;
+            }
+            let error = match end {
+                // Who served to the end stays known: records may still wait to be handed out.
+                End::Done => return,
+                End::Fatal(error) => return self.fail(error).await,
+                End::Retry(error) => error,
+            };
+            self.shared.set_served_by(self.place, None);
+            tracing::debug!(partition = self.partition, offset = self.next, node, %error, "reading on elsewhere");
+            let since = *trouble.since.get_or_insert_with(Instant::now);
+            if since.elapsed() >= self.route.deadline {
+                let error = self.deadline_error(error);
+                return self.fail(error).await;
+            }
+            if trouble.avoid.len() == AVOIDED_MAX {
+                trouble.avoid.remove(0);
+            }
+            trouble.avoid.push(node);
+            sleep(trouble.backoff.pause()).await;
+        }
+    }
+
+    /// Reads from one replica for as long as that goes well.
+    async fn read_once(&mut self, trouble: &mut Trouble) -> (String, End) {
+        let (topic, partition) = (&self.route.topic, self.partition);
+        let target = match self
+            .route
+            .caller
+            .pick(Purpose::Read { topic, partition }, &trouble.avoid)
+        {
+            Ok(target) => target,
+            Err(error) => return (String::new(), End::Retry(error)),
+        };
+        let node = target.node.clone();
+        match self.read_from(target, trouble).await {
+            Ok(end) | Err(end) => (node, end),
+        }
+    }
+
+    async fn read_from(&mut self, target: Target, trouble: &mut Trouble) -> Result<End, End> {
+        let mut changes = self.route.caller.resolver.changes();
+        let lease = self.route.caller.connections.lease(&target.address);
+        let lease = lease.map_err(|problem| End::Retry(connection_error(&target.node, problem)))?;
+        let mut stream = self.open(&lease, &target).await?;
+        self.freshness = Freshness::Committed; // What was asked for concerns the first answer only.
+        loop {
+            let response = tokio::select! {
+                biased;
+                response = stream.message() => response,
+                () = until_dead(&self.route.caller, &target.node, &mut changes) => {
+                    let problem = ConnectionProblem::Broken("the other nodes do not hear from it".to_owned());
+                    return Err(End::Retry(connection_error(&target.node, problem)));
+                }
+            };
+            let response = match response {
+                Ok(Some(response)) => response,
+                Ok(None) => {
+                    let problem = ConnectionProblem::Broken("the node ended the stream".to_owned());
+                    return Err(End::Retry(connection_error(&target.node, problem)));
+                }
+                Err(status) => return Err(self.refused(call_error(&target.node, &status))),
+            };
+            self.take_in(response, &target.node, trouble).await?;
+            if self.stop.is_some_and(|stop| self.next >= stop) {
+                return Ok(End::Done);
+            }
+        }
+    }
+
+    async fn open(&self, lease: &Lease, target: &Target) -> Result<Streaming<v1::ConsumeResponse>, End> {
+        let kind = match self.freshness {
+            Freshness::Committed => None,
+            Freshness::MinOffset(offset) => Some(freshness::Kind::MinOffset(offset)),
+            Freshness::Linearizable => Some(freshness::Kind::Linearizable(true)),
+        };
+        let request = v1::ConsumeRequest {
+            topic: self.route.wire_name.clone(),
+            topic_id: Some(self.route.topic.topic_id),
+            partition: self.partition,
+            offset: self.next,
+            freshness: kind.map(|kind| v1::Freshness { kind: Some(kind) }),
+            bytes_max: self.route.prefetch_bytes.min(CONSUME_BYTES_MAX) as u32,
+        };
+        let opened = log_client(lease.connection.channel.clone()).consume(request).await;
+        match opened {
+            Ok(response) => Ok(response.into_inner()),
+            Err(status) => Err(self.refused(call_error(&target.node, &status))),
+        }
+    }
+
+    /// What a node's error means for the stream.
+    fn refused(&self, error: Error) -> End {
+        let Error::Refused(refusal) = &error else {
+            return End::Retry(error);
+        };
+        let caller = &self.route.caller;
+        let (topic, partition) = (&self.route.topic, self.partition);
+        caller.learn_leader(Purpose::Read { topic, partition }, &error);
+        match (refusal.reason, refusal.range) {
+            (Reason::OffsetOutOfRange, Some(range)) if self.next < range.log_start => {
+                End::Fatal(self.out_of_range(range))
+            }
+            // Beyond the end of a replica that is behind.
+            (Reason::OffsetOutOfRange, Some(_)) => End::Retry(error),
+            (reason, _) if refusal.is_retryable() || caller.is_lagging(topic, partition, reason) => End::Retry(error),
+            _ => End::Fatal(error),
+        }
+    }
+
+    fn out_of_range(&self, range: v1::OffsetRange) -> Error {
+        Error::OffsetOutOfRange {
+            topic: self.route.display_name.clone(),
+            partition: self.partition,
+            offset: self.next,
+            range,
+        }
+    }
+
+    async fn take_in(&mut self, response: v1::ConsumeResponse, node: &str, trouble: &mut Trouble) -> Result<(), End> {
+        let served_by = if response.node.is_empty() { node } else { &response.node };
+        self.shared.set_served_by(self.place, Some(served_by));
+        self.shared.set_high_watermark(self.place, response.high_watermark);
+        let range = v1::OffsetRange {
+            log_start: response.log_start,
+            high_watermark: response.high_watermark,
+        };
+        for batch in response.batches {
+            if self.stop.is_some_and(|stop| self.next >= stop) {
+                return Ok(());
+            }
+            self.take_in_batch(batch, range, node, trouble).await?;
+        }
+        trouble.backoff.reset();
+        trouble.avoid.clear();
+        trouble.since = None;
+        Ok(())
+    }
+
+    async fn take_in_batch(
+        &mut self,
+        batch: v1::StoredBatch,
+        range: v1::OffsetRange,
+        node: &str,
+        trouble: &mut Trouble,
+    ) -> Result<(), End> {
+        let end = batch.base_offset.saturating_add(u64::from(batch.record_count));
+        if end <= self.next {
+            return Ok(());
+        }
+        if batch.base_offset > self.next {
+            if range.log_start > self.next {
+                return Err(End::Fatal(self.out_of_range(range)));
+            }
+            let problem = format!("sent offset {} where {} was due", batch.base_offset, self.next);
+            return Err(End::Retry(connection_error(node, ConnectionProblem::Broken(problem))));
+        }
+        let item = match self.check(&batch, node, trouble)? {
+            Ok(()) => self.fetched(batch, end).await,
+            Err(error) => Item::Failed {
+                place: self.place,
+                resume_at: end,
+                error,
+            },
+        };
+        self.next = end;
+        trouble.corrupt = None;
+        self.items.send(item).await.map_err(|_| End::Done)
+    }
+
+    /// Checks a batch: fine, or to be fetched elsewhere (outer error), or to be reported (inner error).
+    fn check(&self, batch: &v1::StoredBatch, node: &str, trouble: &mut Trouble) -> Result<Result<(), Error>, End> {
+        let end = batch.base_offset + u64::from(batch.record_count);
+        let offsets = self.next..self.stop.map_or(end, |stop| end.min(stop));
+        if batch.compression() != Compression::None {
+            return Ok(Err(Error::UnsupportedCompression {
+                topic: self.route.display_name.clone(),
+                partition: self.partition,
+                offsets,
+                compression: batch.compression,
+            }));
+        }
+        let Err(problem) = decode::check(batch) else {
+            return Ok(Ok(()));
+        };
+        let error = Error::CorruptBatch {
+            topic: self.route.display_name.clone(),
+            partition: self.partition,
+            offsets,
+            problem: format!("{problem} (from {node})"),
+        };
+        let before = trouble
+            .corrupt
+            .filter(|(base_offset, _)| *base_offset == batch.base_offset);
+        let attempts = before.map_or(1, |(_, attempts)| attempts + 1);
+        trouble.corrupt = Some((batch.base_offset, attempts));
+        if attempts < CORRUPT_ATTEMPTS_MAX {
+            tracing::warn!(partition = self.partition, node, %error, "asking another replica");
+            return Err(End::Retry(error));
+        }
+        Ok(Err(error))
+    }
+
+    /// A good batch on its way to the consumer, waiting until there is room for it.
+    async fn fetched(&self, batch: v1::StoredBatch, end: u64) -> Item {
+        let bytes = batch.batch.len().clamp(1, self.route.prefetch_bytes) as u32;
+        // The semaphore is never closed.
+        let permit = self.route.prefetch.clone().acquire_many_owned(bytes).await.ok();
+        Item::Batch(Fetched {
+            place: self.place,
+            partition: self.partition,
+            offset: batch.base_offset,
+            wanted_from: self.next,
+            end: self.stop.map_or(end, |stop| end.min(stop)),
+            append_time_ms: batch.append_time_ms,
+            rest: batch.batch,
+            _permit: permit,
+        })
+    }
+
+    fn deadline_error(&self, last: Error) -> Error {
+        Error::Deadline {
+            action: format!(
+                "read {}/{} from offset {}",
+                self.route.display_name, self.partition, self.next
+            ),
+            after: self.route.deadline,
+            last: Some(Box::new(last)),
+        }
+    }
+
+    async fn fail(&self, error: Error) {
+        let item = Item::Failed {
+            place: self.place,
+            resume_at: self.next,
+            error,
+        };
+        // If the consumer is gone, nobody wants to know.
+        let _ = self.items.send(item).await;
+    }
+}
+
+/// Returns when the picture says that a node is dead.
+async fn until_dead(caller: &Caller, node: &str, changes: &mut watch::Receiver<u64>) {
+    loop {
+        if changes.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+        let picture = caller.resolver.picture();
+        if picture.node(node).is_some_and(|node| !node.alive) {
+            return;
+        }
+    }
+}

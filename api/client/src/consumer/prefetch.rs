@@ -1,0 +1,116 @@
+//! What has been read ahead and not been handed out yet.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::decode;
+use crate::error::Error;
+use crate::record::ConsumedRecord;
+
+/// What a fetcher hands to the consumer.
+#[derive(Debug)]
+pub(crate) enum Item {
+    Batch(Fetched),
+    /// An error, and the offset at which the partition's reading goes on, if it does.
+    Failed {
+        place: usize,
+        resume_at: u64,
+        error: Error,
+    },
+}
+
+/// A checked batch, partly handed out.
+#[derive(Debug)]
+pub(crate) struct Fetched {
+    pub(crate) place: usize,
+    pub(crate) partition: u32,
+    /// The offset of the next record in `rest`.
+    pub(crate) offset: u64,
+    /// Records below this offset are passed over.
+    pub(crate) wanted_from: u64,
+    /// Records at or above this offset are not wanted.
+    pub(crate) end: u64,
+    pub(crate) append_time_ms: u64,
+    pub(crate) rest: Bytes,
+    /// Room in the consumer's prefetch, free again when the batch is dropped.
+    pub(crate) _permit: Option<OwnedSemaphorePermit>,
+}
+
+impl Fetched {
+    /// The next record; `None` when all have been handed out. An error concerns the one record at its offset.
+    pub(crate) fn next_record(&mut self) -> Option<Result<ConsumedRecord, String>> {
+        loop {
+            if self.offset >= self.end {
+                return None;
+            }
+            let offset = self.offset;
+            // The batch was checked as a whole, so it holds a record for each offset.
+            let bytes = decode::next_record(&mut self.rest).ok().flatten()?;
+            self.offset += 1;
+            if offset < self.wanted_from {
+                continue;
+            }
+            return Some(decode::record(bytes).map(|record| ConsumedRecord {
+                partition: self.partition,
+                offset,
+                key: record.key,
+                value: record.value,
+                headers: record.headers,
+                timestamp_ms: record.timestamp_ms,
+                append_time_ms: self.append_time_ms,
+            }));
+        }
+    }
+}
+
+/// What fetchers tell about their partitions beside the records.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    partitions: Vec<PartitionNews>,
+}
+
+#[derive(Debug, Default)]
+struct PartitionNews {
+    served_by: Mutex<Option<String>>,
+    /// One more than the high watermark; 0: not known.
+    watermark_known: AtomicU64,
+}
+
+impl Shared {
+    pub(crate) fn new(partitions: usize) -> Self {
+        Self {
+            partitions: (0..partitions).map(|_| PartitionNews::default()).collect(),
+        }
+    }
+
+    fn name(&self, place: usize) -> MutexGuard<'_, Option<String>> {
+        self.partitions[place]
+            .served_by
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn set_served_by(&self, place: usize, node: Option<&str>) {
+        let mut served_by = self.name(place);
+        if served_by.as_deref() != node {
+            *served_by = node.map(str::to_owned);
+        }
+    }
+
+    pub(crate) fn served_by(&self, place: usize) -> Option<String> {
+        self.name(place).clone()
+    }
+
+    pub(crate) fn set_high_watermark(&self, place: usize, high_watermark: u64) {
+        let known = &self.partitions[place].watermark_known;
+        known.fetch_max(high_watermark.saturating_add(1), Ordering::Relaxed);
+    }
+
+    pub(crate) fn high_watermark(&self, place: usize) -> Option<u64> {
+        let known = self.partitions[place].watermark_known.load(Ordering::Relaxed);
+        known.checked_sub(1)
+    }
+}

@@ -1,0 +1,486 @@
+//! What can go wrong, and what a caller can do about it.
+//!
+//! Three questions are answered for every error: is it worth trying again ([`Error::is_retryable`]), what became
+//! of the write ([`Error::outcome`]), and which rule of the wire contract spoke ([`Error::reason`]). The library
+//! has already retried what it could within its deadline when it returns an error.
+
+use std::fmt;
+use std::ops::Range;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use highwater_proto::detail;
+use highwater_proto::v1::{self, OffsetRange};
+use tonic::{Code, Status};
+
+pub use highwater_proto::v1::Reason;
+
+/// What became of a write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Outcome {
+    /// It has not happened and will not happen.
+    NotApplied,
+    /// It may have happened, or may still happen.
+    Unknown,
+    /// It has happened, although an error came with it.
+    Applied,
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Outcome::NotApplied => "not applied",
+            Outcome::Unknown => "outcome unknown",
+            Outcome::Applied => "applied",
+        })
+    }
+}
+
+/// Anything that a call of this library can fail with. Cheap to clone: one failure may concern many records.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A certificate, key or profile file cannot be used.
+    #[error("{}: {problem}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Why it cannot be used.
+        problem: String,
+    },
+    /// An argument or option is not valid; nothing was sent.
+    #[error("{field}: {problem}")]
+    InvalidArgument {
+        /// The argument or option.
+        field: &'static str,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// Something is over a limit of the wire contract; nothing was sent.
+    #[error("{field}: {size} is over the limit of {limit}")]
+    TooLarge {
+        /// What is too large: `record`, `record.key`, `record.headers`, `record.headers.name`.
+        field: &'static str,
+        /// How large it is: bytes, or the number of headers.
+        size: usize,
+        /// How large it may be.
+        limit: usize,
+    },
+    /// None of the known addresses answered as a node of the cluster.
+    #[error("no node of the cluster could be reached: {}", list(failures))]
+    NoNodeReachable {
+        /// Each address that was tried, with its cause.
+        failures: Vec<NodeFailure>,
+    },
+    /// The connection to a node failed or broke.
+    #[error("{0}")]
+    Connection(NodeFailure),
+    /// A node answered with an error.
+    #[error("{0}")]
+    Refused(Arc<Refusal>),
+    /// The deadline passed.
+    #[error("{action}: no success within {after:?}{}", because(last))]
+    Deadline {
+        /// What was attempted.
+        action: String,
+        /// How long it was attempted.
+        after: Duration,
+        /// The last error met on the way, if any.
+        last: Option<Box<Error>>,
+    },
+    /// The offset wanted has been trimmed away, or lies beyond the end.
+    #[error("{topic}/{partition}: offset {offset} is out of range: readable are {} to {} (exclusive)", range.log_start, range.high_watermark)]
+    OffsetOutOfRange {
+        /// The topic.
+        topic: String,
+        /// The partition.
+        partition: u32,
+        /// The offset asked for.
+        offset: u64,
+        /// What can be read: log start (inclusive) to high watermark (exclusive).
+        range: OffsetRange,
+    },
+    /// The bytes of a batch disagree with its checksum or its record count, on every replica that was asked.
+    #[error("{topic}/{partition}: batch at offsets {}..{} is corrupt: {problem}", offsets.start, offsets.end)]
+    CorruptBatch {
+        /// The topic.
+        topic: String,
+        /// The partition.
+        partition: u32,
+        /// Exactly the offsets that cannot be read (end exclusive).
+        offsets: Range<u64>,
+        /// What disagrees.
+        problem: String,
+    },
+    /// A batch is compressed in a way that this version of the library cannot read.
+    #[error("{topic}/{partition}: offsets {}..{} are compressed by method {compression}, which is not supported", offsets.start, offsets.end)]
+    UnsupportedCompression {
+        /// The topic.
+        topic: String,
+        /// The partition.
+        partition: u32,
+        /// The offsets that cannot be read (end exclusive).
+        offsets: Range<u64>,
+        /// The number of the method in the wire contract.
+        compression: i32,
+    },
+    /// The producer has been closed.
+    #[error("the producer is closed")]
+    Closed,
+}
+
+/// An address or node, and why it could not be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{node}: {problem}")]
+pub struct NodeFailure {
+    /// The node's name or, before that is known, its address.
+    pub node: String,
+    /// Why.
+    pub problem: ConnectionProblem,
+}
+
+/// Why a connection could not be made or kept.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConnectionProblem {
+    /// The address is not `host:port`, or the host name is unknown.
+    #[error("cannot resolve the address: {0}")]
+    Address(String),
+    /// TCP failed.
+    #[error("cannot connect: {0}")]
+    Tcp(String),
+    /// No answer in time.
+    #[error("no answer within {0:?}")]
+    Timeout(Duration),
+    /// Whatever listens there does not speak TLS.
+    #[error("this port does not speak TLS")]
+    NotTls,
+    /// The node's certificate was not accepted by us.
+    #[error("the node's certificate is refused: {0}")]
+    NodeCertificate(String),
+    /// Our certificate was not accepted by the node.
+    #[error("the node refuses our certificate: {0}")]
+    OwnCertificate(String),
+    /// TLS failed in another way.
+    #[error("TLS: {0}")]
+    Tls(String),
+    /// The connection broke.
+    #[error("the connection broke: {0}")]
+    Broken(String),
+    /// A node answered, but could not serve.
+    #[error("{0}")]
+    Refused(String),
+}
+
+impl ConnectionProblem {
+    /// Whether certificates are the cause, so that trying again cannot help.
+    pub fn is_certificate(&self) -> bool {
+        matches!(self, Self::NodeCertificate(_) | Self::OwnCertificate(_))
+    }
+}
+
+/// A node's answer that is an error.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Refusal {
+    /// The node that answered.
+    pub node: String,
+    /// The gRPC code.
+    pub code: Code,
+    /// The rule that spoke; `Unspecified` if the answer carried no detail.
+    pub reason: Reason,
+    /// What became of the write, if it was one.
+    pub outcome: Outcome,
+    /// One sentence for a person.
+    pub message: String,
+    /// Who leads the partition, if the node knows.
+    pub leader: Option<v1::LeaderHint>,
+    /// What can be read.
+    pub range: Option<OffsetRange>,
+    /// When to try again.
+    pub retry_after: Option<Duration>,
+    /// The request's field that is wrong; empty if none.
+    pub field: String,
+    /// The limit that it breaks.
+    pub limit: Option<u64>,
+    /// The sequence that the partition expects of the producer.
+    pub expected_sequence: Option<u64>,
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.reason {
+            Reason::Unspecified => write!(f, "{}: {:?}: {}", self.node, self.code, self.message),
+            reason => {
+                let name = reason.as_str_name().trim_start_matches("REASON_");
+                write!(f, "{}: {name}: {}", self.node, self.message)
+            }
+        }
+    }
+}
+
+impl Refusal {
+    pub(crate) fn from_status(node: &str, status: &Status) -> Self {
+        match detail::from_status(status) {
+            Some(detail) => Self::from_detail(node, status.code(), detail),
+            None => Self {
+                node: node.to_owned(),
+                code: status.code(),
+                reason: reason_of_code(status.code()),
+                outcome: outcome_of_code(status.code()),
+                message: status.message().to_owned(),
+                leader: None,
+                range: None,
+                retry_after: None,
+                field: String::new(),
+                limit: None,
+                expected_sequence: None,
+            },
+        }
+    }
+
+    pub(crate) fn from_detail(node: &str, code: Code, detail: v1::ErrorDetail) -> Self {
+        let reason = detail.reason();
+        let outcome = match detail.outcome() {
+            v1::Outcome::NotApplied => Outcome::NotApplied,
+            v1::Outcome::Applied => Outcome::Applied,
+            v1::Outcome::Unknown => Outcome::Unknown,
+            v1::Outcome::Unspecified => outcome_of_reason(reason),
+        };
+        Self {
+            node: node.to_owned(),
+            code,
+            reason,
+            outcome,
+            message: detail.message,
+            leader: detail.leader,
+            range: detail.range,
+            retry_after: detail.retry_after_ms.map(Duration::from_millis),
+            field: detail.field,
+            limit: detail.limit,
+            expected_sequence: detail.expected_sequence,
+        }
+    }
+
+    /// Whether the same request may succeed later or at another node.
+    pub fn is_retryable(&self) -> bool {
+        match self.reason {
+            Reason::Unspecified => matches!(
+                self.code,
+                Code::Unavailable | Code::Cancelled | Code::Unknown | Code::Internal | Code::Aborted
+            ),
+            reason => reason_is_retryable(reason),
+        }
+    }
+}
+
+fn reason_is_retryable(reason: Reason) -> bool {
+    matches!(
+        reason,
+        Reason::NotLeader
+            | Reason::NoQuorum
+            | Reason::UnknownOutcome
+            | Reason::SequenceGap
+            | Reason::Overloaded
+            | Reason::ReplicaBehind
+            | Reason::Unavailable
+            | Reason::Damaged
+            | Reason::Internal
+            | Reason::Deadline
+    )
+}
+
+/// What a reason alone says about a write, for answers whose outcome is not filled in.
+fn outcome_of_reason(reason: Reason) -> Outcome {
+    match reason {
+        Reason::Unspecified
+        | Reason::UnknownOutcome
+        | Reason::UnknownProducer
+        | Reason::Unavailable
+        | Reason::Internal
+        | Reason::Deadline
+        | Reason::Damaged => Outcome::Unknown,
+        _ => Outcome::NotApplied,
+    }
+}
+
+/// The reason that a plain gRPC code stands for, for answers made below the services (a proxy, tonic itself).
+fn reason_of_code(code: Code) -> Reason {
+    match code {
+        Code::PermissionDenied | Code::Unauthenticated => Reason::PermissionDenied,
+        Code::DeadlineExceeded => Reason::Deadline,
+        Code::Unavailable => Reason::Unavailable,
+        Code::InvalidArgument => Reason::InvalidArgument,
+        Code::ResourceExhausted => Reason::Overloaded,
+        _ => Reason::Unspecified,
+    }
+}
+
+fn outcome_of_code(code: Code) -> Outcome {
+    match code {
+        Code::PermissionDenied | Code::Unauthenticated | Code::InvalidArgument | Code::Unimplemented => {
+            Outcome::NotApplied
+        }
+        _ => Outcome::Unknown,
+    }
+}
+
+impl Error {
+    /// Whether the same call may succeed later. The library itself has stopped trying.
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            Error::NoNodeReachable { failures } => failures.iter().any(|failure| !failure.problem.is_certificate()),
+            Error::Connection(failure) => !failure.problem.is_certificate(),
+            Error::Refused(refusal) => refusal.is_retryable(),
+            Error::Deadline { .. } => true,
+            Error::File { .. }
+            | Error::InvalidArgument { .. }
+            | Error::TooLarge { .. }
+            | Error::OffsetOutOfRange { .. }
+            | Error::CorruptBatch { .. }
+            | Error::UnsupportedCompression { .. }
+            | Error::Closed => false,
+        }
+    }
+
+    /// What became of the write, for a call that writes.
+    pub fn outcome(&self) -> Outcome {
+        match self {
+            Error::Refused(refusal) => refusal.outcome,
+            Error::Deadline { .. } | Error::Connection(_) => Outcome::Unknown,
+            _ => Outcome::NotApplied,
+        }
+    }
+
+    /// The reason from the wire contract, also when it stands behind a deadline.
+    pub fn reason(&self) -> Option<Reason> {
+        match self {
+            Error::Refused(refusal) => Some(refusal.reason),
+            Error::OffsetOutOfRange { .. } => Some(Reason::OffsetOutOfRange),
+            Error::CorruptBatch { .. } => Some(Reason::CorruptBatch),
+            Error::InvalidArgument { .. } => Some(Reason::InvalidArgument),
+            Error::TooLarge { .. } => Some(Reason::TooLarge),
+            Error::Deadline { last, .. } => last.as_ref().and_then(|last| last.reason()),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn refused(refusal: Refusal) -> Self {
+        Error::Refused(Arc::new(refusal))
+    }
+
+    pub(crate) fn invalid(field: &'static str, problem: impl Into<String>) -> Self {
+        Error::InvalidArgument {
+            field,
+            problem: problem.into(),
+        }
+    }
+}
+
+/// A record that could not be produced.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{topic}{}: {outcome}: {cause}", at(*partition))]
+pub struct ProduceError {
+    topic: Arc<str>,
+    partition: Option<u32>,
+    outcome: Outcome,
+    cause: Error,
+}
+
+impl ProduceError {
+    pub(crate) fn new(topic: &Arc<str>, partition: Option<u32>, outcome: Outcome, cause: Error) -> Self {
+        Self {
+            topic: topic.clone(),
+            partition,
+            outcome,
+            cause,
+        }
+    }
+
+    /// Whether the record is in the log: not, surely, or unknown.
+    pub fn outcome(&self) -> Outcome {
+        self.outcome
+    }
+
+    /// Whether sending the record again may succeed. After an unknown outcome that may store it twice.
+    pub fn is_retryable(&self) -> bool {
+        self.cause.is_retryable()
+    }
+
+    /// The reason from the wire contract.
+    pub fn reason(&self) -> Option<Reason> {
+        self.cause.reason()
+    }
+
+    /// The partition that the record was meant for, once it had been chosen.
+    pub fn partition(&self) -> Option<u32> {
+        self.partition
+    }
+
+    /// What went wrong.
+    pub fn cause(&self) -> &Error {
+        &self.cause
+    }
+}
+
+fn at(partition: Option<u32>) -> String {
+    partition.map(|partition| format!("/{partition}")).unwrap_or_default()
+}
+
+fn list(failures: &[NodeFailure]) -> String {
+    let failures: Vec<String> = failures.iter().map(NodeFailure::to_string).collect();
+    failures.join("; ")
+}
+
+fn because(last: &Option<Box<Error>>) -> String {
+    match last {
+        Some(last) => format!(" (last: {last})"),
+        None => String::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_reason_has_an_outcome_and_only_safe_ones_say_not_applied() {
+        for unknown in [
+            Reason::UnknownOutcome,
+            Reason::UnknownProducer,
+            Reason::Deadline,
+            Reason::Internal,
+        ] {
+            assert_eq!(outcome_of_reason(unknown), Outcome::Unknown, "{unknown:?}");
+        }
+        for refused in [
+            Reason::NotLeader,
+            Reason::NoQuorum,
+            Reason::SequenceGap,
+            Reason::TooLarge,
+        ] {
+            assert_eq!(outcome_of_reason(refused), Outcome::NotApplied, "{refused:?}");
+        }
+    }
+
+    #[test]
+    fn a_deadline_reports_the_reason_behind_it() {
+        let refusal = Refusal::from_detail(
+            "a",
+            Code::Unavailable,
+            v1::ErrorDetail {
+                reason: Reason::NoQuorum as i32,
+                message: "one of three nodes is there".to_owned(),
+                ..Default::default()
+            },
+        );
+        let error = Error::Deadline {
+            action: "append".to_owned(),
+            after: Duration::from_secs(1),
+            last: Some(Box::new(Error::refused(refusal))),
+        };
+        assert_eq!(error.reason(), Some(Reason::NoQuorum));
+        assert!(error.to_string().contains("NO_QUORUM"), "{error}");
+        assert!(error.is_retryable());
+    }
+}

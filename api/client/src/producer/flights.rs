@@ -1,0 +1,503 @@
+//! The batches of one partition that have a sequence and no final answer yet. Pure state: no network, no clock.
+//!
+//! # How order and at-most-once are kept
+//!
+//! Batches carry the producer's id and dense sequences 0, 1, 2, …; the partition appends a sequence only behind the one
+//! before, and answers a repeated one as it did the first time. So after any failure all unanswered batches are sent
+//! again, in order, with the same sequences and bytes, and neither order nor count can suffer.
+//!
+//! A batch that is given up (deadline, refusal) leaves a **hole**: the partition may never see its sequence, and would
+//! refuse everything behind it. While there is a hole no new batch gets a sequence. The batches behind it are resolved
+//! first, and each is one of these:
+//!
+//! * *doubtful*: some attempt ended without an answer, so it may be in the log. It is sent again under its old sequence,
+//!   and the partition tells: appended, or out of sequence. Out of sequence is no proof for an attempt that still wanders
+//!   through the network, so the batch then fails with an unknown outcome rather than be stored twice.
+//! * *clean*: every attempt was answered *not applied*, or there was none. It keeps waiting.
+//!
+//! When only clean ones are left, the producer takes a new random id for this partition, gives them sequences from 0 in
+//! their order, and goes on. The same happens when the partition has forgotten a producer that was silent for long.
+//!
+//! Invariants: the queue is in the order of sending and holds at most [`PRODUCER_BATCHES_IN_FLIGHT_MAX`]; results leave
+//! it only from the front, so deliveries of a partition resolve in order; a flight with a result is never sent.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use bytes::Bytes;
+use highwater_proto::limits::PRODUCER_BATCHES_IN_FLIGHT_MAX;
+use tokio::time::Instant;
+
+use super::batch::Batch;
+use super::delivery::Appended;
+use crate::error::{Error, Outcome};
+
+/// What an answer says about a batch.
+#[derive(Debug)]
+pub(crate) enum Answer {
+    Appended(Appended),
+    /// Not now or not there; the same batch may succeed later.
+    Later {
+        maybe_applied: bool,
+    },
+    /// The partition expects another sequence, or does not know the producer. This attempt was not applied.
+    OutOfSequence(Error),
+    /// Never, whatever is tried.
+    Refused {
+        maybe_applied: bool,
+        error: Error,
+    },
+}
+
+#[derive(Debug)]
+pub(crate) struct Flight {
+    pub(crate) batch: Batch,
+    pub(crate) crc32c: u32,
+    pub(crate) sequence: u64,
+    /// Identifies the attempt that waits for an answer on the present connection.
+    pub(crate) request_id: Option<u64>,
+    doubtful: bool,
+    result: Option<Result<Appended, (Outcome, Error)>>,
+}
+
+impl Flight {
+    fn is_waiting(&self) -> bool {
+        self.request_id.is_some()
+    }
+
+    /// Certainly not in the log, and in no way to it.
+    fn is_clean(&self) -> bool {
+        !self.is_waiting() && !self.doubtful
+    }
+
+    fn fail(&mut self, error: Error) {
+        let outcome = match self.doubtful {
+            true => Outcome::Unknown,
+            false => Outcome::NotApplied,
+        };
+        self.result = Some(Err((outcome, error)));
+    }
+
+    fn resolve(self) {
+        match self.result {
+            Some(Ok(appended)) => self.batch.promise.appended(appended),
+            Some(Err((outcome, error))) => self.batch.promise.failed(outcome, error),
+            // Only flights with a result are resolved; otherwise the promise itself says unknown.
+            None => {}
+        }
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Flights {
+    pub(crate) producer_id: Bytes,
+    next_sequence: u64,
+    next_request_id: u64,
+    queue: VecDeque<Flight>,
+    hole: bool,
+}
+
+impl Flights {
+    pub(crate) fn new() -> Self {
+        Self {
+            producer_id: random_id(),
+            next_sequence: 0,
+            next_request_id: 1,
+            queue: VecDeque::with_capacity(PRODUCER_BATCHES_IN_FLIGHT_MAX),
+            hole: false,
+        }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.queue.len()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+
+    /// Whether another batch may get a sequence.
+    pub(crate) fn has_room(&self) -> bool {
+        !self.hole && self.queue.len() < PRODUCER_BATCHES_IN_FLIGHT_MAX
+    }
+
+    /// Gives a batch the next sequence.
+    pub(crate) fn push(&mut self, batch: Batch) {
+        assert!(
+            self.has_room(),
+            "{} batches in flight, hole: {}",
+            self.queue.len(),
+            self.hole
+        );
+        let flight = Flight {
+            crc32c: crc_fast::crc32_iscsi(&batch.bytes),
+            batch,
+            sequence: self.next_sequence,
+            request_id: None,
+            doubtful: false,
+            result: None,
+        };
+        self.next_sequence += 1;
+        self.queue.push_back(flight);
+    }
+
+    /// The next batch that ought to be on its way and is not, with a new request id. The caller sends it.
+    pub(crate) fn take_off(&mut self) -> Option<&Flight> {
+        let hole = self.hole;
+        let flight = self
+            .queue
+            .iter_mut()
+            .find(|flight| flight.result.is_none() && !flight.is_waiting() && (!hole || flight.doubtful))?;
+        flight.request_id = Some(self.next_request_id);
+        self.next_request_id += 1;
+        Some(flight)
+    }
+
+    /// Whether [`take_off`](Self::take_off) has something.
+    pub(crate) fn has_departures(&self) -> bool {
+        self.queue
+            .iter()
+            .any(|flight| flight.result.is_none() && !flight.is_waiting() && (!self.hole || flight.doubtful))
+    }
+
+    /// Whether an answer is expected on the present connection.
+    pub(crate) fn awaits_answers(&self) -> bool {
+        self.queue.iter().any(Flight::is_waiting)
+    }
+
+    /// Takes in an answer; says whether the connection ought to be made anew, to send again from the front.
+    pub(crate) fn answer(&mut self, request_id: u64, answer: Answer) -> bool {
+        let Some(place) = self
+            .queue
+            .iter()
+            .position(|flight| flight.request_id == Some(request_id))
+        else {
+            return false; // Given up in the meantime.
+        };
+        // Behind a hole the clean ones stay out of the log, so they explain no gap.
+        let hole = self.hole;
+        let decided = |flight: &Flight| flight.result.is_some() || (hole && flight.is_clean());
+        let is_first = self.queue.iter().take(place).all(decided);
+        let flight = &mut self.queue[place];
+        flight.request_id = None;
+        match answer {
+            Answer::Appended(appended) => {
+                flight.result = Some(Ok(appended));
+                false
+            }
+            Answer::Later { maybe_applied } => {
+                flight.doubtful |= maybe_applied;
+                true
+            }
+            // A consequence of what became of the batches before it; sent again behind them.
+            Answer::OutOfSequence(_) if !is_first => true,
+            Answer::OutOfSequence(error) => {
+                self.hole = true;
+                if flight.doubtful {
+                    flight.fail(error);
+                }
+                false
+            }
+            Answer::Refused { maybe_applied, error } => {
+                flight.doubtful |= maybe_applied;
+                flight.fail(error);
+                false
+            }
+        }
+    }
+
+    /// The connection is gone; nothing more is heard of what was sent on it. `never_sent`: it never came about.
+    pub(crate) fn disconnected(&mut self, never_sent: bool) {
+        for flight in self.queue.iter_mut().filter(|flight| flight.is_waiting()) {
+            flight.request_id = None;
+            flight.doubtful |= !never_sent;
+        }
+    }
+
+    /// The node refused to take batches at all, so those sent on this connection were not looked at.
+    pub(crate) fn refuse_waiting(&mut self, error: &Error) {
+        for flight in self.queue.iter_mut().filter(|flight| flight.is_waiting()) {
+            flight.request_id = None;
+            flight.fail(error.clone());
+        }
+    }
+
+    /// When the oldest batch was born.
+    pub(crate) fn oldest(&self) -> Option<Instant> {
+        self.queue.front().map(|flight| flight.batch.born)
+    }
+
+    /// Gives up batches born before `now - deadline`; says whether one of them was still waiting for an answer.
+    pub(crate) fn expire(&mut self, now: Instant, deadline: Duration, error: &Error) -> bool {
+        let mut was_waiting = false;
+        for flight in &mut self.queue {
+            if flight.batch.born + deadline > now {
+                break;
+            }
+            if flight.result.is_some() {
+                continue;
+            }
+            was_waiting |= flight.is_waiting();
+            flight.doubtful |= flight.request_id.take().is_some();
+            flight.fail(error.clone());
+        }
+        was_waiting
+    }
+
+    /// Resolves what is decided, from the front, and closes a hole when only clean batches are left behind it.
+    pub(crate) fn settle(&mut self) {
+        while self.queue.front().is_some_and(|front| front.result.is_some()) {
+            if let Some(front) = self.queue.pop_front() {
+                self.hole |= matches!(front.result, Some(Err(_)));
+                front.resolve();
+            }
+        }
+        if self.hole
+            && self
+                .queue
+                .iter()
+                .all(|flight| flight.result.is_some() || flight.is_clean())
+        {
+            self.renew();
+        }
+    }
+
+    /// Starts again as a new producer.
+    fn renew(&mut self) {
+        self.producer_id = random_id();
+        self.next_sequence = 0;
+        self.hole = false;
+        for flight in self.queue.iter_mut().filter(|flight| flight.result.is_none()) {
+            assert!(
+                flight.is_clean(),
+                "sequence {} may be in the log already",
+                flight.sequence
+            );
+            flight.sequence = self.next_sequence;
+            self.next_sequence += 1;
+        }
+    }
+}
+
+fn random_id() -> Bytes {
+    Bytes::copy_from_slice(&rand::random::<[u8; 16]>())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::sync::Arc;
+
+    use highwater_proto::v1;
+    use tokio::sync::Semaphore;
+
+    use super::super::batch::{OpenBatch, size_in_batch};
+    use super::super::delivery::{Delivery, Promise};
+    use super::*;
+
+    const DEADLINE: Duration = Duration::from_secs(10);
+
+    fn batch() -> (Batch, Delivery) {
+        let promise = Promise::new(&Arc::from("numbers"), 0);
+        let mut open = OpenBatch::new(promise, Arc::new(Semaphore::new(0)), 0, Duration::ZERO);
+        let record = v1::Record::default();
+        let delivery = open.push(&record, size_in_batch(&record));
+        (open.seal(), delivery)
+    }
+
+    fn flights(count: usize) -> (Flights, Vec<Delivery>) {
+        let mut flights = Flights::new();
+        let deliveries = (0..count).map(|_| {
+            let (batch, delivery) = batch();
+            flights.push(batch);
+            delivery
+        });
+        let deliveries = deliveries.collect();
+        (flights, deliveries)
+    }
+
+    /// Sends what can be sent; the sequences in the order of sending, with their request ids.
+    fn send_all(flights: &mut Flights) -> Vec<(u64, u64)> {
+        std::iter::from_fn(|| {
+            flights
+                .take_off()
+                .map(|flight| (flight.sequence, flight.request_id.unwrap()))
+        })
+        .collect()
+    }
+
+    fn sequences(sent: &[(u64, u64)]) -> Vec<u64> {
+        sent.iter().map(|(sequence, _)| *sequence).collect()
+    }
+
+    fn appended(base_offset: u64) -> Answer {
+        Answer::Appended(Appended {
+            base_offset,
+            append_time_ms: 0,
+            duplicate: false,
+        })
+    }
+
+    fn outcome(delivery: &Delivery) -> Option<Outcome> {
+        delivery
+            .now()
+            .map(|result| result.map_or_else(|error| error.outcome(), |_| Outcome::Applied))
+    }
+
+    fn gap() -> Answer {
+        Answer::OutOfSequence(Error::Closed)
+    }
+
+    fn refused() -> Answer {
+        Answer::Refused {
+            maybe_applied: false,
+            error: Error::Closed,
+        }
+    }
+
+    #[test]
+    fn everything_unanswered_is_sent_again_in_order_with_the_same_sequences() {
+        let (mut flights, deliveries) = flights(4);
+        let id = flights.producer_id.clone();
+        let sent = send_all(&mut flights);
+        assert_eq!(sequences(&sent), [0, 1, 2, 3]);
+        assert!(!flights.answer(sent[0].1, appended(7)));
+        flights.settle();
+        flights.disconnected(false);
+        let again = send_all(&mut flights);
+        assert_eq!(sequences(&again), [1, 2, 3]);
+        assert_eq!(flights.producer_id, id);
+        assert_eq!(outcome(&deliveries[0]), Some(Outcome::Applied));
+        assert_eq!(outcome(&deliveries[1]), None);
+    }
+
+    #[test]
+    fn results_leave_only_from_the_front() {
+        let (mut flights, deliveries) = flights(2);
+        let sent = send_all(&mut flights);
+        flights.answer(sent[1].1, appended(1));
+        flights.settle();
+        assert_eq!(outcome(&deliveries[1]), None);
+        flights.answer(sent[0].1, appended(0));
+        flights.settle();
+        assert_eq!(outcome(&deliveries[1]), Some(Outcome::Applied));
+        assert!(flights.is_empty());
+    }
+
+    #[test]
+    fn a_refusal_and_the_gaps_behind_it_lead_to_a_new_producer_id() {
+        let (mut flights, deliveries) = flights(3);
+        let id = flights.producer_id.clone();
+        let sent = send_all(&mut flights);
+        flights.answer(sent[0].1, refused());
+        flights.settle();
+        assert!(!flights.has_room(), "nothing new while there is a hole");
+        assert_eq!(send_all(&mut flights), [], "those behind wait for their answers");
+        assert!(!flights.answer(sent[1].1, gap()));
+        assert!(!flights.answer(sent[2].1, gap()));
+        flights.settle();
+        assert_ne!(flights.producer_id, id);
+        assert_eq!(sequences(&send_all(&mut flights)), [0, 1]);
+        assert_eq!(outcome(&deliveries[0]), Some(Outcome::NotApplied));
+        assert_eq!(outcome(&deliveries[1]), None);
+    }
+
+    #[test]
+    fn a_doubtful_batch_behind_a_hole_is_asked_for_and_never_renumbered() {
+        let (mut flights, deliveries) = flights(3);
+        let id = flights.producer_id.clone();
+        let sent = send_all(&mut flights);
+        flights.disconnected(false);
+        let sent_again = send_all(&mut flights);
+        assert_eq!(sequences(&sent), sequences(&sent_again));
+        flights.answer(sent_again[0].1, refused());
+        flights.settle();
+        assert_eq!(
+            outcome(&deliveries[0]),
+            Some(Outcome::Unknown),
+            "the first attempt may be in the log"
+        );
+        assert!(!flights.answer(sent_again[1].1, gap()));
+        assert!(!flights.answer(sent_again[2].1, appended(5)));
+        flights.settle();
+        assert_eq!(outcome(&deliveries[1]), Some(Outcome::Unknown));
+        assert_eq!(outcome(&deliveries[2]), Some(Outcome::Applied));
+        assert_ne!(flights.producer_id, id, "and then the hole is closed");
+        assert!(flights.has_room());
+    }
+
+    #[test]
+    fn what_may_be_in_the_log_keeps_its_sequence_while_the_connection_is_lost() {
+        let (mut flights, deliveries) = flights(3);
+        let id = flights.producer_id.clone();
+        let sent = send_all(&mut flights);
+        flights.answer(sent[0].1, refused());
+        flights.settle();
+        flights.disconnected(false);
+        flights.settle();
+        assert_eq!(flights.producer_id, id, "two batches may be in the log under this id");
+        let again = send_all(&mut flights);
+        assert_eq!(sequences(&again), [1, 2]);
+        flights.answer(again[0].1, appended(4));
+        flights.answer(again[1].1, gap());
+        flights.settle();
+        assert_eq!(
+            outcome(&deliveries[1]),
+            Some(Outcome::Applied),
+            "it was there, and is found there"
+        );
+        assert_eq!(outcome(&deliveries[2]), Some(Outcome::Unknown));
+    }
+
+    #[test]
+    fn an_expired_batch_gives_way_to_the_next_under_a_new_id() {
+        let (mut flights, deliveries) = flights(2);
+        send_all(&mut flights);
+        let later = Instant::now() + DEADLINE;
+        assert!(flights.expire(later, DEADLINE, &Error::Closed));
+        flights.settle();
+        assert_eq!(outcome(&deliveries[0]), Some(Outcome::Unknown));
+        let (younger, delivery) = batch();
+        flights.push(younger);
+        let sent = send_all(&mut flights);
+        assert_eq!(sequences(&sent), [0], "under a new id");
+        flights.answer(sent[0].1, appended(9));
+        flights.settle();
+        assert_eq!(outcome(&delivery), Some(Outcome::Applied));
+    }
+
+    #[test]
+    fn what_was_never_sent_is_not_applied_when_it_expires() {
+        let (mut flights, deliveries) = flights(2);
+        send_all(&mut flights);
+        flights.disconnected(true);
+        assert!(!flights.expire(Instant::now() + DEADLINE, DEADLINE, &Error::Closed));
+        flights.settle();
+        assert_eq!(outcome(&deliveries[0]), Some(Outcome::NotApplied));
+        assert_eq!(outcome(&deliveries[1]), Some(Outcome::NotApplied));
+        assert!(flights.has_room());
+    }
+
+    #[test]
+    fn a_partition_that_forgot_the_producer_gets_the_batch_under_a_new_id() {
+        let (mut flights, deliveries) = flights(1);
+        let sent = send_all(&mut flights);
+        assert!(!flights.answer(sent[0].1, gap()));
+        flights.settle();
+        let again = send_all(&mut flights);
+        assert_eq!(sequences(&again), [0]);
+        flights.answer(again[0].1, appended(0));
+        flights.settle();
+        assert_eq!(outcome(&deliveries[0]), Some(Outcome::Applied));
+    }
+
+    #[test]
+    fn an_answer_to_a_batch_that_was_given_up_is_ignored() {
+        let (mut flights, _deliveries) = flights(1);
+        let sent = send_all(&mut flights);
+        flights.expire(Instant::now() + DEADLINE, DEADLINE, &Error::Closed);
+        assert!(!flights.answer(sent[0].1, appended(0)));
+        flights.settle();
+        assert!(flights.is_empty());
+    }
+}

@@ -1,0 +1,122 @@
+//! A client profile: where the cluster is and who we are, in one TOML file.
+//!
+//! ```toml
+//! addresses = ["localhost:7100", "localhost:7101", "localhost:7102"]
+//! ca = "certs/ca.pem"
+//! cert = "certs/client.pem"
+//! key = "certs/client.key"
+//! ```
+//!
+//! Relative paths are relative to the file, so that a profile can be moved together with its certificates.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{ClientBuilder, Error, TlsFiles};
+
+/// Addresses and certificate paths, as a profile file holds them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Profile {
+    /// Seed addresses, `host:port`; any one of them suffices to find the others.
+    pub addresses: Vec<String>,
+    /// PEM file of the authority (or authorities) that signs the nodes' certificates.
+    pub ca: PathBuf,
+    /// PEM file of the client's certificate, followed by its chain if there is one.
+    pub cert: PathBuf,
+    /// PEM file of the client's private key.
+    pub key: PathBuf,
+    /// The cluster's name; absent: the one in the client's certificate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cluster_name: Option<String>,
+}
+
+impl Profile {
+    /// Reads a profile; relative paths in it become relative to the file's directory.
+    ///
+    /// # Errors
+    /// [`Error::File`] if it cannot be read or is not a profile.
+    pub fn load(path: impl AsRef<Path>) -> Result<Self, Error> {
+        let path = path.as_ref();
+        let file_error = |problem: String| Error::File {
+            path: path.to_owned(),
+            problem,
+        };
+        let text = std::fs::read_to_string(path).map_err(|error| file_error(error.to_string()))?;
+        let mut profile: Profile =
+            toml::from_str(&text).map_err(|error| file_error(format!("is not a client profile: {error}")))?;
+        if profile.addresses.is_empty() {
+            return Err(file_error("`addresses` is empty: name at least one node".to_owned()));
+        }
+        let directory = path.parent().unwrap_or(Path::new(""));
+        for file in [&mut profile.ca, &mut profile.cert, &mut profile.key] {
+            *file = directory.join(&*file);
+        }
+        Ok(profile)
+    }
+
+    /// The text of a profile file that says this.
+    pub fn to_toml(&self) -> String {
+        let mut text =
+            String::from("# Where the cluster is, and who the client is. Paths are relative to this file.\n");
+        // A struct of strings always has a TOML form; an empty body would be refused by `load`.
+        text.push_str(&toml::to_string(self).unwrap_or_default());
+        text
+    }
+
+    /// A builder with what the profile says, to which more can be added.
+    pub fn builder(&self) -> ClientBuilder {
+        let builder = ClientBuilder::new().seeds(&self.addresses).tls(TlsFiles {
+            ca: self.ca.clone(),
+            cert: self.cert.clone(),
+            key: self.key.clone(),
+        });
+        match &self.cluster_name {
+            Some(name) => builder.cluster_name(name),
+            None => builder,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn profile() -> Profile {
+        Profile {
+            addresses: vec!["localhost:7100".to_owned()],
+            ca: "certs/ca.pem".into(),
+            cert: "certs/client.pem".into(),
+            key: "/keys/client.key".into(),
+            cluster_name: None,
+        }
+    }
+
+    #[test]
+    fn relative_paths_are_relative_to_the_file() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("profile.toml");
+        std::fs::write(&path, profile().to_toml()).unwrap();
+        let loaded = Profile::load(&path).unwrap();
+        assert_eq!(loaded.ca, directory.path().join("certs/ca.pem"));
+        assert_eq!(loaded.key, PathBuf::from("/keys/client.key"));
+        assert_eq!(loaded.addresses, profile().addresses);
+    }
+
+    #[test]
+    fn a_profile_with_a_typing_error_names_file_and_field() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("profile.toml");
+        std::fs::write(&path, profile().to_toml().replace("cert =", "crt =")).unwrap();
+        let error = Profile::load(&path).unwrap_err().to_string();
+        assert!(error.contains("profile.toml") && error.contains("crt"), "{error}");
+    }
+
+    #[test]
+    fn a_missing_profile_names_the_file() {
+        let error = Profile::load("/nonexistent/profile.toml").unwrap_err().to_string();
+        assert!(error.contains("/nonexistent/profile.toml"), "{error}");
+    }
+}

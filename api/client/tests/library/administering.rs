@@ -1,0 +1,85 @@
+//! Administrative calls, and what becomes of them when answers get lost.
+
+use std::time::Duration;
+
+use highwater::{CreateTopic, Error, Reason};
+
+use crate::cluster::{Cluster, TOPIC};
+use crate::within;
+
+fn two_partitions() -> CreateTopic {
+    CreateTopic {
+        partitions: 2,
+        replication: 1,
+        retention_ms: Some(1_000),
+        ..CreateTopic::default()
+    }
+}
+
+#[tokio::test]
+async fn topics_are_created_listed_found_and_deleted() {
+    let cluster = Cluster::start(3, 1);
+    let client = within(cluster.client()).await;
+    within(async {
+        let topics = client.topics();
+        let created = topics.create("letters", two_partitions()).await.unwrap();
+        assert_eq!(created.partitions.len(), 2);
+        assert_eq!(topics.get("letters").await.unwrap(), created);
+        let names: Vec<String> = topics
+            .list()
+            .await
+            .unwrap()
+            .into_iter()
+            .map(|topic| topic.name)
+            .collect();
+        assert_eq!(names, [TOPIC, "letters"]);
+        let error = topics.create("letters", two_partitions()).await.unwrap_err();
+        assert_eq!(error.reason(), Some(Reason::TopicExists));
+        topics.delete("letters").await.unwrap();
+        assert_eq!(
+            topics.get("letters").await.unwrap_err().reason(),
+            Some(Reason::TopicNotFound)
+        );
+        assert_eq!(
+            topics.delete("letters").await.unwrap_err().reason(),
+            Some(Reason::TopicNotFound)
+        );
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_creation_and_a_deletion_without_an_answer_still_succeed() {
+    let cluster = Cluster::start(3, 1);
+    let client = within(cluster.client()).await;
+    within(async {
+        cluster.shared.lock().unanswered_calls = 1;
+        client.topics().create("letters", two_partitions()).await.unwrap();
+        cluster.shared.lock().unanswered_calls = 1;
+        client.topics().delete("letters").await.unwrap();
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn calls_survive_killed_nodes_and_fail_at_their_deadline_when_all_are_gone() {
+    let mut cluster = Cluster::start(3, 1);
+    let client = within(cluster.client()).await;
+    within(async {
+        cluster.kill(0);
+        cluster.kill(1);
+        for _ in 0..10 {
+            client.topics().list().await.unwrap();
+        }
+        cluster.kill(2);
+        let error = client
+            .topics()
+            .deadline(Duration::from_millis(300))
+            .list()
+            .await
+            .unwrap_err();
+        assert!(matches!(error, Error::Deadline { .. }), "{error}");
+        assert!(error.to_string().contains("list topics"), "{error}");
+    })
+    .await;
+}

@@ -1,0 +1,75 @@
+//! The command line: which verbs there are, and the runtime that each of them runs on.
+
+use clap::{Parser, Subcommand};
+
+use crate::exit::{Code, EXIT_CODES_HELP, Failure, Result};
+use crate::{certs, cluster, consume, dev, health, produce, serve, topic, version};
+
+const EXAMPLES: &str = "\
+Examples:
+  highwater dev                                     a local cluster of three nodes, until Ctrl-C
+  export HIGHWATER_CONFIG=highwater-dev/profile.toml
+  highwater topic create numbers --partitions 3
+  seq 1 1000 | highwater produce numbers
+  highwater consume numbers --from beginning --exit-at-end";
+
+/// A replicated log: a record that is acknowledged is on the disks of a majority.
+#[derive(Debug, Parser)]
+#[command(name = "highwater", version, propagate_version = true, max_term_width = 110)]
+#[command(after_help = EXIT_CODES_HELP, after_long_help = format!("{EXAMPLES}\n\n{EXIT_CODES_HELP}"))]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Dev(dev::Args),
+    Serve(Box<serve::Args>),
+    Topic(topic::Args),
+    Produce(produce::Args),
+    Consume(consume::Args),
+    #[command(subcommand)]
+    Cluster(cluster::Command),
+    Health(health::Args),
+    #[command(subcommand)]
+    Certs(certs::Command),
+    Version(version::Args),
+}
+
+impl Cli {
+    /// Runs the verb to its end.
+    pub(crate) fn run(self) -> Result<()> {
+        match self.command {
+            Command::Dev(args) => block_on(dev::run(&args)),
+            Command::Serve(args) => serve::run(&args),
+            Command::Topic(args) => block_on(topic::run(&args)),
+            Command::Produce(args) => block_on(produce::run(&args)),
+            Command::Consume(args) => block_on(consume::run(&args)),
+            Command::Cluster(command) => block_on(cluster::run(&command)),
+            Command::Health(args) => block_on(health::run(&args)),
+            Command::Certs(command) => certs::run(&command),
+            Command::Version(args) => version::run(&args),
+        }
+    }
+}
+
+/// Runs a client's work on one thread: a command should leave the machine to the cluster and to its pipe.
+fn block_on(work: impl Future<Output = Result<()>>) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::new(Code::Failure, format!("cannot start the runtime: {error}")))?;
+    runtime.block_on(work)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

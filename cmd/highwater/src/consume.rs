@@ -1,0 +1,266 @@
+//! `highwater consume`: records to standard output.
+//!
+//! Values are written in large pieces while records come in, and at once when there are no more for the moment;
+//! then the command waits for the cluster's push and uses no CPU. The end for `--exit-at-end` is fixed when the
+//! command starts, as the leaders confirm it.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use futures::FutureExt;
+use highwater::{ConsumedRecord, Consumer, Position};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::yield_now;
+
+use crate::durations;
+use crate::exit::{Code, Failure, Result};
+use crate::format::RecordFormat;
+use crate::output;
+use crate::profile::{ProfileArgs, failure};
+use crate::sink::Sink;
+
+/// After how many records of a busy stream to look whether another node serves it now.
+const SERVED_BY_INTERVAL: u64 = 4096;
+/// How long an interrupted command waits for a reader that has stopped reading.
+const LAST_WRITE_DEADLINE: Duration = Duration::from_secs(1);
+
+const EXAMPLES: &str = "\
+Examples:
+  highwater consume numbers --from beginning --exit-at-end
+  highwater consume orders --partition 0 --from 1200 --max 10 --format '%o %k %v'
+  highwater consume logs --from 2026-01-31T12:00:00Z -v
+
+Fields of --format: %k key, %v value, %o offset, %p partition, %t the record's time in ms since 1970, %% a percent
+sign; escapes: \\n \\r \\t \\0 \\xHH \\\\. A newline follows each record.
+The order of records holds within a partition; partitions are mixed as they come.";
+
+/// Print the records of a topic.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Args {
+    /// The topic.
+    topic: String,
+    #[command(flatten)]
+    profile: ProfileArgs,
+    /// Read this partition only.
+    #[arg(long, value_name = "NUMBER")]
+    partition: Option<u32>,
+    /// Where to begin: `beginning`, `end`, an offset, or a time (RFC 3339).
+    #[arg(long, value_name = "POSITION", value_parser = parse_position, default_value = "end")]
+    from: Position,
+    /// End after so many records.
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u64).range(1..))]
+    max: Option<u64>,
+    /// End at the ends of the partitions, as they are now.
+    #[arg(long)]
+    exit_at_end: bool,
+    /// How to print a record.
+    #[arg(long, value_name = "FORMAT", value_parser = RecordFormat::parse, default_value = "%v")]
+    format: RecordFormat,
+    /// How long to look for the topic, and to go on while no replica serves a partition. Waiting for new records is
+    /// not limited.
+    #[arg(long, value_name = "DURATION", value_parser = durations::parse, default_value = "30s")]
+    deadline: Duration,
+    /// Tell on standard error which node serves each partition.
+    #[arg(short, long)]
+    verbose: bool,
+}
+
+fn parse_position(text: &str) -> std::result::Result<Position, String> {
+    match text {
+        "beginning" => return Ok(Position::Beginning),
+        "end" => return Ok(Position::End),
+        _ => {}
+    }
+    if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
+        let offset = text.parse().map_err(|_| format!("{text} is larger than any offset"))?;
+        return Ok(Position::Offset(offset));
+    }
+    let time = OffsetDateTime::parse(text, &Rfc3339)
+        .map_err(|_| "write `beginning`, `end`, an offset, or a time such as 2026-01-31T12:00:00Z".to_owned())?;
+    let time_ms = u64::try_from(time.unix_timestamp_nanos() / 1_000_000);
+    time_ms
+        .map(Position::Time)
+        .map_err(|_| "times before 1970 hold no records".to_owned())
+}
+
+pub(crate) async fn run(args: &Args) -> Result<()> {
+    let consumer = connect(args).await?;
+    check_offset(args, &consumer).await?;
+    let mut printing = Printing {
+        args,
+        consumer,
+        sink: Sink::stdout()?,
+        printed: 0,
+        served_by: BTreeMap::new(),
+    };
+    let outcome = tokio::select! {
+        biased;
+        interrupted = interrupted() => {
+            interrupted?;
+            // The reader may have stopped reading: what it does not take now, it does not want.
+            return tokio::time::timeout(LAST_WRITE_DEADLINE, printing.sink.finish()).await.unwrap_or(Ok(()));
+        }
+        outcome = printing.print_all() => outcome,
+    };
+    // What was read is written, also before an error.
+    printing.sink.finish().await?;
+    outcome
+}
+
+async fn connect(args: &Args) -> Result<Consumer> {
+    let client = args
+        .profile
+        .load()?
+        .builder()
+        .deadline(args.deadline)
+        .connect()
+        .await
+        .map_err(failure)?;
+    let builder = match args.partition {
+        Some(partition) => client.consumer(&args.topic, partition),
+        None => client.consume_topic(&args.topic),
+    };
+    let builder = builder.from(args.from).deadline(args.deadline);
+    let builder = if args.exit_at_end {
+        builder.stop_at_end()
+    } else {
+        builder
+    };
+    builder.build().await.map_err(failure)
+}
+
+/// An offset that no partition has reached would print nothing, which looks like an empty topic.
+async fn check_offset(args: &Args, consumer: &Consumer) -> Result<()> {
+    let Position::Offset(offset) = args.from else {
+        return Ok(());
+    };
+    let mut end_max = 0;
+    for partition in consumer.partitions() {
+        let end = match consumer.stop_offset(partition) {
+            Some(end) => end,
+            None => consumer.end_offset(partition).await.map_err(failure)?,
+        };
+        end_max = end_max.max(end);
+    }
+    if offset <= end_max {
+        return Ok(());
+    }
+    let message = format!(
+        "offset {offset} of {} does not exist yet: the next record gets {end_max}",
+        args.topic
+    );
+    if args.exit_at_end {
+        return Err(Failure::new(Code::NotFound, message)
+            .hint("read from `--from beginning`, or leave out --exit-at-end to wait"));
+    }
+    output::note(format!("{message}; waiting for it."));
+    Ok(())
+}
+
+/// Ready at SIGINT or SIGTERM.
+async fn interrupted() -> Result<()> {
+    let listen =
+        |kind| signal(kind).map_err(|error| Failure::new(Code::Failure, format!("cannot listen for signals: {error}")));
+    let (mut interrupt, mut terminate) = (listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?);
+    tokio::select! {
+        biased;
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
+    Ok(())
+}
+
+struct Printing<'a> {
+    args: &'a Args,
+    consumer: Consumer,
+    sink: Sink,
+    printed: u64,
+    /// What was last told about each partition.
+    served_by: BTreeMap<u32, String>,
+}
+
+impl Printing<'_> {
+    async fn print_all(&mut self) -> Result<()> {
+        while self.args.max.is_none_or(|max| self.printed < max) {
+            let Some(record) = self.next().await else {
+                break;
+            };
+            let record = record.map_err(failure)?;
+            self.args.format.write(&record, self.sink.buffer());
+            if self.printed.is_multiple_of(SERVED_BY_INTERVAL) {
+                self.tell_who_serves();
+            }
+            self.printed += 1;
+            if !self.sink.relieve().await {
+                break;
+            }
+        }
+        self.tell_who_serves();
+        Ok(())
+    }
+
+    /// The next record. If there is none for the moment, what was printed is handed over before the wait.
+    async fn next(&mut self) -> Option<std::result::Result<ConsumedRecord, highwater::Error>> {
+        if let Some(next) = self.consumer.next_record().now_or_never() {
+            return next;
+        }
+        // A task that has run for long is told "not now" once, although there is more: ask again after a turn.
+        yield_now().await;
+        if let Some(next) = self.consumer.next_record().now_or_never() {
+            return next;
+        }
+        self.tell_who_serves();
+        if !self.sink.flush().await {
+            return None;
+        }
+        self.consumer.next_record().await
+    }
+
+    fn tell_who_serves(&mut self) {
+        if !self.args.verbose {
+            return;
+        }
+        for partition in self.consumer.partitions() {
+            let Some(node) = self.consumer.served_by(partition) else {
+                continue;
+            };
+            if self.served_by.get(&partition) != Some(&node) {
+                output::note(format!("{}/{partition} is served by {node}", self.args.topic));
+                self.served_by.insert(partition, node);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn positions_are_words_offsets_or_times() {
+        assert_eq!(parse_position("beginning"), Ok(Position::Beginning));
+        assert_eq!(parse_position("end"), Ok(Position::End));
+        assert_eq!(parse_position("17"), Ok(Position::Offset(17)));
+        assert_eq!(parse_position("1970-01-01T00:00:01Z"), Ok(Position::Time(1_000)));
+        assert_eq!(parse_position("1970-01-01T01:00:00.5+01:00"), Ok(Position::Time(500)));
+    }
+
+    #[test]
+    fn other_positions_are_refused() {
+        for wrong in [
+            "",
+            "start",
+            "-1",
+            "+1",
+            "1.5",
+            "2026-01-31",
+            "18446744073709551616",
+            "1969-12-31T23:59:59Z",
+        ] {
+            assert!(parse_position(wrong).is_err(), "{wrong:?} passed");
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! Writing small files so that a crash leaves the old one or the new one, and never a readable private key.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, ErrorKind, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use crate::exit::{Failure, Result};
+
+/// Who may read a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Access {
+    /// The owner only: private keys.
+    Private,
+    /// Everybody.
+    Public,
+}
+
+impl Access {
+    fn mode(self) -> u32 {
+        match self {
+            Self::Private => 0o600,
+            Self::Public => 0o644,
+        }
+    }
+}
+
+/// Makes `path` a directory that only the owner may enter; one that exists is left as it is.
+pub(crate) fn make_directory(path: &Path) -> Result<()> {
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .map_err(|error| Failure::setup(format!("cannot make the directory {}: {error}", path.display())))
+}
+
+/// Reads a whole text file; `what` names it in the failure.
+pub(crate) fn read_text(what: &str, path: &Path) -> Result<String> {
+    fs::read_to_string(path).map_err(|error| Failure::setup(format!("cannot read {what} {}: {error}", path.display())))
+}
+
+/// Writes `bytes` to `path` in one step: aside, synced, renamed.
+pub(crate) fn replace(path: &Path, bytes: &[u8], access: Access) -> Result<()> {
+    let failure = |error: io::Error| Failure::setup(format!("cannot write {}: {error}", path.display()));
+    let aside = aside(path);
+    write_synced(&aside, bytes, access).map_err(failure)?;
+    fs::rename(&aside, path).map_err(failure)?;
+    sync_directory(path).map_err(failure)
+}
+
+fn aside(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".new");
+    PathBuf::from(name)
+}
+
+fn write_synced(path: &Path, bytes: &[u8], access: Access) -> io::Result<()> {
+    // A leftover of a crash could have other permissions, so the file is always made anew.
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(access.mode())
+        .open(path)?;
+    file.write_all(bytes)?;
+    file.sync_all()
+}
+
+fn sync_directory(path: &Path) -> io::Result<()> {
+    match path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+        Some(parent) => File::open(parent)?.sync_all(),
+        None => File::open(".")?.sync_all(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn a_private_file_is_private_even_over_a_leftover() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("key");
+        fs::write(aside(&path), "leftover").unwrap();
+        fs::write(&path, "old").unwrap();
+        replace(&path, b"new", Access::Private).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"new");
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert!(!aside(&path).exists());
+    }
+}

@@ -1,0 +1,167 @@
+//! The `--format` of `highwater consume`: `%k %v %o %p %t` and backslash escapes.
+
+use std::io::Write;
+
+use highwater::ConsumedRecord;
+
+/// One part of a format.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Part {
+    Literal(Vec<u8>),
+    Key,
+    Value,
+    Offset,
+    Partition,
+    TimestampMs,
+}
+
+/// How a record is printed; a newline follows each.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct RecordFormat {
+    parts: Vec<Part>,
+}
+
+impl Default for RecordFormat {
+    fn default() -> Self {
+        Self {
+            parts: vec![Part::Value],
+        }
+    }
+}
+
+impl RecordFormat {
+    /// Parses a format; the error says what is wrong with it.
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
+        let mut parts = Vec::new();
+        let mut literal = Vec::new();
+        let mut rest = text.chars();
+        while let Some(character) = rest.next() {
+            let part = match character {
+                '%' => match field(&mut rest)? {
+                    Some(part) => part,
+                    None => {
+                        literal.push(b'%');
+                        continue;
+                    }
+                },
+                '\\' => {
+                    literal.push(escape(&mut rest)?);
+                    continue;
+                }
+                other => {
+                    literal.extend_from_slice(other.encode_utf8(&mut [0; 4]).as_bytes());
+                    continue;
+                }
+            };
+            flush(&mut literal, &mut parts);
+            parts.push(part);
+        }
+        flush(&mut literal, &mut parts);
+        Ok(Self { parts })
+    }
+
+    /// Appends the record and a newline.
+    pub(crate) fn write(&self, record: &ConsumedRecord, output: &mut Vec<u8>) {
+        for part in &self.parts {
+            match part {
+                Part::Literal(bytes) => output.extend_from_slice(bytes),
+                Part::Key => output.extend_from_slice(record.key.as_deref().unwrap_or_default()),
+                Part::Value => output.extend_from_slice(&record.value),
+                Part::Offset => number(output, record.offset),
+                Part::Partition => number(output, record.partition),
+                Part::TimestampMs => number(output, record.timestamp_ms),
+            }
+        }
+        output.push(b'\n');
+    }
+}
+
+fn number(output: &mut Vec<u8>, number: impl std::fmt::Display) {
+    // Writing into memory does not fail.
+    let _ = write!(output, "{number}");
+}
+
+fn flush(literal: &mut Vec<u8>, parts: &mut Vec<Part>) {
+    if !literal.is_empty() {
+        parts.push(Part::Literal(std::mem::take(literal)));
+    }
+}
+
+/// What follows a `%`; nothing for `%%`.
+fn field(rest: &mut std::str::Chars<'_>) -> Result<Option<Part>, String> {
+    match rest.next() {
+        Some('k') => Ok(Some(Part::Key)),
+        Some('v') => Ok(Some(Part::Value)),
+        Some('o') => Ok(Some(Part::Offset)),
+        Some('p') => Ok(Some(Part::Partition)),
+        Some('t') => Ok(Some(Part::TimestampMs)),
+        Some('%') => Ok(None),
+        Some(other) => Err(format!("%{other} is not a field; there are %k %v %o %p %t and %%")),
+        None => Err("a lone % at the end; write %% for a percent sign".to_owned()),
+    }
+}
+
+/// What follows a `\`.
+fn escape(rest: &mut std::str::Chars<'_>) -> Result<u8, String> {
+    match rest.next() {
+        Some('n') => Ok(b'\n'),
+        Some('r') => Ok(b'\r'),
+        Some('t') => Ok(b'\t'),
+        Some('0') => Ok(0),
+        Some('\\') => Ok(b'\\'),
+        Some('x') => {
+            let digits: String = rest.by_ref().take(2).collect();
+            let is_hex = digits.len() == 2 && digits.bytes().all(|byte| byte.is_ascii_hexdigit());
+            let byte = u8::from_str_radix(&digits, 16).ok().filter(|_| is_hex);
+            byte.ok_or_else(|| format!("\\x{digits} is not a byte; write two hexadecimal digits"))
+        }
+        Some(other) => Err(format!(
+            "\\{other} is not an escape; there are \\n \\r \\t \\0 \\xHH and \\\\"
+        )),
+        None => Err("a lone \\ at the end; write \\\\ for a backslash".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn record() -> ConsumedRecord {
+        ConsumedRecord {
+            partition: 2,
+            offset: 7,
+            key: Some("k".into()),
+            value: vec![0xff, b'v'].into(),
+            headers: Vec::new(),
+            timestamp_ms: -1,
+            append_time_ms: 0,
+        }
+    }
+
+    fn shown(format: &str) -> Vec<u8> {
+        let mut output = Vec::new();
+        RecordFormat::parse(format).unwrap().write(&record(), &mut output);
+        output
+    }
+
+    #[test]
+    fn fields_and_escapes_are_replaced() {
+        assert_eq!(shown("%p/%o\\t%k=%v%% %t\\x00ä"), b"2/7\tk=\xffv% -1\0\xc3\xa4\n");
+        assert_eq!(shown(""), b"\n");
+    }
+
+    #[test]
+    fn the_value_is_shown_unless_told_otherwise() {
+        let mut output = Vec::new();
+        RecordFormat::default().write(&record(), &mut output);
+        assert_eq!(output, b"\xffv\n");
+    }
+
+    #[test]
+    fn wrong_formats_are_refused() {
+        for wrong in ["%", "%q", "\\", "\\q", "\\x1", "\\xzz", "\\x+1", "\\x€a"] {
+            assert!(RecordFormat::parse(wrong).is_err(), "{wrong:?} passed");
+        }
+    }
+}

@@ -1,0 +1,429 @@
+//! `highwater produce`: records from standard input or a file, one line each.
+//!
+//! Two halves run side by side: one sends lines as fast as the producer takes them, the other waits for their
+//! deliveries in the order of the input. The first line that is not acknowledged ends the sending; what was sent
+//! by then is waited for, so that the last sentence of a failed command counts every line: acknowledged, not
+//! applied, or unknown.
+//!
+//! With `-v` the n-th printed line belongs to the n-th line of the input: printing ends at the first line that is
+//! not acknowledged. A line is printed after its acknowledgement, never before.
+
+use std::cell::{Cell, RefCell};
+use std::fs::File;
+use std::io::Write;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use bytes::Bytes;
+use highwater::{Delivered, Delivery, Outcome, ProduceError, Producer, Record};
+use tokio::signal::ctrl_c;
+use tokio::sync::{Notify, mpsc};
+
+use crate::durations;
+use crate::exit::{Code, Failure, Result};
+use crate::lines::{self, End, Input, LINE_BYTES_MAX};
+use crate::output;
+use crate::profile::{ProfileArgs, failure};
+use crate::sink::Sink;
+
+/// How many pieces of the input may wait for their acknowledgements; the producer's own buffer is the real bound.
+const PIECES_IN_FLIGHT_MAX: usize = 1024;
+
+const EXAMPLES: &str = "\
+Examples:
+  seq 1 1000000 | highwater produce numbers
+  highwater produce orders --file orders.txt --key-separator :
+  journalctl -f | highwater produce logs -v
+
+Ends with 0 when every line is acknowledged: on the disks of a majority. Otherwise it says how many lines were
+acknowledged, how many are surely not in the topic, and of how many that is not known.";
+
+/// Send lines to a topic as records.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Args {
+    /// The topic.
+    topic: String,
+    #[command(flatten)]
+    profile: ProfileArgs,
+    /// Read from this file instead of standard input.
+    #[arg(long, value_name = "FILE")]
+    file: Option<PathBuf>,
+    /// What separates key and value in a line. Without it records have no key.
+    #[arg(long, value_name = "TEXT", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    key_separator: Option<String>,
+    /// Send everything to this partition.
+    #[arg(long, value_name = "NUMBER")]
+    partition: Option<u32>,
+    /// How batches are compressed.
+    #[arg(long, value_enum, default_value_t)]
+    compression: Compression,
+    /// How long a batch of lines is tried before it fails, at most 10m.
+    #[arg(long, value_name = "DURATION", value_parser = durations::parse, default_value = "30s")]
+    deadline: Duration,
+    /// Print `PARTITION OFFSET` for each acknowledged line, in the order of the input.
+    #[arg(short, long)]
+    verbose: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+enum Compression {
+    #[default]
+    None,
+}
+
+pub(crate) async fn run(args: &Args) -> Result<()> {
+    let Compression::None = args.compression;
+    let input = match &args.file {
+        None => lines::read(std::io::stdin())?,
+        Some(path) => {
+            let file = File::open(path)
+                .map_err(|error| Failure::new(Code::Failure, format!("cannot read {}: {error}", path.display())))?;
+            lines::read(file)?
+        }
+    };
+    let producer = connect(args).await?;
+    let sink = args.verbose.then(Sink::stdout).transpose()?;
+    let run = Run {
+        producer: &producer,
+        key_separator: args.key_separator.as_deref().map(str::as_bytes),
+        partition: args.partition,
+        stopped: Cell::new(false),
+        stop: Notify::new(),
+        refused: RefCell::new(None),
+    };
+    let (pieces, in_flight) = mpsc::channel(PIECES_IN_FLIGHT_MAX);
+    let both = async { tokio::join!(run.send_all(input, pieces), run.collect(in_flight, sink)).1 };
+    let (tally, printed) = tokio::select! {
+        biased;
+        collected = both => collected,
+        () = run.interrupted_twice() => {
+            let message = "interrupted twice; what became of the last lines is unknown";
+            return Err(Failure::new(Code::Failure, message));
+        }
+    };
+    report(&tally, run.refused.into_inner(), printed)
+}
+
+async fn connect(args: &Args) -> Result<Producer> {
+    let client = args
+        .profile
+        .load()?
+        .builder()
+        .deadline(args.deadline)
+        .connect()
+        .await
+        .map_err(failure)?;
+    let producer = client
+        .producer(&args.topic)
+        .deadline(args.deadline)
+        .build()
+        .await
+        .map_err(failure)?;
+    match args.partition {
+        Some(partition) if partition >= producer.partitions() => {
+            let count = producer.partitions();
+            let message = format!(
+                "{} has {count} partitions, numbered from 0; there is no {partition}",
+                args.topic
+            );
+            Err(Failure::new(Code::NotFound, message).hint("`highwater topic describe NAME` shows the partitions"))
+        }
+        _ => Ok(producer),
+    }
+}
+
+/// Why sending ended before the end of the input, other than by a line that was not acknowledged.
+enum Refused {
+    /// The input itself: reading failed, or a line cannot be a record.
+    Input(Failure),
+    /// The producer did not take a line.
+    Line(u64, ProduceError),
+    Interrupted,
+}
+
+/// What both halves share. They run on one thread, in turns.
+struct Run<'a> {
+    producer: &'a Producer,
+    key_separator: Option<&'a [u8]>,
+    partition: Option<u32>,
+    /// A line was not acknowledged, or nobody wants more, so that nothing more is sent.
+    stopped: Cell<bool>,
+    /// Wakes the sender when that becomes so.
+    stop: Notify,
+    refused: RefCell<Option<Refused>>,
+}
+
+impl Run<'_> {
+    /// The first interrupt ends the sending, the second one the waiting.
+    async fn interrupted_twice(&self) {
+        // Without a listener there is nothing to wait for, and the default action is gone as well.
+        if ctrl_c().await.is_err() {
+            return std::future::pending().await;
+        }
+        *self.refused.borrow_mut() = Some(Refused::Interrupted);
+        self.stop();
+        if ctrl_c().await.is_err() {
+            std::future::pending().await
+        }
+    }
+
+    /// Nothing more is to be sent.
+    fn stop(&self) {
+        self.stopped.set(true);
+        self.stop.notify_one();
+    }
+
+    async fn send_all(&self, input: mpsc::Receiver<Input>, pieces: mpsc::Sender<Vec<Delivery>>) {
+        if let Err(refused) = self.send_lines(input, pieces).await {
+            *self.refused.borrow_mut() = Some(refused);
+        }
+    }
+
+    async fn send_lines(
+        &self,
+        mut input: mpsc::Receiver<Input>,
+        pieces: mpsc::Sender<Vec<Delivery>>,
+    ) -> std::result::Result<(), Refused> {
+        let mut sent = 0;
+        while !self.stopped.get() {
+            // The input may stay silent for ever after a line has failed.
+            let next = tokio::select! {
+                biased;
+                () = self.stop.notified() => break,
+                next = input.recv() => next,
+            };
+            let lines = match next {
+                Some(Input::Lines(lines)) => lines,
+                Some(Input::End(end)) => return input_end(end),
+                None => break,
+            };
+            let mut deliveries = Vec::with_capacity(lines.len());
+            let taken = self.send_piece(lines, &mut sent, &mut deliveries).await;
+            // The other half ends only after this one.
+            let _ = pieces.send(deliveries).await;
+            taken?;
+        }
+        Ok(())
+    }
+
+    async fn send_piece(
+        &self,
+        lines: Vec<Bytes>,
+        sent: &mut u64,
+        deliveries: &mut Vec<Delivery>,
+    ) -> std::result::Result<(), Refused> {
+        for line in lines {
+            if self.stopped.get() {
+                break;
+            }
+            let number = *sent + 1;
+            let record = self.record(line, number).map_err(Refused::Input)?;
+            let delivery = self.producer.send(record).await;
+            deliveries.push(delivery.map_err(|error| Refused::Line(number, error))?);
+            *sent = number;
+        }
+        Ok(())
+    }
+
+    fn record(&self, line: Bytes, number: u64) -> Result<Record> {
+        let (key, value) = match self.key_separator {
+            None => (None, line),
+            Some(separator) => {
+                let place = find(&line, separator).ok_or_else(|| {
+                    let separator = String::from_utf8_lossy(separator);
+                    Failure::new(
+                        Code::Refused,
+                        format!("line {number} does not contain the key separator {separator:?}"),
+                    )
+                })?;
+                (Some(line.slice(..place)), line.slice(place + separator.len()..))
+            }
+        };
+        Ok(Record {
+            key,
+            value,
+            partition: self.partition,
+            ..Record::default()
+        })
+    }
+
+    async fn collect(&self, mut in_flight: mpsc::Receiver<Vec<Delivery>>, sink: Option<Sink>) -> (Tally, Result<()>) {
+        let (mut tally, mut printer) = (Tally::default(), Printer { sink });
+        loop {
+            let piece = match in_flight.try_recv() {
+                Ok(piece) => piece,
+                Err(_) => {
+                    self.stop_unless(printer.flush().await);
+                    match in_flight.recv().await {
+                        Some(piece) => piece,
+                        None => break,
+                    }
+                }
+            };
+            for delivery in piece {
+                let delivered = match printer.await_delivery(delivery).await {
+                    Ok(delivered) => delivered,
+                    Err(error) => {
+                        self.stop();
+                        tally.fail(error);
+                        continue;
+                    }
+                };
+                tally.acknowledged += 1;
+                if tally.failure.is_none() {
+                    self.stop_unless(printer.print(&delivered).await);
+                }
+            }
+        }
+        (tally, printer.finish().await)
+    }
+
+    fn stop_unless(&self, printed: bool) {
+        if !printed {
+            self.stop();
+        }
+    }
+}
+
+fn input_end(end: End) -> std::result::Result<(), Refused> {
+    let failure = match end {
+        End::Complete => return Ok(()),
+        End::TooLong { line } => Failure::new(
+            Code::Refused,
+            format!("line {line} is longer than {LINE_BYTES_MAX} bytes, the most that a record can hold"),
+        )
+        .hint("nothing from that line on was sent; split it, or leave it out"),
+        End::Failed(error) => Failure::new(Code::Failure, format!("cannot read the input: {error}")),
+    };
+    Err(Refused::Input(failure))
+}
+
+fn find(line: &[u8], separator: &[u8]) -> Option<usize> {
+    line.windows(separator.len()).position(|window| window == separator)
+}
+
+/// Prints acknowledgements if that is wanted.
+struct Printer {
+    sink: Option<Sink>,
+}
+
+impl Printer {
+    /// Waits for a delivery; what is acknowledged by then is shown before the wait.
+    async fn await_delivery(&mut self, delivery: Delivery) -> std::result::Result<Delivered, ProduceError> {
+        if let Some(outcome) = delivery.now() {
+            return outcome;
+        }
+        self.flush().await;
+        delivery.await
+    }
+
+    /// Returns false when nobody reads the output any more.
+    async fn print(&mut self, delivered: &Delivered) -> bool {
+        let Some(sink) = &mut self.sink else {
+            return true;
+        };
+        // Writing into memory does not fail.
+        let _ = writeln!(sink.buffer(), "{} {}", delivered.partition, delivered.offset);
+        sink.relieve().await
+    }
+
+    async fn flush(&mut self) -> bool {
+        match &mut self.sink {
+            Some(sink) => sink.flush().await,
+            None => true,
+        }
+    }
+
+    async fn finish(self) -> Result<()> {
+        match self.sink {
+            Some(sink) => sink.finish().await,
+            None => Ok(()),
+        }
+    }
+}
+
+/// What became of the lines that the producer took.
+#[derive(Debug, Default)]
+struct Tally {
+    acknowledged: u64,
+    not_applied: u64,
+    unknown: u64,
+    /// The first line that was not acknowledged, and why.
+    failure: Option<(u64, ProduceError)>,
+}
+
+impl Tally {
+    fn fail(&mut self, error: ProduceError) {
+        if self.failure.is_none() {
+            self.failure = Some((self.acknowledged + 1, error.clone()));
+        }
+        match error.outcome() {
+            Outcome::NotApplied => self.not_applied += 1,
+            // A line that is in the log without an acknowledgement counts as unknown: nothing was promised.
+            Outcome::Unknown | Outcome::Applied => self.unknown += 1,
+        }
+    }
+
+    fn sentence(&self) -> String {
+        let Self {
+            acknowledged,
+            not_applied,
+            unknown,
+            ..
+        } = self;
+        match (not_applied, unknown) {
+            (0, 0) => format!("{acknowledged} lines acknowledged"),
+            _ => format!("{acknowledged} lines acknowledged, {not_applied} not applied, {unknown} unknown"),
+        }
+    }
+}
+
+fn report(tally: &Tally, refused: Option<Refused>, printed: Result<()>) -> Result<()> {
+    let sentence = tally.sentence();
+    if let Some((line, error)) = &tally.failure {
+        return Err(line_failure(*line, error, &sentence));
+    }
+    match refused {
+        Some(Refused::Line(line, error)) => Err(line_failure(line, &error, &sentence)),
+        Some(Refused::Input(mut failure)) => {
+            failure.message = format!("{}; {sentence}", failure.message);
+            Err(failure)
+        }
+        Some(Refused::Interrupted) => Err(Failure::new(Code::Failure, format!("interrupted; {sentence}"))),
+        None => {
+            printed?;
+            output::note(format!("{sentence}."));
+            Ok(())
+        }
+    }
+}
+
+fn line_failure(line: u64, error: &ProduceError, sentence: &str) -> Failure {
+    let mut failure = failure(error.cause().clone());
+    failure.message = format!("line {line} was not acknowledged: {error}; {sentence}");
+    failure
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_separator_is_found_as_a_whole() {
+        assert_eq!(find(b"key::value", b"::"), Some(3));
+        assert_eq!(find(b"a:b", b"::"), None);
+        assert_eq!(find(b"", b":"), None);
+    }
+
+    #[test]
+    fn a_complete_run_says_only_what_was_acknowledged() {
+        let mut tally = Tally {
+            acknowledged: 3,
+            ..Tally::default()
+        };
+        assert_eq!(tally.sentence(), "3 lines acknowledged");
+        tally.unknown = 2;
+        assert_eq!(tally.sentence(), "3 lines acknowledged, 0 not applied, 2 unknown");
+    }
+}

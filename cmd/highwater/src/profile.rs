@@ -1,0 +1,150 @@
+//! Whom a client command talks to: the profile with the cluster's addresses and the client's certificate, and how
+//! the cluster's errors become failures of a command.
+
+use std::path::PathBuf;
+
+use highwater::{Client, Error, Profile, Reason};
+
+use crate::exit::{Code, Failure, Result};
+
+/// Where the profile lies below the configuration directory.
+const DEFAULT_PATH: &str = "highwater/config.toml";
+
+/// Which profile to use.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct ProfileArgs {
+    /// The client profile: addresses and certificate paths. Default: ~/.config/highwater/config.toml
+    #[arg(long, value_name = "FILE", env = "HIGHWATER_CONFIG", global = true)]
+    profile: Option<PathBuf>,
+}
+
+impl ProfileArgs {
+    /// Reads the profile.
+    pub(crate) fn load(&self) -> Result<Profile> {
+        let path = match &self.profile {
+            Some(path) => path.clone(),
+            None => default_path().ok_or_else(|| Failure::setup("there is no profile").hint(PROFILE_HINT))?,
+        };
+        Profile::load(path).map_err(failure)
+    }
+
+    /// Connects to the profile's cluster.
+    pub(crate) async fn connect(&self) -> Result<Client> {
+        self.load()?.builder().connect().await.map_err(failure)
+    }
+}
+
+const PROFILE_HINT: &str = "give --profile FILE or set HIGHWATER_CONFIG; `highwater dev` writes one as profile.toml";
+
+/// `$XDG_CONFIG_HOME`, else `~/.config`.
+fn default_path() -> Option<PathBuf> {
+    let set = |name: &str| {
+        std::env::var_os(name)
+            .filter(|value| !value.is_empty())
+            .map(PathBuf::from)
+    };
+    let directory = set("XDG_CONFIG_HOME").or_else(|| Some(set("HOME")?.join(".config")))?;
+    Some(directory.join(DEFAULT_PATH))
+}
+
+/// What an error of the client library means for a command.
+pub(crate) fn failure(error: Error) -> Failure {
+    let code = code(&error);
+    let failure = Failure::new(code, &error);
+    match hint(&error, code) {
+        Some(hint) => failure.hint(hint),
+        None => failure,
+    }
+}
+
+fn code(error: &Error) -> Code {
+    match error {
+        Error::File { .. } => Code::Setup,
+        Error::InvalidArgument { .. } => Code::Refused,
+        Error::NoNodeReachable { failures } if failures.iter().any(|failure| failure.problem.is_certificate()) => {
+            Code::Setup
+        }
+        Error::Connection(failure) if failure.problem.is_certificate() => Code::Setup,
+        Error::NoNodeReachable { .. } | Error::Connection(_) | Error::Deadline { .. } => Code::Unavailable,
+        Error::OffsetOutOfRange { .. } => Code::NotFound,
+        _ => error.reason().map_or(Code::Failure, code_of_reason),
+    }
+}
+
+fn code_of_reason(reason: Reason) -> Code {
+    match reason {
+        Reason::TopicNotFound | Reason::TopicChanged | Reason::PartitionNotFound | Reason::OffsetOutOfRange => {
+            Code::NotFound
+        }
+        Reason::TopicExists
+        | Reason::InvalidArgument
+        | Reason::TooLarge
+        | Reason::CorruptBatch
+        | Reason::OffsetMismatch
+        | Reason::SequenceGap
+        | Reason::UnknownProducer
+        | Reason::ProducerConflict
+        | Reason::PermissionDenied
+        | Reason::NotEnoughNodes => Code::Refused,
+        Reason::NotLeader
+        | Reason::NoQuorum
+        | Reason::UnknownOutcome
+        | Reason::Overloaded
+        | Reason::ReplicaBehind
+        | Reason::Unavailable
+        | Reason::Deadline => Code::Unavailable,
+        Reason::Unspecified | Reason::Damaged | Reason::Internal => Code::Failure,
+    }
+}
+
+fn hint(error: &Error, code: Code) -> Option<&'static str> {
+    match (error, error.reason()) {
+        (Error::File { path, .. }, _) if path.extension().is_some_and(|extension| extension == "toml") => {
+            Some(PROFILE_HINT)
+        }
+        (Error::File { .. }, _) => Some("check the certificate paths in the profile; `highwater certs` makes new ones"),
+        (Error::OffsetOutOfRange { .. }, _) => Some("read from `--from beginning`, or from an offset in that range"),
+        (_, Some(Reason::TopicNotFound)) => {
+            Some("`highwater topic list` shows the topics; `highwater topic create NAME` makes one")
+        }
+        (_, Some(Reason::PartitionNotFound)) => Some("`highwater topic describe NAME` shows the partitions"),
+        (_, Some(Reason::TopicExists)) => Some("choose another name, or delete the topic first"),
+        (_, Some(Reason::NotEnoughNodes)) => {
+            Some("ask for fewer replicas; `highwater cluster describe` shows the nodes")
+        }
+        (_, Some(Reason::PermissionDenied)) => Some("the profile's certificate decides what is allowed"),
+        _ => match code {
+            Code::Setup => Some("check the profile's certificates: same CA, same cluster, still valid"),
+            Code::Unavailable => Some("`highwater health` shows which nodes serve; a majority of them is needed"),
+            _ => None,
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use highwater::{ConnectionProblem, NodeFailure};
+
+    #[test]
+    fn a_certificate_problem_is_setup_and_a_dead_node_is_unavailable() {
+        let unreachable = |problem| Error::NoNodeReachable {
+            failures: vec![NodeFailure {
+                node: "localhost:1".to_owned(),
+                problem,
+            }],
+        };
+        let refused = unreachable(ConnectionProblem::OwnCertificate("expired".to_owned()));
+        assert_eq!(failure(refused).code, Code::Setup);
+        let dead = unreachable(ConnectionProblem::Tcp("connection refused".to_owned()));
+        assert_eq!(failure(dead).code, Code::Unavailable);
+    }
+
+    #[test]
+    fn reasons_become_the_documented_codes() {
+        assert_eq!(code_of_reason(Reason::TopicNotFound), Code::NotFound);
+        assert_eq!(code_of_reason(Reason::TopicExists), Code::Refused);
+        assert_eq!(code_of_reason(Reason::NoQuorum), Code::Unavailable);
+        assert_eq!(code_of_reason(Reason::Damaged), Code::Failure);
+    }
+}

@@ -1,0 +1,225 @@
+//! `highwater topic create|list|describe|delete`.
+
+use highwater::proto::v1;
+use highwater::{CreateTopic, Topics};
+use serde_json::{Value, json};
+
+use crate::durations;
+use crate::exit::{Failure, Result};
+use crate::output::{self, Format, Table};
+use crate::profile::{ProfileArgs, failure};
+
+const EXAMPLES: &str = "\
+Examples:
+  highwater topic create orders --partitions 3 --replication 3
+  highwater topic list
+  highwater topic describe orders --output json
+  highwater topic delete orders";
+
+/// Create, list, describe and delete topics.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    command: Command,
+    #[command(flatten)]
+    common: CommonArgs,
+}
+
+#[derive(Debug, clap::Args)]
+struct CommonArgs {
+    #[command(flatten)]
+    profile: ProfileArgs,
+    /// How to print it.
+    #[arg(long, value_enum, default_value_t, global = true)]
+    output: Format,
+    /// How long to try.
+    #[arg(long, value_name = "DURATION", value_parser = durations::parse, default_value = "30s", global = true)]
+    deadline: std::time::Duration,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// Create a topic, and wait until its partitions have leaders.
+    Create(CreateArgs),
+    /// List the tenant's topics.
+    List,
+    /// Show a topic's partitions: replicas, leader, offsets.
+    Describe {
+        /// The topic.
+        name: String,
+    },
+    /// Delete a topic and its records.
+    Delete {
+        /// The topic.
+        name: String,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+struct CreateArgs {
+    /// The topic: a-z 0-9 . _ -, beginning with a letter or digit.
+    name: String,
+    /// How many partitions.
+    #[arg(long, value_name = "COUNT", default_value_t = 1)]
+    partitions: u32,
+    /// How many replicas of each partition. Default: three, or as many as there are nodes.
+    #[arg(long, value_name = "COUNT")]
+    replication: Option<u32>,
+    /// How long records are kept, milliseconds; 0: for ever. Default: the cluster's, seven days.
+    #[arg(long, value_name = "MS")]
+    retention_ms: Option<u64>,
+    /// How many bytes each partition keeps; 0: no bound.
+    #[arg(long, value_name = "BYTES")]
+    retention_bytes: Option<u64>,
+}
+
+pub(crate) async fn run(args: &Args) -> Result<()> {
+    if let Command::Create(create) = &args.command {
+        check(create)?;
+    }
+    let topics = args
+        .common
+        .profile
+        .connect()
+        .await?
+        .topics()
+        .deadline(args.common.deadline);
+    let format = args.common.output;
+    match &args.command {
+        Command::Create(args) => create(&topics, args, format).await,
+        Command::List => list(&topics, format).await,
+        Command::Describe { name } => describe(&topics, name, format).await,
+        Command::Delete { name } => delete(&topics, name, format).await,
+    }
+}
+
+/// On the wire 0 leaves the number to the cluster; whoever types 0 means something else.
+fn check(args: &CreateArgs) -> Result<()> {
+    if args.partitions == 0 || args.replication == Some(0) {
+        return Err(Failure::usage("a topic has at least one partition and one replica")
+            .hint("leave --replication out for the cluster's default"));
+    }
+    Ok(())
+}
+
+async fn create(topics: &Topics, args: &CreateArgs, format: Format) -> Result<()> {
+    let wanted = CreateTopic {
+        partitions: args.partitions,
+        replication: args.replication.unwrap_or(0),
+        retention_ms: args.retention_ms,
+        retention_bytes: args.retention_bytes,
+    };
+    let topic = topics.create(&args.name, wanted).await.map_err(failure)?;
+    match format {
+        Format::Json => output::json(&document(&topic)),
+        Format::Text => output::line(format!(
+            "Created {}: partitions {}, replication {}.",
+            topic.name,
+            topic.partitions.len(),
+            topic.replication
+        )),
+    }
+}
+
+async fn list(topics: &Topics, format: Format) -> Result<()> {
+    let topics = topics.list().await.map_err(failure)?;
+    if format == Format::Json {
+        return output::json(&json!({ "topics": topics.iter().map(document).collect::<Vec<_>>() }));
+    }
+    let mut table = Table::new(&["TOPIC", "PARTITIONS", "REPLICATION", "WITHOUT LEADER"]);
+    for topic in &topics {
+        let leaderless = topic
+            .partitions
+            .iter()
+            .filter(|partition| partition.leader.is_empty())
+            .count();
+        let counts = [topic.partitions.len(), topic.replication as usize, leaderless].map(|count| count.to_string());
+        let [partitions, replication, leaderless] = counts;
+        table.row([topic.name.clone(), partitions, replication, leaderless]);
+    }
+    table.print()
+}
+
+async fn describe(topics: &Topics, name: &str, format: Format) -> Result<()> {
+    let topic = topics.get(name).await.map_err(failure)?;
+    if format == Format::Json {
+        return output::json(&document(&topic));
+    }
+    let config = topic.config.unwrap_or_default();
+    output::line(format!(
+        "Topic        {}/{} (id {})",
+        topic.tenant, topic.name, topic.topic_id
+    ))?;
+    output::line(format!("Replication  {}", topic.replication))?;
+    output::line(format!("Retention    {}", retention(&config)))?;
+    output::line("")?;
+    let mut table = Table::new(&["PARTITION", "LEADER", "TERM", "REPLICAS", "LOG START", "HIGH WATERMARK"]);
+    for partition in &topic.partitions {
+        table.row([
+            partition.partition.to_string(),
+            or_dash(&partition.leader),
+            partition.term.to_string(),
+            partition.replicas.join(","),
+            optional(partition.log_start),
+            optional(partition.high_watermark),
+        ]);
+    }
+    table.print()
+}
+
+async fn delete(topics: &Topics, name: &str, format: Format) -> Result<()> {
+    topics.delete(name).await.map_err(failure)?;
+    match format {
+        Format::Json => output::json(&json!({ "deleted": name })),
+        Format::Text => output::line(format!("Deleted {name}.")),
+    }
+}
+
+fn retention(config: &v1::TopicConfig) -> String {
+    let time = match config.retention_ms {
+        None => "the cluster's default time".to_owned(),
+        Some(0) => "for ever".to_owned(),
+        Some(ms) => format!("{ms} ms"),
+    };
+    match config.retention_bytes {
+        None | Some(0) => time,
+        Some(bytes) => format!("{time}, at most {bytes} bytes a partition"),
+    }
+}
+
+/// Shows that there is nothing, where a blank could be a mistake.
+pub(crate) fn or_dash(text: &str) -> String {
+    if text.is_empty() {
+        "-".to_owned()
+    } else {
+        text.to_owned()
+    }
+}
+
+fn optional(number: Option<u64>) -> String {
+    number.map_or_else(|| "-".to_owned(), |number| number.to_string())
+}
+
+fn document(topic: &v1::Topic) -> Value {
+    let partitions = topic.partitions.iter().map(|partition| {
+        json!({
+            "partition": partition.partition,
+            "leader": (!partition.leader.is_empty()).then_some(&partition.leader),
+            "term": partition.term,
+            "replicas": partition.replicas,
+            "log_start": partition.log_start,
+            "high_watermark": partition.high_watermark,
+        })
+    });
+    let config = topic.config.unwrap_or_default();
+    json!({
+        "tenant": topic.tenant,
+        "topic": topic.name,
+        "topic_id": topic.topic_id,
+        "replication": topic.replication,
+        "retention_ms": config.retention_ms,
+        "retention_bytes": config.retention_bytes,
+        "partitions": partitions.collect::<Vec<_>>(),
+    })
+}

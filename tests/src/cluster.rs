@@ -1,0 +1,261 @@
+//! A cluster of real processes.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::command::{Finished, binary, eventually, run};
+use crate::node::TestNode;
+use crate::ports::ReservedPort;
+
+/// The name of every cluster under test, unless said otherwise.
+const CLUSTER: &str = "test";
+/// The tenant of the profile that commands use unless told otherwise.
+const TENANT: &str = "acme";
+/// How long a cluster may take to serve; long, since tests share a small machine.
+const READY_DEADLINE: Duration = Duration::from_secs(60);
+/// How long a short command may take.
+const COMMAND_DEADLINE: Duration = Duration::from_secs(60);
+
+/// A cluster in a temporary directory. Its nodes are killed, and the directory is removed, when it is dropped.
+#[derive(Debug)]
+pub struct TestCluster {
+    directory: TempDir,
+    nodes: Vec<TestNode>,
+    profile: PathBuf,
+}
+
+impl TestCluster {
+    /// A cluster of `count` nodes that serve.
+    #[track_caller]
+    pub fn start(count: usize) -> Self {
+        let mut cluster = Self::prepare(count);
+        cluster.nodes.iter_mut().for_each(TestNode::start);
+        cluster.wait_ready();
+        cluster
+    }
+
+    /// Certificates, ports and data directories of a cluster; nothing runs yet.
+    #[track_caller]
+    pub fn prepare(count: usize) -> Self {
+        Self::prepare_named(CLUSTER, count)
+    }
+
+    /// As [`TestCluster::prepare`], for a cluster of another name.
+    #[track_caller]
+    pub fn prepare_named(cluster: &str, count: usize) -> Self {
+        let directory = tempfile::tempdir().unwrap_or_else(|error| panic!("cannot make a directory: {error}"));
+        let ports: Vec<ReservedPort> = (0..count).map(|_| ReservedPort::take()).collect();
+        let mut made = Self {
+            profile: directory.path().join("profile.toml"),
+            directory,
+            nodes: Vec::new(),
+        };
+        let certificates = made.certificates();
+        certs(&["ca", "--cluster", cluster, "--out", &certificates]);
+        let names: Vec<String> = (1..=count).map(|number| format!("n{number}")).collect();
+        let seeds: Vec<String> = ports
+            .iter()
+            .map(|port| format!("127.0.0.1:{}", port.number()))
+            .collect();
+        for (name, port) in names.iter().zip(ports) {
+            certs(&["node", name, "--ca-dir", &certificates, "--out", &certificates]);
+            let node = made.node_of(cluster, name, port, &names, &seeds);
+            made.nodes.push(node);
+        }
+        made.profile = made.profile_for(TENANT, "app");
+        made
+    }
+
+    fn node_of(&self, cluster: &str, name: &str, port: ReservedPort, names: &[String], seeds: &[String]) -> TestNode {
+        let path = |file: String| self.directory.path().join(file).to_string_lossy().into_owned();
+        let address = format!("127.0.0.1:{}", port.number());
+        let settings = [
+            ("--node", name.to_owned()),
+            ("--cluster", cluster.to_owned()),
+            ("--listen", address.clone()),
+            ("--advertise", address),
+            ("--data-dir", path(name.to_owned())),
+            ("--seeds", seeds.join(",")),
+            ("--bootstrap", names.join(",")),
+            ("--ca", path("certs/ca.pem".to_owned())),
+            ("--cert", path(format!("certs/node-{name}.pem"))),
+            ("--key", path(format!("certs/node-{name}.key"))),
+        ];
+        TestNode {
+            name: name.to_owned(),
+            port,
+            data_dir: self.directory.path().join(name),
+            log_path: self.directory.path().join(format!("{name}.log")),
+            arguments: settings
+                .into_iter()
+                .flat_map(|(flag, value)| [flag.to_owned(), value])
+                .collect(),
+            child: None,
+        }
+    }
+
+    /// The directory of everything.
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// The directory of the authority and all certificates.
+    pub fn certificates(&self) -> String {
+        self.directory.path().join("certs").to_string_lossy().into_owned()
+    }
+
+    /// The nodes; node 0 is `n1`.
+    pub fn nodes(&self) -> &[TestNode] {
+        &self.nodes
+    }
+
+    /// One node, to be killed, stopped or started.
+    pub fn node(&mut self, position: usize) -> &mut TestNode {
+        &mut self.nodes[position]
+    }
+
+    /// The position of the node of that name.
+    #[track_caller]
+    pub fn position(&self, name: &str) -> usize {
+        let found = self.nodes.iter().position(|node| node.name == name);
+        found.unwrap_or_else(|| panic!("no node is called {name:?}"))
+    }
+
+    /// Makes a certificate for a client of `tenant`, and gives a profile that uses it.
+    #[track_caller]
+    pub fn profile_for(&self, tenant: &str, name: &str) -> PathBuf {
+        let certificates = self.certificates();
+        certs(&[
+            "client",
+            tenant,
+            name,
+            "--ca-dir",
+            &certificates,
+            "--out",
+            &certificates,
+        ]);
+        self.profile_with(
+            &format!("{tenant}-{name}"),
+            "certs/ca.pem",
+            &format!("certs/client-{tenant}-{name}"),
+        )
+    }
+
+    /// Writes a profile with these files; `pair` is the path of certificate and key without extension.
+    #[track_caller]
+    pub fn profile_with(&self, name: &str, ca: &str, pair: &str) -> PathBuf {
+        let path = self.directory.path().join(format!("{name}.toml"));
+        let addresses: Vec<String> = self.nodes.iter().map(TestNode::address).collect();
+        let text = format!("addresses = {addresses:?}\nca = {ca:?}\ncert = \"{pair}.pem\"\nkey = \"{pair}.key\"\n");
+        fs::write(&path, text).unwrap_or_else(|error| panic!("cannot write {}: {error}", path.display()));
+        path
+    }
+
+    /// The `highwater` command with this cluster's profile.
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        self.command_as(&self.profile, arguments)
+    }
+
+    /// The same with another profile.
+    pub fn command_as(&self, profile: &Path, arguments: &[&str]) -> Command {
+        let mut command = Command::new(binary());
+        command
+            .args(arguments)
+            .env("HIGHWATER_CONFIG", profile)
+            .current_dir(self.directory.path());
+        for name in ["HIGHWATER_CA", "HIGHWATER_CERT", "HIGHWATER_KEY"] {
+            command.env_remove(name);
+        }
+        command
+    }
+
+    /// Runs a short command.
+    #[track_caller]
+    pub fn run(&self, arguments: &[&str]) -> Finished {
+        run(&mut self.command(arguments), COMMAND_DEADLINE)
+    }
+
+    /// Runs a short command that prints JSON.
+    #[track_caller]
+    pub fn json(&self, arguments: &[&str]) -> Value {
+        let text = self.run(arguments).success().stdout();
+        serde_json::from_str(&text).unwrap_or_else(|error| panic!("no JSON ({error}): {text}"))
+    }
+
+    /// Waits until every node serves.
+    #[track_caller]
+    pub fn wait_ready(&self) {
+        let addresses: Vec<String> = self.nodes.iter().map(TestNode::address).collect();
+        self.wait_serving(&addresses);
+    }
+
+    /// Waits until the node serves.
+    #[track_caller]
+    pub fn wait_node_ready(&self, position: usize) {
+        self.wait_serving(&[self.nodes[position].address()]);
+    }
+
+    #[track_caller]
+    fn wait_serving(&self, addresses: &[String]) {
+        let wait = format!("{}s", READY_DEADLINE.as_secs());
+        let mut arguments = vec!["health", "--wait", &wait];
+        arguments.extend(addresses.iter().flat_map(|address| ["--address", address]));
+        let health = run(&mut self.command(&arguments), READY_DEADLINE * 2);
+        assert!(
+            health.status.success(),
+            "not ready: {}{}",
+            health.stdout(),
+            health.stderr
+        );
+    }
+
+    /// Creates a topic with three replicas, or as many as there are nodes.
+    #[track_caller]
+    pub fn create_topic(&self, name: &str, partitions: u32) {
+        self.run(&["topic", "create", name, "--partitions", &partitions.to_string()])
+            .success();
+    }
+
+    /// The position of the node that leads the partition, once there is one that runs.
+    #[track_caller]
+    pub fn leader(&mut self, topic: &str, partition: usize) -> usize {
+        eventually("the partition has a leader that runs", READY_DEADLINE, || {
+            let answer = run(
+                &mut self.command(&["topic", "describe", topic, "--output", "json"]),
+                COMMAND_DEADLINE,
+            );
+            let described: Value = serde_json::from_str(&answer.stdout()).ok()?;
+            let leader = described["partitions"][partition]["leader"].as_str()?.to_owned();
+            let position = self.position(&leader);
+            self.nodes[position].runs().then_some(position)
+        })
+    }
+
+    /// What `highwater cluster describe` tells.
+    #[track_caller]
+    pub fn describe(&self) -> Value {
+        self.json(&["cluster", "describe", "--output", "json"])
+    }
+}
+
+impl Drop for TestCluster {
+    fn drop(&mut self) {
+        for node in &mut self.nodes {
+            node.kill();
+        }
+        if std::thread::panicking() {
+            self.nodes.iter().for_each(TestNode::show_log);
+        }
+    }
+}
+
+#[track_caller]
+fn certs(arguments: &[&str]) {
+    let mut command = Command::new(binary());
+    run(command.arg("certs").args(arguments), COMMAND_DEADLINE).success();
+}

@@ -1,0 +1,148 @@
+//! One node process under test.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::command::{binary, eventually};
+use crate::ports::ReservedPort;
+
+/// How long an orderly end may take.
+const STOP_DEADLINE: Duration = Duration::from_secs(30);
+/// How much of a log is shown when a test fails.
+const LOG_LINES_SHOWN: usize = 40;
+
+/// A node: its place on the disk, its port, and its process if it runs.
+#[derive(Debug)]
+pub struct TestNode {
+    pub(crate) name: String,
+    pub(crate) port: ReservedPort,
+    pub(crate) data_dir: PathBuf,
+    pub(crate) log_path: PathBuf,
+    /// Everything after `serve`.
+    pub(crate) arguments: Vec<String>,
+    pub(crate) child: Option<Child>,
+}
+
+impl TestNode {
+    /// Its name in the cluster.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// host:port of its one port.
+    pub fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.port.number())
+    }
+
+    /// Where it keeps what must outlive the process.
+    pub fn data_dir(&self) -> &Path {
+        &self.data_dir
+    }
+
+    /// The process id, while it runs.
+    pub fn pid(&self) -> Option<u32> {
+        self.child.as_ref().map(Child::id)
+    }
+
+    /// What it has logged since the cluster was made.
+    pub fn log(&self) -> String {
+        String::from_utf8_lossy(&fs::read(&self.log_path).unwrap_or_default()).into_owned()
+    }
+
+    /// The command that starts it; a test may add to it.
+    pub fn command(&self) -> Command {
+        let mut command = Command::new(binary());
+        command.arg("serve").args(&self.arguments);
+        for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("HIGHWATER_")) {
+            command.env_remove(name);
+        }
+        command
+    }
+
+    /// Starts the process.
+    #[track_caller]
+    pub fn start(&mut self) {
+        assert!(self.child.is_none(), "{} runs already", self.name);
+        let log = File::options().create(true).append(true).open(&self.log_path);
+        let log = log.unwrap_or_else(|error| panic!("cannot open {}: {error}", self.log_path.display()));
+        let log_too = log
+            .try_clone()
+            .unwrap_or_else(|error| panic!("cannot share a log: {error}"));
+        let child = self
+            .command()
+            // The node must not outlive the test, however the test ends.
+            .arg("--end-with-stdin")
+            .stdin(Stdio::piped())
+            .stdout(log)
+            .stderr(log_too)
+            .spawn();
+        self.child = Some(child.unwrap_or_else(|error| panic!("cannot start {}: {error}", self.name)));
+    }
+
+    /// Kills the process with SIGKILL and waits until it is gone.
+    pub fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+
+    /// Stops the process with SIGTERM and gives its exit status.
+    #[track_caller]
+    pub fn stop(&mut self) -> ExitStatus {
+        self.signal(Signal::TERM);
+        let Some(mut child) = self.child.take() else {
+            panic!("{} does not run", self.name);
+        };
+        let what = format!("{} ends after SIGTERM", self.name);
+        eventually(&what, STOP_DEADLINE, || child.try_wait().ok().flatten())
+    }
+
+    /// Pauses the process, as a machine that hangs.
+    #[track_caller]
+    pub fn pause(&self) {
+        self.signal(Signal::STOP);
+    }
+
+    /// Lets a paused process go on.
+    #[track_caller]
+    pub fn resume(&self) {
+        self.signal(Signal::CONT);
+    }
+
+    #[track_caller]
+    fn signal(&self, signal: Signal) {
+        let pid = self
+            .pid()
+            .and_then(|pid| i32::try_from(pid).ok())
+            .and_then(Pid::from_raw);
+        let pid = pid.unwrap_or_else(|| panic!("{} does not run", self.name));
+        kill_process(pid, signal).unwrap_or_else(|error| panic!("cannot signal {}: {error}", self.name));
+    }
+
+    /// Whether the process runs; it may have ended by itself.
+    pub fn runs(&mut self) -> bool {
+        match &mut self.child {
+            Some(child) => matches!(child.try_wait(), Ok(None)),
+            None => false,
+        }
+    }
+
+    /// Takes the disk away: everything in the data directory.
+    #[track_caller]
+    pub fn wipe(&mut self) {
+        assert!(self.child.is_none(), "{} still runs on the disk to be wiped", self.name);
+        fs::remove_dir_all(&self.data_dir).unwrap_or_else(|error| panic!("cannot wipe {}: {error}", self.name));
+    }
+
+    pub(crate) fn show_log(&self) {
+        let log = self.log();
+        let lines: Vec<&str> = log.lines().collect();
+        let shown = &lines[lines.len().saturating_sub(LOG_LINES_SHOWN)..];
+        eprintln!("---- the end of {}'s log\n{}", self.name, shown.join("\n"));
+    }
+}

@@ -159,7 +159,7 @@ impl Producing {
             reader,
         } = self;
         let ended = shared.wait_until(deadline, |progress| progress.ended);
-        let finished = wait(
+        let mut finished = wait(
             child,
             deadline.saturating_sub(started.elapsed()).max(Duration::from_secs(1)),
         );

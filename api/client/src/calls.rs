@@ -12,7 +12,7 @@ use tonic::transport::Channel;
 use tonic::{Request, Response, Status};
 
 use crate::backoff::Backoff;
-use crate::connect::{Connection, Connections, has_timed_out};
+use crate::connect::{Connection, Connections, call_error, has_timed_out};
 use crate::error::{ConnectionProblem, Error, NodeFailure, Reason};
 use crate::picker::{Picker, Purpose};
 use crate::picture::TopicRef;
@@ -72,7 +72,7 @@ impl Caller {
                     match timeout_at(give_up, call(connection.channel.clone(), time_left)).await {
                         Ok(Ok(response)) => return Ok(response.into_inner()),
                         Ok(Err(status)) if has_timed_out(&status) => return Err(attempts.deadline()),
-                        Ok(Err(status)) => connection.error(&target.node, &status),
+                        Ok(Err(status)) => call_error(&target.node, &status),
                         Err(_) => return Err(attempts.deadline()),
                     }
                 }

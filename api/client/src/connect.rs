@@ -9,10 +9,8 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use highwater_proto::limits::{CONNECTION_STREAMS_MAX, HEADER_LIST_BYTES_MAX};
@@ -20,7 +18,7 @@ use http::Uri;
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
 use rustls::{AlertDescription, CertificateError, ClientConfig};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::AsyncBufReadExt;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
@@ -33,6 +31,8 @@ use crate::tls::IdentityProblem;
 
 /// How long name look-up, TCP and TLS may take together.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long to wait for the node's first words after the handshake.
+const GREETING_TIMEOUT: Duration = Duration::from_secs(1);
 /// How often a quiet connection is asked whether it lives.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(3);
 /// How long the answer may take before the connection counts as broken.
@@ -115,7 +115,6 @@ impl Connections {
 pub(crate) struct Connection {
     pub(crate) channel: Channel,
     leases: Arc<AtomicUsize>,
-    last_problem: LastProblem,
 }
 
 /// The right to one long stream on a connection.
@@ -150,9 +149,7 @@ impl Connection {
         let dialer = Dialer {
             address: address.into(),
             connector: TlsConnector::from(config.clone()),
-            last_problem: LastProblem::default(),
         };
-        let last_problem = dialer.last_problem.clone();
         let channel = endpoint.connect_with_connector_lazy(tower::service_fn(move |_: Uri| {
             let dialer = dialer.clone();
             async move { dialer.dial().await.map(TokioIo::new) }
@@ -160,23 +157,21 @@ impl Connection {
         Ok(Self {
             channel,
             leases: Arc::default(),
-            last_problem,
         })
     }
+}
 
-    /// What a failed call on this connection to `node` means.
-    pub(crate) fn error(&self, node: &str, status: &Status) -> Error {
-        // Only failures below gRPC carry a source.
-        if std::error::Error::source(status).is_none() {
-            return Error::refused(Refusal::from_status(node, status));
-        }
-        let problem = find_cause::<ConnectionProblem>(status).cloned();
-        let problem = problem.or_else(|| self.last_problem.get().filter(ConnectionProblem::is_certificate));
-        Error::Connection(NodeFailure {
-            node: node.to_owned(),
-            problem: problem.unwrap_or_else(|| ConnectionProblem::Broken(root_cause(status))),
-        })
+/// What a failed call to `node` means.
+pub(crate) fn call_error(node: &str, status: &Status) -> Error {
+    // Only failures below gRPC carry a source.
+    if std::error::Error::source(status).is_none() {
+        return Error::refused(Refusal::from_status(node, status));
     }
+    let problem = find_cause::<ConnectionProblem>(status).cloned();
+    Error::Connection(NodeFailure {
+        node: node.to_owned(),
+        problem: problem.unwrap_or_else(|| ConnectionProblem::Broken(root_cause(status))),
+    })
 }
 
 /// Whether the call failed because no connection could be made for it.
@@ -212,48 +207,39 @@ fn root_cause(status: &Status) -> String {
     }
 }
 
-/// Why the connection failed last, since it was last made. The layers above lose or rephrase what TLS says when a
-/// connection breaks; it may concern an earlier attempt than the call that failed.
-#[derive(Debug, Clone, Default)]
-struct LastProblem(Arc<Mutex<Option<ConnectionProblem>>>);
-
-impl LastProblem {
-    fn get(&self) -> Option<ConnectionProblem> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    fn set(&self, problem: Option<ConnectionProblem>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = problem;
-    }
-}
-
 #[derive(Clone)]
 struct Dialer {
     address: Arc<str>,
     connector: TlsConnector,
-    last_problem: LastProblem,
 }
 
 impl Dialer {
-    async fn dial(&self) -> Result<NodeStream, ConnectionProblem> {
-        let dialled = timeout(DIAL_TIMEOUT, self.connect())
-            .await
-            .unwrap_or(Err(ConnectionProblem::Timeout(DIAL_TIMEOUT)));
-        self.last_problem.set(dialled.as_ref().err().cloned());
-        dialled
+    async fn dial(&self) -> Result<TlsStream<TcpStream>, ConnectionProblem> {
+        let dialled = timeout(DIAL_TIMEOUT, self.connect()).await;
+        dialled.unwrap_or(Err(ConnectionProblem::Timeout(DIAL_TIMEOUT)))
     }
 
-    async fn connect(&self) -> Result<NodeStream, ConnectionProblem> {
+    async fn connect(&self) -> Result<TlsStream<TcpStream>, ConnectionProblem> {
         let server_name = server_name(&self.address)?;
         let tcp = TcpStream::connect(&*self.address)
             .await
             .map_err(|error| tcp_problem(&error))?;
         tcp.set_nodelay(true).map_err(|error| tcp_problem(&error))?;
         let tls = self.connector.connect(server_name, tcp).await;
-        Ok(NodeStream {
-            tls: tls.map_err(|error| tls_problem(&error))?,
-            last_problem: self.last_problem.clone(),
-        })
+        let mut tls = tls.map_err(|error| tls_problem(&error))?;
+        hear_of_acceptance(&mut tls).await?;
+        Ok(tls)
+    }
+}
+
+/// With TLS 1.3 our side of the handshake ends before the node has judged our certificate; its refusal comes as the first
+/// thing to read, and would be lost if we wrote before. A node that accepts us greets at once (HTTP/2 settings).
+async fn hear_of_acceptance(tls: &mut TlsStream<TcpStream>) -> Result<(), ConnectionProblem> {
+    match timeout(GREETING_TIMEOUT, tls.fill_buf()).await {
+        Ok(Ok([])) => Err(ConnectionProblem::Tls("closed right after the handshake".to_owned())),
+        Ok(Err(error)) => Err(tls_problem(&error)),
+        // Whoever does not greet first may still be served; only the reason for a refusal is then less clear.
+        Ok(Ok(_)) | Err(_) => Ok(()),
     }
 }
 
@@ -316,55 +302,4 @@ fn refusal_of_us(alert: AlertDescription) -> Option<&'static str> {
         _ => return None,
     };
     Some(why)
-}
-
-/// The TLS stream to a node, noting why it breaks: with TLS 1.3 a node's refusal of our certificate arrives only with
-/// the first read.
-struct NodeStream {
-    tls: TlsStream<TcpStream>,
-    last_problem: LastProblem,
-}
-
-impl AsyncRead for NodeStream {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let read = ready!(Pin::new(&mut self.tls).poll_read(context, buffer));
-        if let Err(error) = &read {
-            let problem = match tls_problem(error) {
-                certificate if certificate.is_certificate() => certificate,
-                _ => ConnectionProblem::Broken(error.to_string()),
-            };
-            self.last_problem.set(Some(problem));
-        }
-        Poll::Ready(read)
-    }
-}
-
-impl AsyncWrite for NodeStream {
-    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.tls).poll_write(context, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.tls).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.tls).poll_shutdown(context)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        parts: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.tls).poll_write_vectored(context, parts)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.tls.is_write_vectored()
-    }
 }

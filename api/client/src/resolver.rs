@@ -21,7 +21,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tonic::{Code, Streaming};
 
 use crate::backoff::Backoff;
-use crate::connect::{Connection, Connections};
+use crate::connect::{Connection, Connections, call_error};
 use crate::error::{ConnectionProblem, Error, NodeFailure};
 use crate::picture::{Picture, TopicRef};
 
@@ -251,7 +251,7 @@ async fn first_picture(address: &str, connection: Connection) -> Result<(Feed, W
     let mut feed = match client.watch_cluster(v1::WatchClusterRequest {}).await {
         Ok(response) => Feed::Watch(Box::new(response.into_inner())),
         Err(status) if status.code() == Code::Unimplemented => Feed::Poll(connection),
-        Err(status) => return Err(connection.error(address, &status)),
+        Err(status) => return Err(call_error(address, &status)),
     };
     let first = match &feed {
         Feed::Watch(_) => feed.next(address).await?,
@@ -279,7 +279,7 @@ impl Feed {
 
 /// What a watch would have sent, put together from two calls.
 async fn poll(address: &str, connection: &Connection) -> Result<WatchClusterResponse, Error> {
-    let error = |status| connection.error(address, &status);
+    let error = |status| call_error(address, &status);
     let mut cluster =
         ClusterServiceClient::new(connection.channel.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX);
     let described = cluster

@@ -304,7 +304,7 @@ impl Log {
         read(&self.lock().committed)
     }
 
-    /// The last entry known to be committed when the log was opened; for openraft's read_committed.
+    /// The last entry known to be committed when the log was opened; for Raft to start from.
     pub fn noted_commit(&self) -> Option<EntryId> {
         self.lock().noted_commit
     }

@@ -3,6 +3,8 @@
 
 mod common;
 
+use std::path::Path;
+
 use common::world::{Step, World};
 use highwater_log::disk::simulated::{Fault, Keep};
 
@@ -125,4 +127,19 @@ fn what_was_found_after_the_process_was_killed_survives_a_power_cut() {
         world.check_recovered();
         go_on(&mut world);
     });
+}
+
+#[test]
+fn after_a_quiet_second_a_vote_survives_damage_to_either_slot() {
+    for slot in [0, 4096] {
+        let mut world = World::new(1, 0);
+        for step in [Step::Vote, Step::Round, Step::Tick(1_000), Step::Round] {
+            world.step(&step).unwrap();
+        }
+        let vote = world.log.vote();
+        assert!(vote.is_some());
+        assert!(world.disk.flip(Path::new("/log/hard-state"), slot + 20, 1));
+        world.restart();
+        assert_eq!(world.log.vote(), vote, "slot at {slot}");
+    }
 }

@@ -3,14 +3,15 @@
 
 mod common;
 
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 
 use common::world::{TestClock, entry};
 use common::{batch, identity, ids};
 use highwater_log::disk::simulated::{Fault, Keep, SimulatedDisk};
-use highwater_log::{Disk, DiskWriter, Entry, Error, Log, LogConfig, OpenLog, RealDisk, TailCache, Vote};
+use highwater_log::{Disk, DiskFile, DiskWriter, Entry, Error, Log, LogConfig, OpenLog, RealDisk, TailCache, Vote};
 
 fn options(disk: Arc<dyn Disk>, writer: &DiskWriter, cache: &Arc<TailCache>, dir: PathBuf) -> OpenLog {
     OpenLog {
@@ -341,4 +342,133 @@ fn append_and_truncate(log: &Log) {
             log.commit(next - 25).unwrap();
         }
     }
+}
+
+#[test]
+fn a_small_append_finds_space_prepared_by_the_one_before() {
+    let rig = Rig::new();
+    let log = rig.log("/1");
+    let length = || {
+        rig.disk
+            .bytes(&PathBuf::from("/1/00000000000000000000.log"))
+            .unwrap()
+            .len()
+    };
+    let mut lengths = Vec::new();
+    for index in 0..4 {
+        log.append(vec![batch(1, index, index, 1)], rig.answer(0)).unwrap();
+        rig.writer.run_round();
+        lengths.push(length());
+    }
+    assert!(lengths.iter().all(|length| *length == lengths[0]), "{lengths:?}");
+    log.note_end(rig.answer(1)).unwrap();
+    rig.writer.run_round();
+    assert!(length() < lengths[0], "zeros are cut on close");
+}
+
+/// Runs `hook` once, in the middle of a read.
+struct HookedDisk {
+    disk: Arc<SimulatedDisk>,
+    hook: Hook,
+}
+
+type Hook = Arc<Mutex<Option<Box<dyn FnOnce() + Send>>>>;
+
+struct HookedFile {
+    file: Arc<dyn DiskFile>,
+    hook: Hook,
+}
+
+impl Disk for HookedDisk {
+    fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+        Ok(Arc::new(HookedFile {
+            file: self.disk.create(path)?,
+            hook: self.hook.clone(),
+        }))
+    }
+    fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+        Ok(Arc::new(HookedFile {
+            file: self.disk.open(path)?,
+            hook: self.hook.clone(),
+        }))
+    }
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.disk.rename(from, to)
+    }
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        self.disk.remove(path)
+    }
+    fn create_dir(&self, path: &Path) -> io::Result<()> {
+        self.disk.create_dir(path)
+    }
+    fn list(&self, path: &Path) -> io::Result<Vec<String>> {
+        self.disk.list(path)
+    }
+    fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        self.disk.sync_dir(path)
+    }
+}
+
+impl DiskFile for HookedFile {
+    fn read_at(&self, buffer: &mut [u8], position: u64) -> io::Result<usize> {
+        let hook = self.hook.lock().unwrap().take();
+        if let Some(hook) = hook {
+            hook();
+        }
+        self.file.read_at(buffer, position)
+    }
+    fn write_at(&self, parts: &[bytes::Bytes], position: u64) -> io::Result<()> {
+        self.file.write_at(parts, position)
+    }
+    fn set_len(&self, bytes: u64) -> io::Result<()> {
+        self.file.set_len(bytes)
+    }
+    fn len(&self) -> io::Result<u64> {
+        self.file.len()
+    }
+    fn sync(&self) -> io::Result<()> {
+        self.file.sync()
+    }
+}
+
+#[test]
+fn a_read_overtaken_by_a_truncation_is_done_again() {
+    let hook = Hook::default();
+    let disk = Arc::new(HookedDisk {
+        disk: SimulatedDisk::new(1),
+        hook: hook.clone(),
+    });
+    let writer = DiskWriter::manual(disk.clone());
+    let log = Log::create(options(disk, &writer, &TailCache::new(0), PathBuf::from("/1"))).unwrap();
+    log.append(
+        (0..8).map(|index| batch(1, index, index, 1)).collect(),
+        Box::new(|_| {}),
+    )
+    .unwrap();
+    writer.run_round();
+    let (other, rounds) = (log.clone(), writer.clone());
+    *hook.lock().unwrap() = Some(Box::new(move || {
+        other.truncate_from(3).unwrap();
+        other
+            .append(
+                (3..8).map(|index| batch(2, index, index, 1)).collect(),
+                Box::new(|_| {}),
+            )
+            .unwrap();
+        rounds.run_round();
+    }));
+    let terms: Vec<u64> = log
+        .read(4, 8, 1 << 20)
+        .unwrap()
+        .iter()
+        .map(|frame| frame.id().term)
+        .collect();
+    assert!(hook.lock().unwrap().is_none(), "the read did not go to the disk");
+    assert_eq!(terms, [2, 2, 2, 2]);
+    let (other, rounds) = (log.clone(), writer.clone());
+    *hook.lock().unwrap() = Some(Box::new(move || {
+        other.truncate_from(2).unwrap();
+        rounds.run_round();
+    }));
+    assert_eq!(log.read(4, 8, 1 << 20).unwrap(), [], "the entries are gone");
 }

@@ -197,3 +197,66 @@ fn check_dialable(field: &'static str, address: &str) -> Result<(), ConfigError>
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn sound() -> Config {
+        Config {
+            node: "a".to_owned(),
+            data_dir: "data".into(),
+            tls: TlsConfig {
+                ca: "ca.pem".into(),
+                cert: "a.pem".into(),
+                key: "a.key".into(),
+            },
+            bootstrap: ["a", "b", "c"].map(str::to_owned).to_vec(),
+            seeds: vec!["b.example:7400".to_owned(), "[::1]:7400".to_owned()],
+            ..Config::default()
+        }
+    }
+
+    #[test]
+    fn a_sound_configuration_passes() {
+        assert_eq!(sound().validate(), Ok(()));
+    }
+
+    #[test]
+    fn each_flaw_names_its_field() {
+        let with = |change: fn(&mut Config)| {
+            let mut config = sound();
+            change(&mut config);
+            config.validate().unwrap_err().field
+        };
+        assert_eq!(with(|config| config.node = "A".to_owned()), "node");
+        assert_eq!(with(|config| config.cluster = String::new()), "cluster");
+        assert_eq!(with(|config| config.listen = "7400".to_owned()), "listen");
+        assert_eq!(with(|config| config.listen = "::1:7400".to_owned()), "listen");
+        assert_eq!(with(|config| config.listen = "0.0.0.0:7400".to_owned()), "advertise");
+        assert_eq!(with(|config| config.advertise = "0.0.0.0:7400".to_owned()), "advertise");
+        assert_eq!(with(|config| config.advertise = "a:0".to_owned()), "advertise");
+        assert_eq!(with(|config| config.data_dir = PathBuf::new()), "data_dir");
+        assert_eq!(with(|config| config.tls.key = PathBuf::new()), "tls.key");
+        assert_eq!(with(|config| config.seeds = vec!["b:70000".to_owned()]), "seeds");
+        assert_eq!(
+            with(|config| config.seeds = vec!["b:1".to_owned(); SEEDS_MAX + 1]),
+            "seeds"
+        );
+        assert_eq!(with(|config| config.bootstrap.truncate(2)), "bootstrap");
+        assert_eq!(with(|config| config.bootstrap[2] = "a".to_owned()), "bootstrap");
+        assert_eq!(with(|config| config.rack = "r\n".to_owned()), "rack");
+        assert_eq!(with(|config| config.segment_bytes_max = 1), "segment_bytes_max");
+    }
+
+    #[test]
+    fn the_advertised_address_is_the_configured_one_or_the_listening_one() {
+        let listening = "127.0.0.1:4711".parse().unwrap();
+        let mut config = sound();
+        config.listen = "localhost:0".to_owned();
+        assert_eq!(config.advertised_address(listening), "localhost:4711");
+        config.advertise = "a.example:7400".to_owned();
+        assert_eq!(config.advertised_address(listening), "a.example:7400");
+    }
+}

@@ -33,6 +33,7 @@ impl Failures {
         });
     }
 
+    #[cfg(test)]
     pub(crate) fn first(&self) -> Option<Failure> {
         self.first.borrow().clone()
     }

@@ -50,6 +50,7 @@ pub struct NodeHandle {
     registry: Arc<Registry>,
     keeper: Arc<Keeper>,
     storage: Arc<Storage>,
+    leaders: Leaders,
     link: Link,
     draining: CancellationToken,
     stopping: CancellationToken,
@@ -190,7 +191,7 @@ impl Foundation {
             registry: self.registry.clone(),
             host: self.host.clone(),
             catalog,
-            leaders,
+            leaders: leaders.clone(),
             link: self.link.clone(),
             draining: draining.clone(),
             stopping: stopping.clone(),
@@ -224,6 +225,7 @@ impl Foundation {
             registry: self.registry,
             keeper: self.keeper,
             storage: self.storage,
+            leaders,
             link: self.link,
             draining,
             stopping,
@@ -399,15 +401,23 @@ impl NodeHandle {
         self.data.release();
     }
 
+    /// Gives up leaderships that somebody alive can take, and waits a while until they are taken.
     async fn give_leaderships_away(&self) {
         let all = self.registry.all();
-        let given = join_all(all.iter().map(|hosted| hosted.hand_over()));
+        let is_alive = |node: &str| self.leaders.alive(node).is_some();
         let mut changes = self.registry.changes();
         let moved = async {
-            given.await;
-            let leads = |hosted: &Arc<Hosted>| hosted.leads_others();
+            let begun = join_all(all.iter().map(|hosted| hosted.hand_over(is_alive))).await;
+            let moving: Vec<&Arc<Hosted>> = all
+                .iter()
+                .zip(begun)
+                .filter(|(_, begun)| *begun)
+                .map(|(hosted, _)| hosted)
+                .collect();
             // The registry outlives this, so the wait cannot fail.
-            let _ = changes.wait_for(|_| !all.iter().any(leads)).await;
+            let _ = changes
+                .wait_for(|_| !moving.iter().any(|hosted| hosted.leads_others()))
+                .await;
         };
         if timeout(HAND_OVER_PATIENCE, moved).await.is_err() {
             tracing::info!("some leaderships did not move away in time");

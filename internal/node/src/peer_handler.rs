@@ -1,6 +1,7 @@
 //! What this node answers other nodes over the peer link: for its replicas, and for itself.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::FutureExt;
@@ -9,6 +10,7 @@ use highwater_partition::PeerStream;
 use highwater_partition::log::GroupId;
 use highwater_proto::v1::DescribeClusterResponse;
 use prost::Message;
+use tokio::time::timeout;
 
 use crate::catalog::{CatalogHost, propose_here};
 use crate::describe;
@@ -17,6 +19,9 @@ use crate::gossip::GossipMailbox;
 use crate::link::{Hello, LinkHandler, NODE_LEVEL};
 use crate::peer_calls::{self, ADOPT, APPLIED, COMMAND, CommandAnswer, JOIN, PROBE, REPLICAS};
 use crate::replicas::Registry;
+
+/// How long a handed-over command waits for a quorum; who sent it has given up by then.
+const COMMAND_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Takes what other nodes send; cheap to clone.
 #[derive(Clone)]
@@ -82,7 +87,7 @@ impl PeerHandler {
                 peer_calls::encode_json(&self.membership.let_in(from, join).await)
             }
             COMMAND => Ok(self.command(body).await.encode()),
-            APPLIED => Ok(peer_calls::encode_applied(self.catalog.progress().borrow().applied)),
+            APPLIED => Ok(peer_calls::encode_applied(self.catalog.now().applied)),
             REPLICAS => {
                 let replicas = describe::own_replicas(&self.membership.own().name, &self.registry, &self.catalog);
                 let answer = DescribeClusterResponse {
@@ -97,7 +102,10 @@ impl PeerHandler {
 
     async fn command(&self, body: Bytes) -> CommandAnswer {
         match self.registry.catalog() {
-            Some(catalog) => propose_here(&catalog, body).await,
+            Some(catalog) => {
+                let proposed = timeout(COMMAND_TIMEOUT, propose_here(&catalog, body)).await;
+                proposed.unwrap_or_else(|_| CommandAnswer::Unknown("no majority answered in time".to_owned()))
+            }
             None => CommandAnswer::NotLeader(None),
         }
     }

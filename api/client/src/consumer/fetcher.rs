@@ -20,7 +20,7 @@ use super::decode;
 use super::prefetch::{Fetched, Item, Shared};
 use crate::backoff::Backoff;
 use crate::calls::{Caller, Target, connection_error, log_client};
-use crate::connect::Lease;
+use crate::connect::{Lease, call_error};
 use crate::error::{ConnectionProblem, Error, Reason};
 use crate::picker::Purpose;
 use crate::picture::TopicRef;
@@ -163,7 +163,7 @@ impl Fetcher {
                     let problem = ConnectionProblem::Broken("the node ended the stream".to_owned());
                     return Err(End::Retry(connection_error(&target.node, problem)));
                 }
-                Err(status) => return Err(self.refused(lease.connection.error(&target.node, &status))),
+                Err(status) => return Err(self.refused(call_error(&target.node, &status))),
             };
             self.take_in(response, &target.node, trouble).await?;
             if self.stop.is_some_and(|stop| self.next >= stop) {
@@ -189,7 +189,7 @@ impl Fetcher {
         let opened = log_client(lease.connection.channel.clone()).consume(request).await;
         match opened {
             Ok(response) => Ok(response.into_inner()),
-            Err(status) => Err(self.refused(lease.connection.error(&target.node, &status))),
+            Err(status) => Err(self.refused(call_error(&target.node, &status))),
         }
     }
 

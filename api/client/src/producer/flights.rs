@@ -427,12 +427,34 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_behind_a_hole_that_is_in_the_log_is_found_there() {
+    fn what_may_be_in_the_log_keeps_its_sequence_while_the_connection_is_lost() {
+        let (mut flights, deliveries) = flights(3);
+        let id = flights.producer_id.clone();
+        let sent = send_all(&mut flights);
+        flights.answer(sent[0].1, refused());
+        flights.settle();
+        flights.disconnected(false);
+        flights.settle();
+        assert_eq!(flights.producer_id, id, "two batches may be in the log under this id");
+        let again = send_all(&mut flights);
+        assert_eq!(sequences(&again), [1, 2]);
+        flights.answer(again[0].1, appended(4));
+        flights.answer(again[1].1, gap());
+        flights.settle();
+        assert_eq!(
+            outcome(&deliveries[1]),
+            Some(Outcome::Applied),
+            "it was there, and is found there"
+        );
+        assert_eq!(outcome(&deliveries[2]), Some(Outcome::Unknown));
+    }
+
+    #[test]
+    fn an_expired_batch_gives_way_to_the_next_under_a_new_id() {
         let (mut flights, deliveries) = flights(2);
         send_all(&mut flights);
         let later = Instant::now() + DEADLINE;
         assert!(flights.expire(later, DEADLINE, &Error::Closed));
-        // Both are of the same age here, so both are given up; a younger one would stay:
         flights.settle();
         assert_eq!(outcome(&deliveries[0]), Some(Outcome::Unknown));
         let (younger, delivery) = batch();

@@ -11,7 +11,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 
 use crate::calls::{Target, connection_error, log_client};
-use crate::connect::{Connections, Lease, was_never_sent};
+use crate::connect::{Connections, Lease, call_error, was_never_sent};
 use crate::error::{Error, Outcome};
 
 type Responses = Streaming<ProduceStreamResponse>;
@@ -28,7 +28,8 @@ pub(crate) struct ProduceStream {
     pub(crate) node: String,
     requests: mpsc::Sender<ProduceRequest>,
     responses: ResponsesState,
-    lease: Lease,
+    /// Held for as long as the stream lives.
+    _lease: Lease,
 }
 
 enum ResponsesState {
@@ -51,7 +52,7 @@ impl ProduceStream {
             node: target.node,
             requests,
             responses: ResponsesState::Opening(Box::pin(opening)),
-            lease,
+            _lease: lease,
         })
     }
 
@@ -75,7 +76,7 @@ impl ProduceStream {
                 },
             }
         };
-        let error = self.lease.connection.error(&self.node, &status);
+        let error = call_error(&self.node, &status);
         let is_opening = matches!(self.responses, ResponsesState::Opening(_));
         let is_refused = matches!(&error, Error::Refused(refusal) if refusal.outcome == Outcome::NotApplied);
         Err(Broken {

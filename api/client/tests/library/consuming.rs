@@ -88,6 +88,26 @@ async fn broken_streams_leave_no_gap_and_repeat_nothing() {
 }
 
 #[tokio::test]
+async fn a_replica_that_leaves_something_out_is_not_believed() {
+    let cluster = Cluster::start(3, 1);
+    let client = cluster.client().await;
+    let mut responses = 0;
+    cluster.set_read_script(move |_, response| {
+        responses += 1;
+        if responses == 4 {
+            response.batches.clear();
+        }
+        Ok(())
+    });
+    within(async {
+        fill(&client, 0, 0..10).await;
+        let mut consumer = client.consumer(TOPIC, 0).build().await.unwrap();
+        assert_numbers(&take(&mut consumer, 10).await, 0..10);
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_killed_replica_is_replaced_while_following_the_tail() {
     let mut cluster = Cluster::start(3, 1);
     let client = cluster.client().await;

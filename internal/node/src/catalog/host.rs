@@ -43,6 +43,11 @@ impl CatalogHost {
         look(&self.lock())
     }
 
+    /// How far this copy is now.
+    pub(crate) fn now(&self) -> Progress {
+        *self.progress.borrow()
+    }
+
     /// Changes with every command applied.
     pub(crate) fn progress(&self) -> watch::Receiver<Progress> {
         self.progress.subscribe()

@@ -135,7 +135,7 @@ impl TestCluster {
                     Err(status) => status,
                 };
                 match reason(&status) {
-                    Reason::NotLeader | Reason::NoQuorum | Reason::UnknownOutcome => {}
+                    Reason::NotLeader | Reason::NoQuorum | Reason::UnknownOutcome | Reason::Unavailable => {}
                     other => return Err(other),
                 }
             }

@@ -100,7 +100,7 @@ async fn what_the_leader_takes_a_follower_serves_and_then_follows_the_tail() {
             .replicas
             .iter()
             .find(|replica| replica.node == name)
-            .unwrap()
+            .unwrap_or_else(|| panic!("{name} is not in {described:?}"))
             .records_served
     };
     assert_eq!((served(NAMES[follower]), served(NAMES[leader])), (3, 0));
@@ -146,7 +146,7 @@ async fn records_outlive_the_stop_of_all_nodes_and_a_leader_that_stops_is_replac
     for number in 0..3 {
         cluster.ready(number).await;
     }
-    for number in 0..3 {
+    for (number, name) in NAMES[..3].iter().enumerate() {
         let mut client = cluster.client(number, "shop").await;
         let mut request = from("orders", 0);
         request.freshness = Some(v1::Freshness {
@@ -154,7 +154,7 @@ async fn records_outlive_the_stop_of_all_nodes_and_a_leader_that_stops_is_replac
         });
         let mut stream = client.log.consume(request).await.unwrap().into_inner();
         let response = timeout(PATIENCE, stream.next()).await.unwrap().unwrap().unwrap();
-        assert_eq!(values_of(&response), ["kept"], "on {}", NAMES[number]);
+        assert_eq!(values_of(&response), ["kept"], "on {name}");
     }
 }
 

@@ -82,7 +82,7 @@ fn wait_for_one_cluster(own: &ProbeAnswer, others: &BTreeMap<String, ProbeAnswer
 fn found_with(own: &ProbeAnswer, members: &[&ProbeAnswer], cluster_id: Option<Id>) -> Step {
     let in_the_way = |member: &&&ProbeAnswer| match member.cluster_id {
         None => !member.empty,
-        Some(_) => !member.plan.as_ref().is_some_and(|plan| plan.founder == own.name),
+        Some(_) => member.plan.as_ref().is_none_or(|plan| plan.founder != own.name),
     };
     let on: Vec<String> = members
         .iter()

@@ -10,6 +10,7 @@ use highwater_partition::log::{GroupId, ReplicaId};
 use highwater_partition::{Partition, Role, Status};
 use tokio::sync::watch;
 use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 
 use crate::access::{Action, Permit};
 use crate::status::Problem;
@@ -26,6 +27,8 @@ pub(crate) struct Hosted {
     partition: Partition,
     records_served: AtomicU64,
     records_appended: AtomicU64,
+    /// Cancelled when the replica leaves this node.
+    removed: CancellationToken,
 }
 
 impl Hosted {
@@ -36,6 +39,7 @@ impl Hosted {
             partition,
             records_served: AtomicU64::new(0),
             records_appended: AtomicU64::new(0),
+            removed: CancellationToken::new(),
         }
     }
 
@@ -59,6 +63,11 @@ impl Hosted {
         self.records_appended.load(Ordering::Relaxed)
     }
 
+    /// Waits until the replica leaves this node, because its partition was deleted.
+    pub(crate) async fn removed(&self) {
+        self.removed.cancelled().await;
+    }
+
     /// For those who look after the replica itself, not after what users put into it.
     pub(in crate::replicas) fn partition(&self) -> &Partition {
         &self.partition
@@ -70,18 +79,21 @@ impl Hosted {
         status.role == Role::Leader && status.voters.len() > 1
     }
 
-    /// Begins to give leadership away to another voter, if this replica leads.
-    pub(crate) async fn hand_over(&self) {
+    /// Begins to give leadership away to a voter on a node that is alive, if this replica leads. Whether it began.
+    pub(crate) async fn hand_over(&self, is_alive: impl Fn(&str) -> bool) -> bool {
         if !self.leads_others() {
-            return;
+            return false;
         }
         let voters = self.status().voters;
-        let Some(other) = voters.iter().find(|voter| voter.replica_id != self.replica_id) else {
-            return;
+        let mut others = voters.iter().filter(|voter| voter.replica_id != self.replica_id);
+        let Some(other) = others.find(|voter| is_alive(&voter.node)) else {
+            return false;
         };
-        if let Err(error) = self.partition.transfer_leader(other.replica_id).await {
+        let begun = self.partition.transfer_leader(other.replica_id).await;
+        if let Err(error) = &begun {
             tracing::debug!(group = self.group_id.0, to = %other.node, %error, "leadership stays here");
         }
+        begun.is_ok()
     }
 }
 
@@ -138,6 +150,9 @@ impl Registry {
 
     pub(crate) fn remove(&self, group: GroupId) -> Option<Arc<Hosted>> {
         let removed = self.write().remove(&group);
+        if let Some(hosted) = &removed {
+            hosted.removed.cancel();
+        }
         self.note_change();
         removed
     }

@@ -102,9 +102,7 @@ async fn gather_replicas(context: &Context) -> Vec<v1::ReplicaStatus> {
     let names: Vec<String> = context
         .host
         .read(|catalog| catalog.nodes().map(|node| node.name.clone()).collect());
-    let others = names
-        .iter()
-        .filter(|name| **name != context.node && context.leaders.alive(name).is_some());
+    let others = names.iter().filter(|name| **name != context.node);
     for answer in join_all(others.map(|name| ask_replicas(context, name))).await {
         replicas.extend(answer);
     }

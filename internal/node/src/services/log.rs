@@ -211,6 +211,7 @@ impl Reader {
             tokio::select! {
                 biased;
                 () = stopping.cancelled() => return Err(stopped(&self.opened)),
+                () = self.opened.hosted.removed() => return Err(stopped(&self.opened)),
                 changed = self.watermark.changed() => changed.map_err(|_| stopped(&self.opened))?,
             }
         }

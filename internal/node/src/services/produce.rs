@@ -262,7 +262,7 @@ async fn checked(
     open: &mut OpenLane,
     request: &ProduceRequest,
 ) -> Result<(Opened, highwater_partition::log::Batch), Problem> {
-    let revision = context.host.progress().borrow().revision;
+    let revision = context.host.now().revision;
     if open.opened.as_ref().is_none_or(|(_, _, at)| *at != revision) {
         let deadline = Instant::now() + PATIENCE;
         let (opened, digest) = context

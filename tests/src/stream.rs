@@ -134,10 +134,10 @@ impl Producing {
         let reached = self.shared.wait_until(deadline, |progress| {
             progress.acknowledged.len() >= wanted || progress.ended
         });
-        let now = self.acknowledged();
+        let (now, said) = (self.acknowledged(), self.shared.lock().stderr.clone());
         assert!(
             reached && now >= wanted,
-            "{now} lines acknowledged after {deadline:?}, {wanted} wanted"
+            "{now} lines acknowledged, {wanted} wanted within {deadline:?}: {said}"
         );
     }
 

@@ -94,16 +94,21 @@ impl CatalogClient {
         }
     }
 
-    /// Waits until this node knows what the leader knew when it was asked, and answers whether it does. Without a leader
-    /// it answers at once: what is known here is then all there is.
+    /// Waits until this node knows everything that was committed when it was asked, and answers whether it does. It does
+    /// not without a leader that a quorum confirms: what is known here may then be old, after a restart even empty.
     pub(crate) async fn catch_up(&self, deadline: Instant) -> bool {
-        let Some(leader) = self.replica().ok().and_then(|replica| replica.status().leader) else {
+        let deadline = deadline.min(Instant::now() + APPLIED_TIMEOUT);
+        let Ok(replica) = self.replica() else {
+            return false;
+        };
+        // A new leader may have entries to apply that were committed before its time; confirming waits for them.
+        let confirmed = timeout_at(deadline, replica.confirmed_high_watermark()).await;
+        let (Ok(Ok(_)), Some(leader)) = (confirmed, replica.status().leader) else {
             return false;
         };
         if leader.node == self.node {
             return true;
         }
-        let deadline = deadline.min(Instant::now() + APPLIED_TIMEOUT);
         let left = deadline.saturating_duration_since(Instant::now());
         let asked = self
             .link

@@ -72,13 +72,27 @@ impl Context {
         let mut place = self.place(&permit, action, wanted);
         if matches!(place, Err(Problem::TopicNotFound { .. } | Problem::TopicChanged { .. })) {
             // It may have been created on another node a moment ago.
-            self.catalog.catch_up(deadline).await;
+            self.know_catalog(deadline).await?;
             place = self.place(&permit, action, wanted);
         }
         match place? {
             Place::Here(opened) => Ok((opened, permit.principal())),
             Place::Elsewhere { group_id, what } => Err(self.elsewhere(action, group_id, what)),
         }
+    }
+
+    /// Makes "there is no such topic" true: only a catalog that has caught up can tell.
+    async fn know_catalog(&self, deadline: Instant) -> Result<(), Problem> {
+        if self.catalog.catch_up(deadline).await {
+            return Ok(());
+        }
+        Err(Problem::Unavailable {
+            why: format!(
+                "node {} does not hear from the catalog's leader, so it cannot tell which topics exist",
+                self.node
+            ),
+            hint: None,
+        })
     }
 
     fn place(&self, permit: &Permit, action: Action, wanted: &Wanted<'_>) -> Result<Place, Problem> {

@@ -47,7 +47,7 @@ impl TopicService for Topics {
             Some(topic) => topic,
             None => {
                 // It may have been created on another node a moment ago.
-                self.context.catalog.catch_up(deadline).await;
+                self.context.know_catalog(deadline).await?;
                 let missing = || Problem::TopicNotFound {
                     topic: name.to_string(),
                 };
@@ -66,7 +66,7 @@ impl TopicService for Topics {
         let deadline = deadline(request.metadata());
         let tenant = own_tenant(&principal)?.to_owned();
         access::authorize(&principal, Action::Describe, Resource::Tenant(tenant.clone())).map_err(Problem::from)?;
-        self.context.catalog.catch_up(deadline).await;
+        self.context.know_catalog(deadline).await?;
         let topics: Vec<Topic> = self
             .context
             .host

@@ -11,6 +11,7 @@ const LINES: usize = 100_000;
 #[test]
 fn many_lines_come_back_byte_for_byte_whichever_follower_serves_them() {
     let mut cluster = TestCluster::start(3);
+    cluster.wait_acquainted();
     cluster.create_topic("numbers", 1);
     let input = numbers(LINES);
     produce(&cluster, "numbers", input.clone());
@@ -32,6 +33,7 @@ fn many_lines_come_back_byte_for_byte_whichever_follower_serves_them() {
         );
         cluster.node(other).start();
         cluster.wait_node_ready(other);
+        cluster.wait_acquainted();
     }
 }
 

@@ -17,6 +17,7 @@ const IDLE_TICKS_MAX: u64 = 5;
 #[test]
 fn a_consumer_reads_from_a_follower_and_waits_at_the_end_without_using_cpu() {
     let mut cluster = TestCluster::start(3);
+    cluster.wait_acquainted();
     cluster.create_topic("tail", 1);
     produce(&cluster, "tail", numbers(1_000));
     let consuming = Consuming::start(&mut cluster.command(&["consume", "tail", "--from", "beginning", "-v"]));
@@ -53,6 +54,7 @@ fn a_consumer_reads_from_a_follower_and_waits_at_the_end_without_using_cpu() {
 #[test]
 fn a_consumer_survives_the_death_of_its_follower_without_gap_or_repeat() {
     let mut cluster = TestCluster::start(3);
+    cluster.wait_acquainted();
     cluster.create_topic("tail", 1);
     produce(&cluster, "tail", numbers(1_000));
     let consuming = Consuming::start(&mut cluster.command(&["consume", "tail", "--from", "beginning"]));

@@ -1,5 +1,6 @@
 //! A cluster of real processes.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -198,6 +199,30 @@ impl TestCluster {
     #[track_caller]
     pub fn wait_node_ready(&self, position: usize) {
         self.wait_serving(&[self.nodes[position].address()]);
+    }
+
+    /// Waits until every node that was started hears from every other one, so that clients prefer followers for reads.
+    #[track_caller]
+    pub fn wait_acquainted(&self) {
+        let started = self.nodes.iter().filter(|node| node.child.is_some());
+        let started: BTreeSet<String> = started.map(|node| node.name.clone()).collect();
+        let mut acquainted = BTreeSet::new();
+        // Which node answers is left to chance, so that each does after a while.
+        eventually("every node hears from all others", READY_DEADLINE, || {
+            let described = self.describe();
+            let alive = described["nodes"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .filter(|node| node["alive"] == true);
+            let alive: BTreeSet<String> = alive
+                .filter_map(|node| Some(node["name"].as_str()?.to_owned()))
+                .collect();
+            if started.is_subset(&alive) {
+                acquainted.extend(described["answering_node"].as_str().map(str::to_owned));
+            }
+            started.is_subset(&acquainted).then_some(())
+        });
     }
 
     #[track_caller]

@@ -53,6 +53,7 @@ fn story() -> Result<()> {
 fn start_cluster() -> TestCluster {
     let started = Instant::now();
     let cluster = TestCluster::start(3);
+    cluster.wait_acquainted();
     println!(
         "1. Three nodes, each its own process and disk, mutual TLS on every connection ({:.1} s):",
         seconds(started)

@@ -105,6 +105,11 @@ impl TestCluster {
         self.directory.path()
     }
 
+    /// The profile of the client that [`TestCluster::run`] acts as.
+    pub fn profile(&self) -> &Path {
+        &self.profile
+    }
+
     /// The directory of the authority and all certificates.
     pub fn certificates(&self) -> String {
         self.directory.path().join("certs").to_string_lossy().into_owned()

@@ -23,9 +23,14 @@ const LONE_RECORDS: usize = 2_000;
 const FLOOR_CHUNK_BYTES: usize = 1024 * 1024;
 
 fn main() -> Result<(), Failure> {
-    println!("binary: {:.1} MiB", std::fs::metadata(binary())?.len() as f64 / (1024.0 * 1024.0));
+    println!(
+        "binary: {:.1} MiB",
+        std::fs::metadata(binary())?.len() as f64 / (1024.0 * 1024.0)
+    );
     let mut cluster = TestCluster::start(3);
-    let short: Vec<u8> = (1..=LINES).flat_map(|number| format!("{number}\n").into_bytes()).collect();
+    let short: Vec<u8> = (1..=LINES)
+        .flat_map(|number| format!("{number}\n").into_bytes())
+        .collect();
     lines(&cluster, "numbers, 1,000,000 lines of 1 to 7 bytes", &short)?;
     let long = [vec![b'x'; 1024], vec![b'\n']].concat().repeat(LINES as usize / 4);
     lines(&cluster, "250,000 lines of 1 KiB", &long)?;
@@ -44,7 +49,11 @@ fn lines(cluster: &TestCluster, what: &str, input: &[u8]) -> Result<(), Failure>
         let topic = format!("bench-{}-{run}", input.len());
         cluster.create_topic(&topic, 1);
         let started = Instant::now();
-        let status = cluster.command(&["produce", &topic]).stdin(File::open(&path)?).status()?;
+        let status = cluster
+            .command(&["produce", &topic])
+            .stdin(File::open(&path)?)
+            .stderr(Stdio::null())
+            .status()?;
         produced.push(started.elapsed());
         if !status.success() {
             return Err(format!("produce ended with {status}").into());
@@ -60,7 +69,11 @@ fn lines(cluster: &TestCluster, what: &str, input: &[u8]) -> Result<(), Failure>
         }
     }
     println!("\n{what}; median of {RUNS} [min .. max]");
-    for (name, times) in [("write and sync, plain", &mut floors), ("produce", &mut produced), ("consume", &mut consumed)] {
+    for (name, times) in [
+        ("write and sync, plain", &mut floors),
+        ("produce", &mut produced),
+        ("consume", &mut consumed),
+    ] {
         times.sort();
         let median = times[RUNS / 2].as_secs_f64();
         println!(
@@ -99,7 +112,7 @@ fn lone_records(cluster: &TestCluster) -> Result<(), Failure> {
         floors.push(started.elapsed());
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let profile = Profile::load(&cluster.profile_for("default", "bench"))?;
+    let profile = Profile::load(cluster.profile())?;
     let mut records = runtime.block_on(async {
         let client = Client::from_profile(&profile).await?;
         let producer = client.producer("lone").linger(Duration::ZERO).build().await?;
@@ -113,7 +126,10 @@ fn lone_records(cluster: &TestCluster) -> Result<(), Failure> {
         Ok::<_, Failure>(times)
     })?;
     println!("\none record of 1 KiB at a time, {LONE_RECORDS} times");
-    for (name, times) in [("append and fdatasync, plain", &mut floors), ("produce to answer", &mut records)] {
+    for (name, times) in [
+        ("append and fdatasync, plain", &mut floors),
+        ("produce to answer", &mut records),
+    ] {
         times.sort();
         let at = |share: f64| times[(times.len() as f64 * share) as usize].as_micros();
         println!("  {name:<28} p50 {:>6} µs   p99 {:>6} µs", at(0.50), at(0.99));
@@ -131,11 +147,17 @@ fn first_answer(cluster: &mut TestCluster) -> Result<(), Failure> {
         cluster.node(0).start();
         eventually("the node answers", Duration::from_secs(20), || {
             let asked = cluster.command(&["health", "--address", &address]).output().ok()?;
-            asked.status.code().filter(|code| [0, 5].contains(code) && !asked.stdout.is_empty())
+            asked
+                .status
+                .code()
+                .filter(|code| [0, 5].contains(code) && !asked.stdout.is_empty())
         });
         times.push(started.elapsed());
     }
     times.sort();
-    println!("\nrestart of one node to its first answer: {} ms (median of {RUNS})", times[RUNS / 2].as_millis());
+    println!(
+        "\nrestart of one node to its first answer: {} ms (median of {RUNS})",
+        times[RUNS / 2].as_millis()
+    );
     Ok(())
 }

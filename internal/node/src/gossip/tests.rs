@@ -1,3 +1,5 @@
+//! Gossip of several nodes in one process, over real links.
+
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use super::*;

@@ -1,3 +1,5 @@
+//! The link between nodes of one process: what the tests share.
+
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod bytes_on_the_wire;

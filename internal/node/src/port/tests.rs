@@ -1,3 +1,5 @@
+//! The port against clients of every kind, and against garbage.
+
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::sync::Arc;

@@ -1,3 +1,5 @@
+//! The append stream in paused time: window, order, holding, time limits.
+
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::time::Duration;

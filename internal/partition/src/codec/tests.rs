@@ -1,3 +1,5 @@
+//! What the codec writes, byte for byte, and what it says to bytes that nobody wrote.
+
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::collections::{BTreeMap, BTreeSet};

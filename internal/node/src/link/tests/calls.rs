@@ -1,3 +1,5 @@
+//! Calls: answers, limits, deadlines, and peers that die.
+
 use std::sync::atomic::Ordering;
 
 use futures::future::join_all;

@@ -1,3 +1,5 @@
+//! Who is let in, and why not.
+
 use super::*;
 use crate::test_ca::CLUSTER;
 use crate::test_node::{eventually, kinds};

@@ -1,3 +1,5 @@
+//! Streams: order, windows, ends and breaks.
+
 use futures::future::join_all;
 
 use super::super::limits::{FRAME_BYTES_MAX, STREAM_WINDOW_MESSAGES, STREAMS_MAX};

@@ -131,9 +131,19 @@ def batch(producer_id, sequence, values, request_id=0):
     )
 
 
+def produce_unless_unavailable(leader, request):
+    """The answer, or None while leadership moves; then the same request, with its sequence, may be sent again."""
+    try:
+        return leader.log.Produce(request, timeout=CALL_DEADLINE_S)
+    except grpc.RpcError as error:
+        if error.code() != grpc.StatusCode.UNAVAILABLE:
+            raise
+        return None
+
+
 def check_produce(leader, producer_id, values):
     first = batch(producer_id, 0, values)
-    answer = leader.log.Produce(first, timeout=CALL_DEADLINE_S)
+    answer = wait_for(lambda: produce_unless_unavailable(leader, first), "a leader that has settled")
     assert (answer.base_offset, answer.duplicate) == (0, False), answer
     again = leader.log.Produce(first, timeout=CALL_DEADLINE_S)
     assert (again.base_offset, again.duplicate) == (0, True), f"a retry must be answered like the first try: {again}"

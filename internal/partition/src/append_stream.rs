@@ -42,6 +42,8 @@ pub(crate) const WINDOW_BYTES: usize = 8 * 1024 * 1024;
 pub(crate) const IDLE_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long opening the stream may take.
 pub(crate) const OPEN_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long to leave a peer alone to which no stream could be opened.
+pub(crate) const OPEN_RETRY_PAUSE: Duration = Duration::from_millis(50);
 /// How long a request without entries waits for company.
 const HOLD_TIMEOUT: Duration = Duration::from_millis(1);
 

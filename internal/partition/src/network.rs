@@ -133,10 +133,16 @@ impl RaftNetworkV2<TypeConfig> for PeerClient {
             let open = self
                 .peers
                 .open_stream(&self.node, self.group_id, Lane::Bulk, kind::APPEND_STREAM);
-            let stream = match tokio::time::timeout(append_stream::OPEN_TIMEOUT, open).await {
-                Ok(opened) => opened.map_err(rpc_error)?,
-                Err(_) => return Err(unreachable(format!("{} did not open a stream in time", self.node))),
+            let opened = match tokio::time::timeout(append_stream::OPEN_TIMEOUT, open).await {
+                Ok(opened) => opened.map_err(rpc_error),
+                Err(_) => Err(unreachable(format!("{} did not open a stream in time", self.node))),
             };
+            if opened.is_err() {
+                // openraft backs off only when it is asked for requests, which needs a stream; without this pause it
+                // would try again thousands of times a second.
+                tokio::time::sleep(append_stream::OPEN_RETRY_PAUSE).await;
+            }
+            let stream = opened?;
             let appends: BoxStream<'s, _> = Box::pin(AppendStream::new(self.target, input, stream));
             Ok(appends)
         })

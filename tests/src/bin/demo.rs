@@ -15,8 +15,10 @@ const TOPIC: &str = "library";
 const PARTITIONS: u32 = 3;
 /// The text must be no toy.
 const LINES_MIN: usize = 10_000;
-/// How far the second reading runs ahead of its acknowledgements: so little that the kill falls into its middle.
-const LINES_AHEAD_MAX: usize = 400;
+/// How far the first production runs ahead of its acknowledgements: many batches, so that every partition gets some.
+const FIRST_LINES_AHEAD_MAX: usize = 2_000;
+/// The same for the second one: so little that the kill falls into its middle.
+const SECOND_LINES_AHEAD_MAX: usize = 400;
 const STEP_DEADLINE: Duration = Duration::from_secs(40);
 
 type Result<T> = std::result::Result<T, String>;
@@ -130,7 +132,7 @@ fn without_newline(line: &[u8]) -> Vec<u8> {
 fn produce(cluster: &TestCluster, text: &[Vec<u8>]) -> Produced {
     let started = Instant::now();
     let mut command = cluster.command(&["produce", TOPIC, "-v"]);
-    let produced = Producing::start_with(&mut command, text.len(), text.to_vec()).wait(STEP_DEADLINE);
+    let produced = Producing::start_with(&mut command, FIRST_LINES_AHEAD_MAX, text.to_vec()).wait(STEP_DEADLINE);
     let bytes: usize = text.iter().map(Vec::len).sum();
     println!(
         "3. A real text, the {} lines ({} KB) of this project's source, produced in {:.1} s.",
@@ -162,17 +164,23 @@ fn read_back(cluster: &mut TestCluster, text: &[Vec<u8>], produced: &Produced) -
     if !consumed.status.success() {
         return Err(format!("reading failed: {}", consumed.stderr.trim()));
     }
-    compare(&parse(&consumed.bytes)?, text, &[produced])?;
+    let found = parse(&consumed.bytes)?;
+    compare(&found, text, &[produced])?;
     println!("4. Read back, the same bytes:");
     for (partition, leader) in leaders.iter().enumerate() {
         let leader = cluster.nodes()[*leader].name();
+        let count = found.keys().filter(|place| place.0 as usize == partition).count();
+        if count == 0 {
+            println!("     partition {partition} holds nothing");
+            continue;
+        }
         let server = served_by(&consumed.stderr, partition).ok_or("nobody said who served the records")?;
         if server == leader {
             return Err(format!(
                 "partition {partition} was served by its leader {leader}, not by a follower"
             ));
         }
-        println!("     partition {partition} from {server}, a follower of {leader}");
+        println!("     partition {partition}, {count} lines, from {server}, a follower of {leader}");
     }
     Ok(())
 }
@@ -184,7 +192,7 @@ fn served_by(notes: &str, partition: usize) -> Option<&str> {
 
 fn produce_while_the_leader_dies(cluster: &mut TestCluster, text: &[Vec<u8>]) -> Result<Produced> {
     let mut command = cluster.command(&["produce", TOPIC, "-v"]);
-    let producing = Producing::start_with(&mut command, LINES_AHEAD_MAX, text.to_vec());
+    let producing = Producing::start_with(&mut command, SECOND_LINES_AHEAD_MAX, text.to_vec());
     producing.wait_for_more(text.len() / 2, STEP_DEADLINE);
     let victim = cluster.leader(TOPIC, 0);
     let (name, pid) = (

@@ -188,7 +188,7 @@ pub struct Header {
     pub payload_bytes: u32,
     /// CRC32C of the payload.
     pub payload_crc: u32,
-    /// The leader's clock at the append, never below the previous entry's.
+    /// The leader's clock at the append, never below the previous entry's; 0 in term 0, which has no leader.
     pub append_time_ms: u64,
     /// Digest of the log up to and including this entry.
     pub chain: u64,

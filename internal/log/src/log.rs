@@ -136,6 +136,12 @@ impl Log {
         self.submit(ops, generation, index_end, done)
     }
 
+    /// Whether the disk keeps up. Appending without room goes well until the queue is full, and is an error then; an owner
+    /// of many logs, whose appends together can be more than the disk takes, waits for room before each.
+    pub fn has_room(&self) -> bool {
+        self.inner.open.writer.has_room()
+    }
+
     /// Queues a job; when it is done, everything below `index_end` is on disk.
     fn submit(&self, ops: Vec<Op>, generation: u64, index_end: u64, done: Callback) -> Result<(), Error> {
         let cached = self.inner.cached.clone();

@@ -139,7 +139,7 @@ impl LogState {
             id,
             kind,
             compression,
-            append_time_ms: now_ms.max(self.tail.append_time_ms),
+            append_time_ms: self.append_time_ms(id, now_ms),
             detail: &detail,
             detail_bytes: &detail_bytes,
             payload_bytes: u32::try_from(payload.len()).unwrap_or(u32::MAX), // checked against its limit already
@@ -160,6 +160,13 @@ impl LogState {
             detail,
             decision,
         }
+    }
+
+    /// An entry of term 0 is made by no leader: every member makes the group's first entry for itself. It carries no time,
+    /// so that all of them make the same bytes.
+    fn append_time_ms(&self, id: EntryId, now_ms: u64) -> u64 {
+        let time_ms = if id.term == 0 { 0 } else { now_ms };
+        time_ms.max(self.tail.append_time_ms)
     }
 
     /// Folds another replica's frame; this replica must come to the same header.

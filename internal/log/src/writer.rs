@@ -25,6 +25,9 @@ use crate::round::{Op, PREPARED_BYTES_MAX, Round};
 /// from taking all memory.
 pub(crate) const QUEUED_BYTES_MAX: usize = 1024 * 1024 * 1024;
 
+/// So much waiting means that the disk is behind; whoever can wait should. The rest is for those who have asked already.
+const ROOM_BYTES: usize = QUEUED_BYTES_MAX / 2;
+
 /// Simulations have small segments; they prepare little.
 const MANUAL_PREPARE_BYTES: usize = 2 * 1024;
 
@@ -151,6 +154,10 @@ impl DiskWriter {
         self.shared.lock().admit(bytes)
     }
 
+    pub(crate) fn has_room(&self) -> bool {
+        self.shared.lock().has_room()
+    }
+
     /// Queues a job. On an error `done` is not called.
     pub(crate) fn submit(&self, ops: Vec<Op>, done: Callback) -> Result<(), Error> {
         let bytes = ops.iter().map(Op::bytes).sum();
@@ -168,6 +175,11 @@ impl DiskWriter {
 }
 
 impl Queue {
+    /// Whether to queue more now. A writer that takes nothing any more has room: its refusal says why.
+    fn has_room(&self) -> bool {
+        self.bytes < ROOM_BYTES || self.stopping || self.poisoned.is_some()
+    }
+
     fn admit(&self, bytes: usize) -> Result<(), Error> {
         if let Some(cause) = &self.poisoned {
             return Err(Error::Poisoned {
@@ -261,5 +273,26 @@ impl Shared {
         queue.bytes = 0;
         drop(queue);
         jobs.into_iter().for_each(|job| (job.done)(Err(cause.clone())));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_queue_says_that_it_is_full_long_before_it_refuses() {
+        let mut queue = Queue {
+            bytes: ROOM_BYTES,
+            ..Queue::default()
+        };
+        assert!(!queue.has_room());
+        assert!(queue.admit(ROOM_BYTES).is_ok());
+        queue.bytes -= 1;
+        assert!(queue.has_room());
+        // nobody waits for room that will never come
+        queue.bytes = QUEUED_BYTES_MAX;
+        queue.stopping = true;
+        assert!(queue.has_room());
     }
 }

@@ -13,6 +13,7 @@
 //!
 //! Deliberately absent: replacing a node that is merely away, moving partitions, and balancing leaders.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,7 +23,7 @@ use highwater_partition::{Member, Role, Status};
 use tokio::time::{Instant, sleep};
 
 use crate::catalog::{CatalogClient, CatalogHost};
-use crate::data_dir::DataDir;
+use crate::data_dir::{DataDir, Stage};
 use crate::error::Failure;
 use crate::failures::Failures;
 use crate::founding::{OwnName, Plan, ensure_learner};
@@ -37,6 +38,12 @@ const RETRY_PAUSE: Duration = Duration::from_secs(1);
 const MEMBERS_INTERVAL: Duration = Duration::from_secs(2);
 /// How long a command to the catalog may take.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a new group's members wait, each for those before it, for somebody to make the first membership.
+const FIRST_MEMBERS_PATIENCE: Duration = Duration::from_secs(1);
+
+/// The groups here without any membership, and since when they have been seen so.
+type Pristine = BTreeMap<GroupId, Instant>;
 
 /// What the controller works with.
 pub(crate) struct Controller {
@@ -57,20 +64,23 @@ impl Controller {
 
     pub(crate) async fn keep_replicas(self: Arc<Self>) {
         let mut progress = self.host.progress();
+        let mut pristine = Pristine::default();
         loop {
             progress.mark_unchanged();
-            if let Err(error) = self.reconcile().await {
+            if let Err(error) = self.reconcile(&mut pristine).await {
                 tracing::error!(%error, "a replica is not as the catalog wants it");
                 sleep(RETRY_PAUSE).await;
                 continue;
             }
-            if progress.changed().await.is_err() {
-                return;
+            tokio::select! {
+                biased;
+                changed = progress.changed() => if changed.is_err() { return },
+                () = sleep(FIRST_MEMBERS_PATIENCE), if !pristine.is_empty() => {}
             }
         }
     }
 
-    async fn reconcile(&self) -> Result<(), ReplicaError> {
+    async fn reconcile(&self, pristine: &mut Pristine) -> Result<(), ReplicaError> {
         let Some(cluster_id) = self.data.cluster_id() else {
             return Ok(());
         };
@@ -86,20 +96,18 @@ impl Controller {
             tracing::info!(replicas = new.len(), "making replicas");
             self.keeper.make(cluster_id, new).await?;
         }
-        for group in self.groups_without_members() {
-            self.initialize(group).await?;
+        self.note_pristine(pristine);
+        for (group, since) in pristine.iter() {
+            self.initialize(*group, since.elapsed()).await?;
         }
         Ok(())
     }
 
-    /// Replicas placed on this very incarnation that were never made.
+    /// Replicas placed on this very incarnation that have never run: unknown here, or not made to the end before.
     fn new_placements(&self) -> Vec<(GroupId, ReplicaId)> {
-        let known: Vec<(u64, u64)> = self
-            .data
-            .replicas()
-            .iter()
-            .map(|record| (record.group, record.replica))
-            .collect();
+        let records = self.data.replicas();
+        let started = records.iter().filter(|record| record.stage == Stage::Started);
+        let known: BTreeSet<(u64, u64)> = started.map(|record| (record.group, record.replica)).collect();
         let incarnation = self.data.incarnation();
         self.host.read(|catalog| {
             let is_this_life = catalog
@@ -114,23 +122,30 @@ impl Controller {
         })
     }
 
-    fn groups_without_members(&self) -> Vec<GroupId> {
+    fn note_pristine(&self, pristine: &mut Pristine) {
         let hosted = self.registry.all();
         let is_new = |hosted: &&Arc<Hosted>| hosted.group_id != CATALOG_GROUP && hosted.status().voters.is_empty();
-        hosted.iter().filter(is_new).map(|hosted| hosted.group_id).collect()
+        let new: BTreeSet<GroupId> = hosted.iter().filter(is_new).map(|hosted| hosted.group_id).collect();
+        pristine.retain(|group, _| new.contains(group));
+        for group in new {
+            pristine.entry(group).or_insert_with(Instant::now);
+        }
     }
 
-    /// Gives a group its first members, if that is this node's part: the preferred leader's.
-    async fn initialize(&self, group: GroupId) -> Result<(), ReplicaError> {
+    /// Gives a group its first members. The preferred leader does it at once, the others in turn if nothing has been
+    /// heard of the group for a while: the nodes before them are not there. All of them make the same first entry, from
+    /// the placement that the topic was created with, so it does no harm if several do it.
+    async fn initialize(&self, group: GroupId, pristine_for: Duration) -> Result<(), ReplicaError> {
         let members = self.host.read(|catalog| {
             let (_, partition) = catalog.partition_of_group(group.0)?;
-            let first = partition.replicas.first()?;
-            let is_mine = first.node == self.own.name && !catalog.is_dead(first);
+            let mut living = partition.replicas.iter().filter(|replica| !catalog.is_dead(replica));
+            let turn = living.position(|replica| replica.node == self.own.name)?;
+            let is_due = pristine_for >= FIRST_MEMBERS_PATIENCE * u32::try_from(turn).unwrap_or(u32::MAX);
             let member = |replica: &highwater_catalog::Replica| Member {
                 replica_id: ReplicaId(replica.replica_id),
                 node: replica.node.clone(),
             };
-            is_mine.then(|| partition.replicas.iter().map(member).collect::<Vec<_>>())
+            is_due.then(|| partition.replicas.iter().map(member).collect::<Vec<_>>())
         });
         match members {
             Some(members) => self.keeper.initialize(group, members).await,

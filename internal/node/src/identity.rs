@@ -10,11 +10,10 @@
 
 use std::fmt;
 
+use highwater_catalog::names;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-/// The longest name that can stand in an identity, bytes.
-const NAME_BYTES_MAX: usize = 128;
 /// The tag of a URI among the alternative names of a certificate (RFC 5280, GeneralName).
 const URI_TAG: u32 = 6;
 
@@ -117,7 +116,7 @@ impl Identity {
                 ));
             }
         };
-        if !identity.names().all(is_name) {
+        if !identity.names().all(names::is_valid) {
             return Err(malformed(
                 "each of its names must be 1 to 128 characters of a-z, 0-9, '.', '_' and '-', start with a letter or \
                  digit, and be without '..'",
@@ -170,18 +169,6 @@ fn is_uri(name: &GeneralName<'_>) -> bool {
     }
 }
 
-/// Whether `name` may stand in an identity: `[a-z0-9][a-z0-9._-]{0,127}` without `..`.
-pub(crate) fn is_name(name: &str) -> bool {
-    let bytes = name.as_bytes();
-    let alphanumeric = |byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
-    bytes.len() <= NAME_BYTES_MAX
-        && bytes.first().is_some_and(alphanumeric)
-        && bytes
-            .iter()
-            .all(|byte| alphanumeric(byte) || matches!(byte, b'.' | b'_' | b'-'))
-        && !name.contains("..")
-}
-
 fn shortened(uri: &str) -> String {
     const SHOWN_CHARACTERS_MAX: usize = 200;
     uri.chars().take(SHOWN_CHARACTERS_MAX).collect()
@@ -191,6 +178,7 @@ fn shortened(uri: &str) -> String {
 mod tests {
     #![allow(clippy::unwrap_used)]
 
+    use highwater_catalog::limits::NAME_BYTES_MAX;
     use proptest::prelude::*;
 
     use super::*;

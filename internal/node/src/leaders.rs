@@ -14,6 +14,7 @@ use tokio::sync::watch;
 
 use crate::catalog::CatalogHost;
 use crate::gossip::{Gossip, GossipNode};
+use crate::link::Link;
 use crate::replicas::Registry;
 
 const KEY_PREFIX: &str = "lead/";
@@ -31,6 +32,7 @@ pub(crate) struct Leaders {
     registry: Arc<Registry>,
     catalog: Arc<CatalogHost>,
     nodes: watch::Receiver<Arc<Vec<GossipNode>>>,
+    link: Link,
 }
 
 impl Leaders {
@@ -38,11 +40,13 @@ impl Leaders {
         registry: Arc<Registry>,
         catalog: Arc<CatalogHost>,
         nodes: watch::Receiver<Arc<Vec<GossipNode>>>,
+        link: Link,
     ) -> Leaders {
         Leaders {
             registry,
             catalog,
             nodes,
+            link,
         }
     }
 
@@ -82,7 +86,7 @@ impl Leaders {
 
     /// Where the node is: as it says itself at the moment, otherwise as the catalog has it; empty if neither knows.
     pub(crate) fn address(&self, node: &str) -> String {
-        let alive = self.alive(node).map(|alive| alive.address);
+        let alive = self.in_gossip(node).map(|alive| alive.address);
         let registered = || {
             self.catalog
                 .read(|catalog| catalog.node(node).map(|node| node.address.clone()))
@@ -90,8 +94,24 @@ impl Leaders {
         alive.or_else(registered).unwrap_or_default()
     }
 
+    /// Whether the node is alive: gossip says so, or a connection with it is up. Gossip takes some rounds to hear of a
+    /// node that has just started.
+    pub(crate) fn is_alive(&self, node: &str) -> bool {
+        self.is_connected(node) || self.nodes.borrow().iter().any(|known| known.name == node)
+    }
+
+    /// Whether a connection with the node is up. Unlike gossip it notices at once when a node has gone.
+    pub(crate) fn is_connected(&self, node: &str) -> bool {
+        self.link.is_connected(node)
+    }
+
+    /// Changes when the link's connections do.
+    pub(crate) fn connections(&self) -> watch::Receiver<u64> {
+        self.link.changes()
+    }
+
     /// The node as gossip knows it, if it is alive.
-    pub(crate) fn alive(&self, node: &str) -> Option<GossipNode> {
+    fn in_gossip(&self, node: &str) -> Option<GossipNode> {
         self.nodes.borrow().iter().find(|known| known.name == node).cloned()
     }
 

@@ -25,7 +25,7 @@ use crate::link::{AddressBook, Link, LinkOptions};
 use crate::peer_handler::PeerHandler;
 use crate::port::{Port, PortError, PortOptions, connections};
 use crate::replicas::{CATALOG_GROUP, Hosted, Keeper, KeeperOptions, Registry};
-use crate::services::{Context, Readiness, ServerParts, serve};
+use crate::services::{Context, InFlight, Readiness, ServerParts, serve};
 use crate::storage::Storage;
 use crate::tls::{Credentials, TlsError, TlsFiles};
 
@@ -166,7 +166,12 @@ impl Foundation {
 
     async fn serve(mut self) -> Result<NodeHandle, StartError> {
         let gossip = Arc::new(self.start_gossip().await?);
-        let leaders = Leaders::new(self.registry.clone(), self.host.clone(), gossip.nodes());
+        let leaders = Leaders::new(
+            self.registry.clone(),
+            self.host.clone(),
+            gossip.nodes(),
+            self.link.clone(),
+        );
         let catalog = CatalogClient::new(
             &self.config.node,
             self.host.clone(),
@@ -193,6 +198,7 @@ impl Foundation {
             catalog,
             leaders: leaders.clone(),
             link: self.link.clone(),
+            in_flight: InFlight::default(),
             draining: draining.clone(),
             stopping: stopping.clone(),
         });
@@ -404,7 +410,8 @@ impl NodeHandle {
     /// Gives up leaderships that somebody alive can take, and waits a while until they are taken.
     async fn give_leaderships_away(&self) {
         let all = self.registry.all();
-        let is_alive = |node: &str| self.leaders.alive(node).is_some();
+        // A leader has a connection with each of its voters that is there; gossip can be seconds behind.
+        let is_alive = |node: &str| self.leaders.is_connected(node);
         let mut changes = self.registry.changes();
         let moved = async {
             let begun = join_all(all.iter().map(|hosted| hosted.hand_over(is_alive))).await;

@@ -134,7 +134,9 @@ impl Partition {
         Ok(Partition { inner: Arc::new(inner) })
     }
 
-    /// Makes the group's first membership. Once, on one pristine replica; false for a group that has a history.
+    /// Makes the group's first membership; false for a group that has a history here. Any of the members may do it, also
+    /// several of them: given the same members they make the same first entry, byte for byte, so it does not matter whose
+    /// is replicated.
     pub async fn initialize(&self, members: Vec<Member>) -> Result<bool, Error> {
         check_members(&members)?;
         match self.inner.raft.initialize(nodes(&members)).await {

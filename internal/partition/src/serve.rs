@@ -3,14 +3,16 @@
 //! The peer link proves which node speaks. This module decides whether that node may say this, here:
 //!
 //! * the message is meant for this very replica id, not for an earlier one on this node;
-//! * the node belongs to the group by the membership this replica knows, and the replica it speaks for is its own.
-//!   While no membership is known, a leader may introduce itself;
+//! * the replica it speaks for is on that node by the membership this replica knows. A candidate must be a member of
+//!   it; a leader need not be, for a replica that slept through a change of the membership learns of the new members
+//!   from nobody else. While no membership is known, anybody may introduce itself;
 //! * the term is at most `TERM_JUMP_MAX` ahead of ours.
 //!
 //! A message that fails is an `Error::BadMessage` for its sender; the group goes on unharmed.
 //!
-//! Known limit: a replica that slept through a change of the membership refuses a leader that joined meanwhile, until
-//! it hears of the change from one it knows. A controller that replaces voters must keep that in mind.
+//! Known limit: a voter that slept through a change of the membership gives no vote to a candidate that joined
+//! meanwhile. Whoever became a voter was added by a majority of the voters before, so this costs an election only when
+//! all of that majority that could lead are away.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -142,6 +144,8 @@ impl Server {
                 "{from} speaks for replica {replica}, which is on {}",
                 name.0
             ))),
+            // Elected by a majority of a membership that we have not heard of yet; its entries tell it.
+            None if vote.committed => Ok(()),
             None => Err(bad(format!(
                 "{from} speaks for replica {replica}, which is no member of this group"
             ))),

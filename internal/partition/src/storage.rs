@@ -13,6 +13,7 @@ use std::fmt::Debug;
 use std::io;
 use std::ops::{Bound, RangeBounds, RangeInclusive};
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::Stream;
 use highwater_log::{Frame, Log};
@@ -26,6 +27,10 @@ use crate::types::{LogEntry, LogId, TypeConfig, Vote, log_id};
 
 /// Most bytes that one read for replication or for applying takes from the log, unless one entry alone is larger.
 pub(crate) const READ_BYTES_MAX: usize = 1024 * 1024;
+
+/// How soon to look again for room in the disk's queue. Many groups of one node can together bring more than their disk
+/// takes; an append that finds no room would end the core, so it waits.
+const ROOM_PAUSE: Duration = Duration::from_millis(5);
 
 /// The storage of one replica.
 pub(crate) struct GroupStorage {
@@ -88,6 +93,9 @@ impl RaftLogStorage<TypeConfig> for GroupStorage {
         I::IntoIter: Send,
     {
         let entries: Result<Vec<_>, Error> = entries.into_iter().map(LogEntry::into_log).collect();
+        while !self.log.has_room() {
+            tokio::time::sleep(ROOM_PAUSE).await;
+        }
         let done = Box::new(move |result: Result<(), highwater_log::Error>| {
             callback.io_completed(result.map_err(io::Error::other));
         });

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod absences;
 mod founding;
 mod records;
 mod refusals;

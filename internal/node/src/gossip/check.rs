@@ -13,9 +13,9 @@
 use std::net::SocketAddr;
 
 use chitchat::{ChitchatId, ChitchatMessage, Deserializable, Serializable};
+use highwater_catalog::names;
 
 use super::NODES_MAX;
-use crate::identity::is_name;
 
 const SYN: u8 = 0;
 const SYN_ACK: u8 = 1;
@@ -82,7 +82,7 @@ fn walk_digest(bytes: &mut &[u8]) -> Result<Vec<ChitchatId>, String> {
     let mut listed = Vec::with_capacity(count);
     for _ in 0..count {
         let id: ChitchatId = read(bytes)?;
-        if !is_name(&id.node_id) {
+        if !names::is_valid(&id.node_id) {
             return Err(format!("its digest lists {:?}, which is not a name", id.node_id));
         }
         for _ in 0..3 {

@@ -9,6 +9,7 @@ use futures::future::BoxFuture;
 use highwater_partition::log::ClusterId;
 use highwater_partition::{Lane, PeerError};
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
@@ -32,6 +33,8 @@ pub(super) struct Inner {
     /// By address as it was given; control lane.
     by_address: Mutex<HashMap<String, Arc<Dialler>>>,
     connections: Mutex<Connections>,
+    /// Counts up whenever a connection begins or ends.
+    pub(super) changes: watch::Sender<u64>,
     pub(super) closed: CancellationToken,
 }
 
@@ -62,6 +65,7 @@ impl Inner {
             by_node: Mutex::default(),
             by_address: Mutex::default(),
             connections: Mutex::default(),
+            changes: watch::Sender::new(0),
             closed: CancellationToken::new(),
         }
     }
@@ -198,6 +202,7 @@ impl Inner {
     {
         let (connection, queues) = Connection::new(role, hello, self.closed.child_token());
         let serial = lock(&self.connections).add(connection.clone());
+        self.changes.send_modify(|count| *count += 1);
         if said.cluster_id != self.cluster_id() {
             self.tell_cluster_id(&connection); // it became known while we said hello
         }
@@ -217,6 +222,13 @@ impl Inner {
 
     pub(super) fn all_connections(&self) -> Vec<Arc<Connection>> {
         lock(&self.connections).by_serial.values().cloned().collect()
+    }
+
+    /// Whether any connection with `node` is up.
+    pub(super) fn is_connected(&self, node: &str) -> bool {
+        let connections = lock(&self.connections);
+        let is_up = |connection: &Arc<Connection>| connection.peer() == node && !connection.is_closed();
+        connections.by_serial.values().any(is_up)
     }
 
     /// Connections that `node` has dialled.
@@ -249,6 +261,7 @@ impl Drop for Registered {
     fn drop(&mut self) {
         self.connection.close("its task ended unexpectedly".to_owned());
         lock(&self.inner.connections).by_serial.remove(&self.serial);
+        self.inner.changes.send_modify(|count| *count += 1);
     }
 }
 

@@ -46,6 +46,7 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use highwater_partition::log::{ClusterId, GroupId};
 use highwater_partition::{Lane, PeerError, PeerStream, Peers};
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 pub use address_book::AddressBook;
@@ -198,6 +199,17 @@ impl Link {
     /// The node has shown signs of life: the next call dials at once instead of sitting out a pause.
     pub fn peer_seen(&self, node: &str) {
         self.inner.peer_seen(node);
+    }
+
+    /// Whether a connection with the node is up at the moment. One with a node that has fallen silent ends within
+    /// seconds.
+    pub fn is_connected(&self, node: &str) -> bool {
+        self.inner.is_connected(node)
+    }
+
+    /// Counts up whenever a connection begins or ends.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.inner.changes.subscribe()
     }
 
     /// Serves a connection that another node has dialled; returns when it has ended.

@@ -68,6 +68,11 @@ impl Hosted {
         self.removed.cancelled().await;
     }
 
+    /// Whether it has left this node.
+    pub(crate) fn is_removed(&self) -> bool {
+        self.removed.is_cancelled()
+    }
+
     /// For those who look after the replica itself, not after what users put into it.
     pub(in crate::replicas) fn partition(&self) -> &Partition {
         &self.partition

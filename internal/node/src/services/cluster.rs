@@ -71,7 +71,7 @@ pub(super) fn nodes(context: &Context) -> Vec<v1::Node> {
     let catalog_group = context.registry.hosted(CATALOG_GROUP).map(|hosted| hosted.status());
     let known: Vec<highwater_catalog::Node> = context.host.read(|catalog| catalog.nodes().cloned().collect());
     let describe = |node: &highwater_catalog::Node| {
-        let alive = node.name == context.node || context.leaders.alive(&node.name).is_some();
+        let alive = node.name == context.node || context.leaders.is_alive(&node.name);
         describe::node(node, context.leaders.address(&node.name), alive, catalog_group.as_ref())
     };
     known.iter().map(describe).collect()

@@ -222,10 +222,12 @@ impl Reader {
             return Err(stopped(&self.opened));
         }
         let partition: &Partition = self.opened.partition();
-        partition
-            .read(self.offset, self.bytes_max)
-            .await
-            .map_err(Problem::from_read)
+        let read = partition.read(self.offset, self.bytes_max).await;
+        // A log that is being deleted beneath the read is no damage.
+        read.map_err(|error| match self.opened.hosted.is_removed() {
+            true => stopped(&self.opened),
+            false => Problem::from_read(error),
+        })
     }
 
     fn respond(&mut self, batches: Vec<StoredBatch>) -> v1::ConsumeResponse {

@@ -8,6 +8,7 @@
 mod cluster;
 mod deadline;
 mod health;
+mod in_flight;
 mod lanes;
 mod log;
 mod produce;
@@ -23,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::Request;
 
 pub(crate) use health::Readiness;
+pub(crate) use in_flight::InFlight;
 pub(crate) use server::{ServerParts, serve};
 
 use crate::access::{self, Action, Permit, Principal, Resource, TopicName};
@@ -45,6 +47,7 @@ pub(crate) struct Context {
     pub(crate) catalog: CatalogClient,
     pub(crate) leaders: Leaders,
     pub(crate) link: Link,
+    pub(crate) in_flight: InFlight,
     /// Clients are to go elsewhere.
     pub(crate) draining: CancellationToken,
     /// Streams are to end.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use highwater_partition::log::{Decision, PrincipalDigest, Verdict};
 use highwater_partition::{Answer, NotApplied};
-use highwater_proto::limits::STREAM_IN_FLIGHT_BYTES_MAX;
+use highwater_proto::limits::{NAME_BYTES_MAX, STREAM_IN_FLIGHT_BYTES_MAX};
 use highwater_proto::v1::{ProduceRequest, ProduceResponse};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
@@ -24,6 +24,8 @@ use crate::status::Problem;
 const REQUEST_BYTES_LEAST: usize = 1024;
 /// How many partitions a stream may have open at once.
 const LANES_MAX: usize = 4096;
+/// The longest way to write a topic, `tenant/topic`, bytes.
+const TOPIC_BYTES_MAX: usize = 2 * NAME_BYTES_MAX + 1;
 /// How often a stream looks for requests that have waited too long.
 const SWEEP_INTERVAL: Duration = Duration::from_millis(500);
 /// How long a request on a stream waits for its answer.
@@ -64,15 +66,23 @@ fn wanted(request: &ProduceRequest) -> Wanted<'_> {
     }
 }
 
-/// Proposes a checked batch; `deliver` is called once, from the Raft task.
+/// Proposes a checked batch, if the node has room for it; `deliver` is called once, usually from the Raft task.
 fn propose(
     context: &Arc<Context>,
     opened: &Opened,
     batch: highwater_partition::log::Batch,
     deliver: impl FnOnce(Result<ProduceResponse, Problem>) + Send + 'static,
 ) {
+    let held = opened.partition().in_flight_bytes();
+    let Some(share) = context.in_flight.take(batch.payload.len(), held) else {
+        let why = format!("node {} has too much in flight", context.node);
+        return deliver(Err(Problem::Overloaded(why)));
+    };
     let (context, opened_there) = (context.clone(), opened.clone());
-    let answer = move |answer| deliver(interpret(&context, &opened_there, answer));
+    let answer = move |answer| {
+        drop(share);
+        deliver(interpret(&context, &opened_there, answer));
+    };
     opened.partition().propose(batch, Box::new(answer));
 }
 
@@ -216,8 +226,8 @@ impl ProduceStream {
     }
 
     async fn take(&mut self, request: ProduceRequest, share: OwnedSemaphorePermit) {
-        self.make_room_for_lane(&request);
-        let key = (request.topic.clone(), request.topic_id, request.partition);
+        let key = lane_key(&request);
+        self.make_room_for_lane(&key);
         let out = &self.out;
         let open = self.lanes.entry(key).or_insert_with(|| OpenLane {
             lane: Lane::new(out.clone()),
@@ -232,10 +242,8 @@ impl ProduceStream {
     }
 
     /// Forgets idle lanes when there are too many. All of them in use is possible only with as many requests in flight.
-    fn make_room_for_lane(&mut self, request: &ProduceRequest) {
-        let is_known =
-            |key: &LaneKey| key.0 == request.topic && key.1 == request.topic_id && key.2 == request.partition;
-        if self.lanes.len() >= LANES_MAX && !self.lanes.keys().any(is_known) {
+    fn make_room_for_lane(&mut self, key: &LaneKey) {
+        if self.lanes.len() >= LANES_MAX && !self.lanes.contains_key(key) {
             self.lanes.retain(|_, open| !open.lane.is_empty());
         }
     }
@@ -245,6 +253,14 @@ impl ProduceStream {
             open.lane.expire(PATIENCE);
         }
     }
+}
+
+/// A name that is too long to be one is refused whatever it is: such requests share a lane, so that nobody can fill our
+/// memory with the names of lanes.
+fn lane_key(request: &ProduceRequest) -> LaneKey {
+    let is_possible = request.topic.len() <= TOPIC_BYTES_MAX;
+    let topic = if is_possible { request.topic.as_str() } else { "" };
+    (topic.to_owned(), request.topic_id, request.partition)
 }
 
 fn received(message: Result<Option<ProduceRequest>, Status>) -> Next {
@@ -277,4 +293,23 @@ async fn checked(
     };
     let batch = batch::check(request, *digest)?;
     Ok((opened.clone(), batch))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_are_too_long_to_be_topics_take_no_room() {
+        let key = |topic: String| {
+            let request = ProduceRequest {
+                topic,
+                ..Default::default()
+            };
+            lane_key(&request).0
+        };
+        let longest = format!("{}/{}", "t".repeat(NAME_BYTES_MAX), "o".repeat(NAME_BYTES_MAX));
+        assert_eq!(key(longest.clone()), longest);
+        assert_eq!(key("x".repeat(4 * 1024 * 1024)), "");
+    }
 }

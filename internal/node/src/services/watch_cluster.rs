@@ -70,6 +70,7 @@ pub(super) fn watch(context: Arc<Context>, permit: Permit) -> impl Stream<Item =
         applied: context.host.progress(),
         changes: context.registry.changes(),
         nodes: context.leaders.nodes(),
+        connections: context.leaders.connections(),
         told_draining: false,
         context,
     };
@@ -87,6 +88,7 @@ struct Watcher {
     applied: watch::Receiver<Progress>,
     changes: watch::Receiver<u64>,
     nodes: watch::Receiver<Arc<Vec<GossipNode>>>,
+    connections: watch::Receiver<u64>,
     told_draining: bool,
 }
 
@@ -96,6 +98,7 @@ impl Watcher {
             self.applied.mark_unchanged();
             self.changes.mark_unchanged();
             self.nodes.mark_unchanged();
+            self.connections.mark_unchanged();
             let now = cluster::view(&self.context, &self.tenant);
             let response = match self.seen.replace(now.clone()) {
                 None => Some(now.in_full()),
@@ -137,6 +140,7 @@ impl Watcher {
             changed = self.applied.changed() => changed.is_ok(),
             changed = self.changes.changed() => changed.is_ok(),
             changed = self.nodes.changed() => changed.is_ok(),
+            changed = self.connections.changed() => changed.is_ok(),
         };
         if goes_on {
             sleep(GATHER).await;

@@ -112,6 +112,14 @@ impl Cluster {
     }
 
     pub(super) async fn start_with(make_machine: MakeMachine) -> Cluster {
+        let cluster = Cluster::pristine(make_machine).await;
+        assert!(cluster.partition(0).initialize(members(3)).await.unwrap());
+        cluster.leader().await;
+        cluster
+    }
+
+    /// Three replicas that know of no members yet.
+    pub(super) async fn pristine(make_machine: MakeMachine) -> Cluster {
         let mut cluster = Cluster {
             network: Network::new(),
             nodes: Vec::new(),
@@ -122,8 +130,6 @@ impl Cluster {
             cluster.nodes.push(None);
             cluster.boot(index).await;
         }
-        assert!(cluster.partition(0).initialize(members(3)).await.unwrap());
-        cluster.leader().await;
         cluster
     }
 

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use highwater_log::{Kind, Verdict};
 
-use super::cluster::{Cluster, batch, batch_of, eventually, in_time, member, propose, propose_now, read_all};
+use super::cluster::{Cluster, batch, batch_of, eventually, in_time, member, members, propose, propose_now, read_all};
 use crate::{Answer, CommandError, NotApplied, Role};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -104,6 +104,24 @@ async fn a_group_is_initialized_once() {
         let again = cluster.partition(index).initialize(vec![member(index)]).await;
         assert!(!again.unwrap());
     }
+}
+
+/// Whoever of the members comes first may make the first entry; if several do, none of them has to give way.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn members_that_initialize_apart_from_each_other_make_one_group_with_equal_bytes() {
+    let cluster = Cluster::pristine(Arc::new(|| None)).await;
+    for index in 0..3 {
+        cluster.isolate(index);
+    }
+    for index in 0..3 {
+        assert!(cluster.partition(index).initialize(members(3)).await.unwrap());
+        // at a different time each, by any clock
+        tokio::time::sleep(Duration::from_millis(3)).await;
+    }
+    cluster.network.heal();
+    cluster.accept(batch(1, 0)).await;
+    let frames = cluster.equal_logs().await;
+    assert_eq!((frames[0].header.id.term, frames[0].header.append_time_ms), (0, 0));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

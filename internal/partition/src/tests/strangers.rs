@@ -6,7 +6,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use tokio::sync::mpsc;
 
-use super::cluster::{Cluster, NAMES, all_frames, batch, in_time};
+use super::cluster::{Cluster, NAMES, all_frames, batch, eventually, in_time};
 use crate::codec::{append, calls, kind};
 use crate::network::TERM_JUMP_MAX;
 use crate::types::{AppendRequest, LogEntry, LogId, Vote, VoteRequest, log_id};
@@ -85,6 +85,25 @@ async fn a_stranger_is_refused() {
         partition.handle_call("stranger", kind::CONFIRM, body).await,
         "no member",
     );
+}
+
+/// A replica may have slept while others were added and then elected: nobody but them can tell it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_that_joined_while_this_replica_slept_is_followed() {
+    let (cluster, follower, leader) = group().await;
+    let partition = cluster.partition(follower);
+    let term = partition.status().term;
+    let elected = heartbeat(follower, Vote::new_committed(term + 1, 8));
+    let answer = partition.handle_call("newcomer", kind::APPEND, elected).await;
+    assert!(answer.is_ok(), "{answer:?}");
+    eventually("the newer term", || partition.status().term > term).await;
+    // a member's replica stays the member's
+    let forged = heartbeat(follower, Vote::new_committed(term + 2, leader as u64 + 1));
+    refused(
+        partition.handle_call("newcomer", kind::APPEND, forged).await,
+        "speaks for replica",
+    );
+    cluster.decide(batch(1, 1)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -306,3 +306,18 @@ async fn after_shutdown_nothing_is_reached_and_nothing_hangs() {
     assert!(why.to_string().contains("shut down"), "{why}");
     eventually("the connections are gone", || connections(&one).is_empty()).await;
 }
+
+#[tokio::test]
+async fn a_node_is_connected_while_a_connection_with_it_is_up() {
+    let ca = TestCa::new();
+    let (one, two) = pair(&ca).await;
+    let mut changes = one.link.changes();
+    assert!(!one.link.is_connected("n2"));
+    call(&one, "n2", Lane::Control, kinds::WHO, "").await.unwrap();
+    assert!(changes.has_changed().unwrap());
+    assert!(one.link.is_connected("n2") && two.link.is_connected("n1"));
+    assert!(!one.link.is_connected("n3"));
+    two.kill();
+    let ended = changes.wait_for(|_| !one.link.is_connected("n2"));
+    tokio::time::timeout(PATIENCE, ended).await.unwrap().unwrap();
+}

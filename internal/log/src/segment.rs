@@ -129,23 +129,42 @@ impl Segment {
     }
 
     /// The index of a sealed segment, from memory, from its file, or rebuilt from the segment. `next` is the header of the segment behind.
+    ///
+    /// Just after the seal the writer may not be done with the file: then what is there already makes an index for this once.
     pub(crate) fn load(&self, disk: &dyn Disk, next: &SegmentHeader) -> Result<Arc<SparseIndex>, Error> {
         if let Some(sparse) = self.loaded() {
             return Ok(sparse);
         }
-        let points = match self.read_index(disk, next) {
-            Some(points) => points,
+        let (points, whole) = match self.read_index(disk, next) {
+            Some(points) => (points, true),
             None => {
                 tracing::warn!(path = %self.index_path().display(), "sparse index is missing or bad; rebuilding it in memory");
-                scan_points(disk, self, u64::MAX)?
+                self.rebuild_index(disk, next)?
             }
         };
         let sparse = Arc::new(SparseIndex {
             points,
             covered_from: SEGMENT_HEADER_BYTES,
         });
-        *self.sparse.lock().unwrap_or_else(PoisonError::into_inner) = Some(sparse.clone());
+        if whole {
+            *self.sparse.lock().unwrap_or_else(PoisonError::into_inner) = Some(sparse.clone());
+        }
         Ok(sparse)
+    }
+
+    /// The points up to the first thing that is not a frame, and whether that is the segment's end. Damage is for those to report who
+    /// read the frames themselves.
+    fn rebuild_index(&self, disk: &dyn Disk, next: &SegmentHeader) -> Result<(Vec<Point>, bool), Error> {
+        let mut scanner = Scanner::from_start(self.file.open(disk)?, self, u64::MAX)?;
+        let mut sparse = SparseIndex::covering_from(SEGMENT_HEADER_BYTES);
+        while scanner.next_index < next.first_index {
+            match scanner.expect_header() {
+                Ok(Some((header, position))) => sparse.add(point_of(&header, position)),
+                Ok(None) | Err(Error::Damaged { .. }) => return Ok((sparse.points, false)),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok((sparse.points, true))
     }
 
     /// The points of the index file, if it is whole and belongs to exactly this content.

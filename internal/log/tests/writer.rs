@@ -472,3 +472,39 @@ fn a_read_overtaken_by_a_truncation_is_done_again() {
     }));
     assert_eq!(log.read(4, 8, 1 << 20).unwrap(), [], "the entries are gone");
 }
+
+/// First index of each segment in the directory.
+fn segments(disk: &SimulatedDisk, dir: &str) -> Vec<u64> {
+    let names = disk.list(Path::new(dir)).unwrap();
+    let digits = names.iter().filter_map(|name| name.strip_suffix(".log"));
+    digits.map(|digits| digits.parse().unwrap()).collect()
+}
+
+#[test]
+fn a_segment_that_was_just_sealed_is_read_while_its_last_writes_wait() {
+    let rig = Rig::new();
+    let log = rig.log("/1");
+    for index in 0..5 {
+        log.append(vec![batch(1, index, index, 1)], rig.answer(0)).unwrap();
+    }
+    log.commit(4).unwrap();
+    log.note_end(rig.answer(1)).unwrap();
+    rig.writer.run_round();
+    drop(log);
+    // The checkpoint lies inside the segment, so what stands before it is not indexed.
+    let open = options(rig.disk.clone(), &rig.writer, &rig.cache, PathBuf::from("/1"));
+    let log = Log::open(open).unwrap();
+    log.append(vec![batch(1, 5, 5, 1)], rig.answer(2)).unwrap();
+    rig.writer.run_round(); // with zeros behind it
+    assert_eq!(segments(&rig.disk, "/1"), [0]);
+    for index in 6..60 {
+        log.append(vec![batch(1, index, index, 1)], rig.answer(3)).unwrap();
+    }
+    let read = |index| log.read(index, index + 1, usize::MAX).map(|frames| frames[0].id());
+    assert_eq!(read(0).unwrap(), ids(1, 0), "before the writer has cut the zeros");
+    rig.writer.run_round();
+    assert!(segments(&rig.disk, "/1").len() > 1, "the first segment was sealed");
+    for index in [0, 5, 59] {
+        assert_eq!(read(index).unwrap(), ids(1, index));
+    }
+}

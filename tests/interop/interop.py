@@ -131,17 +131,46 @@ def batch(producer_id, sequence, values, request_id=0):
     )
 
 
-def check_produce(leader, producer_id, values):
+# No leader at the moment, another leader, or the outcome is unknown: on a busy machine a leader may change at any time.
+# A retry is harmless, because a batch that is known already is answered like the first time.
+RETRYABLE = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.FAILED_PRECONDITION, grpc.StatusCode.ABORTED)
+
+
+def at_leader(nodes, call):
+    """What `call` answers at the leader of partition 0, and whether it took more than one try."""
+    tries = 0
+
+    def attempt():
+        nonlocal tries
+        tries += 1
+        try:
+            return call(leader_of(nodes, TOPIC, 0))
+        except grpc.RpcError as error:
+            if error.code() not in RETRYABLE:
+                raise
+            return None
+
+    return wait_for(attempt, "the leader to answer"), tries > 1
+
+
+def check_produce(nodes, producer_id, values):
     first = batch(producer_id, 0, values)
-    answer = leader.log.Produce(first, timeout=CALL_DEADLINE_S)
-    assert (answer.base_offset, answer.duplicate) == (0, False), answer
-    again = leader.log.Produce(first, timeout=CALL_DEADLINE_S)
+    answer, retried = at_leader(nodes, lambda leader: leader.log.Produce(first, timeout=CALL_DEADLINE_S))
+    assert answer.base_offset == 0 and (retried or not answer.duplicate), answer
+    again, _ = at_leader(nodes, lambda leader: leader.log.Produce(first, timeout=CALL_DEADLINE_S))
     assert (again.base_offset, again.duplicate) == (0, True), f"a retry must be answered like the first try: {again}"
 
 
-def check_produce_stream(leader, producer_id, batches, next_offset):
+def check_produce_stream(nodes, producer_id, batches, next_offset):
     requests = [batch(producer_id, 1 + number, values, 100 + number) for number, values in enumerate(batches)]
-    answers = list(leader.log.ProduceStream(iter(requests), timeout=CALL_DEADLINE_S))
+
+    def stream(leader):
+        answers = list(leader.log.ProduceStream(iter(requests), timeout=CALL_DEADLINE_S))
+        # Batches that a former leader refused are sent again, all in order.
+        appended = all(answer.WhichOneof("result") == "appended" for answer in answers)
+        return answers if appended and len(answers) == len(requests) else None
+
+    answers, _ = at_leader(nodes, stream)
     assert [answer.request_id for answer in answers] == [request.request_id for request in requests], answers
     for answer, values in zip(answers, batches):
         assert answer.WhichOneof("result") == "appended", answer
@@ -202,11 +231,11 @@ def check_cluster(directory, profile):
     assert len(created.partitions) == 2 and all(len(it.replicas) == 3 for it in created.partitions), created
     say(f"topic {created.name} has id {created.topic_id}")
 
-    leader, producer_id = leader_of(nodes, TOPIC, 0), os.urandom(16)
+    producer_id = os.urandom(16)
     first = [b"one", b"two", bytes(range(256))]
     batches = [[b"stream %d/%d" % (number, record) for record in range(10)] for number in range(20)]
-    check_produce(leader, producer_id, first)
-    end = check_produce_stream(leader, producer_id, batches, len(first))
+    check_produce(nodes, producer_id, first)
+    end = check_produce_stream(nodes, producer_id, batches, len(first))
     say(f"{end} records produced, one batch twice")
 
     expected = first + [value for values in batches for value in values]
@@ -219,7 +248,8 @@ def check_cluster(directory, profile):
     say(f"the same {end} records consumed from {', '.join(sorted(served_by))}")
 
     latest = log_pb2.ListOffsetsRequest(topic=TOPIC, partition=0, latest=True)
-    offset = leader.log.ListOffsets(latest, timeout=CALL_DEADLINE_S).offset
+    answer, _ = at_leader(nodes, lambda leader: leader.log.ListOffsets(latest, timeout=CALL_DEADLINE_S))
+    offset = answer.offset
     assert offset == end, f"the latest offset is {offset} in place of {end}"
 
     check_refusals(nodes[0], directory, profile)

@@ -219,12 +219,28 @@ def check_refusals(node, directory, profile):
     check_refused(anonymous.describe, grpc.StatusCode.UNAVAILABLE)
 
 
+def check_tools(node):
+    """What grpcurl and its like build on: health, and reflection in the version of today and the one before."""
+    raw = lambda message: message
+    health = node.channel.unary_unary("/grpc.health.v1.Health/Check", raw, raw)
+    serving = b"\x08\x01"
+    wait_for(lambda: health(b"", timeout=CALL_DEADLINE_S) == serving or None, "the health service to say SERVING")
+    list_services = b"\x3a\x01*"
+    for version in ("v1", "v1alpha"):
+        ask = node.channel.stream_stream(f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo", raw, raw)
+        answer = next(iter(ask(iter([list_services]), timeout=CALL_DEADLINE_S)))
+        for service in (b"highwater.v1.LogService", b"highwater.v1.TopicService", b"grpc.health.v1.Health"):
+            assert service in answer, f"reflection {version} does not tell of {service}: {answer}"
+
+
 def check_cluster(directory, profile):
     credentials = credentials_of(directory, profile)
     nodes = [Node(address, credentials) for address in profile["addresses"]]
     for node in nodes:
         wait_for(lambda: serving(node), f"{node.address} to see three nodes")
     say(f"{len(nodes)} nodes answer over mutual TLS")
+    check_tools(nodes[0])
+    say("health and reflection answer")
 
     request = topic_pb2.CreateTopicRequest(topic=TOPIC, partitions=2, replication=3)
     created = nodes[0].topics.CreateTopic(request, timeout=CALL_DEADLINE_S).topic

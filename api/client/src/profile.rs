@@ -49,6 +49,11 @@ impl Profile {
         if profile.addresses.is_empty() {
             return Err(file_error("`addresses` is empty: name at least one node".to_owned()));
         }
+        if let Some(wrong) = profile.addresses.iter().find(|address| !is_host_and_port(address)) {
+            return Err(file_error(format!(
+                "`addresses`: {wrong:?} is not of the form host:port"
+            )));
+        }
         let directory = path.parent().unwrap_or(Path::new(""));
         for file in [&mut profile.ca, &mut profile.cert, &mut profile.key] {
             *file = directory.join(&*file);
@@ -77,6 +82,12 @@ impl Profile {
             None => builder,
         }
     }
+}
+
+fn is_host_and_port(address: &str) -> bool {
+    address
+        .rsplit_once(':')
+        .is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok())
 }
 
 #[cfg(test)]
@@ -112,6 +123,17 @@ mod tests {
         std::fs::write(&path, profile().to_toml().replace("cert =", "crt =")).unwrap();
         let error = Profile::load(&path).unwrap_err().to_string();
         assert!(error.contains("profile.toml") && error.contains("crt"), "{error}");
+    }
+
+    #[test]
+    fn an_address_without_a_port_is_told_at_once() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("profile.toml");
+        for wrong in ["localhost", "localhost:", ":7400", "localhost:70000", "localhost:http"] {
+            std::fs::write(&path, profile().to_toml().replace("localhost:7100", wrong)).unwrap();
+            let error = Profile::load(&path).unwrap_err().to_string();
+            assert!(error.contains(wrong) && error.contains("host:port"), "{error}");
+        }
     }
 
     #[test]

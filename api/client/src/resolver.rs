@@ -22,7 +22,7 @@ use tonic::{Code, Streaming};
 
 use crate::backoff::Backoff;
 use crate::connect::{Connection, Connections, call_error};
-use crate::error::{ConnectionProblem, Error, NodeFailure};
+use crate::error::{ConnectionProblem, Error, NodeFailure, Reason};
 use crate::picture::{Picture, TopicRef};
 
 /// How long a node may take to send its first picture.
@@ -314,7 +314,11 @@ fn failure(address: &str, error: Error) -> NodeFailure {
         Error::Connection(failure) => failure,
         Error::Refused(refusal) => NodeFailure {
             node: address.to_owned(),
-            problem: ConnectionProblem::Refused(refusal.to_string()),
+            problem: match refusal.reason {
+                // Whoever may not even look at the cluster has come with the wrong certificate.
+                Reason::PermissionDenied => ConnectionProblem::OwnCertificate(refusal.message.clone()),
+                _ => ConnectionProblem::Refused(refusal.to_string()),
+            },
         },
         other => NodeFailure {
             node: address.to_owned(),

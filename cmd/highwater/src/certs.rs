@@ -84,7 +84,7 @@ struct IssueArgs {
 #[derive(Debug, clap::Args)]
 struct CommonArgs {
     /// For how many days from now it is valid. Default: 3650 for an authority, 365 for others.
-    #[arg(long, conflicts_with = "not_after")]
+    #[arg(long, conflicts_with = "not_after", value_parser = clap::value_parser!(u32).range(1..))]
     days: Option<u32>,
     /// Valid from this time on, RFC 3339; five minutes ago if not given.
     #[arg(long, value_name = "TIME", value_parser = parse_time)]

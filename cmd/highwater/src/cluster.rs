@@ -32,7 +32,7 @@ pub(crate) struct Args {
 
 pub(crate) async fn run(command: &Command) -> Result<()> {
     let Command::Describe(args) = command;
-    let cluster = args.profile.connect().await?.cluster().deadline(args.deadline);
+    let cluster = args.profile.connect(args.deadline).await?.cluster();
     let mut answer = cluster.describe().await.map_err(failure)?;
     answer.nodes.sort_by(|a, b| a.name.cmp(&b.name));
     answer.replicas.sort_by(|a, b| replica_key(a).cmp(&replica_key(b)));

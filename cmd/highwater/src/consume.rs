@@ -48,7 +48,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "NUMBER")]
     partition: Option<u32>,
     /// Where to begin: `beginning`, `end`, an offset, or a time (RFC 3339).
-    #[arg(long, value_name = "POSITION", value_parser = parse_position, default_value = "end")]
+    #[arg(long, value_name = "POSITION", value_parser = parse_position, default_value = "end", allow_hyphen_values = true)]
     from: Position,
     /// End after so many records.
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u64).range(1..))]

@@ -5,6 +5,7 @@
 //! say why that one is not reached. It verifies the server by the DNS name that all nodes of a cluster carry.
 
 use std::error::Error;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,9 +16,11 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use serde_json::json;
+use tokio::io::AsyncBufReadExt;
 use tokio::net::TcpStream;
-use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 use tonic::transport::{Channel, Endpoint};
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
@@ -32,6 +35,11 @@ use crate::profile::ProfileArgs;
 
 /// How long to leave a node alone between two questions while waiting for it.
 const WAIT_INTERVAL: Duration = Duration::from_millis(100);
+
+/// How long a node may take to greet before it is asked all the same.
+const GREETING_TIMEOUT: Duration = Duration::from_secs(1);
+/// How it is told that the handshake failed by our certificate.
+const REFUSED: &str = "the node refuses our certificate";
 
 const EXAMPLES: &str = "\
 Examples:
@@ -88,8 +96,12 @@ pub(crate) async fn run(args: &Args) -> Result<()> {
     }
     let missing = answers.iter().filter(|answer| !serves(answer)).count();
     let message = format!("{missing} of {} nodes asked do not serve", answers.len());
-    Err(Failure::new(Code::Unavailable, message)
-        .hint("a node serves once it has found its cluster and caught up; its log says what it waits for"))
+    let refused = |answer: &Answer| answer.as_ref().is_err_and(|why| why.contains(REFUSED));
+    let hint = match answers.iter().any(refused) {
+        true => "check the certificate: same CA and same cluster as the node's, still valid",
+        false => "a node serves once it has found its cluster and caught up; its log says what it waits for",
+    };
+    Err(Failure::new(Code::Unavailable, message).hint(hint))
 }
 
 fn targets(args: &Args) -> Result<(Vec<String>, Probe)> {
@@ -193,7 +205,8 @@ impl Probe {
             let (probe, target) = (probe.clone(), target.clone());
             async move {
                 let stream = TcpStream::connect(&target).await?;
-                let stream = probe.connector.connect(probe.server_name, stream).await?;
+                let mut stream = probe.connector.connect(probe.server_name, stream).await?;
+                hear_of_acceptance(&mut stream).await?;
                 Ok::<_, std::io::Error>(TokioIo::new(stream))
             }
         });
@@ -201,6 +214,21 @@ impl Probe {
         let endpoint = Endpoint::from_static("http://node.highwater");
         endpoint.connect_with_connector(connector).await
     }
+}
+
+/// With TLS 1.3 the node judges our certificate after our side of the handshake has ended; its refusal is the first thing
+/// to read, and would be lost if we wrote before. A node that accepts us greets at once (HTTP/2 settings).
+async fn hear_of_acceptance(stream: &mut TlsStream<TcpStream>) -> io::Result<()> {
+    match timeout(GREETING_TIMEOUT, stream.fill_buf()).await {
+        Ok(Err(error)) if is_alert(&error) => Err(io::Error::new(error.kind(), format!("{REFUSED}: {error}"))),
+        Ok(Err(error)) => Err(error),
+        _ => Ok(()),
+    }
+}
+
+fn is_alert(error: &io::Error) -> bool {
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    matches!(inner, Some(rustls::Error::AlertReceived(_)))
 }
 
 fn tls_config(ca: &Path, cert: &Path, key: &Path) -> Result<ClientConfig> {

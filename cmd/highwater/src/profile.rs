@@ -2,6 +2,7 @@
 //! the cluster's errors become failures of a command.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use highwater::{Client, Error, Profile, Reason};
 
@@ -28,9 +29,10 @@ impl ProfileArgs {
         Profile::load(path).map_err(failure)
     }
 
-    /// Connects to the profile's cluster.
-    pub(crate) async fn connect(&self) -> Result<Client> {
-        self.load()?.builder().connect().await.map_err(failure)
+    /// Connects to the profile's cluster, looking for a node no longer than `deadline`.
+    pub(crate) async fn connect(&self, deadline: Duration) -> Result<Client> {
+        let builder = self.load()?.builder().deadline(deadline);
+        builder.connect().await.map_err(failure)
     }
 }
 

@@ -18,8 +18,9 @@ use crate::output;
 /// How long an orderly end may take before the process ends anyway; a crash is safe, only slower for clients.
 const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(20);
 
-/// What libraries tell about each step of an election is for those who look for it.
-const LOG_FILTER: &str = "info,openraft=warn,chitchat=warn";
+/// What libraries tell about each heartbeat that a silent peer misses is for those who look for it: with a node down it
+/// is dozens of lines a second. That a node is silent, and that it is back, the node says itself, once.
+const LOG_FILTER: &str = "info,openraft=error,chitchat=warn";
 
 const EXAMPLES: &str = "\
 Examples:
@@ -28,7 +29,8 @@ Examples:
       --bootstrap n1,n2,n3 --seeds n1.example:7400,n2.example:7400,n3.example:7400 \\
       --ca certs/ca.pem --cert certs/node-n1.pem --key certs/node-n1.key
 
-Every setting may stand in the file, too (see --print-config). Order: flag, environment, file, default.";
+What --print-config shows may stand in the file, too; workers and logging are set by flags and environment alone.
+Order: flag, environment, file, default.";
 
 /// Run one node.
 #[derive(Debug, clap::Args)]
@@ -118,8 +120,12 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 
 fn load_config(args: &Args) -> Result<Config> {
     let wrong = |error: config::ConfigError| {
-        Failure::setup(format!("configuration: {error}"))
-            .hint("`highwater serve --print-config` shows every setting; `highwater serve --help` explains them")
+        let place = match &args.config {
+            Some(path) => format!("configuration file {}", path.display()),
+            None => "configuration".to_owned(),
+        };
+        Failure::setup(format!("{place}: {error}"))
+            .hint("`highwater serve --print-config` shows what may stand there; `highwater serve --help` explains it")
     };
     let mut builder = config::Config::builder();
     if let Some(path) = &args.config {

@@ -78,13 +78,7 @@ pub(crate) async fn run(args: &Args) -> Result<()> {
     if let Command::Create(create) = &args.command {
         check(create)?;
     }
-    let topics = args
-        .common
-        .profile
-        .connect()
-        .await?
-        .topics()
-        .deadline(args.common.deadline);
+    let topics = args.common.profile.connect(args.common.deadline).await?.topics();
     let format = args.common.output;
     match &args.command {
         Command::Create(args) => create(&topics, args, format).await,

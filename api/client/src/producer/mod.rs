@@ -193,7 +193,10 @@ impl ProducerBuilder {
             return Err(Error::invalid("answer_timeout", "must be more than 0"));
         }
         if self.deadline.is_zero() || self.deadline > deadline_max {
-            let problem = format!("{:?}; more than 0, at most {deadline_max:?}", self.deadline);
+            let problem = format!(
+                "{:?} is not possible; it is more than 0 and at most {deadline_max:?}",
+                self.deadline
+            );
             return Err(Error::invalid("deadline", problem));
         }
         Ok(())

@@ -1,6 +1,6 @@
 //! The way into a cluster: ask around, decide, act, and again until this node runs a catalog replica that has history.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -221,7 +221,9 @@ impl Discovery {
             version: self.options.version.clone(),
         };
         let mut why = "nobody in the cluster could be asked".to_owned();
+        let mut asked = Vec::new();
         for other in others.values().filter(|other| other.established) {
+            asked.push(other.name.clone());
             match self.ask_to_join(&other.name, &join).await {
                 Ok((joined, replica_id)) if joined == cluster_id => {
                     return self.take_place(joined, replica_id).await;
@@ -230,7 +232,10 @@ impl Discovery {
                 Err(refused) => why = refused,
             }
         }
-        Err(format!("joining cluster {cluster_id}: {why}"))
+        let why =
+            format!("joining cluster {cluster_id} needs a majority of its catalog's voters with their data: {why}");
+        self.reminder.say(&Waiting { on: asked, why });
+        Ok(())
     }
 
     /// Asks `first` and whomever it names as the catalog's leader.
@@ -246,9 +251,16 @@ impl Discovery {
             let answer: JoinAnswer = peer_calls::decode_json(&asked.map_err(|error| error.to_string())?)?;
             match answer {
                 JoinAnswer::Joined { cluster_id, replica_id } => return Ok((cluster_id, replica_id)),
+                JoinAnswer::NotLeader { leader: Some(leader) } if leader == join.name => {
+                    let former = format!("{node} remembers {leader} as the catalog's leader, which has lost its data");
+                    return Err(format!("{former}; another one has to be elected"));
+                }
                 JoinAnswer::NotLeader { leader: Some(leader) } if leader != node => node = leader,
                 JoinAnswer::NotLeader { .. } => return Err(format!("{node} knows no leader of the catalog")),
-                JoinAnswer::Failed { why } => return Err(format!("{node}: {why}")),
+                JoinAnswer::Failed { why } if node == first => return Err(format!("{node}: {why}")),
+                JoinAnswer::Failed { why } => {
+                    return Err(format!("{first} takes {node} for the catalog's leader, but {why}"));
+                }
             }
         }
         Err("the catalog's leader keeps moving".to_owned())
@@ -304,23 +316,66 @@ fn read_probe(name: &str, answer: &[u8]) -> Option<ProbeAnswer> {
     }
 }
 
-/// Says what is waited for: when that changes, and every so often.
+/// Says what is waited for: when that changes, and every so often. Reasons that take turns are not said at each turn.
 #[derive(Default)]
 struct Reminder {
-    said: Option<(Waiting, Instant)>,
+    /// At most [`SAID_MAX`], oldest first.
+    said: VecDeque<(Waiting, Instant)>,
 }
+
+/// Reasons that are remembered as said.
+const SAID_MAX: usize = 8;
 
 impl Reminder {
     fn say(&mut self, waiting: &Waiting) {
-        let recently = |at: &Instant| at.elapsed() < REMINDER;
-        if self
-            .said
-            .as_ref()
-            .is_some_and(|(said, at)| said == waiting && recently(at))
-        {
+        if !self.is_due(waiting) {
             return;
         }
         tracing::info!(for_nodes = %waiting.on.join(", "), why = %waiting.why, "waiting for a cluster");
-        self.said = Some((waiting.clone(), Instant::now()));
+    }
+
+    /// Whether this was not said a short time ago; if so, it counts as said.
+    fn is_due(&mut self, waiting: &Waiting) -> bool {
+        self.said.retain(|(_, at)| at.elapsed() < REMINDER);
+        if self.said.iter().any(|(said, _)| said == waiting) {
+            return false;
+        }
+        if self.said.len() == SAID_MAX {
+            self.said.pop_front();
+        }
+        self.said.push_back((waiting.clone(), Instant::now()));
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn waiting(why: &str) -> Waiting {
+        Waiting {
+            on: vec!["n1".to_owned()],
+            why: why.to_owned(),
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn reasons_that_take_turns_are_said_once_in_a_while() {
+        let mut reminder = Reminder::default();
+        assert!(reminder.is_due(&waiting("refused")) && reminder.is_due(&waiting("dialling again shortly")));
+        for _ in 0..10 {
+            assert!(!reminder.is_due(&waiting("refused")) && !reminder.is_due(&waiting("dialling again shortly")));
+        }
+        tokio::time::advance(REMINDER).await;
+        assert!(reminder.is_due(&waiting("refused")), "still waiting: said again");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_said_is_remembered_within_a_bound() {
+        let mut reminder = Reminder::default();
+        for number in 0..100 {
+            assert!(reminder.is_due(&waiting(&number.to_string())));
+        }
+        assert_eq!(reminder.said.len(), SAID_MAX);
     }
 }

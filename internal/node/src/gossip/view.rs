@@ -83,6 +83,7 @@ impl View {
         }
         let nodes: Vec<GossipNode> = nodes.into_values().collect();
         nodes.iter().for_each(|node| self.note(node));
+        self.tell_changes(&nodes);
         self.boots = nodes.iter().map(|node| (node.name.clone(), node.boot)).collect();
         self.roster.set_names(self.only_reachable(names));
         nodes
@@ -96,6 +97,26 @@ impl View {
         let moved = self.addresses.learn(&node.name, &node.address);
         if moved || self.boots.get(&node.name) != Some(&node.boot) {
             self.link.peer_seen(&node.name);
+        }
+    }
+
+    /// One line for each node that fell silent or is back, in place of one for each message that it missed.
+    fn tell_changes(&self, nodes: &[GossipNode]) {
+        for name in self
+            .boots
+            .keys()
+            .filter(|name| nodes.iter().all(|node| node.name != **name))
+        {
+            tracing::warn!(node = %name, "a node is silent; its replicas are missing until it is back");
+        }
+        for node in nodes.iter().filter(|node| node.name != self.own_name) {
+            match self.boots.get(&node.name) {
+                None => tracing::info!(node = %node.name, address = %node.address, "a node is here"),
+                Some(boot) if *boot != node.boot => {
+                    tracing::info!(node = %node.name, address = %node.address, "a node was started again");
+                }
+                Some(_) => {}
+            }
         }
     }
 

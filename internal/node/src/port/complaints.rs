@@ -76,8 +76,17 @@ impl PortCounters {
             Complaint::Refused => &self.refused,
         };
         counter.fetch_add(1, Ordering::Relaxed);
-        if let Some(unlogged) = self.may_log() {
-            tracing::debug!(%remote, ?complaint, %why, unlogged, "connection closed");
+        let Some(unlogged) = self.may_log() else {
+            return;
+        };
+        match complaint {
+            // Whoever set up that client or node looks here for what is wrong with the certificate.
+            Complaint::Failed | Complaint::Refused => {
+                tracing::warn!(%remote, %why, unlogged, "a connection was refused");
+            }
+            Complaint::NotTls | Complaint::TimedOut => {
+                tracing::debug!(%remote, ?complaint, %why, unlogged, "connection closed");
+            }
         }
     }
 

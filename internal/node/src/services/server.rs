@@ -45,10 +45,9 @@ pub(crate) async fn serve(parts: ServerParts) -> Result<(), String> {
     let (reporter, health) = tonic_health::server::health_reporter();
     reporter.set_service_status("", ServingStatus::NotServing).await;
     tokio::spawn(keep_health(ready, reporter));
-    let reflection = tonic_reflection::server::Builder::configure()
-        .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
-        .build_v1()
-        .map_err(|error| error.to_string())?;
+    let reflection = described().build_v1().map_err(|error| error.to_string())?;
+    // Many tools in use ask the version before the first only.
+    let reflection_alpha = described().build_v1alpha().map_err(|error| error.to_string())?;
     let log = LogServiceServer::new(Log {
         context: context.clone(),
     });
@@ -69,6 +68,7 @@ pub(crate) async fn serve(parts: ServerParts) -> Result<(), String> {
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
         .add_service(health)
         .add_service(reflection)
+        .add_service(reflection_alpha)
         .add_service(
             log.max_decoding_message_size(MESSAGE_BYTES_MAX)
                 .max_encoding_message_size(MESSAGE_BYTES_MAX),
@@ -77,4 +77,11 @@ pub(crate) async fn serve(parts: ServerParts) -> Result<(), String> {
         .add_service(cluster.max_decoding_message_size(MESSAGE_BYTES_MAX))
         .serve_with_incoming_shutdown(incoming, async move { stopping.cancelled().await });
     server.await.map_err(|error| error.to_string())
+}
+
+/// What reflection tells: the public services and the health service.
+fn described() -> tonic_reflection::server::Builder<'static> {
+    tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
 }

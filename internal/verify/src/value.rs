@@ -60,7 +60,7 @@ fn head_checksum(head: &[u8]) -> u32 {
 }
 
 /// The next state of a splitmix generator.
-fn scramble(state: u64) -> u64 {
+pub(crate) fn scramble(state: u64) -> u64 {
     let state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
     let mixed = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);

@@ -251,6 +251,11 @@ impl History {
         self.healings.extend(part.healings);
     }
 
+    /// Marks the history as one that cannot be judged: events are missing in it.
+    pub fn spoil(&mut self, problem: String) {
+        self.check(Some(problem));
+    }
+
     /// Marks the history as one that cannot be judged if there is a problem. Says whether there is none.
     fn check(&mut self, problem: Option<String>) -> bool {
         let fine = problem.is_none();

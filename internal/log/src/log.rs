@@ -345,6 +345,9 @@ impl Log {
 
     /// Called about once a second by the owner: notes the mark when the log has been quiet for a second, and the checkpoint when due.
     pub fn tick(&self) {
+        if self.inner.open.writer.admit(0).is_err() {
+            return; // it has failed or is full; nobody waits for the mark
+        }
         let now_ms = self.inner.open.clock.now_ms();
         let mut state = self.lock();
         let quiet = now_ms.saturating_sub(state.changed_ms) >= QUIET_MS;
@@ -358,7 +361,7 @@ impl Log {
             self.push_checkpoint(&mut state, &mut ops);
         }
         if ops.len() > 1 {
-            // A refusal means that the writer has failed or is full; nobody waits for the mark.
+            // A refusal means that the writer has failed meanwhile.
             let _ = self.inner.open.writer.submit(ops, Box::new(|_| {}));
         }
     }

@@ -164,7 +164,10 @@ impl DiskWriter {
         if self.thread.is_current() {
             return true; // called by a callback: the thread ends behind it
         }
-        let waited = self.shared.changed.wait_timeout_while(queue, patience, |queue| !queue.ended);
+        let waited = self
+            .shared
+            .changed
+            .wait_timeout_while(queue, patience, |queue| !queue.ended);
         let (queue, _) = waited.unwrap_or_else(PoisonError::into_inner);
         let ended = queue.ended;
         drop(queue);
@@ -182,7 +185,8 @@ impl DiskWriter {
         self.shared.lock().poisoned.clone()
     }
 
-    /// Whether a job of so many bytes would be taken.
+    /// Whether to begin something that will queue about so many bytes. This is the only place where a full queue refuses: once a log
+    /// has changed in memory its job must be taken, or the file would get a hole.
     pub(crate) fn admit(&self, bytes: usize) -> Result<(), Error> {
         self.shared.lock().admit(bytes)
     }
@@ -191,11 +195,11 @@ impl DiskWriter {
         self.shared.lock().has_room()
     }
 
-    /// Queues a job. On an error `done` is not called.
+    /// Queues a job, also beyond the limit (see `admit`). An error means that nothing is written any more; then `done` is not called.
     pub(crate) fn submit(&self, ops: Vec<Op>, done: Callback) -> Result<(), Error> {
         let bytes = ops.iter().map(Op::bytes).sum();
         let mut queue = self.shared.lock();
-        queue.admit(bytes)?;
+        queue.check_open()?;
         queue.bytes += bytes;
         queue.jobs.push(Job { ops, bytes, done });
         let wake = !queue.running;
@@ -213,7 +217,7 @@ impl Queue {
         self.bytes < ROOM_BYTES || self.stopping || self.poisoned.is_some()
     }
 
-    fn admit(&self, bytes: usize) -> Result<(), Error> {
+    fn check_open(&self) -> Result<(), Error> {
         if let Some(cause) = &self.poisoned {
             return Err(Error::Poisoned {
                 cause: Arc::new(cause.clone()),
@@ -222,6 +226,11 @@ impl Queue {
         if self.stopping {
             return Err(Error::Stopped);
         }
+        Ok(())
+    }
+
+    fn admit(&self, bytes: usize) -> Result<(), Error> {
+        self.check_open()?;
         let queued_bytes = self.bytes + bytes;
         if queued_bytes > QUEUED_BYTES_MAX {
             return Err(Error::Overloaded {
@@ -268,7 +277,8 @@ impl Shared {
     fn round(&self, jobs: Vec<Job>) {
         let bytes: usize = jobs.iter().map(|job| job.bytes).sum();
         let (ops, callbacks): (Vec<_>, Vec<_>) = jobs.into_iter().map(|job| (job.ops, job.done)).unzip();
-        let result = match self.lock().poisoned.clone() {
+        let poisoned = self.lock().poisoned.clone(); // not in the match: the lock would be held while the disk works
+        let result = match poisoned {
             Some(cause) => Err(cause),
             None => catch_unwind(AssertUnwindSafe(|| {
                 Round::new(&*self.disk, self.prepare_bytes).run(ops)

@@ -49,17 +49,17 @@ impl Left {
                 self.unfinished += 1;
             }
             Err(Error::HardStateLost { .. }) => {
-                assert!(disk.list(Path::new(DIR)).is_err(), "only a missing directory is nothing");
+                assert!(
+                    disk.list(Path::new(DIR)).is_err(),
+                    "only a missing directory is nothing"
+                );
                 Log::create(options(disk)).unwrap();
                 self.nothing += 1;
                 return;
             }
             Err(other) => panic!("{other}"),
         }
-        assert!(matches!(
-            Log::create(options(disk)),
-            Err(Error::AlreadyExists { .. })
-        ));
+        assert!(matches!(Log::create(options(disk)), Err(Error::AlreadyExists { .. })));
     }
 }
 

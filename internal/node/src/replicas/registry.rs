@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use highwater_catalog::Catalog;
 use highwater_partition::log::{GroupId, ReplicaId};
-use highwater_partition::{Member, Partition, Role, Status};
+use highwater_partition::{Partition, Role, Status};
 use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -84,17 +84,13 @@ impl Hosted {
         status.role == Role::Leader && status.voters.len() > 1
     }
 
-    /// Begins to give leadership away to a voter on a node that is alive, if this replica leads. Whether it began.
+    /// Begins to give leadership away to the best voter on a node that is alive, if this replica leads. Whether it began.
     pub(crate) async fn hand_over(&self, is_alive: impl Fn(&str) -> bool) -> bool {
         if !self.leads_others() {
             return false;
         }
-        let status = self.status();
-        // A node that lost its disk is alive under another replica id: the lost one's last vote leads nowhere.
-        let may_lead =
-            |voter: &&Member| voter.replica_id != self.replica_id && status.is_lasting_voter(voter.replica_id);
-        let mut others = status.voters.iter().filter(may_lead);
-        let Some(other) = others.find(|voter| is_alive(&voter.node)) else {
+        let successors = self.partition.successors();
+        let Some(other) = successors.iter().find(|voter| is_alive(&voter.node)) else {
             return false;
         };
         let begun = self.partition.transfer_leader(other.replica_id).await;

@@ -12,12 +12,13 @@ use tokio_stream::wrappers::WatchStream;
 use tonic::Status;
 
 use crate::calls::{Caller, no_topic, timed, topic_client};
+use crate::deadline::Deadline;
 use crate::error::{Outcome, Reason, Refusal};
 use crate::picker::Purpose;
 use crate::resolver::News;
 use crate::{Error, Picture};
 
-/// Calls about topics. Every call is retried on other nodes until the deadline.
+/// Calls about topics. What they do is tried on one node after the other until the deadline.
 #[derive(Debug, Clone)]
 pub struct Topics {
     caller: Arc<Caller>,
@@ -57,6 +58,7 @@ impl Topics {
     /// # Errors
     /// Reasons `TOPIC_EXISTS`, `INVALID_ARGUMENT`, `NOT_ENOUGH_NODES`; [`Error::Deadline`].
     pub async fn create(&self, name: &str, topic: CreateTopic) -> Result<v1::Topic, Error> {
+        let deadline = Deadline::after(self.deadline);
         let doubtful = &AtomicBool::new(false);
         let request = v1::CreateTopicRequest {
             topic: name.to_owned(),
@@ -78,10 +80,10 @@ impl Topics {
                 answer
             }
         };
-        let created = match self.caller.call(&action, Purpose::Admin, self.deadline, call).await {
+        let created = match self.caller.call(&action, Purpose::Admin, deadline, call).await {
             Ok(response) => response.topic.ok_or_else(no_topic)?,
             Err(error) if error.reason() == Some(Reason::TopicExists) && doubtful.load(Ordering::Relaxed) => {
-                let found = self.get(name).await?;
+                let found = self.caller.look_up(name, deadline).await?;
                 if !is_as_wanted(&found, &topic) {
                     return Err(error);
                 }
@@ -98,7 +100,7 @@ impl Topics {
     /// # Errors
     /// Reason `TOPIC_NOT_FOUND`; [`Error::Deadline`].
     pub async fn get(&self, name: &str) -> Result<v1::Topic, Error> {
-        self.caller.look_up(name, self.deadline).await
+        self.caller.look_up(name, Deadline::after(self.deadline)).await
     }
 
     /// All topics of the client's tenant, by name.
@@ -113,7 +115,7 @@ impl Topics {
         };
         let response = self
             .caller
-            .call("list topics", Purpose::Admin, self.deadline, call)
+            .call("list topics", Purpose::Admin, Deadline::after(self.deadline), call)
             .await?;
         Ok(response.topics)
     }
@@ -123,7 +125,8 @@ impl Topics {
     /// # Errors
     /// Reason `TOPIC_NOT_FOUND`; [`Error::Deadline`].
     pub async fn delete(&self, name: &str) -> Result<(), Error> {
-        let topic = self.get(name).await?;
+        let deadline = Deadline::after(self.deadline);
+        let topic = self.caller.look_up(name, deadline).await?;
         let doubtful = &AtomicBool::new(false);
         let request = v1::DeleteTopicRequest {
             topic: name.to_owned(),
@@ -140,7 +143,7 @@ impl Topics {
             }
         };
         let action = format!("delete topic {name}");
-        match self.caller.call(&action, Purpose::Admin, self.deadline, call).await {
+        match self.caller.call(&action, Purpose::Admin, deadline, call).await {
             Ok(_) => {}
             // An earlier attempt has done it.
             Err(error) if is_gone(&error) && doubtful.load(Ordering::Relaxed) => {}
@@ -199,7 +202,12 @@ impl Cluster {
                 .await
         };
         self.caller
-            .call("describe the cluster", Purpose::Admin, self.deadline, call)
+            .call(
+                "describe the cluster",
+                Purpose::Admin,
+                Deadline::after(self.deadline),
+                call,
+            )
             .await
     }
 

@@ -2,7 +2,7 @@
 //! the cluster's errors become failures of a command.
 
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use highwater::{Client, Error, Profile, Reason};
 
@@ -26,13 +26,17 @@ impl ProfileArgs {
             Some(path) => path.clone(),
             None => default_path().ok_or_else(|| Failure::setup("there is no profile").hint(PROFILE_HINT))?,
         };
-        Profile::load(path).map_err(failure)
+        Profile::load(path).map_err(|error| failure(error).hint(PROFILE_HINT))
     }
 
-    /// Connects to the profile's cluster, looking for a node no longer than `deadline`.
+    /// Connects to the profile's cluster. What is left of `deadline` then is the deadline of each of the client's calls.
     pub(crate) async fn connect(&self, deadline: Duration) -> Result<Client> {
+        let started = Instant::now();
         let builder = self.load()?.builder().deadline(deadline);
-        builder.connect().await.map_err(failure)
+        let client = builder.connect().await.map_err(failure)?;
+        let left = deadline.saturating_sub(started.elapsed());
+        // Whole milliseconds are enough to be told of.
+        Ok(client.with_deadline(Duration::from_millis(left.as_millis() as u64)))
     }
 }
 
@@ -101,9 +105,6 @@ fn code_of_reason(reason: Reason) -> Code {
 
 fn hint(error: &Error, code: Code) -> Option<&'static str> {
     match (error, error.reason()) {
-        (Error::File { path, .. }, _) if path.extension().is_some_and(|extension| extension == "toml") => {
-            Some(PROFILE_HINT)
-        }
         (Error::File { .. }, _) => Some("check the certificate paths in the profile; `highwater certs` makes new ones"),
         (Error::OffsetOutOfRange { .. }, _) => Some("read from `--from beginning`, or from an offset in that range"),
         (_, Some(Reason::TopicNotFound)) => {
@@ -114,6 +115,7 @@ fn hint(error: &Error, code: Code) -> Option<&'static str> {
         (_, Some(Reason::NotEnoughNodes)) => {
             Some("ask for fewer replicas; `highwater cluster describe` shows the nodes")
         }
+        (_, Some(Reason::TooLarge)) => Some("make it smaller, or leave it out"),
         (_, Some(Reason::PermissionDenied)) => Some("the profile's certificate decides what is allowed"),
         _ => match code {
             Code::Setup => Some("check the profile's certificates: same CA, same cluster, still valid"),

@@ -22,7 +22,8 @@ pub(crate) struct ProfileArgs {
 impl ProfileArgs {
     /// Reads the profile.
     pub(crate) fn load(&self) -> Result<Profile> {
-        let path = match &self.profile {
+        // An empty variable in the environment names no file.
+        let path = match self.profile.as_ref().filter(|path| !path.as_os_str().is_empty()) {
             Some(path) => path.clone(),
             None => default_path().ok_or_else(|| Failure::setup("there is no profile").hint(PROFILE_HINT))?,
         };

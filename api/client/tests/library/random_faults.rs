@@ -10,17 +10,21 @@ use rand::{Rng, SeedableRng};
 
 use crate::cluster::{Action, Cluster, TOPIC, error};
 use crate::producing::{DEADLINE, send_large};
-use crate::within;
+use crate::{until, within};
 
-/// Whatever happens, what was said about each record is true, and nothing is stored twice or out of order.
+/// So short that some batches expire on their way and some before it.
+const SHORT_DEADLINE: Duration = Duration::from_millis(300);
+
+/// Whatever happens, what was said about each record is true, and nothing is stored twice or out of order: also when the
+/// leader moves, and when the deadline comes before the answer.
 #[tokio::test]
 async fn under_random_faults_every_answer_is_true() {
-    for seed in 0..2 {
+    for seed in 0..4 {
         let cluster = Cluster::start(3, 1);
         let client = cluster.client().await;
         let producer = client.producer(TOPIC).linger(Duration::ZERO).batch_bytes(1024);
         let producer = producer
-            .deadline(DEADLINE)
+            .deadline(if seed % 2 == 0 { DEADLINE } else { SHORT_DEADLINE })
             .answer_timeout(Duration::from_millis(100))
             .build()
             .await
@@ -38,7 +42,13 @@ async fn under_random_faults_every_answer_is_true() {
             _ => Action::Normal,
         });
         within(async {
-            let deliveries = send_large(&producer, 0..300).await;
+            let mut deliveries = Vec::new();
+            for block in 0..10 {
+                deliveries.extend(send_large(&producer, block * 30..(block + 1) * 30).await);
+                let middle = &deliveries[deliveries.len() - 15];
+                until("the middle of the block is answered", || middle.now().is_some()).await;
+                cluster.set_leader_silently(0, block as usize % 3);
+            }
             let mut outcomes = BTreeMap::new();
             for (number, delivery) in deliveries.into_iter().enumerate() {
                 outcomes.insert(number as u64, delivery.await);
@@ -64,7 +74,7 @@ async fn under_random_faults_every_answer_is_true() {
                 }
             }
             assert!(
-                counts[0] > 100,
+                counts[0] > 0,
                 "seed {seed}: delivered, not applied, unknown: {counts:?}"
             );
         })

@@ -12,6 +12,7 @@ use tokio_stream::wrappers::WatchStream;
 use tonic::Status;
 
 use crate::calls::{Caller, no_topic, timed, topic_client};
+use crate::connect::was_never_sent;
 use crate::deadline::Deadline;
 use crate::error::{Outcome, Reason, Refusal};
 use crate::picker::Purpose;
@@ -154,8 +155,9 @@ impl Topics {
     }
 }
 
+/// Whether the attempt may have been done all the same.
 fn outcome_is_open(status: &Status) -> bool {
-    Refusal::from_status("", status).outcome == Outcome::Unknown
+    !was_never_sent(status) && Refusal::from_status("", status).outcome == Outcome::Unknown
 }
 
 fn is_gone(error: &Error) -> bool {

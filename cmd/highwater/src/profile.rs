@@ -74,6 +74,8 @@ fn code(error: &Error) -> Code {
         Error::Connection(failure) if failure.problem.is_certificate() => Code::Setup,
         Error::NoNodeReachable { .. } | Error::Connection(_) | Error::Deadline { .. } => Code::Unavailable,
         Error::OffsetOutOfRange { .. } => Code::NotFound,
+        // Found while reading; as an answer to a write, the same reason is a refusal.
+        Error::CorruptBatch { .. } | Error::UnsupportedCompression { .. } => Code::Failure,
         _ => error.reason().map_or(Code::Failure, code_of_reason),
     }
 }
@@ -108,6 +110,9 @@ fn hint(error: &Error, code: Code) -> Option<&'static str> {
     match (error, error.reason()) {
         (Error::File { .. }, _) => Some("check the certificate paths in the profile; `highwater certs` makes new ones"),
         (Error::OffsetOutOfRange { .. }, _) => Some("read from `--from beginning`, or from an offset in that range"),
+        (Error::CorruptBatch { .. } | Error::UnsupportedCompression { .. }, _) => {
+            Some("what lies behind it can be read with --partition and --from OFFSET")
+        }
         (_, Some(Reason::TopicNotFound)) => {
             Some("`highwater topic list` shows the topics; `highwater topic create NAME` makes one")
         }
@@ -143,6 +148,18 @@ mod tests {
         assert_eq!(failure(refused).code, Code::Setup);
         let dead = unreachable(ConnectionProblem::Tcp("connection refused".to_owned()));
         assert_eq!(failure(dead).code, Code::Unavailable);
+    }
+
+    #[test]
+    fn a_batch_that_cannot_be_read_is_a_failure_and_says_how_to_go_on() {
+        let corrupt = failure(Error::CorruptBatch {
+            topic: "numbers".to_owned(),
+            partition: 0,
+            offsets: 3..4,
+            problem: "the checksum differs".to_owned(),
+        });
+        assert_eq!(corrupt.code, Code::Failure);
+        assert!(corrupt.hint.is_some_and(|hint| hint.contains("--from")));
     }
 
     #[test]

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::Bytes;
-use highwater::{Delivered, Delivery, Outcome, ProduceError, Producer, Record};
+use highwater::{Delivered, Delivery, Outcome, ProduceError, Producer, Record, TrySendError};
 use tokio::signal::ctrl_c;
 use tokio::sync::{Notify, mpsc};
 
@@ -220,11 +220,15 @@ impl Run<'_> {
             }
             let number = *sent + 1;
             let record = self.record(line, number).map_err(Refused::Input)?;
-            // Space in the producer's buffer may come only with the failure after which nothing more is to be sent.
-            let delivery = tokio::select! {
-                biased;
-                () = self.stop.notified() => break,
-                delivery = self.producer.send(record) => delivery,
+            let delivery = match self.producer.try_send(record) {
+                Ok(delivery) => Ok(delivery),
+                Err(TrySendError::Failed(error)) => Err(error),
+                // Space may come only with the failure after which nothing more is to be sent.
+                Err(TrySendError::Full(record)) => tokio::select! {
+                    biased;
+                    () = self.stop.notified() => break,
+                    delivery = self.producer.send(*record) => delivery,
+                },
             };
             deliveries.push(delivery.map_err(|error| Refused::Line(number, error))?);
             *sent = number;

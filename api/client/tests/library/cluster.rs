@@ -328,7 +328,12 @@ impl Cluster {
     pub fn restart(&mut self, number: usize) {
         let name = self.shared.lock().nodes[number].name.clone();
         let files = self.authority.node(&name);
-        let (runtime, _) = server::start(number, self.addresses[number], &files, self.shared.clone());
+        self.restart_with(number, &files);
+    }
+
+    /// The same with another certificate.
+    pub fn restart_with(&mut self, number: usize, files: &TlsFiles) {
+        let (runtime, _) = server::start(number, self.addresses[number], files, self.shared.clone());
         self.nodes[number] = Some(runtime);
     }
 

@@ -61,7 +61,8 @@ pub fn start(number: usize, address: SocketAddr, files: &TlsFiles, shared: Arc<S
     (runtime, address)
 }
 
-fn bind_again(address: SocketAddr) -> std::net::TcpListener {
+/// Listens on an address that somebody is about to leave.
+pub fn bind_again(address: SocketAddr) -> std::net::TcpListener {
     let give_up = std::time::Instant::now() + std::time::Duration::from_secs(10);
     loop {
         match std::net::TcpListener::bind(address) {

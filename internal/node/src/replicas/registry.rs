@@ -84,14 +84,13 @@ impl Hosted {
         status.role == Role::Leader && status.voters.len() > 1
     }
 
-    /// Begins to give leadership away to a voter on a node that is alive, if this replica leads. Whether it began.
+    /// Begins to give leadership away to the best voter on a node that is alive, if this replica leads. Whether it began.
     pub(crate) async fn hand_over(&self, is_alive: impl Fn(&str) -> bool) -> bool {
         if !self.leads_others() {
             return false;
         }
-        let voters = self.status().voters;
-        let mut others = voters.iter().filter(|voter| voter.replica_id != self.replica_id);
-        let Some(other) = others.find(|voter| is_alive(&voter.node)) else {
+        let successors = self.partition.successors();
+        let Some(other) = successors.iter().find(|voter| is_alive(&voter.node)) else {
             return false;
         };
         let begun = self.partition.transfer_leader(other.replica_id).await;

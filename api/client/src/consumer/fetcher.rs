@@ -152,7 +152,6 @@ impl Fetcher {
         let lease = lease.map_err(|problem| End::Retry(connection_error(&target.node, problem)))?;
         let mut stream = self.open(&lease, &target, self.time_left(trouble)).await?;
         trouble.open_since = Some(Instant::now());
-        self.freshness = Freshness::Committed; // What was asked for concerns the first answer only.
         loop {
             let response = tokio::select! {
                 biased;
@@ -171,6 +170,8 @@ impl Fetcher {
                 Err(status) => return Err(self.refused(call_error(&target.node, &status))),
             };
             self.take_in(response, &target.node, trouble).await?;
+            // What was asked for concerns the first answer only; a stream that broke before it has answered nothing.
+            self.freshness = Freshness::Committed;
             if self.stop.is_some_and(|stop| self.next >= stop) {
                 return Ok(End::Done);
             }

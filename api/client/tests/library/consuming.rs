@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::StreamExt;
 use highwater::proto::v1;
-use highwater::{Client, ConsumedRecord, Consumer, Error, Position, Reason, Record};
+use highwater::{Client, ConsumedRecord, Consumer, Error, Freshness, Position, Reason, Record};
 use tonic::Status;
 
 use crate::cluster::{Cluster, TOPIC};
@@ -84,6 +84,31 @@ async fn broken_streams_leave_no_gap_and_repeat_nothing() {
         fill(&client, 0, 0..60).await;
         let mut consumer = client.consumer(TOPIC, 0).build().await.unwrap();
         assert_numbers(&take(&mut consumer, 60).await, 0..60);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_freshness_asked_for_holds_until_something_has_been_answered() {
+    let cluster = Cluster::start(3, 1);
+    let client = cluster.client().await;
+    let mut responses = 0;
+    cluster.set_read_script(move |_, _| {
+        responses += 1;
+        match responses {
+            1 | 4 => Err(Status::unavailable("the stream breaks")),
+            _ => Ok(()),
+        }
+    });
+    within(async {
+        fill(&client, 0, 0..6).await;
+        let consumer = client.consumer(TOPIC, 0).freshness(Freshness::Linearizable);
+        assert_numbers(&take(&mut consumer.build().await.unwrap(), 6).await, 0..6);
+        let linearizable = Some(v1::freshness::Kind::Linearizable(true));
+        assert_eq!(
+            cluster.shared.lock().freshness_asked,
+            [linearizable, linearizable, None]
+        );
     })
     .await;
 }

@@ -191,7 +191,9 @@ impl LogService for Node {
         let request = request.into_inner();
         let (responses, receiver) = mpsc::channel(1);
         {
-            let state = self.shared.lock();
+            let mut state = self.shared.lock();
+            let freshness = request.freshness.and_then(|freshness| freshness.kind);
+            state.freshness_asked.push(freshness);
             let partition = &state.partitions[request.partition as usize];
             if request.offset < partition.log_start {
                 let mut detail = error(Reason::OffsetOutOfRange, Outcome::Unspecified);

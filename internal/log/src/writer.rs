@@ -234,7 +234,10 @@ impl Shared {
     fn round(&self, jobs: Vec<Job>) {
         let bytes: usize = jobs.iter().map(|job| job.bytes).sum();
         let (ops, callbacks): (Vec<_>, Vec<_>) = jobs.into_iter().map(|job| (job.ops, job.done)).unzip();
-        let result = match self.lock().poisoned.clone() {
+        // Taken out first: what stands in the head of a `match` lives until its end, and nothing could be queued during
+        // the round if the lock did.
+        let poisoned = self.lock().poisoned.clone();
+        let result = match poisoned {
             Some(cause) => Err(cause),
             None => catch_unwind(AssertUnwindSafe(|| {
                 Round::new(&*self.disk, self.prepare_bytes).run(ops)

@@ -49,6 +49,32 @@ async fn a_topic_made_while_a_node_is_away_is_led_by_the_others_and_the_node_tak
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn replicas_that_died_with_their_disk_are_described_as_dead() {
+    let mut cluster = TestCluster::founded().await;
+    cluster.client(0, "shop").await.create("orders", 2).await;
+    cluster.client(0, "other").await.create("secret", 1).await;
+    cluster.stop(2).await;
+    cluster.wipe(2);
+    cluster.start(2).await;
+    cluster.ready(2).await;
+    for number in 0..3 {
+        let described = cluster.client(number, "shop").await.describe().await;
+        let dead = described.replicas.iter().filter(|replica| replica.role == "dead");
+        let dead: Vec<_> = dead
+            .map(|dead| (dead.topic.as_str(), dead.partition, dead.node.as_str()))
+            .collect();
+        assert_eq!(
+            dead,
+            [("orders", 0, "c"), ("orders", 1, "c")],
+            "as {} sees it",
+            NAMES[number]
+        );
+        assert_eq!(described.replicas.len(), 6);
+        assert!(described.replicas.iter().all(|replica| replica.replica_id > 0));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_damaged_replica_does_not_keep_a_node_from_serving_the_others() {
     let mut cluster = TestCluster::founded().await;
     let mut client = cluster.client(1, "shop").await;

@@ -11,7 +11,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::catalog::{CatalogClient, CatalogHost};
+use crate::catalog::{CatalogClient, CatalogHost, keep_addresses};
 use crate::config::{Config, ConfigError};
 use crate::controller::Controller;
 use crate::data_dir::DataDir;
@@ -214,6 +214,12 @@ impl Foundation {
             tokio::spawn(controller.clone().keep_registered()),
             tokio::spawn(controller.keep_members()),
             tokio::spawn(leaders::publish(self.registry.clone(), gossip)),
+            tokio::spawn(keep_addresses(
+                self.config.node.clone(),
+                self.data.plan(),
+                self.host.clone(),
+                self.addresses.clone(),
+            )),
             tokio::spawn(readiness.keep()),
         ];
         let address = self.port.local_addr();

@@ -75,6 +75,29 @@ async fn replicas_that_died_with_their_disk_are_described_as_dead() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn after_a_stop_of_all_a_majority_finds_together_without_its_only_seed() {
+    let mut cluster = TestCluster::founded_with_seeds(vec![0]).await;
+    cluster.client(0, "shop").await.create("orders", 1).await;
+    for number in 0..3 {
+        cluster.stop(number).await;
+    }
+    for number in 1..3 {
+        cluster.start(number).await;
+    }
+    for number in 1..3 {
+        cluster.ready(number).await;
+    }
+    cluster.produce("shop", batch_of("orders", 0, &["kept"])).await.unwrap();
+    let seen = async {
+        let mut client = cluster.client(1, "shop").await;
+        while client.describe().await.nodes.iter().filter(|node| node.alive).count() < 2 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(PATIENCE, seen).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_damaged_replica_does_not_keep_a_node_from_serving_the_others() {
     let mut cluster = TestCluster::founded().await;
     let mut client = cluster.client(1, "shop").await;

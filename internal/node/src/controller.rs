@@ -253,6 +253,11 @@ impl Controller {
         if self.host.read(|catalog| catalog.cluster_id().is_none()) {
             return self.propose_founding().await;
         }
+        if let Some(change) = status.voter_change {
+            tracing::info!(voters = ?change.to, "finishing a change of the catalog's voters");
+            let finished = catalog.change_voters(change.to).await;
+            return finished.map_err(|error| error.to_string());
+        }
         let nodes: Vec<Node> = self.host.read(|catalog| catalog.nodes().cloned().collect());
         for node in &nodes {
             let member = Member {
@@ -359,6 +364,7 @@ mod tests {
             term: 1,
             leader: None,
             voters,
+            voter_change: None,
             learners,
             log_end: 0,
             watermark: Watermark::default(),

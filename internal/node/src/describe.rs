@@ -1,7 +1,7 @@
 //! Nodes, topics and replicas as the wire shows them.
 
 use highwater_catalog::{Catalog, Node, Topic};
-use highwater_partition::log::GroupId;
+use highwater_partition::log::{GroupId, ReplicaId};
 use highwater_partition::{Role, Status};
 use highwater_proto::v1;
 
@@ -74,14 +74,14 @@ fn role(role: Role) -> &'static str {
 
 /// A node of the catalog, with what is known of it here at the moment.
 pub(crate) fn node(node: &Node, address: String, alive: bool, catalog_group: Option<&Status>) -> v1::Node {
-    let is_member = |members: &[highwater_partition::Member]| {
-        members
-            .iter()
-            .any(|member| member.replica_id.0 == node.catalog_replica_id)
+    let replica_id = ReplicaId(node.catalog_replica_id);
+    let is_member = |status: &Status| {
+        let mut members = status.voters.iter().chain(&status.learners);
+        members.any(|member| member.replica_id == replica_id)
     };
     let catalog_role = match catalog_group {
-        Some(status) if is_member(&status.voters) => "voter",
-        Some(status) if is_member(&status.learners) => "learner",
+        Some(status) if status.is_lasting_voter(replica_id) => "voter",
+        Some(status) if is_member(status) => "learner",
         _ => "",
     };
     v1::Node {

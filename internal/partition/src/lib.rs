@@ -56,5 +56,5 @@ pub use partition::{GroupOptions, Partition, StoredBatch};
 pub use peers::{Lane, PeerError, PeerStream, Peers};
 pub use progress::Watermark;
 pub use responder::{Answer, NotApplied};
-pub use status::{Role, Status};
+pub use status::{Role, Status, VoterChange};
 pub use types::Member;

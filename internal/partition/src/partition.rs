@@ -351,6 +351,12 @@ impl Partition {
         }
     }
 
+    /// For tests that do by hand what openraft does in steps.
+    #[cfg(test)]
+    pub(crate) fn raft(&self) -> &Raft {
+        &self.inner.raft
+    }
+
     /// Stops the core and leaves the log as it is.
     pub(crate) async fn halt(&self) -> Result<(), Error> {
         self.inner.shutting_down.store(true, Ordering::Release);

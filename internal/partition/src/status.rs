@@ -1,5 +1,6 @@
 //! What a replica says about itself, and how others learn that it changed or died.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -38,6 +39,8 @@ pub struct Status {
     pub leader: Option<Member>,
     /// Replicas with a vote; of both sets while the membership changes.
     pub voters: Vec<Member>,
+    /// The change of voters that is under way. It stays so until a leader finishes it.
+    pub voter_change: Option<VoterChange>,
     /// Replicas without a vote.
     pub learners: Vec<Member>,
     /// Exclusive end of the records appended here, committed or not.
@@ -48,13 +51,31 @@ pub struct Status {
     pub committed_index: u64,
 }
 
+/// A group between two sets of voters: until the change is finished, every decision needs a majority of both.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VoterChange {
+    /// The voters before.
+    pub from: Vec<ReplicaId>,
+    /// The voters afterwards.
+    pub to: Vec<ReplicaId>,
+}
+
 impl Status {
+    /// Whether the replica has a vote now and keeps it.
+    pub fn is_lasting_voter(&self, replica_id: ReplicaId) -> bool {
+        match &self.voter_change {
+            Some(change) => change.from.contains(&replica_id) && change.to.contains(&replica_id),
+            None => self.voters.iter().any(|voter| voter.replica_id == replica_id),
+        }
+    }
+
     /// Whether a reader of `status_changes` should hear of the difference.
     fn differs(&self, other: &Status) -> bool {
         self.role != other.role
             || self.term != other.term
             || self.leader != other.leader
             || self.voters != other.voters
+            || self.voter_change != other.voter_change
             || self.learners != other.learners
     }
 }
@@ -88,6 +109,7 @@ impl Observer {
             term: metrics.vote.leader_id.term,
             leader: metrics.current_leader.and_then(|id| member(membership, id)),
             voters: members(membership, membership.voter_ids()),
+            voter_change: voter_change(membership),
             learners: members(membership, membership.learner_ids()),
             log_end: self.log.log_end(),
             watermark: self.progress.watermark(),
@@ -158,6 +180,17 @@ fn role(state: ServerState) -> Role {
         ServerState::Candidate => Role::Candidate,
         ServerState::Learner => Role::Learner,
         ServerState::Shutdown => Role::Stopped,
+    }
+}
+
+fn voter_change(membership: &Membership) -> Option<VoterChange> {
+    let ids = |set: &BTreeSet<u64>| set.iter().copied().map(ReplicaId).collect();
+    match membership.get_joint_config().as_slice() {
+        [from, .., to] => Some(VoterChange {
+            from: ids(from),
+            to: ids(to),
+        }),
+        _ => None,
     }
 }
 

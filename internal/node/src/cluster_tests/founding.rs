@@ -66,6 +66,9 @@ async fn a_wiped_founder_comes_back_into_the_same_cluster_as_another_incarnation
         }
     };
     timeout(PATIENCE, votes_again).await.unwrap();
+    // And it counts: with another voter gone, nothing is decided without it.
+    cluster.stop(1).await;
+    cluster.client(2, "shop").await.create("orders", 1).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use highwater_catalog::Catalog;
 use highwater_partition::log::{GroupId, ReplicaId};
-use highwater_partition::{Partition, Role, Status};
+use highwater_partition::{Member, Partition, Role, Status};
 use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -89,8 +89,11 @@ impl Hosted {
         if !self.leads_others() {
             return false;
         }
-        let voters = self.status().voters;
-        let mut others = voters.iter().filter(|voter| voter.replica_id != self.replica_id);
+        let status = self.status();
+        // A node that lost its disk is alive under another replica id: the lost one's last vote leads nowhere.
+        let may_lead =
+            |voter: &&Member| voter.replica_id != self.replica_id && status.is_lasting_voter(voter.replica_id);
+        let mut others = status.voters.iter().filter(may_lead);
         let Some(other) = others.find(|voter| is_alive(&voter.node)) else {
             return false;
         };

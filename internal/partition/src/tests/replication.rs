@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use highwater_log::{Kind, Verdict};
+use highwater_log::{Kind, ReplicaId, Verdict};
 
 use super::cluster::{Cluster, batch, batch_of, eventually, in_time, member, members, propose, propose_now, read_all};
-use crate::{Answer, CommandError, NotApplied, Role};
+use crate::types::{LogPayload, Membership, nodes, voter_set};
+use crate::{Answer, CommandError, NotApplied, Role, VoterChange};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn batches_reach_all_replicas_with_dense_offsets_and_equal_bytes() {
@@ -189,6 +190,31 @@ async fn a_new_replica_learns_then_votes_and_an_old_one_leaves() {
     cluster.crash(follower).await;
     cluster.decide(batch(1, 1)).await;
     cluster.all_reach(4).await;
+}
+
+/// A leader can end between the two entries of a change. Then the group needs majorities of both sets, so a later leader
+/// must see that there is something to finish.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_half_done_change_of_voters_is_seen_and_can_be_finished() {
+    let mut cluster = Cluster::start().await;
+    let new = cluster.add_node().await;
+    let leader = cluster.leader_among(&[0, 1, 2]).await;
+    let old = (leader + 1) % 3;
+    let leader = cluster.partition(leader);
+    in_time("the learner", leader.add_learner(member(new))).await.unwrap();
+    let ids = |index: usize| member(index).replica_id;
+    let from: Vec<ReplicaId> = (0..3).map(ids).collect();
+    let to: Vec<ReplicaId> = (0..4).filter(|index| *index != old).map(ids).collect();
+    let both = Membership::new(vec![voter_set(&from), voter_set(&to)], nodes(&[0, 1, 2, 3].map(member))).unwrap();
+    let half = leader.raft().append_membership(both, LogPayload::Blank, []);
+    in_time("half of the change", half).await.unwrap();
+    let status = leader.status();
+    assert_eq!(status.voter_change, Some(VoterChange { from, to: to.clone() }));
+    assert!(!status.is_lasting_voter(ids(old)) && !status.is_lasting_voter(ids(new)));
+    in_time("the rest", leader.change_voters(to)).await.unwrap();
+    let status = leader.status();
+    assert_eq!(status.voter_change, None);
+    assert!(!status.is_lasting_voter(ids(old)) && status.is_lasting_voter(ids(new)));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

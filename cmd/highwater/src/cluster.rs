@@ -129,6 +129,7 @@ fn document(answer: &DescribeClusterResponse) -> Value {
             "topic": replica.topic,
             "partition": replica.partition,
             "node": replica.node,
+            "replica_id": replica.replica_id,
             "role": replica.role,
             "term": replica.term,
             "log_start": replica.log_start,

@@ -214,6 +214,29 @@ async fn requests_over_the_limit_are_refused_with_a_detail_and_what_came_before_
     assert_eq!(reason(&answers.message().await.unwrap_err()), Reason::TooLarge);
 }
 
+/// A produce request with a field that nobody knows.
+#[derive(Clone, PartialEq, prost::Message)]
+struct PaddedRequest {
+    #[prost(bytes = "vec", tag = "1999")]
+    padding: Vec<u8>,
+}
+
+/// A stored batch keeps the message in memory that it came in.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_that_is_mostly_padding_is_refused() {
+    let cluster = TestCluster::founded().await;
+    let client = cluster.client(0, "shop").await;
+    let mut grpc = tonic::client::Grpc::new(client.channel);
+    grpc.ready().await.unwrap();
+    let request = PaddedRequest { padding: vec![1; 4096] };
+    let codec = tonic_prost::ProstCodec::<PaddedRequest, v1::ProduceResponse>::default();
+    let path = http::uri::PathAndQuery::from_static("/highwater.v1.LogService/Produce");
+    let refused = grpc.unary(tonic::Request::new(request), path, codec).await.unwrap_err();
+    assert_eq!(refused.code(), tonic::Code::InvalidArgument);
+    assert_eq!(reason(&refused), Reason::InvalidArgument);
+    assert!(refused.message().contains("not known here"), "{}", refused.message());
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_deleted_topic_is_gone_with_its_data_and_its_name_is_free() {
     let cluster = TestCluster::founded().await;

@@ -7,8 +7,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::FutureExt;
 use highwater_log::{Batch, Body, Frame, GroupId, Log, ReplicaId};
-use openraft::ReadPolicy;
+use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::{ClientWriteError, ForwardToLeader, InitializeError, LinearizableReadError, RaftError};
+use openraft::{ChangeMembers, ReadPolicy};
 use tokio::sync::watch;
 
 use crate::codec::calls::{self, Confirmation};
@@ -293,6 +294,24 @@ impl Partition {
     pub async fn change_voters(&self, voters: Vec<ReplicaId>) -> Result<(), CommandError> {
         let changed = self.inner.raft.change_membership(voter_set(&voters), false).await;
         changed.map(drop).map_err(|err| self.inner.write_error(err))
+    }
+
+    /// Removes replicas without a vote from the group; those that are no members are none of its business.
+    pub async fn remove_learners(&self, learners: &[ReplicaId]) -> Result<(), CommandError> {
+        let known = self.status().learners;
+        let gone = |id: &&ReplicaId| known.iter().any(|learner| learner.replica_id == **id);
+        let gone = ChangeMembers::RemoveNodes(learners.iter().filter(gone).map(|id| id.0).collect());
+        let changed = self.inner.raft.change_membership(gone, false).await;
+        changed.map(drop).map_err(|err| self.inner.write_error(err))
+    }
+
+    /// How many of the log's entries a member has not acknowledged yet. None unless this replica leads and has heard of
+    /// the member's log.
+    pub fn entries_behind(&self, replica_id: ReplicaId) -> Option<u64> {
+        let metrics = self.inner.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let matching = metrics.replication.as_ref()?.get(&replica_id.0).copied().flatten()?;
+        Some(metrics.last_log_index?.saturating_sub(matching.index()))
     }
 
     /// To whom this replica's leadership can go, best first: the other voters that are to stay, those before the others that

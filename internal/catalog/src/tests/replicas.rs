@@ -46,7 +46,7 @@ fn a_lost_incarnation_s_replica_is_replaced_under_a_new_id_on_the_same_node() {
     let partition = fixture.partition();
     let new = partition.replicas.iter().find(|replica| replica.node == "n2").unwrap();
     assert!(new.replica_id > catalog_replica && !fixture.catalog.is_dead(new));
-    assert_eq!(partition.replaced, [lost.clone()]);
+    assert_eq!(partition.replaced, std::slice::from_ref(&lost));
     assert!(partition.changed);
     let placed: Vec<_> = fixture.catalog.groups_on("n2").collect();
     assert_eq!(

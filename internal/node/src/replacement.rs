@@ -11,6 +11,7 @@
 //!
 //! Deliberately absent: nodes that are away, and moving replicas that are alive.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -50,6 +51,20 @@ enum Step {
     AddLearner(Member),
     RemoveLearners(Vec<ReplicaId>),
     Retire(ReplicaId),
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let list = |ids: &[ReplicaId]| ids.iter().map(|id| id.0.to_string()).collect::<Vec<_>>().join(", ");
+        match self {
+            Step::Wait => f.write_str("waiting for the new one to catch up"),
+            Step::ChangeVoters(voters) => write!(f, "the voters become {}", list(voters)),
+            Step::Replace(dead) => write!(f, "{} gives its place to a new one", dead.0),
+            Step::AddLearner(member) => write!(f, "{} on {} begins to learn", member.replica_id.0, member.node),
+            Step::RemoveLearners(learners) => write!(f, "{} leave the group", list(learners)),
+            Step::Retire(dead) => write!(f, "{} is retired", dead.0),
+        }
+    }
 }
 
 impl Target {
@@ -169,7 +184,7 @@ impl Controller {
     async fn take_step(&self, hosted: &Hosted, step: Step) -> Result<(), String> {
         let group_id = hosted.group_id.0;
         if !matches!(step, Step::Wait) {
-            tracing::info!(group = group_id, ?step, "replacing a dead replica");
+            tracing::info!(group = group_id, "replacing a dead replica: {step}");
         }
         match step {
             Step::Wait => Ok(()),

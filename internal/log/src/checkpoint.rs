@@ -17,11 +17,12 @@ const FILE_BYTES_MAX: u64 = 256 * 1024 * 1024;
 /// Reads the checkpoint. None if there is none or it is not whole: then the log is replayed from its first entry.
 pub(crate) fn read(disk: &dyn Disk, dir: &Path, identity: Identity) -> Result<Option<Checkpoint>, Error> {
     let path = dir.join(CHECKPOINT);
-    let bytes = match read_whole(disk, &path, FILE_BYTES_MAX) {
+    let decoded = match read_whole(disk, &path, FILE_BYTES_MAX) {
         Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        result => result?,
+        Err(Error::Format(error)) => Err(error),
+        result => Checkpoint::decode(&result?),
     };
-    let checkpoint = match Checkpoint::decode(&bytes) {
+    let checkpoint = match decoded {
         Ok(checkpoint) => checkpoint,
         Err(error) => {
             tracing::warn!(path = %path.display(), %error, "the checkpoint is bad; the log is replayed without it");

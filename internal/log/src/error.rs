@@ -3,6 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::ids::{EntryId, Identity};
 
@@ -79,6 +80,12 @@ pub enum Error {
         /// The first failure.
         cause: Arc<Error>,
     },
+    /// The disk did not answer in time. What was asked may still be done.
+    #[error("the disk did not answer within {waited:?}")]
+    Stalled {
+        /// How long it was waited for.
+        waited: Duration,
+    },
     /// The disk writer was stopped.
     #[error("the disk writer is stopped")]
     Stopped,
@@ -112,6 +119,13 @@ pub enum Error {
         path: PathBuf,
         /// What is wrong with its slots.
         why: String,
+    },
+    /// The directory has no hard state and no entry: its creation never completed, so nothing was ever acknowledged from it; or, if
+    /// the owner knows that it did complete, its files are gone, and the replica's votes with them. It is never taken for an empty log.
+    #[error("{path}: there is no log here; its creation never completed, or its files were removed")]
+    NeverCreated {
+        /// The directory.
+        path: PathBuf,
     },
     /// The directory belongs to another replica.
     #[error("{path} belongs to {found}, not to {expected}")]
@@ -225,6 +239,8 @@ impl Error {
             Error::Io { .. }
             | Error::Poisoned { .. }
             | Error::Panicked
+            | Error::Stalled { .. }
+            | Error::NeverCreated { .. }
             | Error::Damaged { .. }
             | Error::HardStateLost { .. }
             | Error::WrongIdentity { .. }

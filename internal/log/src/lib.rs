@@ -43,5 +43,5 @@ pub use fold::{GroupState, State};
 pub use format::crc32c;
 pub use format::frame::{DETAIL_BYTES_MAX, HEADER_BYTES, PAYLOAD_BYTES_MAX};
 pub use ids::{ClusterId, EntryId, GroupId, Identity, PrincipalDigest, ProducerId, ReplicaId};
-pub use log::{Log, LogConfig, OpenLog};
+pub use log::{DECISIONS_KEPT, Log, LogConfig, OpenLog};
 pub use writer::{Callback, DiskWriter};

@@ -5,6 +5,7 @@
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -30,6 +31,13 @@ use crate::writer::{Callback, DiskWriter};
 const QUIET_MS: u64 = 1_000;
 /// How often the checkpoint is renewed while entries are committed.
 const CHECKPOINT_INTERVAL_MS: u64 = 30_000;
+
+/// Decisions kept of committed batches. Whoever has at most so many proposals unanswered finds the decision about each, in however
+/// few steps they are committed.
+pub const DECISIONS_KEPT: usize = 8 * 1024;
+
+/// For how long `close` waits for the disk.
+const CLOSE_PATIENCE: Duration = Duration::from_secs(3);
 
 /// Sizes of a log; they may differ between replicas and between starts.
 #[derive(Debug, Clone)]
@@ -296,8 +304,8 @@ impl Log {
         self.lock().commit_to(index.saturating_add(1))
     }
 
-    /// The decision about an entry above the floor of memory (uncommitted, or among the last few thousand committed);
-    /// None if the term differs or it is forgotten.
+    /// The decision about an entry: any that is uncommitted, and of the committed ones the last [`DECISIONS_KEPT`] batches that were
+    /// proposed here. None if the term differs or it is not kept.
     pub fn decision(&self, id: EntryId) -> Option<Decision> {
         self.lock()
             .decided(id.index)
@@ -337,6 +345,9 @@ impl Log {
 
     /// Called about once a second by the owner: notes the mark when the log has been quiet for a second, and the checkpoint when due.
     pub fn tick(&self) {
+        if self.inner.open.writer.admit(0).is_err() {
+            return; // it has failed or is full; nobody waits for the mark
+        }
         let now_ms = self.inner.open.clock.now_ms();
         let mut state = self.lock();
         let quiet = now_ms.saturating_sub(state.changed_ms) >= QUIET_MS;
@@ -350,16 +361,25 @@ impl Log {
             self.push_checkpoint(&mut state, &mut ops);
         }
         if ops.len() > 1 {
-            // A refusal means that the writer has failed or is full; nobody waits for the mark.
+            // A refusal means that the writer has failed meanwhile.
             let _ = self.inner.open.writer.submit(ops, Box::new(|_| {}));
         }
     }
 
-    /// Notes mark and checkpoint, waits for the writer. Not for simulation.
+    /// Notes mark and checkpoint, waits for the writer; a few seconds at most (`Error::Stalled`), then the next start recovers as after
+    /// a crash. Not for simulation.
     pub fn close(&self) -> Result<(), Error> {
+        self.close_within(CLOSE_PATIENCE)
+    }
+
+    /// Like `close`, with the time to wait.
+    pub fn close_within(&self, patience: Duration) -> Result<(), Error> {
         let (sender, receiver) = mpsc::channel();
         self.note_end(Box::new(move |result| drop(sender.send(result))))?;
-        receiver.recv().unwrap_or(Err(Error::Stopped))
+        receiver.recv_timeout(patience).unwrap_or_else(|error| match error {
+            mpsc::RecvTimeoutError::Timeout => Err(Error::Stalled { waited: patience }),
+            mpsc::RecvTimeoutError::Disconnected => Err(Error::Stopped),
+        })
     }
 
     /// Like `close`, but does not wait: `done` is called when mark and checkpoint are synced.

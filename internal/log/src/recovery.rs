@@ -65,9 +65,38 @@ pub(crate) fn create(open: &OpenLog) -> Result<(), Error> {
     disk.sync_dir(parent).map_err(|error| Error::io("sync", parent, error))
 }
 
+/// Whether the directory holds no more than an interrupted [`create`] may leave: the hard state comes last, so everything but it, and
+/// no entry.
+fn is_unfinished(open: &OpenLog) -> Result<bool, Error> {
+    let OpenLog { dir, disk, .. } = open;
+    let names = match disk.list(dir) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
+        names => names.map_err(|error| Error::io("list", dir, error))?,
+    };
+    let first = segment_path(dir, 0);
+    for path in names.iter().map(|name| dir.join(name)) {
+        if path == dir.join(HARD_STATE).with_extension("tmp") {
+            continue;
+        }
+        let entries = path != first || {
+            let file = disk.open(&path).map_err(|error| Error::io("open", &path, error))?;
+            file.len().map_err(|error| Error::io("read", &path, error))? > SEGMENT_HEADER_BYTES
+        };
+        if entries {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
 /// Opens a log directory and brings it to a state that can be appended to.
 pub(crate) fn recover(open: &OpenLog) -> Result<LogState, Error> {
-    let hard = HardState::read(&*open.disk, &open.dir, open.identity)?;
+    let hard = match HardState::read(&*open.disk, &open.dir, open.identity) {
+        Err(Error::HardStateLost { .. }) if is_unfinished(open)? => {
+            return Err(Error::NeverCreated { path: open.dir.clone() });
+        }
+        read => read?,
+    };
     let checkpoint = checkpoint::read(&*open.disk, &open.dir, open.identity)?;
     let mut recovery = Recovery {
         open,

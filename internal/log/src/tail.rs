@@ -16,10 +16,9 @@ use crate::format::frame::{chain_of, encode_head};
 use crate::hard_state::HardState;
 use crate::ids::{EntryId, Identity};
 use crate::index::SparseIndex;
+use crate::log::DECISIONS_KEPT;
 use crate::segment::{Active, Before, Place, Segment, point_of};
 
-/// Decisions kept of committed entries.
-pub(crate) const DECISIONS_KEPT: usize = 4_096;
 /// Sparse indexes of sealed segments kept in memory, of each log.
 const INDEXES_LOADED_MAX: usize = 16;
 
@@ -33,7 +32,7 @@ pub(crate) struct LogState {
     pub(crate) committed_at: Place,
     pub(crate) tail: State,
     pub(crate) pending: VecDeque<Pending>,
-    /// The last committed entries and what was decided about them.
+    /// The last committed batches that were proposed here, and what was decided about them: nobody else waits for an answer.
     pub(crate) decided: VecDeque<(EntryId, Decision)>,
     pub(crate) segments: Vec<Arc<Segment>>,
     pub(crate) active: Active,
@@ -64,6 +63,8 @@ pub(crate) struct Pending {
     head: Bytes,
     membership: Option<Bytes>,
     pub(crate) decision: Decision,
+    /// Whether this replica proposed it.
+    proposed: bool,
     /// Where the frame stands.
     pub(crate) position: u64,
     /// Where the next one stands, unless a segment begins there.
@@ -75,6 +76,7 @@ pub(crate) struct Folded {
     pub(crate) frame: Frame,
     detail: Detail,
     decision: Decision,
+    proposed: bool,
 }
 
 impl Pending {
@@ -159,6 +161,7 @@ impl LogState {
             },
             detail,
             decision,
+            proposed: true,
         }
     }
 
@@ -211,6 +214,7 @@ impl LogState {
             },
             detail,
             decision,
+            proposed: false,
         })
     }
 
@@ -228,6 +232,7 @@ impl LogState {
             frame,
             detail,
             decision,
+            proposed,
         } = folded;
         let position = self.active.end;
         self.active.end += frame.len_bytes() as u64;
@@ -239,6 +244,7 @@ impl LogState {
             detail,
             head: frame.head.clone(),
             decision,
+            proposed,
             position,
             end: self.active_end(),
         });
@@ -310,12 +316,18 @@ impl LogState {
                 return Err(Error::Diverged { id: header.id, why });
             }
             self.committed_at = pending.end;
-            if self.decided.len() == DECISIONS_KEPT {
-                self.decided.pop_front();
+            if pending.proposed && header.kind == Kind::Batch {
+                self.remember(header.id, decision);
             }
-            self.decided.push_back((header.id, decision));
         }
         Ok(())
+    }
+
+    fn remember(&mut self, id: EntryId, decision: Decision) {
+        if self.decided.len() == DECISIONS_KEPT {
+            self.decided.pop_front();
+        }
+        self.decided.push_back((id, decision));
     }
 
     /// The entry with this index, if it is pending.
@@ -329,10 +341,8 @@ impl LogState {
         if let Some(pending) = self.pending(index) {
             return Some((pending.header.id, pending.decision));
         }
-        let first = self.decided.front()?.0.index;
-        self.decided
-            .get(usize::try_from(index.checked_sub(first)?).ok()?)
-            .copied()
+        let place = self.decided.binary_search_by_key(&index, |(id, _)| id.index).ok()?;
+        self.decided.get(place).copied()
     }
 
     /// Which segment holds the entry with this index.

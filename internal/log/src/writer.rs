@@ -16,6 +16,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use crate::disk::Disk;
 use crate::error::Error;
@@ -27,6 +28,10 @@ pub(crate) const QUEUED_BYTES_MAX: usize = 1024 * 1024 * 1024;
 
 /// So much waiting means that the disk is behind; whoever can wait should. The rest is for those who have asked already.
 const ROOM_BYTES: usize = QUEUED_BYTES_MAX / 2;
+
+/// For how long `stop` waits for a disk that does not answer. What was not synced by then was not acknowledged either; the next
+/// start finds the log as after a crash.
+const STOP_PATIENCE: Duration = Duration::from_secs(3);
 
 /// Simulations have small segments; they prepare little.
 const MANUAL_PREPARE_BYTES: usize = 2 * 1024;
@@ -49,6 +54,8 @@ struct Queue {
     bytes: usize,
     running: bool,
     stopping: bool,
+    /// The thread has left its loop.
+    ended: bool,
     poisoned: Option<Error>,
 }
 
@@ -56,7 +63,7 @@ struct Shared {
     disk: Arc<dyn Disk>,
     prepare_bytes: usize,
     queue: Mutex<Queue>,
-    /// Signals the thread that there is work, and `stop` that a round ended.
+    /// Signals the thread that there is work, and `stop` that the thread has ended.
     changed: Condvar,
     on_fatal: OnFatal,
 }
@@ -73,6 +80,14 @@ struct Thread {
     shared: Arc<Shared>,
     handle: Mutex<Option<JoinHandle<()>>>,
     manual: bool,
+}
+
+impl Thread {
+    fn is_current(&self) -> bool {
+        let handle = lock(&self.handle);
+        let current = std::thread::current().id();
+        handle.as_ref().is_some_and(|handle| handle.thread().id() == current)
+    }
 }
 
 impl Drop for Thread {
@@ -130,18 +145,39 @@ impl DiskWriter {
         true
     }
 
-    /// Waits until everything queued is done, and ends the thread. Later jobs are refused.
-    pub fn stop(&self) {
-        self.shared.lock().stopping = true;
+    /// Waits until everything queued is done, and ends the thread. Later jobs are refused. A disk that hangs is waited for a few
+    /// seconds only; false if it was given up: then the callbacks that are left may never be called.
+    pub fn stop(&self) -> bool {
+        self.stop_within(STOP_PATIENCE)
+    }
+
+    /// Like `stop`, with the time to wait.
+    pub fn stop_within(&self, patience: Duration) -> bool {
+        let mut queue = self.shared.lock();
+        queue.stopping = true;
         self.shared.changed.notify_all();
         if self.thread.manual {
+            drop(queue);
             while self.run_round() {}
-            return;
+            return true;
         }
-        let handle = lock(&self.thread.handle).take();
-        if let Some(handle) = handle.filter(|handle| handle.thread().id() != std::thread::current().id()) {
+        if self.thread.is_current() {
+            return true; // called by a callback: the thread ends behind it
+        }
+        let waited = self
+            .shared
+            .changed
+            .wait_timeout_while(queue, patience, |queue| !queue.ended);
+        let (queue, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        let ended = queue.ended;
+        drop(queue);
+        if ended && let Some(handle) = lock(&self.thread.handle).take() {
             let _ = handle.join(); // a panic in a round was caught and reported by the thread itself
         }
+        if !ended {
+            tracing::error!(?patience, "the disk does not answer; the writer is left as it is");
+        }
+        ended
     }
 
     /// The failure that stopped the writer, if any.
@@ -149,7 +185,8 @@ impl DiskWriter {
         self.shared.lock().poisoned.clone()
     }
 
-    /// Whether a job of so many bytes would be taken.
+    /// Whether to begin something that will queue about so many bytes. This is the only place where a full queue refuses: once a log
+    /// has changed in memory its job must be taken, or the file would get a hole.
     pub(crate) fn admit(&self, bytes: usize) -> Result<(), Error> {
         self.shared.lock().admit(bytes)
     }
@@ -158,11 +195,11 @@ impl DiskWriter {
         self.shared.lock().has_room()
     }
 
-    /// Queues a job. On an error `done` is not called.
+    /// Queues a job, also beyond the limit (see `admit`). An error means that nothing is written any more; then `done` is not called.
     pub(crate) fn submit(&self, ops: Vec<Op>, done: Callback) -> Result<(), Error> {
         let bytes = ops.iter().map(Op::bytes).sum();
         let mut queue = self.shared.lock();
-        queue.admit(bytes)?;
+        queue.check_open()?;
         queue.bytes += bytes;
         queue.jobs.push(Job { ops, bytes, done });
         let wake = !queue.running;
@@ -180,7 +217,7 @@ impl Queue {
         self.bytes < ROOM_BYTES || self.stopping || self.poisoned.is_some()
     }
 
-    fn admit(&self, bytes: usize) -> Result<(), Error> {
+    fn check_open(&self) -> Result<(), Error> {
         if let Some(cause) = &self.poisoned {
             return Err(Error::Poisoned {
                 cause: Arc::new(cause.clone()),
@@ -189,6 +226,11 @@ impl Queue {
         if self.stopping {
             return Err(Error::Stopped);
         }
+        Ok(())
+    }
+
+    fn admit(&self, bytes: usize) -> Result<(), Error> {
+        self.check_open()?;
         let queued_bytes = self.bytes + bytes;
         if queued_bytes > QUEUED_BYTES_MAX {
             return Err(Error::Overloaded {
@@ -216,13 +258,14 @@ impl Shared {
             while queue.jobs.is_empty() && !queue.stopping {
                 queue = self.changed.wait(queue).unwrap_or_else(PoisonError::into_inner);
             }
-            queue.running = true;
-            drop(queue);
-            let jobs = self.take();
-            if jobs.is_empty() {
+            if queue.jobs.is_empty() {
+                queue.ended = true;
+                self.changed.notify_all();
                 return;
             }
-            self.round(jobs);
+            queue.running = true;
+            drop(queue);
+            self.round(self.take());
         }
     }
 
@@ -234,7 +277,8 @@ impl Shared {
     fn round(&self, jobs: Vec<Job>) {
         let bytes: usize = jobs.iter().map(|job| job.bytes).sum();
         let (ops, callbacks): (Vec<_>, Vec<_>) = jobs.into_iter().map(|job| (job.ops, job.done)).unzip();
-        let result = match self.lock().poisoned.clone() {
+        let poisoned = self.lock().poisoned.clone(); // not in the match: the lock would be held while the disk works
+        let result = match poisoned {
             Some(cause) => Err(cause),
             None => catch_unwind(AssertUnwindSafe(|| {
                 Round::new(&*self.disk, self.prepare_bytes).run(ops)

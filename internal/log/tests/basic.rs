@@ -162,6 +162,7 @@ fn a_follower_takes_the_leaders_frames_and_makes_the_same_files() {
             );
         }
     }
-    follower.commit(39).unwrap();
     assert_eq!(follower.decision(ids(1, 39)).unwrap().verdict, Verdict::Accepted);
+    follower.commit(39).unwrap();
+    assert_eq!(follower.decision(ids(1, 39)), None, "nobody here waits for an answer");
 }

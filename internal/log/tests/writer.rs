@@ -1,71 +1,19 @@
-//! The disk writer seen through logs: order of callbacks, one answer for each, poison, stopping; and readers beside an appender.
+//! The disk writer seen through logs: order of callbacks, one answer for each, poison, prepared space, stopping.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod common;
 
-use std::io;
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, mpsc};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
 
-use common::world::{TestClock, entry};
-use common::{batch, identity, ids};
+use common::hooked::HookedDisk;
+use common::rig::{Rig, options};
+use common::world::entry;
+use common::{batch, ids};
 use highwater_log::disk::simulated::{Fault, Keep, SimulatedDisk};
-use highwater_log::{Disk, DiskFile, DiskWriter, Entry, Error, Log, LogConfig, OpenLog, RealDisk, TailCache, Vote};
-
-fn options(disk: Arc<dyn Disk>, writer: &DiskWriter, cache: &Arc<TailCache>, dir: PathBuf) -> OpenLog {
-    OpenLog {
-        dir,
-        identity: identity(),
-        disk,
-        clock: Arc::new(TestClock::default()),
-        writer: writer.clone(),
-        cache: cache.clone(),
-        config: LogConfig {
-            segment_bytes_max: 8_000,
-            ..LogConfig::default()
-        },
-    }
-}
-
-struct Rig {
-    disk: Arc<SimulatedDisk>,
-    writer: DiskWriter,
-    cache: Arc<TailCache>,
-    answers: Arc<Mutex<Vec<(u32, bool)>>>,
-}
-
-impl Rig {
-    fn new() -> Rig {
-        let disk = SimulatedDisk::new(1);
-        let writer = DiskWriter::manual(disk.clone());
-        Rig {
-            disk,
-            writer,
-            cache: TailCache::new(0),
-            answers: Arc::default(),
-        }
-    }
-
-    fn log(&self, dir: &str) -> Log {
-        Log::create(options(
-            self.disk.clone(),
-            &self.writer,
-            &self.cache,
-            PathBuf::from(dir),
-        ))
-        .unwrap()
-    }
-
-    fn answer(&self, number: u32) -> Box<dyn FnOnce(Result<(), Error>) + Send> {
-        let answers = self.answers.clone();
-        Box::new(move |result| answers.lock().unwrap().push((number, result.is_ok())))
-    }
-
-    fn answers(&self) -> Vec<(u32, bool)> {
-        std::mem::take(&mut *self.answers.lock().unwrap())
-    }
-}
+use highwater_log::{Body, DiskWriter, Entry, Error, Log, TailCache, Vote};
 
 #[test]
 fn callbacks_of_all_logs_come_once_in_queue_order_after_the_sync() {
@@ -136,6 +84,29 @@ fn a_failed_sync_poisons_everything() {
     assert!(matches!(rig.writer.failure(), Some(Error::Io { .. })));
     assert_eq!(rig.answers(), [], "what was refused is not answered as well");
     assert_eq!(one.last(), Some(ids(1, 0)), "a refused append leaves the log as it was");
+}
+
+/// A refusal in the middle of it would leave a log in memory of which a part never reaches the disk: a hole under what follows.
+#[test]
+fn an_append_that_finds_the_queue_full_changes_nothing() {
+    let rig = Rig::new();
+    let log = rig.log("/1"); // with small segments: each append also seals one, which takes more bytes than the entry
+    let payload = bytes::Bytes::from(vec![7; highwater_log::PAYLOAD_BYTES_MAX]);
+    let (mut next, mut payload_bytes) = (0, payload.len());
+    while payload_bytes > 0 {
+        let body = Body::Batch(common::batch_of(1, next, payload.slice(..payload_bytes)));
+        let id = ids(1, next);
+        match log.append(vec![Entry::Proposed { id, body }], rig.answer(0)) {
+            Ok(()) => next += 1,
+            Err(Error::Overloaded { .. }) => {
+                assert!(!log.has_room());
+                assert_eq!(log.last(), Some(ids(1, next - 1)), "refused with {payload_bytes} bytes");
+                payload_bytes /= 2;
+            }
+            Err(other) => panic!("{other}"),
+        }
+    }
+    assert!(next > 60, "only {next} appends");
 }
 
 #[test]
@@ -219,7 +190,7 @@ fn stopping_finishes_what_is_queued_and_refuses_the_rest() {
     let rig = Rig::new();
     let log = rig.log("/1");
     log.append(vec![entry(ids(1, 0))], rig.answer(0)).unwrap();
-    rig.writer.stop();
+    assert!(rig.writer.stop());
     assert_eq!(rig.answers(), [(0, true)]);
     assert!(matches!(
         log.append(vec![entry(ids(1, 1))], rig.answer(1)),
@@ -227,24 +198,58 @@ fn stopping_finishes_what_is_queued_and_refuses_the_rest() {
     ));
 }
 
+/// Lets the next sync hang until the first is dropped; the second tells when it does.
+fn hang_in_sync(disk: &HookedDisk) -> (mpsc::Sender<()>, mpsc::Receiver<()>) {
+    let (release, hanging) = mpsc::channel();
+    let (reach, reached) = mpsc::channel();
+    disk.on_sync.set(move || {
+        drop(reach);
+        assert!(hanging.recv().is_err());
+    });
+    (release, reached)
+}
+
 #[test]
-fn the_cache_keeps_its_budget_but_never_drops_what_is_not_written() {
-    let disk = SimulatedDisk::new(1);
-    let writer = DiskWriter::manual(disk.clone());
-    let cache = TailCache::new(2_000);
-    let logs = ["/1", "/2"].map(|dir| Log::create(options(disk.clone(), &writer, &cache, PathBuf::from(dir))).unwrap());
-    for index in 0..50 {
-        for log in &logs {
-            log.append(vec![entry(ids(1, index))], Box::new(|_| {})).unwrap();
-            assert!(log.read_cached(0, u64::MAX, 1).is_some(), "entry 0 is not on disk yet");
-        }
-    }
-    assert!(cache.bytes() > 2_000);
-    writer.run_round();
-    assert!(cache.bytes() <= 2_000);
-    assert!(logs.iter().all(|log| log.read_cached(0, 1, 1).is_none()));
-    drop(logs);
-    assert_eq!(cache.bytes(), 0);
+fn nobody_waits_for_the_disk_to_append() {
+    let disk = HookedDisk::new();
+    let writer = DiskWriter::start(disk.clone(), Box::new(|_| {})).unwrap();
+    let log = Log::create(options(disk.clone(), &writer, &TailCache::new(0), PathBuf::from("/1"))).unwrap();
+    let (release, reached) = hang_in_sync(&disk);
+    log.append(vec![entry(ids(1, 0))], Box::new(|_| {})).unwrap();
+    assert!(reached.recv().is_err(), "the writer is in its sync");
+    let (sender, appended) = mpsc::channel();
+    let appender = log.clone();
+    std::thread::spawn(move || {
+        let result = appender.append(vec![entry(ids(1, 1))], Box::new(|_| {}));
+        sender.send((result.is_ok(), appender.has_room())).unwrap();
+    });
+    let appended = appended.recv_timeout(Duration::from_secs(10));
+    assert_eq!(appended, Ok((true, true)), "appending waited for the disk");
+    drop(release);
+    assert!(writer.stop());
+}
+
+/// The process must be able to end. What was not synced was not acknowledged.
+#[test]
+fn neither_closing_nor_stopping_waits_without_end_for_a_disk_that_hangs() {
+    let disk = HookedDisk::new();
+    let writer = DiskWriter::start(disk.clone(), Box::new(|_| {})).unwrap();
+    let log = Log::create(options(disk.clone(), &writer, &TailCache::new(0), PathBuf::from("/1"))).unwrap();
+    let (release, _reached) = hang_in_sync(&disk);
+    let (sender, answers) = mpsc::channel();
+    log.append(
+        vec![entry(ids(1, 0))],
+        Box::new(move |result| sender.send(result).unwrap()),
+    )
+    .unwrap();
+    let patience = Duration::from_millis(20);
+    let closed = log.close_within(patience);
+    assert!(matches!(closed, Err(Error::Stalled { .. })), "{closed:?}");
+    assert!(!writer.stop_within(patience));
+    assert!(answers.try_recv().is_err(), "nothing is answered before it is synced");
+    drop(release);
+    assert!(writer.stop(), "the disk goes on");
+    answers.recv().unwrap().unwrap();
 }
 
 #[test]
@@ -271,79 +276,6 @@ fn an_append_with_a_bad_entry_appends_nothing() {
     assert_eq!(rig.answers(), [(1, true)]);
 }
 
-/// Readers must see prefixes of one version of the log at a time while another thread appends and truncates.
-#[test]
-fn readers_beside_an_appender_see_no_hole_and_no_mixture() {
-    let dir = tempfile::tempdir().unwrap();
-    let disk: Arc<dyn Disk> = Arc::new(RealDisk);
-    let writer = DiskWriter::start(disk.clone(), Box::new(|error| panic!("{error}"))).unwrap();
-    let cache = TailCache::new(3_000);
-    let log = Log::create(options(disk, &writer, &cache, dir.path().join("1"))).unwrap();
-    let done = AtomicBool::new(false);
-    std::thread::scope(|scope| {
-        for reader in 0..3_u64 {
-            let (log, done) = (&log, &done);
-            scope.spawn(move || {
-                let mut start = reader;
-                while !done.load(Ordering::Relaxed) {
-                    start = read_once(log, start);
-                }
-            });
-        }
-        append_and_truncate(&log);
-        done.store(true, Ordering::Relaxed);
-    });
-}
-
-fn read_once(log: &Log, start: u64) -> u64 {
-    let frames = match log.read(start, u64::MAX, 2_000) {
-        Ok(frames) => frames,
-        Err(error) => panic!("{error}"),
-    };
-    let mut before: Option<highwater_log::Header> = None;
-    for (index, frame) in (start..).zip(&frames) {
-        assert_eq!(frame.id().index, index);
-        if let Some(before) = before {
-            assert!(before.id.term <= frame.id().term, "{} behind {}", frame.id(), before.id);
-            let end = before.base_offset + u64::from(before.record_count);
-            assert_eq!(
-                frame.header.base_offset,
-                end,
-                "offsets of two versions at {}",
-                frame.id()
-            );
-        }
-        before = Some(frame.header.clone());
-    }
-    if frames.is_empty() {
-        start / 2
-    } else {
-        start + frames.len() as u64
-    }
-}
-
-fn append_and_truncate(log: &Log) {
-    let (mut term, mut next) = (1, 0);
-    for turn in 0..400_u64 {
-        let (sender, receiver) = mpsc::channel();
-        let entries = (next..next + 6).map(|index| entry(ids(term, index))).collect();
-        log.append(entries, Box::new(move |result| drop(sender.send(result))))
-            .unwrap();
-        next += 6;
-        if turn % 3 == 0 {
-            receiver.recv().unwrap().unwrap();
-        }
-        if turn % 5 == 4 {
-            next -= 4 + turn % 20;
-            log.truncate_from(next).unwrap();
-            term += 1;
-        }
-        if turn % 50 == 49 {
-            log.commit(next - 25).unwrap();
-        }
-    }
-}
-
 #[test]
 fn a_small_append_finds_space_prepared_by_the_one_before() {
     let rig = Rig::new();
@@ -364,147 +296,4 @@ fn a_small_append_finds_space_prepared_by_the_one_before() {
     log.note_end(rig.answer(1)).unwrap();
     rig.writer.run_round();
     assert!(length() < lengths[0], "zeros are cut on close");
-}
-
-/// Runs `hook` once, in the middle of a read.
-struct HookedDisk {
-    disk: Arc<SimulatedDisk>,
-    hook: Hook,
-}
-
-type Hook = Arc<Mutex<Option<Box<dyn FnOnce() + Send>>>>;
-
-struct HookedFile {
-    file: Arc<dyn DiskFile>,
-    hook: Hook,
-}
-
-impl Disk for HookedDisk {
-    fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
-        Ok(Arc::new(HookedFile {
-            file: self.disk.create(path)?,
-            hook: self.hook.clone(),
-        }))
-    }
-    fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
-        Ok(Arc::new(HookedFile {
-            file: self.disk.open(path)?,
-            hook: self.hook.clone(),
-        }))
-    }
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.disk.rename(from, to)
-    }
-    fn remove(&self, path: &Path) -> io::Result<()> {
-        self.disk.remove(path)
-    }
-    fn create_dir(&self, path: &Path) -> io::Result<()> {
-        self.disk.create_dir(path)
-    }
-    fn list(&self, path: &Path) -> io::Result<Vec<String>> {
-        self.disk.list(path)
-    }
-    fn sync_dir(&self, path: &Path) -> io::Result<()> {
-        self.disk.sync_dir(path)
-    }
-}
-
-impl DiskFile for HookedFile {
-    fn read_at(&self, buffer: &mut [u8], position: u64) -> io::Result<usize> {
-        let hook = self.hook.lock().unwrap().take();
-        if let Some(hook) = hook {
-            hook();
-        }
-        self.file.read_at(buffer, position)
-    }
-    fn write_at(&self, parts: &[bytes::Bytes], position: u64) -> io::Result<()> {
-        self.file.write_at(parts, position)
-    }
-    fn set_len(&self, bytes: u64) -> io::Result<()> {
-        self.file.set_len(bytes)
-    }
-    fn len(&self) -> io::Result<u64> {
-        self.file.len()
-    }
-    fn sync(&self) -> io::Result<()> {
-        self.file.sync()
-    }
-}
-
-#[test]
-fn a_read_overtaken_by_a_truncation_is_done_again() {
-    let hook = Hook::default();
-    let disk = Arc::new(HookedDisk {
-        disk: SimulatedDisk::new(1),
-        hook: hook.clone(),
-    });
-    let writer = DiskWriter::manual(disk.clone());
-    let log = Log::create(options(disk, &writer, &TailCache::new(0), PathBuf::from("/1"))).unwrap();
-    log.append(
-        (0..8).map(|index| batch(1, index, index, 1)).collect(),
-        Box::new(|_| {}),
-    )
-    .unwrap();
-    writer.run_round();
-    let (other, rounds) = (log.clone(), writer.clone());
-    *hook.lock().unwrap() = Some(Box::new(move || {
-        other.truncate_from(3).unwrap();
-        other
-            .append(
-                (3..8).map(|index| batch(2, index, index, 1)).collect(),
-                Box::new(|_| {}),
-            )
-            .unwrap();
-        rounds.run_round();
-    }));
-    let terms: Vec<u64> = log
-        .read(4, 8, 1 << 20)
-        .unwrap()
-        .iter()
-        .map(|frame| frame.id().term)
-        .collect();
-    assert!(hook.lock().unwrap().is_none(), "the read did not go to the disk");
-    assert_eq!(terms, [2, 2, 2, 2]);
-    let (other, rounds) = (log.clone(), writer.clone());
-    *hook.lock().unwrap() = Some(Box::new(move || {
-        other.truncate_from(2).unwrap();
-        rounds.run_round();
-    }));
-    assert_eq!(log.read(4, 8, 1 << 20).unwrap(), [], "the entries are gone");
-}
-
-/// First index of each segment in the directory.
-fn segments(disk: &SimulatedDisk, dir: &str) -> Vec<u64> {
-    let names = disk.list(Path::new(dir)).unwrap();
-    let digits = names.iter().filter_map(|name| name.strip_suffix(".log"));
-    digits.map(|digits| digits.parse().unwrap()).collect()
-}
-
-#[test]
-fn a_segment_that_was_just_sealed_is_read_while_its_last_writes_wait() {
-    let rig = Rig::new();
-    let log = rig.log("/1");
-    for index in 0..5 {
-        log.append(vec![batch(1, index, index, 1)], rig.answer(0)).unwrap();
-    }
-    log.commit(4).unwrap();
-    log.note_end(rig.answer(1)).unwrap();
-    rig.writer.run_round();
-    drop(log);
-    // The checkpoint lies inside the segment, so what stands before it is not indexed.
-    let open = options(rig.disk.clone(), &rig.writer, &rig.cache, PathBuf::from("/1"));
-    let log = Log::open(open).unwrap();
-    log.append(vec![batch(1, 5, 5, 1)], rig.answer(2)).unwrap();
-    rig.writer.run_round(); // with zeros behind it
-    assert_eq!(segments(&rig.disk, "/1"), [0]);
-    for index in 6..60 {
-        log.append(vec![batch(1, index, index, 1)], rig.answer(3)).unwrap();
-    }
-    let read = |index| log.read(index, index + 1, usize::MAX).map(|frames| frames[0].id());
-    assert_eq!(read(0).unwrap(), ids(1, 0), "before the writer has cut the zeros");
-    rig.writer.run_round();
-    assert!(segments(&rig.disk, "/1").len() > 1, "the first segment was sealed");
-    for index in [0, 5, 59] {
-        assert_eq!(read(index).unwrap(), ids(1, index));
-    }
 }

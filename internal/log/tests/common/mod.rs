@@ -1,6 +1,8 @@
 //! Helpers of the tests: small batches whose payloads are told apart.
 #![allow(dead_code, clippy::unwrap_used)]
 
+pub(crate) mod hooked;
+pub(crate) mod rig;
 pub(crate) mod world;
 
 use bytes::Bytes;

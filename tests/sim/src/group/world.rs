@@ -1,0 +1,392 @@
+//! The simulated world of one seed: nodes, network, clock, and what is known about them.
+//!
+//! Everything runs on one thread and one paused clock. Locks are held for a moment only, never over a wait, and never two of
+//! them in an order that another place reverses: each method here takes what it needs one by one.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use highwater_log::disk::simulated::{Keep, SimulatedDisk};
+use highwater_log::{Clock, DiskWriter, Log, ReplicaId};
+use highwater_partition::simulation::Life;
+use highwater_partition::{Member, Partition, Timers};
+use highwater_verify::History;
+use highwater_verify::history::{Fault, FaultKind, Incident, IncidentKind, Run};
+use tokio::time::Instant;
+
+use super::network::Network;
+use super::oracle::Oracle;
+use super::plan::Plan;
+use super::trace::Trace;
+use crate::random::Random;
+
+/// The group under test is the only partition of the history.
+pub const PARTITION: u32 = 0;
+
+/// How a life ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// The process is killed, the machine goes on.
+    Kill,
+    /// Power is lost.
+    PowerCut(Keep),
+}
+
+/// A node that runs.
+pub struct Running {
+    pub life: Arc<Life>,
+    pub log: Log,
+    pub writer: DiskWriter,
+    /// None while it starts.
+    pub partition: Option<Partition>,
+}
+
+/// A node: its disk stays, its lives come and go.
+pub struct Node {
+    pub disk: Arc<SimulatedDisk>,
+    /// Whether the log was ever made; from then on it is only opened.
+    pub created: bool,
+    /// Counts lives.
+    pub boot: u64,
+    pub running: Option<Running>,
+    /// Somebody is starting it.
+    pub starting: bool,
+    /// Its disk takes so many times as long.
+    pub slowness: u64,
+    /// Its clock is ahead by so much.
+    pub skew_ms: u64,
+    /// Whether a fault of its disk was arranged, so that the end of its core is explained.
+    pub disk_fault: bool,
+    /// Whether the machine starts anew after that fault, so that only what is on the disk is left.
+    pub reboots: bool,
+}
+
+/// Counts for the figures.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Figures {
+    pub faults: u64,
+    pub crashes: u64,
+    pub recoveries: u64,
+    pub bytes_lost: u64,
+    pub contract_checks: u64,
+}
+
+/// The world of one seed.
+pub struct World {
+    pub plan: Plan,
+    began: Instant,
+    nodes: Mutex<Vec<Node>>,
+    pub network: Network,
+    trace: Mutex<Trace>,
+    oracle: Mutex<Oracle>,
+    history: Mutex<History>,
+    violations: Mutex<Vec<String>>,
+    figures: Mutex<Figures>,
+    tasks: Mutex<Random>,
+    disks: Mutex<Random>,
+    clients: Mutex<Clients>,
+}
+
+/// What clients share.
+#[derive(Debug, Default)]
+struct Clients {
+    stopping: bool,
+    /// No new faults, not even while nodes start.
+    calm: bool,
+    /// When everything was over.
+    end_ms: u64,
+    producers: u32,
+    processes: u64,
+    /// Exclusive end of the records acknowledged so far.
+    acknowledged_end: u64,
+}
+
+/// Locks; a panic elsewhere has been noted as a violation already.
+pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl World {
+    pub fn new(plan: Plan, print: bool) -> Arc<World> {
+        let seed = plan.seed;
+        let run = Run {
+            title: format!("group of {}", plan.nodes),
+            seed,
+            partitions: vec!["group".to_owned()],
+            nodes: (0..plan.nodes).map(node_name).collect(),
+        };
+        let mut disks = Random::stream(seed, "disks", 0);
+        let nodes = (0..plan.nodes).map(|_| Node {
+            disk: SimulatedDisk::new(disks.any()),
+            created: false,
+            boot: 0,
+            running: None,
+            starting: false,
+            slowness: 1,
+            skew_ms: disks.below(2_000),
+            disk_fault: false,
+            reboots: true,
+        });
+        let nodes = nodes.collect();
+        let mut history = History::new(run);
+        history.watch_incidents();
+        Arc::new(World {
+            network: Network::new(seed, plan.nodes, plan.delay_ms),
+            oracle: Mutex::new(Oracle::new(plan.nodes)),
+            tasks: Mutex::new(Random::stream(seed, "tasks", 0)),
+            plan,
+            began: Instant::now(),
+            nodes: Mutex::new(nodes),
+            trace: Mutex::new(Trace::new(print)),
+            history: Mutex::new(history),
+            violations: Mutex::default(),
+            figures: Mutex::default(),
+            disks: Mutex::new(disks),
+            clients: Mutex::new(Clients {
+                processes: 1_000, // below are the numbers of clients
+                ..Clients::default()
+            }),
+        })
+    }
+
+    /// Nanoseconds since the beginning, for the history.
+    pub fn now_ns(&self) -> u64 {
+        u64::try_from(self.began.elapsed().as_nanos()).unwrap_or(u64::MAX)
+    }
+
+    /// Milliseconds since the beginning.
+    pub fn now_ms(&self) -> u64 {
+        self.now_ns() / 1_000_000
+    }
+
+    /// Takes an event into the trace.
+    pub fn note(&self, event: std::fmt::Arguments<'_>) {
+        lock(&self.trace).record(self.now_ms(), event);
+    }
+
+    pub fn trace_sum(&self) -> (u64, u64) {
+        lock(&self.trace).sum()
+    }
+
+    /// Something that must not be.
+    pub fn violation(&self, what: String) {
+        self.note(format_args!("VIOLATION {what}"));
+        lock(&self.violations).push(format!("at {} ms: {what}", self.now_ms()));
+    }
+
+    pub fn violations(&self) -> Vec<String> {
+        lock(&self.violations).clone()
+    }
+
+    /// A core or a process that ended, and no fault explains it.
+    pub fn incident(&self, node: usize, kind: IncidentKind, text: String) {
+        self.note(format_args!("INCIDENT n{node} {text}"));
+        let at_ns = self.now_ns();
+        let node = node as u32;
+        lock(&self.history).record_incident(Incident {
+            at_ns,
+            node,
+            kind,
+            text,
+        });
+    }
+
+    pub fn fault(&self, kind: FaultKind, node: u32, begin_ns: u64, bitten: u64, evidence: &str) {
+        self.count(|figures| figures.faults += 1);
+        let end_ns = self.now_ns();
+        lock(&self.history).record_fault(Fault {
+            kind,
+            node,
+            begin_ns,
+            end_ns,
+            bitten,
+            evidence: evidence.to_owned(),
+        });
+    }
+
+    pub fn history(&self) -> MutexGuard<'_, History> {
+        lock(&self.history)
+    }
+
+    pub fn oracle(&self) -> MutexGuard<'_, Oracle> {
+        lock(&self.oracle)
+    }
+
+    pub fn nodes(&self) -> MutexGuard<'_, Vec<Node>> {
+        lock(&self.nodes)
+    }
+
+    pub fn count(&self, count: impl FnOnce(&mut Figures)) {
+        count(&mut lock(&self.figures));
+    }
+
+    pub fn figures(&self) -> Figures {
+        *lock(&self.figures)
+    }
+
+    /// A seed for a task of a node.
+    pub fn task_seed(&self) -> u64 {
+        lock(&self.tasks).any()
+    }
+
+    pub fn draw_disk<T>(&self, draw: impl FnOnce(&mut Random) -> T) -> T {
+        draw(&mut lock(&self.disks))
+    }
+
+    /// Whether this is the life that the node lives now.
+    pub fn lives(&self, node: usize, boot: u64) -> bool {
+        let nodes = self.nodes();
+        nodes[node].boot == boot && nodes[node].running.is_some()
+    }
+
+    /// The partition and the life of a node that serves.
+    pub fn serving(&self, node: usize) -> Option<(Partition, Arc<Life>, u64)> {
+        let nodes = self.nodes();
+        let running = nodes[node].running.as_ref()?;
+        Some((running.partition.clone()?, running.life.clone(), nodes[node].boot))
+    }
+
+    /// Ends a node's life. False if it had none.
+    pub fn end_life(&self, node: usize, end: End) -> bool {
+        let (running, disk) = {
+            let mut nodes = self.nodes();
+            (nodes[node].running.take(), nodes[node].disk.clone())
+        };
+        if let Some(running) = &running {
+            running.life.end();
+        }
+        let lost = disk.unsynced_bytes();
+        match end {
+            End::Kill => disk.restart(),
+            End::PowerCut(keep) => disk.crash(keep),
+        }
+        if running.is_none() {
+            return false;
+        }
+        self.note(format_args!("end n{node} {end:?} unsynced {lost}"));
+        self.count(|figures| figures.crashes += 1);
+        let (kind, evidence) = match end {
+            End::Kill => (FaultKind::Kill, "processes killed"),
+            End::PowerCut(_) => (FaultKind::PowerCut, "bytes unsynced at a power cut"),
+        };
+        let bitten = if end == End::Kill { 1 } else { lost };
+        if end == End::PowerCut(Keep::Nothing) {
+            self.count(|figures| figures.bytes_lost += lost);
+        }
+        self.fault(kind, node as u32, self.now_ns(), bitten, evidence);
+        true
+    }
+
+    /// Who leads, as far as the nodes know: the one of the highest term.
+    pub fn leader(&self) -> Option<usize> {
+        let nodes = self.nodes();
+        let leaders = nodes.iter().enumerate().filter_map(|(number, node)| {
+            let status = node.running.as_ref()?.partition.as_ref()?.status();
+            (status.role == highwater_partition::Role::Leader).then_some((status.term, number))
+        });
+        leaders.max().map(|(_, number)| number)
+    }
+
+    /// Tells the clients to finish.
+    pub fn stop_clients(&self) {
+        lock(&self.clients).stopping = true;
+    }
+
+    pub fn is_stopping(&self) -> bool {
+        lock(&self.clients).stopping
+    }
+
+    /// No new faults from now on.
+    pub fn calm(&self) {
+        lock(&self.clients).calm = true;
+    }
+
+    pub fn is_calm(&self) -> bool {
+        lock(&self.clients).calm
+    }
+
+    /// The time at which the run ended; its clock stands no more.
+    pub fn now_ms_at_end(&self) -> u64 {
+        lock(&self.clients).end_ms
+    }
+
+    pub fn next_producer(&self) -> u32 {
+        let mut clients = lock(&self.clients);
+        clients.producers += 1;
+        clients.producers - 1
+    }
+
+    pub fn next_process(&self) -> u64 {
+        let mut clients = lock(&self.clients);
+        clients.processes += 1;
+        clients.processes
+    }
+
+    /// A batch that ends before this offset was acknowledged.
+    pub fn acknowledged(&self, end: u64) {
+        let mut clients = lock(&self.clients);
+        clients.acknowledged_end = clients.acknowledged_end.max(end);
+    }
+
+    pub fn acknowledged_end(&self) -> u64 {
+        lock(&self.clients).acknowledged_end
+    }
+
+    /// Drops everything that refers back to the world.
+    pub fn clear(&self) {
+        lock(&self.clients).end_ms = self.now_ms();
+        let gone: Vec<_> = self.nodes().iter_mut().map(|node| node.running.take()).collect();
+        gone.iter().flatten().for_each(|running| running.life.end());
+    }
+}
+
+/// The clock of a node: the simulated time, a bit ahead.
+pub struct NodeClock {
+    pub began: Instant,
+    pub skew_ms: u64,
+}
+
+impl Clock for NodeClock {
+    fn now_ms(&self) -> u64 {
+        const EPOCH_MS: u64 = 1_700_000_000_000;
+        EPOCH_MS + self.skew_ms + u64::try_from(self.began.elapsed().as_millis()).unwrap_or(0)
+    }
+}
+
+impl World {
+    pub fn clock(&self, skew_ms: u64) -> Arc<NodeClock> {
+        Arc::new(NodeClock {
+            began: self.began,
+            skew_ms,
+        })
+    }
+}
+
+pub fn node_name(node: usize) -> String {
+    format!("n{node}")
+}
+
+pub fn node_of(name: &str) -> Option<usize> {
+    name.strip_prefix('n')?.parse().ok()
+}
+
+pub fn replica_id(node: usize) -> ReplicaId {
+    ReplicaId(node as u64 + 1)
+}
+
+pub fn members(nodes: usize) -> Vec<Member> {
+    let member = |node| Member {
+        replica_id: replica_id(node),
+        node: node_name(node),
+    };
+    (0..nodes).map(member).collect()
+}
+
+pub fn timers() -> Timers {
+    Timers::default()
+}
+
+/// Waits.
+pub async fn sleep_ms(ms: u64) {
+    tokio::time::sleep(Duration::from_millis(ms)).await;
+}

@@ -1,4 +1,6 @@
 //! Bytes that rot, files that end early, frames that belong elsewhere: wrong data is never read, nothing synced is cut in silence.
+//!
+//! The simulation (`tests/sim`) runs these checks too, on its mutants.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod common;
@@ -125,6 +127,11 @@ fn check_each(log: &Log, frames: &[Frame]) {
 
 #[test]
 fn a_flipped_byte_anywhere_is_found_or_cut_or_without_effect() {
+    assert!(flip_every_byte() > 1_000);
+}
+
+/// Flips a bit of every byte of a small store, each in a copy of its own; says how many.
+pub(crate) fn flip_every_byte() -> u64 {
     let store = Store::new();
     let frames = store.fill();
     let (mut refused, mut cut, mut unread, mut harmless) = (0, 0, 0, 0);
@@ -175,10 +182,11 @@ fn a_flipped_byte_anywhere_is_found_or_cut_or_without_effect() {
         refused > 0 && cut > 0 && unread > 0 && harmless > 0,
         "{refused} {cut} {unread} {harmless}"
     );
+    refused + cut + unread + harmless
 }
 
-#[test]
-fn a_file_cut_at_any_byte_behind_the_mark_keeps_the_whole_frames_before_it() {
+#[cfg_attr(test, test)]
+pub(crate) fn a_file_cut_at_any_byte_behind_the_mark_keeps_the_whole_frames_before_it() {
     let store = Store::new();
     let frames = store.fill();
     for path in store.segments() {
@@ -207,8 +215,8 @@ fn a_file_cut_at_any_byte_behind_the_mark_keeps_the_whole_frames_before_it() {
     }
 }
 
-#[test]
-fn a_missing_segment_is_damage() {
+#[cfg_attr(test, test)]
+pub(crate) fn a_missing_segment_is_damage() {
     let store = Store::new();
     store.fill();
     let segments = store.segments();
@@ -222,8 +230,8 @@ fn a_missing_segment_is_damage() {
     }
 }
 
-#[test]
-fn a_lost_hard_state_is_never_replaced_by_a_new_one() {
+#[cfg_attr(test, test)]
+pub(crate) fn a_lost_hard_state_is_never_replaced_by_a_new_one() {
     let store = Store::new();
     store.fill();
     let path = Path::new("/log/hard-state");
@@ -239,8 +247,8 @@ fn a_lost_hard_state_is_never_replaced_by_a_new_one() {
     assert_eq!(copy.open().unwrap().vote(), Some(VOTE), "the other slot holds");
 }
 
-#[test]
-fn missing_indexes_and_checkpoints_are_rebuilt() {
+#[cfg_attr(test, test)]
+pub(crate) fn missing_indexes_and_checkpoints_are_rebuilt() {
     let store = Store::new();
     let frames = store.fill();
     for path in store.disk.files() {
@@ -253,8 +261,8 @@ fn missing_indexes_and_checkpoints_are_rebuilt() {
     assert_eq!(log.noted_commit(), Some(ids(1, 29)));
 }
 
-#[test]
-fn damage_below_the_checkpoint_is_found_when_it_is_read() {
+#[cfg_attr(test, test)]
+pub(crate) fn damage_below_the_checkpoint_is_found_when_it_is_read() {
     let store = Store::new();
     store.fill();
     assert!(store.disk.flip(&store.segments()[0], 500, 1));
@@ -278,8 +286,8 @@ fn tail_from(store: &Store, frames: &[Frame], index: u64) -> (PathBuf, u64, Vec<
     (path, position as u64, bytes[position..].to_vec())
 }
 
-#[test]
-fn stale_frames_behind_a_truncation_do_not_follow_on() {
+#[cfg_attr(test, test)]
+pub(crate) fn stale_frames_behind_a_truncation_do_not_follow_on() {
     let store = Store::new();
     let frames = store.fill();
     let (path, position, stale) = tail_from(&store, &frames, 38);
@@ -303,8 +311,8 @@ fn stale_frames_behind_a_truncation_do_not_follow_on() {
     assert_eq!(log.last(), Some(ids(2, 38)), "entry 1.39 is stale");
 }
 
-#[test]
-fn frames_of_another_group_do_not_follow_on() {
+#[cfg_attr(test, test)]
+pub(crate) fn frames_of_another_group_do_not_follow_on() {
     let store = Store::new();
     let frames = store.fill();
     let mut other = identity();
@@ -322,8 +330,8 @@ fn frames_of_another_group_do_not_follow_on() {
     assert!(matches!(swapped.open(), Err(Error::Damaged { .. })));
 }
 
-#[test]
-fn a_follower_that_decides_otherwise_reports_it_and_stays_as_it_was() {
+#[cfg_attr(test, test)]
+pub(crate) fn a_follower_that_decides_otherwise_reports_it_and_stays_as_it_was() {
     let store = Store::new();
     let frames = store.fill();
     let follower = Store::on(SimulatedDisk::new(3), "/log", identity());

@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use crate::arguments::GroupArguments;
 use crate::group::{self, Plan, Report};
+use crate::panics;
 
 /// One of so many seeds is run twice, to see that it is the same run.
 const TWICE_EVERY: u64 = 20;
@@ -29,7 +30,7 @@ struct Totals {
 
 /// Runs the seeds; fails if one of them does.
 pub fn run(arguments: &GroupArguments) -> ExitCode {
-    group::catch_panics();
+    panics::keep();
     let began = Instant::now();
     let next = AtomicU64::new(arguments.seed);
     let stop = AtomicBool::new(false);

@@ -15,6 +15,8 @@ mod logs;
 #[cfg(all(highwater_simulation, highwater_mutants))]
 mod mutants;
 #[cfg(all(highwater_simulation, highwater_mutants))]
+mod panics;
+#[cfg(all(highwater_simulation, highwater_mutants))]
 mod random;
 
 #[cfg(all(highwater_simulation, highwater_mutants))]

@@ -17,6 +17,11 @@ impl Random {
         Random(mix(state ^ number))
     }
 
+    /// A stream of its own for something that goes on beside.
+    pub fn fork(&mut self) -> Random {
+        Random(self.any())
+    }
+
     /// Any number.
     pub fn any(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);

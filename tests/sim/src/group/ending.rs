@@ -16,7 +16,7 @@ use super::node::{observe_commit, open_copy, start_if_down};
 use super::world::{End, PARTITION, World, replica_id, sleep_ms};
 
 /// Faults that are under way end within this time.
-const LAST_FAULTS_MS: u64 = 6_000;
+const LAST_FAULTS_MS: u64 = 13_000;
 /// How long the group may take to serve again.
 const SERVE_MS_MAX: u64 = 30_000;
 /// How long the replicas may take to become equal.

@@ -19,7 +19,6 @@ mod plan;
 mod trace;
 mod world;
 
-use std::cell::RefCell;
 use std::sync::Arc;
 
 use highwater_verify::{Outcome, Requirements, Verdict, check};
@@ -28,10 +27,7 @@ use clients::{Client, Manner};
 pub use plan::Plan;
 use world::{Figures, World};
 
-thread_local! {
-    /// What panicked on this thread, and so in this run.
-    static PANICS: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
-}
+use crate::panics;
 
 /// What came of one seed.
 #[derive(Debug)]
@@ -51,17 +47,10 @@ pub struct Report {
     pub simulated_ms: u64,
 }
 
-/// Keeps panics for the report of the run in which they happen.
-pub fn catch_panics() {
-    std::panic::set_hook(Box::new(|panic| {
-        PANICS.with(|panics| panics.borrow_mut().push(panic.to_string()));
-    }));
-}
-
 /// Runs one seed.
 pub fn run(plan: Plan, print: bool) -> Report {
     let seed = plan.seed;
-    PANICS.with(|panics| panics.borrow_mut().clear());
+    panics::take();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .start_paused(true)
@@ -104,12 +93,7 @@ async fn live(world: &Arc<World>) {
 fn report(world: &Arc<World>) -> Report {
     let verdict = check(&world.history(), &requirements(world));
     let mut violations = world.violations();
-    violations.extend(
-        PANICS
-            .with(|panics| panics.take())
-            .into_iter()
-            .map(|panic| format!("panic: {panic}")),
-    );
+    violations.extend(panics::take().into_iter().map(|panic| format!("panic: {panic}")));
     if verdict.outcome == Outcome::Fail {
         violations.extend(described(&verdict));
     }

@@ -56,6 +56,7 @@ impl Nemesis {
                 }
             }
             Act::OneWay => self.one_way(),
+            Act::Tangle => self.tangle(),
             Act::SlowDisk => self.slow_disk(),
             Act::Lossy => self.lossy(),
             Act::DiskError => self.disk_error(true),
@@ -145,6 +146,29 @@ impl Nemesis {
         let from = self.node();
         let to = (from + 1 + self.random.place(nodes - 1)) % nodes;
         self.block(vec![(from, to)]);
+    }
+
+    /// Leaders come and go that reach only a part of the group, so entries of several terms lie about uncommitted.
+    fn tangle(&mut self) {
+        let (rounds, each_ms) = (self.random.between(2, 5), self.random.between(400, 1_600));
+        let (world, mut random) = (self.world.clone(), self.random.fork());
+        let (begin_ns, harmed) = (world.now_ns(), world.network.harmed());
+        tokio::spawn(async move {
+            for _ in 0..rounds {
+                let mut links: Vec<(usize, usize)> = Vec::new();
+                for (one, other) in pairs(world.plan.nodes).filter(|(one, other)| one < other) {
+                    if random.permille(450) {
+                        links.extend([(one, other), (other, one)]);
+                    }
+                }
+                links.iter().for_each(|(from, to)| world.network.block(*from, *to));
+                let lasts_ms = random.between(each_ms / 2, each_ms * 3 / 2);
+                sleep_ms(lasts_ms).await;
+                links.iter().for_each(|(from, to)| world.network.unblock(*from, *to));
+            }
+            let stopped = world.network.harmed() - harmed;
+            world.fault(FaultKind::LinkCut, NODE_UNKNOWN, begin_ns, stopped, "messages stopped");
+        });
     }
 
     fn slow_disk(&mut self) {

@@ -22,6 +22,8 @@ pub enum Act {
     IsolateLeader,
     /// One direction of one link carries nothing.
     OneWay,
+    /// For a while, every so often, any of the links carry nothing: each node sees another part of the group.
+    Tangle,
     /// One disk becomes slow.
     SlowDisk,
     /// All links lose, double and delay.
@@ -51,7 +53,7 @@ impl Act {
 }
 
 /// All that a plan may hold. Not yet [`Act::SyncError`]: the log does not stand it.
-const ACTS: [Act; 12] = [
+const ACTS: [Act; 13] = [
     Act::CrashOne,
     Act::CrashMajority,
     Act::CrashAll,
@@ -59,6 +61,7 @@ const ACTS: [Act; 12] = [
     Act::Split,
     Act::IsolateLeader,
     Act::OneWay,
+    Act::Tangle,
     Act::SlowDisk,
     Act::Lossy,
     Act::DiskError,

@@ -130,59 +130,76 @@ fn a_flipped_byte_anywhere_is_found_or_cut_or_without_effect() {
     assert!(flip_every_byte() > 1_000);
 }
 
-/// Flips a bit of every byte of a small store, each in a copy of its own; says how many.
+/// What became of flipped bytes.
+#[derive(Default)]
+struct Flips {
+    refused: u64,
+    cut: u64,
+    unread: u64,
+    harmless: u64,
+}
+
+/// Flips a bit of every byte of small stores, each in a copy of its own; says how many.
 pub(crate) fn flip_every_byte() -> u64 {
     let store = Store::new();
     let frames = store.fill();
-    let (mut refused, mut cut, mut unread, mut harmless) = (0, 0, 0, 0);
-    for path in store.disk.files() {
-        for position in 0..store.disk.bytes(&path).unwrap().len() as u64 {
-            let copy = store.fork();
-            assert!(
-                copy.disk
-                    .flip(&path, position, if position % 2 == 0 { 0x01 } else { 0x80 })
-            );
-            let log = match copy.open() {
-                Ok(log) => log,
-                Err(error) => {
-                    assert_eq!(
-                        error.grade(),
-                        Grade::Fatal,
-                        "{}: byte {position}: {error}",
-                        path.display()
-                    );
-                    refused += 1;
-                    continue;
-                }
-            };
-            assert_eq!(log.vote(), Some(VOTE), "{}: byte {position}", path.display());
-            let length = log.last().unwrap().index + 1;
-            assert!(
-                length >= 30,
-                "{}: byte {position}: marked entries were cut to {length}",
-                path.display()
-            );
-            match read_all(&log) {
-                Ok(found) => assert_eq!(found, frames[..length as usize], "{}: byte {position}", path.display()),
-                Err(error) => {
-                    assert!(
-                        matches!(error, Error::Damaged { .. }),
-                        "{}: byte {position}: {error}",
-                        path.display()
-                    );
-                    unread += 1;
-                    check_each(&log, &frames);
-                    continue;
-                }
-            }
-            if length < 40 { cut += 1 } else { harmless += 1 }
-        }
-    }
+    let mut flips = Flips::default();
+    flips.of(&store, &frames);
+    // marked, but no checkpoint: everything up to the mark is read at the start
+    store.disk.remove(Path::new("/log/checkpoint")).unwrap();
+    flips.of(&store, &frames);
+    let Flips {
+        refused,
+        cut,
+        unread,
+        harmless,
+    } = flips;
     assert!(
         refused > 0 && cut > 0 && unread > 0 && harmless > 0,
         "{refused} {cut} {unread} {harmless}"
     );
     refused + cut + unread + harmless
+}
+
+impl Flips {
+    fn of(&mut self, store: &Store, frames: &[Frame]) {
+        for path in store.disk.files() {
+            for position in 0..store.disk.bytes(&path).unwrap().len() as u64 {
+                let copy = store.fork();
+                let mask = if position % 2 == 0 { 0x01 } else { 0x80 };
+                assert!(copy.disk.flip(&path, position, mask));
+                self.judge(&copy, frames, &format!("{}: byte {position}", path.display()));
+            }
+        }
+    }
+
+    fn judge(&mut self, copy: &Store, frames: &[Frame], place: &str) {
+        let log = match copy.open() {
+            Ok(log) => log,
+            Err(error) => {
+                assert_eq!(error.grade(), Grade::Fatal, "{place}: {error}");
+                self.refused += 1;
+                return;
+            }
+        };
+        assert_eq!(log.vote(), Some(VOTE), "{place}");
+        let length = log.last().map_or(0, |last| last.index + 1);
+        assert!(length >= 30, "{place}: marked entries were cut to {length}");
+        match read_all(&log) {
+            Ok(found) => assert_eq!(found, frames[..length as usize], "{place}"),
+            Err(error) => {
+                assert!(matches!(error, Error::Damaged { .. }), "{place}: {error}");
+                self.unread += 1;
+                check_each(&log, frames);
+                return;
+            }
+        }
+        if length < 40 {
+            self.cut += 1;
+        } else {
+            self.harmless += 1;
+        }
+    }
 }
 
 #[cfg_attr(test, test)]

@@ -27,15 +27,39 @@ const STEPS: u64 = 70;
 
 /// Checks that need no script.
 const CHECKS: [(&str, fn()); 9] = [
-    ("damage to a slot of the hard state", crash::after_a_quiet_second_a_vote_survives_damage_to_either_slot),
-    ("segments cut at any byte", damage::a_file_cut_at_any_byte_behind_the_mark_keeps_the_whole_frames_before_it),
+    (
+        "damage to a slot of the hard state",
+        crash::after_a_quiet_second_a_vote_survives_damage_to_either_slot,
+    ),
+    (
+        "segments cut at any byte",
+        damage::a_file_cut_at_any_byte_behind_the_mark_keeps_the_whole_frames_before_it,
+    ),
     ("a missing segment", damage::a_missing_segment_is_damage),
-    ("a lost hard state", damage::a_lost_hard_state_is_never_replaced_by_a_new_one),
-    ("missing indexes and checkpoints", damage::missing_indexes_and_checkpoints_are_rebuilt),
-    ("damage below the checkpoint", damage::damage_below_the_checkpoint_is_found_when_it_is_read),
-    ("stale frames behind a truncation", damage::stale_frames_behind_a_truncation_do_not_follow_on),
-    ("frames of another group", damage::frames_of_another_group_do_not_follow_on),
-    ("a follower that decides otherwise", damage::a_follower_that_decides_otherwise_reports_it_and_stays_as_it_was),
+    (
+        "a lost hard state",
+        damage::a_lost_hard_state_is_never_replaced_by_a_new_one,
+    ),
+    (
+        "missing indexes and checkpoints",
+        damage::missing_indexes_and_checkpoints_are_rebuilt,
+    ),
+    (
+        "damage below the checkpoint",
+        damage::damage_below_the_checkpoint_is_found_when_it_is_read,
+    ),
+    (
+        "stale frames behind a truncation",
+        damage::stale_frames_behind_a_truncation_do_not_follow_on,
+    ),
+    (
+        "frames of another group",
+        damage::frames_of_another_group_do_not_follow_on,
+    ),
+    (
+        "a follower that decides otherwise",
+        damage::a_follower_that_decides_otherwise_reports_it_and_stays_as_it_was,
+    ),
 ];
 
 /// What all scripts came to.
@@ -52,16 +76,22 @@ pub fn run(arguments: &LogArguments) -> ExitCode {
     let began = Instant::now();
     let totals = Totals::default();
     for (name, check) in CHECKS {
-        totals.attempt(|| format!("check: {name}"), || {
-            check();
-            0
-        });
+        totals.attempt(
+            || format!("check: {name}"),
+            || {
+                check();
+                0
+            },
+        );
     }
     let flips = AtomicU64::new(0);
-    totals.attempt(|| "check: every byte flipped".to_owned(), || {
-        flips.store(damage::flip_every_byte(), Ordering::Relaxed);
-        0
-    });
+    totals.attempt(
+        || "check: every byte flipped".to_owned(),
+        || {
+            flips.store(damage::flip_every_byte(), Ordering::Relaxed);
+            0
+        },
+    );
     scripts(arguments, &totals);
     let seconds = began.elapsed().as_secs_f64().max(0.001);
     let (recoveries, operations) = (totals.recoveries.into_inner(), totals.operations.into_inner());
@@ -72,7 +102,10 @@ pub fn run(arguments: &LogArguments) -> ExitCode {
         arguments.seed + arguments.seeds - 1,
         flips.into_inner()
     );
-    println!("     {seconds:.0} s, {:.0} recoveries a second", recoveries as f64 / seconds);
+    println!(
+        "     {seconds:.0} s, {:.0} recoveries a second",
+        recoveries as f64 / seconds
+    );
     if bad > 0 || recoveries == 0 {
         return ExitCode::FAILURE;
     }
@@ -118,7 +151,11 @@ impl Totals {
 
     /// Every trial at every operation of the script of a seed; ends at the first violation.
     fn script(&self, seed: u64) -> bool {
-        let script = if seed == 1 { crash::script() } else { random_script(seed) };
+        let script = if seed == 1 {
+            crash::script()
+        } else {
+            random_script(seed)
+        };
         let replay = format!("replay: target/sim/sim/sim log --seed {seed}");
         let mut operations = 0..0;
         let dry = || format!("seed {seed}, without any fault; {replay}");

@@ -26,6 +26,8 @@ use crate::random::Random;
 
 /// How long one attempt may take.
 const ATTEMPT_MS: u64 = 1_500;
+/// How long a single attempt may take that is not followed by another.
+const ONLY_ATTEMPT_MS: u64 = 8_000;
 /// How long a producer tries to learn what became of a batch.
 const SEND_MS: u64 = 12_000;
 /// Bytes that a read asks for.
@@ -170,8 +172,9 @@ impl Client {
         let give_up = Instant::now() + Duration::from_millis(SEND_MS);
         let mut doubtful = false;
         let mut refused = false;
+        let patience_ms = if manner == Manner::Single { ONLY_ATTEMPT_MS } else { ATTEMPT_MS };
         loop {
-            match self.attempt(batch).await {
+            match self.attempt(batch, patience_ms).await {
                 Told::Decided(decision) => match self.judge(batch, decision, manner) {
                     SendOutcome::Refused if manner == Manner::Conditional && !refused && self.random.permille(400) => {
                         refused = true; // as if the refusal had been lost: it must be refused again
@@ -190,6 +193,9 @@ impl Client {
                     outcome => return (outcome, true),
                 },
                 Told::NotApplied(hint) => {
+                    if !doubtful && !refused {
+                        self.world.check_absent(&batch.payload);
+                    }
                     self.target = hint.unwrap_or_else(|| self.random.place(self.world.plan.nodes));
                     if manner == Manner::Single {
                         return (SendOutcome::Refused, false);
@@ -235,8 +241,8 @@ impl Client {
     }
 
     /// Sends the batch once.
-    async fn attempt(&mut self, batch: &Batch) -> Told {
-        let deadline = Instant::now() + Duration::from_millis(ATTEMPT_MS);
+    async fn attempt(&mut self, batch: &Batch, patience_ms: u64) -> Told {
+        let deadline = Instant::now() + Duration::from_millis(patience_ms);
         let (there_ms, back_ms) = (self.delay_ms(), self.delay_ms());
         let answer_lost = self.random.permille(15);
         sleep_ms(there_ms).await;

@@ -75,7 +75,7 @@ async fn live(world: &Arc<World>) {
         node::start_if_down(world, node).await;
     }
     let mut clients = Vec::new();
-    let manners = [Manner::Steady, Manner::Single, Manner::Steady, Manner::Conditional];
+    let manners = [Manner::Steady, Manner::Single, Manner::Conditional, Manner::Single];
     for number in 0..world.plan.producers {
         let manner = manners[number as usize % manners.len()];
         clients.push(tokio::spawn(Client::new(world, number).produce(manner)));

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use highwater_log::disk::simulated::{Fault, Keep, SimulatedDisk};
-use highwater_log::{ClusterId, DiskWriter, EntryId, Error, GroupId, Identity, Log, LogConfig, OpenLog, TailCache};
+use highwater_log::{ClusterId, DiskWriter, EntryId, Error, GroupId, Identity, Log, LogConfig, OpenLog, TailCache, crc32c};
 use highwater_partition::simulation::Life;
 use highwater_partition::{GroupOptions, Partition, Role};
 use highwater_verify::history::{FaultKind, IncidentKind, Leader, Promise, PromiseKind};
@@ -344,6 +344,20 @@ fn check_contract(world: &World, node: usize, disk: &Arc<SimulatedDisk>, begun: 
     };
     if let Err(broken) = kept {
         world.violation(format!("n{node} {broken}"));
+    }
+}
+
+impl World {
+    /// A client was told that this batch is certainly not in the log.
+    pub fn check_absent(&self, payload: &[u8]) {
+        let Some((node, id)) = self.oracle().find(crc32c(payload)) else {
+            return;
+        };
+        let log = { self.nodes()[node].running.as_ref().map(|running| running.log.clone()) };
+        let frames = log.and_then(|log| log.read(id.index, id.index + 1, 0).ok());
+        if frames.is_some_and(|frames| frames.iter().any(|frame| frame.payload == payload)) {
+            self.violation(format!("a batch was called not applied, and stands in the log of n{node} as {id}"));
+        }
     }
 }
 

@@ -5,19 +5,32 @@
 //!   entry that was not truncated since.
 //! * **Contract.** When a round ends, the synced bytes alone are read again by a recovery of their own: always if the vote
 //!   changed, otherwise now and then. This finds a missing sync without waiting for a crash at the right moment.
+//! * **Not applied.** What a client was told is certainly not in the log must not stand in the log of any replica: one of them
+//!   could lead some day.
 //! * **Agreement.** The chain at an index is the same wherever that index is committed, for ever; a term has one leader.
 //!
 //! It draws no random numbers: whether it looks must not change what happens.
 
 use std::collections::BTreeMap;
 
-use highwater_log::{EntryId, Error, Log, Vote};
+use highwater_log::{EntryId, Error, Frame, Log, Vote};
 
 /// An entry's name and the digest of the log up to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Held {
     pub id: EntryId,
     pub chain: u64,
+    payload_crc: u32,
+}
+
+impl Held {
+    fn of(frame: &Frame) -> Held {
+        Held {
+            id: frame.id(),
+            chain: frame.header.chain,
+            payload_crc: frame.header.payload_crc,
+        }
+    }
 }
 
 /// What a replica's log holds, vote and entries.
@@ -172,9 +185,16 @@ impl Oracle {
         Ok(())
     }
 
-    /// Terms that had a leader.
-    pub fn terms(&self) -> usize {
-        self.leaders.len()
+    /// Where an entry with this payload stands near the end of a log, if anywhere.
+    pub fn find(&self, payload_crc: u32) -> Option<(usize, EntryId)> {
+        /// Nothing older is looked at: the question comes right after the proposal.
+        const RECENT: usize = 100;
+        let logs = self.replicas.iter().enumerate();
+        logs.into_iter().find_map(|(node, replica)| {
+            let mut recent = replica.entries.iter().rev().take(RECENT);
+            let found = recent.find(|entry| entry.payload_crc == payload_crc)?;
+            Some((node, found.id))
+        })
     }
 }
 
@@ -200,10 +220,7 @@ impl Replica {
             if frames.is_empty() {
                 break;
             }
-            self.entries.extend(frames.iter().map(|frame| Held {
-                id: frame.id(),
-                chain: frame.header.chain,
-            }));
+            self.entries.extend(frames.iter().map(Held::of));
         }
         Ok(kept)
     }
@@ -211,10 +228,7 @@ impl Replica {
 
 fn held(log: &Log, index: u64) -> Result<Option<Held>, Error> {
     let frames = log.read(index, index + 1, 0)?;
-    Ok(frames.first().map(|frame| Held {
-        id: frame.id(),
-        chain: frame.header.chain,
-    }))
+    Ok(frames.first().map(Held::of))
 }
 
 /// Whether whoever gave the vote `before` may give `after`. A committed one is no vote but a leader that was recognised: in its

@@ -121,7 +121,7 @@ impl Plan {
             down_ms: random.pick(&[60, 400, 2_500]),
             sync_ms: random.pick(&[2, 4, 20]),
             delay_ms: random.pick(&[2, 4, 15]),
-            producers: random.between(3, 6),
+            producers: random.between(3, 8),
             pause_ms: random.pick(&[30, 100, 250]),
             cache_bytes: random.pick(&[0, 16 * 1024, 1024 * 1024]),
             segment_bytes: random.pick(&[8 * 1024, 24 * 1024, 64 * 1024]),

@@ -13,7 +13,7 @@ use highwater_verify::history::{Dump, Healing, LogEntry, Scan, SendOutcome, Span
 
 use super::clients::{Client, Manner, records};
 use super::node::{observe_commit, open_copy, start_if_down};
-use super::world::{End, PARTITION, World, replica_id, sleep_ms};
+use super::world::{End, PARTITION, World, sleep_ms};
 
 /// Faults that are under way end within this time.
 const LAST_FAULTS_MS: u64 = 13_000;
@@ -77,9 +77,10 @@ fn position(log: &Log) -> (Option<highwater_log::EntryId>, u64, u64) {
 }
 
 fn standing(world: &World) -> String {
+    let replacing = world.is_replacing();
     let positions = logs(world);
     let positions: Vec<_> = positions.iter().map(|log| log.as_ref().map(position)).collect();
-    format!("{positions:?}")
+    format!("{positions:?}, a lost replica is being replaced: {replacing}")
 }
 
 async fn become_equal(world: &World) -> bool {
@@ -88,7 +89,7 @@ async fn become_equal(world: &World) -> bool {
         let positions: Vec<_> = logs(world).iter().map(|log| log.as_ref().map(position)).collect();
         let same = positions.windows(2).all(|pair| pair[0] == pair[1]);
         let settled = matches!(positions[0], Some((Some(last), end, _)) if last.index + 1 == end);
-        if same && settled {
+        if same && settled && !world.is_replacing() {
             return true;
         }
         sleep_ms(100).await;
@@ -129,11 +130,11 @@ fn record_dump(world: &World, node: usize) {
             other => return world.violation(format!("n{node} cannot read its log at rest: {:?}", other.err())),
         }
     }
-    let at_ns = world.now_ns();
+    let (at_ns, replica) = (world.now_ns(), world.replica(node).0);
     let dump = Dump {
         at_ns,
         partition: PARTITION,
-        replica: replica_id(node).0,
+        replica,
         node: node as u32,
         committed_end,
         last: true,

@@ -16,6 +16,7 @@ mod network;
 mod node;
 mod oracle;
 mod plan;
+mod replacement;
 mod trace;
 mod world;
 

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use highwater_log::disk::simulated::{Fault, Keep};
 use highwater_verify::history::{FaultKind, NODE_UNKNOWN};
 
-use super::node::{draw_keep, restart_later, start_if_down};
+use super::node::{draw_keep, log_dir, restart_later, start_if_down};
 use super::plan::Act;
-use super::world::{End, World, replica_id, sleep_ms};
+use super::replacement::wipe;
+use super::world::{End, World, sleep_ms};
 use crate::random::Random;
 
 /// Every so often nothing happens for a while: without that, some seeds only ever see elections.
@@ -63,6 +64,12 @@ impl Nemesis {
             Act::SyncError => self.disk_error(false),
             Act::Transfer => self.transfer(),
             Act::CutThenCrash => self.cut_then_crash(),
+            Act::Wipe => {
+                let node = self.node();
+                let end = self.end();
+                wipe(&self.world, node, end);
+            }
+            Act::DamageVote => self.damage_vote(),
         }
     }
 
@@ -208,9 +215,39 @@ impl Nemesis {
         }
     }
 
+    /// Both copies of a vote rot while the node is down.
+    fn damage_vote(&mut self) {
+        let node = self.node();
+        if !self.world.begin_replacement() {
+            return;
+        }
+        self.world.end_life(node, End::PowerCut(Keep::Everything));
+        let dir = log_dir(self.world.replica(node));
+        let damaged = {
+            let mut nodes = self.world.nodes();
+            let node = &mut nodes[node];
+            let byte = self.random.below(100);
+            let flip = |slot: u64| node.disk.flip(&dir.join("hard-state"), slot + byte, 0x10);
+            node.vote_damaged = flip(0) && flip(4_096);
+            node.vote_damaged
+        };
+        if !damaged {
+            self.world.end_replacement();
+        }
+        self.world.fault(
+            FaultKind::BitRot,
+            node as u32,
+            self.world.now_ns(),
+            2 * u64::from(damaged),
+            "copies of a vote damaged",
+        );
+        restart_later(&self.world, node);
+    }
+
     fn transfer(&mut self) {
         let Some(leader) = self.world.leader() else { return };
-        let to = replica_id(self.node());
+        let node = self.node();
+        let to = self.world.replica(node);
         if let Some((partition, life, _)) = self.world.serving(leader) {
             drop(life.spawn(
                 self.world.task_seed(),

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use highwater_log::disk::simulated::{Fault, Keep, SimulatedDisk};
-use highwater_log::{ClusterId, DiskWriter, EntryId, Error, GroupId, Identity, Log, LogConfig, OpenLog, TailCache, crc32c};
+use highwater_log::{ClusterId, DiskWriter, EntryId, Error, GroupId, Identity, Log, LogConfig, OpenLog, ReplicaId, TailCache, crc32c};
 use highwater_partition::simulation::Life;
 use highwater_partition::{GroupOptions, Partition, Role};
 use highwater_verify::history::{FaultKind, IncidentKind, Leader, Promise, PromiseKind};
@@ -12,7 +12,8 @@ use tokio::sync::Notify;
 
 use super::network::Wire;
 use super::oracle::Begun;
-use super::world::{End, NodeClock, PARTITION, Running, World, members, replica_id, sleep_ms, timers};
+use super::replacement::replace;
+use super::world::{End, NodeClock, PARTITION, Running, World, first_replica, members, sleep_ms, timers};
 
 /// The group under test.
 pub const GROUP: GroupId = GroupId(7);
@@ -41,11 +42,11 @@ fn options(
     cache_bytes: usize,
 ) -> OpenLog {
     OpenLog {
-        dir: PathBuf::from("/log"),
+        dir: log_dir(world.replica(node)),
         identity: Identity {
             cluster_id: ClusterId([1; 16]),
             group_id: GROUP,
-            replica_id: replica_id(node),
+            replica_id: world.replica(node),
         },
         disk,
         clock,
@@ -56,6 +57,11 @@ fn options(
             ..LogConfig::default()
         },
     }
+}
+
+/// Where a replica's log lies.
+pub fn log_dir(replica: ReplicaId) -> PathBuf {
+    PathBuf::from(format!("/replica-{}", replica.0))
 }
 
 /// A log on a copy of a disk, opened for a look only.
@@ -103,18 +109,26 @@ async fn start_once(world: &Arc<World>, node: usize) -> bool {
     let log = match opened {
         Ok(log) => log,
         Err(_) if disk.is_stopped() => return false,
+        Err(Error::AlreadyExists { .. }) if !created => {
+            world.next_replica(node); // its making was interrupted: that id never lived
+            return false;
+        }
+        Err(Error::HardStateLost { .. }) if world.nodes()[node].vote_damaged => {
+            replace(world, node);
+            return true;
+        }
         Err(error) => {
             world.violation(format!("n{node} cannot open its log: {error}"));
             return true;
         }
     };
     world.note(format_args!("start n{node} boot {boot} last {:?}", log.last()));
+    let kept = world.oracle().restarts(node, &log);
+    if let Err(broken) = kept {
+        world.violation(format!("n{node} {broken}"));
+    }
     if created {
         world.count(|figures| figures.recoveries += 1);
-        let kept = world.oracle().restarts(node, &log);
-        if let Err(broken) = kept {
-            world.violation(format!("n{node} {broken}"));
-        }
         promise(world, node, restarted(world, node, &log));
         if let Some(last) = log.last() {
             promise(world, node, acked(last)); // the opening has synced all that it found
@@ -134,7 +148,7 @@ async fn start_once(world: &Arc<World>, node: usize) -> bool {
     tokio::spawn(drive(world.clone(), node, boot, writer, log.clone(), wake));
     let start = GroupOptions {
         group_id: GROUP,
-        replica_id: replica_id(node),
+        replica_id: world.replica(node),
         log,
         machine: None,
         peers: Arc::new(Wire {
@@ -163,7 +177,7 @@ async fn live(world: Arc<World>, node: usize, boot: u64, options: GroupOptions, 
             return;
         }
     };
-    if node == 0
+    if world.replica(node) == first_replica(0)
         && let Err(error) = partition.initialize(members(nodes)).await
     {
         world.violation(format!("n{node} cannot initialize the group: {error}"));
@@ -201,12 +215,12 @@ fn observe(world: &World, node: usize, partition: &Partition, log: &Log) {
         if let Err(broken) = alone {
             world.violation(broken);
         }
-        let at_ns = world.now_ns();
+        let (at_ns, replica) = (world.now_ns(), world.replica(node).0);
         world.note(format_args!("leads n{node} term {}", status.term));
         world.history().record_leader(Leader {
             at_ns,
             partition: PARTITION,
-            replica: replica_id(node).0,
+            replica,
             term: status.term,
         });
     }
@@ -227,12 +241,12 @@ pub fn observe_commit(world: &World, node: usize, log: &Log) {
     }
 }
 
-fn promise(world: &World, node: usize, kind: PromiseKind) {
-    let at_ns = world.now_ns();
+pub fn promise(world: &World, node: usize, kind: PromiseKind) {
+    let (at_ns, replica) = (world.now_ns(), world.replica(node).0);
     world.history().record_promise(Promise {
         at_ns,
         partition: PARTITION,
-        replica: replica_id(node).0,
+        replica,
         kind,
     });
 }

@@ -80,6 +80,11 @@ impl Oracle {
         }
     }
 
+    /// The node gets another replica, which has promised nothing.
+    pub fn forget(&mut self, node: usize) {
+        self.replicas[node] = Replica::default();
+    }
+
     /// A round begins: everything queued so far is in it.
     pub fn round_begins(&mut self, node: usize, log: &Log) -> Result<Begun, Error> {
         let replica = &mut self.replicas[node];

@@ -36,6 +36,10 @@ pub enum Act {
     Transfer,
     /// The leader is cut off, and some time later loses power.
     CutThenCrash,
+    /// A disk is emptied.
+    Wipe,
+    /// Both copies of a vote are damaged.
+    DamageVote,
 }
 
 impl Act {
@@ -53,7 +57,7 @@ impl Act {
 }
 
 /// All that a plan may hold. Not yet [`Act::SyncError`]: the log does not stand it.
-const ACTS: [Act; 13] = [
+const ACTS: [Act; 15] = [
     Act::CrashOne,
     Act::CrashMajority,
     Act::CrashAll,
@@ -67,6 +71,8 @@ const ACTS: [Act; 13] = [
     Act::DiskError,
     Act::Transfer,
     Act::CutThenCrash,
+    Act::Wipe,
+    Act::DamageVote,
 ];
 
 /// A run before it begins.

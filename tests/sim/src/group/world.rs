@@ -43,9 +43,13 @@ pub struct Running {
 
 /// A node: its disk stays, its lives come and go.
 pub struct Node {
+    /// Its replica's Raft id; another one after a loss.
+    pub replica: ReplicaId,
     pub disk: Arc<SimulatedDisk>,
     /// Whether the log was ever made; from then on it is only opened.
     pub created: bool,
+    /// The vote on its disk was damaged on purpose.
+    pub vote_damaged: bool,
     /// Counts lives.
     pub boot: u64,
     pub running: Option<Running>,
@@ -96,6 +100,10 @@ struct Clients {
     /// When everything was over.
     end_ms: u64,
     producers: u32,
+    /// The highest replica id given.
+    replicas: u64,
+    /// A lost replica is being replaced.
+    replacing: bool,
     processes: u64,
     /// Exclusive end of the records acknowledged so far.
     acknowledged_end: u64,
@@ -108,7 +116,7 @@ pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl World {
     pub fn new(plan: Plan, print: bool) -> Arc<World> {
-        let seed = plan.seed;
+        let (seed, plan_nodes) = (plan.seed, plan.nodes);
         let run = Run {
             title: format!("group of {}", plan.nodes),
             seed,
@@ -116,9 +124,11 @@ impl World {
             nodes: (0..plan.nodes).map(node_name).collect(),
         };
         let mut disks = Random::stream(seed, "disks", 0);
-        let nodes = (0..plan.nodes).map(|_| Node {
+        let nodes = (0..plan.nodes).map(|number| Node {
+            replica: first_replica(number),
             disk: SimulatedDisk::new(disks.any()),
             created: false,
+            vote_damaged: false,
             boot: 0,
             running: None,
             starting: false,
@@ -144,6 +154,7 @@ impl World {
             disks: Mutex::new(disks),
             clients: Mutex::new(Clients {
                 processes: 1_000, // below are the numbers of clients
+                replicas: plan_nodes as u64,
                 ..Clients::default()
             }),
         })
@@ -296,6 +307,47 @@ impl World {
         lock(&self.clients).stopping
     }
 
+    /// The Raft id of a node's replica.
+    pub fn replica(&self, node: usize) -> ReplicaId {
+        self.nodes()[node].replica
+    }
+
+    /// Index of the last entry that a node knows to be committed; also 0 before there is one.
+    pub fn committed_index(&self, node: usize) -> Option<u64> {
+        Some(self.serving(node)?.0.status().committed_index)
+    }
+
+    /// Gives a node a replica that never was.
+    pub fn next_replica(&self, node: usize) -> ReplicaId {
+        let id = {
+            let mut clients = lock(&self.clients);
+            clients.replicas += 1;
+            ReplicaId(clients.replicas)
+        };
+        self.oracle().forget(node);
+        let mut nodes = self.nodes();
+        nodes[node].replica = id;
+        nodes[node].created = false;
+        nodes[node].vote_damaged = false;
+        id
+    }
+
+    /// Claims the only replacement there may be. False if there is one, or if the run ends.
+    pub fn begin_replacement(&self) -> bool {
+        let mut clients = lock(&self.clients);
+        let free = !clients.replacing && !clients.calm;
+        clients.replacing |= free;
+        free
+    }
+
+    pub fn end_replacement(&self) {
+        lock(&self.clients).replacing = false;
+    }
+
+    pub fn is_replacing(&self) -> bool {
+        lock(&self.clients).replacing
+    }
+
     /// No new faults from now on.
     pub fn calm(&self) {
         lock(&self.clients).calm = true;
@@ -370,13 +422,14 @@ pub fn node_of(name: &str) -> Option<usize> {
     name.strip_prefix('n')?.parse().ok()
 }
 
-pub fn replica_id(node: usize) -> ReplicaId {
+/// The replica that a node has at first.
+pub fn first_replica(node: usize) -> ReplicaId {
     ReplicaId(node as u64 + 1)
 }
 
 pub fn members(nodes: usize) -> Vec<Member> {
     let member = |node| Member {
-        replica_id: replica_id(node),
+        replica_id: first_replica(node),
         node: node_name(node),
     };
     (0..nodes).map(member).collect()

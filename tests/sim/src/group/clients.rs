@@ -172,7 +172,11 @@ impl Client {
         let give_up = Instant::now() + Duration::from_millis(SEND_MS);
         let mut doubtful = false;
         let mut refused = false;
-        let patience_ms = if manner == Manner::Single { ONLY_ATTEMPT_MS } else { ATTEMPT_MS };
+        let patience_ms = if manner == Manner::Single {
+            ONLY_ATTEMPT_MS
+        } else {
+            ATTEMPT_MS
+        };
         loop {
             match self.attempt(batch, patience_ms).await {
                 Told::Decided(decision) => match self.judge(batch, decision, manner) {

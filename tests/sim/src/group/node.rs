@@ -4,7 +4,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use highwater_log::disk::simulated::{Fault, Keep, SimulatedDisk};
-use highwater_log::{ClusterId, DiskWriter, EntryId, Error, GroupId, Identity, Log, LogConfig, OpenLog, ReplicaId, TailCache, crc32c};
+use highwater_log::{
+    ClusterId, DiskWriter, EntryId, Error, GroupId, Identity, Log, LogConfig, OpenLog, ReplicaId, TailCache, crc32c,
+};
 use highwater_partition::simulation::Life;
 use highwater_partition::{GroupOptions, Partition, Role};
 use highwater_verify::history::{FaultKind, IncidentKind, Leader, Promise, PromiseKind};
@@ -216,7 +218,7 @@ fn observe(world: &World, node: usize, partition: &Partition, log: &Log) {
             world.violation(broken);
         }
         let (at_ns, replica) = (world.now_ns(), world.replica(node).0);
-        world.note(format_args!("leads n{node} term {}", status.term));
+        world.note(format_args!("n{node} leads term {}", status.term));
         world.history().record_leader(Leader {
             at_ns,
             partition: PARTITION,
@@ -370,7 +372,9 @@ impl World {
         let log = { self.nodes()[node].running.as_ref().map(|running| running.log.clone()) };
         let frames = log.and_then(|log| log.read(id.index, id.index + 1, 0).ok());
         if frames.is_some_and(|frames| frames.iter().any(|frame| frame.payload == payload)) {
-            self.violation(format!("a batch was called not applied, and stands in the log of n{node} as {id}"));
+            self.violation(format!(
+                "a batch was called not applied, and stands in the log of n{node} as {id}"
+            ));
         }
     }
 }

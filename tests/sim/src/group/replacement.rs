@@ -53,7 +53,8 @@ pub fn replace(world: &Arc<World>, node: usize) {
         sleep_ms(grace_ms).await;
         start_if_down(&world, node).await;
         let fresh = world.replica(node);
-        while !step(&world, node, lost, fresh).await {
+        let mut settled_at = None;
+        while !step(&world, node, lost, fresh, &mut settled_at).await {
             sleep_ms(200).await;
         }
         world.note(format_args!("n{node} replica {} is a voter", fresh.0));
@@ -62,17 +63,28 @@ pub fn replace(world: &Arc<World>, node: usize) {
 }
 
 /// Does what is to be done next, if there is a leader to do it. True if nothing is left to do.
-async fn step(world: &Arc<World>, node: usize, lost: ReplicaId, fresh: ReplicaId) -> bool {
-    let serving = world.leader().and_then(|leader| world.serving(leader));
-    let Some((partition, life, _)) = serving else {
+///
+/// A leader acts by a membership as soon as it stands in its log. It counts only when the fresh replica knows it to be committed:
+/// `settled_at` is the end of the leader's log when it was first seen.
+async fn step(
+    world: &Arc<World>,
+    node: usize,
+    lost: ReplicaId,
+    fresh: ReplicaId,
+    settled_at: &mut Option<u64>,
+) -> bool {
+    let Some(leader) = world.leader() else { return false };
+    let Some((partition, life, _)) = world.serving(leader) else {
         return false;
     };
     let status = partition.status();
     let caught_up = world.committed_index(node) >= Some(status.committed_index);
     let has = |id: ReplicaId| status.voters.iter().any(|voter| voter.replica_id == id);
-    if status.voter_change.is_none() && has(fresh) && !has(lost) && caught_up {
-        return true;
+    if status.voter_change.is_none() && has(fresh) && !has(lost) {
+        let settled_at = *settled_at.get_or_insert(world.last_index(leader));
+        return world.committed_index(node) >= Some(settled_at);
     }
+    *settled_at = None;
     let member = Member {
         replica_id: fresh,
         node: node_name(node),
@@ -86,13 +98,21 @@ async fn step(world: &Arc<World>, node: usize, lost: ReplicaId, fresh: ReplicaId
 
 async fn change(partition: &Partition, status: &Status, fresh: Member, lost: ReplicaId, caught_up: bool) {
     let known = |member: &&Member| member.replica_id == fresh.replica_id;
-    let is_member = status.learners.iter().chain(&status.voters).any(|member| known(&member));
+    let is_member = status
+        .learners
+        .iter()
+        .chain(&status.voters)
+        .any(|member| known(&member));
     let _ = match &status.voter_change {
         Some(change) => partition.change_voters(change.to.clone()).await, // a leader left it half done
         None if !is_member => partition.add_learner(fresh).await,
         None if !caught_up => Ok(()),
         None => {
-            let kept = status.voters.iter().map(|voter| voter.replica_id).filter(|id| *id != lost);
+            let kept = status
+                .voters
+                .iter()
+                .map(|voter| voter.replica_id)
+                .filter(|id| *id != lost);
             partition.change_voters(kept.chain([fresh.replica_id]).collect()).await
         }
     };

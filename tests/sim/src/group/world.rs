@@ -317,6 +317,13 @@ impl World {
         Some(self.serving(node)?.0.status().committed_index)
     }
 
+    /// Index of the last entry of a node that runs; otherwise one that is never reached.
+    pub fn last_index(&self, node: usize) -> u64 {
+        let nodes = self.nodes();
+        let last = nodes[node].running.as_ref().and_then(|running| running.log.last());
+        last.map_or(u64::MAX, |last| last.index)
+    }
+
     /// Gives a node a replica that never was.
     pub fn next_replica(&self, node: usize) -> ReplicaId {
         let id = {

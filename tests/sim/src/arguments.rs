@@ -24,66 +24,66 @@ enum Command {
 
 /// What `sim log` is told.
 #[derive(Debug, Clone, Args)]
-pub struct LogArguments {
+pub(crate) struct LogArguments {
     /// The first seed.
     #[arg(long, default_value_t = 1)]
-    pub seed: u64,
+    pub(crate) seed: u64,
     /// How many scripts; each has its own seed.
     #[arg(long, default_value_t = 1)]
-    pub seeds: u64,
+    pub(crate) seeds: u64,
     /// Makes a mistake on purpose.
     #[arg(long)]
-    pub mutant: Option<String>,
+    pub(crate) mutant: Option<String>,
 }
 
 /// What `sim group` is told.
 #[derive(Debug, Clone, Args)]
-pub struct GroupArguments {
+pub(crate) struct GroupArguments {
     /// The first seed.
     #[arg(long, default_value_t = 1)]
-    pub seed: u64,
+    pub(crate) seed: u64,
     /// How many seeds.
     #[arg(long, default_value_t = 1)]
-    pub seeds: u64,
+    pub(crate) seeds: u64,
     /// Replicas of the group, 3 or 5. By default three of four seeds have 3, the others 5.
     #[arg(long)]
-    pub nodes: Option<usize>,
+    pub(crate) nodes: Option<usize>,
     /// How long there are faults, simulated seconds.
     #[arg(long, default_value_t = 60)]
-    pub seconds: u64,
+    pub(crate) seconds: u64,
     /// Only these faults (kebab-case names, divided by commas), each of them often.
     #[arg(long, value_delimiter = ',')]
-    pub only: Vec<String>,
+    pub(crate) only: Vec<String>,
     /// Runs every seed twice and compares; without it one of 20.
     #[arg(long)]
-    pub twice: bool,
+    pub(crate) twice: bool,
     /// Prints every event to standard error.
     #[arg(long)]
-    pub trace: bool,
+    pub(crate) trace: bool,
     /// How many seeds are run at once. [default: one for each processor]
     #[arg(long)]
-    pub threads: Option<usize>,
+    pub(crate) threads: Option<usize>,
     /// Ends at the first seed with a violation.
     #[arg(long)]
-    pub until_caught: bool,
+    pub(crate) until_caught: bool,
     /// Makes a mistake on purpose.
     #[arg(long)]
-    pub mutant: Option<String>,
+    pub(crate) mutant: Option<String>,
 }
 
 /// What `sim mutants` is told.
 #[derive(Debug, Clone, Args)]
-pub struct MutantArguments {
+pub(crate) struct MutantArguments {
     /// Only this one.
     #[arg(long)]
-    pub name: Option<String>,
+    pub(crate) name: Option<String>,
     /// The first seed tried.
     #[arg(long, default_value_t = 1)]
-    pub seed: u64,
+    pub(crate) seed: u64,
 }
 
 /// Does what the command line says.
-pub fn run() -> ExitCode {
+pub(crate) fn run() -> ExitCode {
     match Arguments::parse().command {
         Command::Log(log) => {
             choose(log.mutant.as_deref());

@@ -29,7 +29,7 @@ struct Totals {
 }
 
 /// Runs the seeds; fails if one of them does.
-pub fn run(arguments: &GroupArguments) -> ExitCode {
+pub(crate) fn run(arguments: &GroupArguments) -> ExitCode {
     panics::keep();
     let began = Instant::now();
     let next = AtomicU64::new(arguments.seed);

@@ -14,10 +14,10 @@ use crate::panics;
 use crate::random::Random;
 
 #[path = "../../../internal/log/tests/crash.rs"]
-#[allow(dead_code)] // the tests' own parts
+#[allow(dead_code, clippy::duplicate_mod)] // the tests' own parts; each file has its own helpers
 mod crash;
 #[path = "../../../internal/log/tests/damage.rs"]
-#[allow(dead_code)]
+#[allow(dead_code, clippy::duplicate_mod)]
 mod damage;
 
 use crash::common::world::Step;
@@ -71,7 +71,7 @@ struct Totals {
 }
 
 /// Runs the checks and the scripts; fails if anything does.
-pub fn run(arguments: &LogArguments) -> ExitCode {
+pub(crate) fn run(arguments: &LogArguments) -> ExitCode {
     panics::keep();
     let began = Instant::now();
     let totals = Totals::default();

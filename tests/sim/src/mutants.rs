@@ -108,7 +108,7 @@ const MUTANTS: [Mutant; 16] = [
 ];
 
 /// Hunts every mutant; fails if one survives.
-pub fn run(arguments: &MutantArguments) -> ExitCode {
+pub(crate) fn run(arguments: &MutantArguments) -> ExitCode {
     let wanted = |mutant: &&Mutant| arguments.name.as_deref().is_none_or(|name| name == mutant.name);
     let mut survived = 0;
     let mut hunted = 0;

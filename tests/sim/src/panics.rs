@@ -7,13 +7,13 @@ thread_local! {
 }
 
 /// From now on panics are kept. Every run has a thread of its own, so its panics are those of its thread.
-pub fn keep() {
+pub(crate) fn keep() {
     std::panic::set_hook(Box::new(|panic| {
         PANICS.with(|panics| panics.borrow_mut().push(panic.to_string()));
     }));
 }
 
 /// Those of this thread since the last time.
-pub fn take() -> Vec<String> {
+pub(crate) fn take() -> Vec<String> {
     PANICS.with(|panics| panics.take())
 }

@@ -5,11 +5,11 @@
 
 /// A stream (SplitMix64).
 #[derive(Debug, Clone)]
-pub struct Random(u64);
+pub(crate) struct Random(u64);
 
 impl Random {
     /// The stream of one purpose.
-    pub fn stream(seed: u64, purpose: &str, number: u64) -> Random {
+    pub(crate) fn stream(seed: u64, purpose: &str, number: u64) -> Random {
         let mut state = mix(seed ^ 0x5851_f42d_4c95_7f2d);
         for byte in purpose.bytes() {
             state = mix(state ^ u64::from(byte));
@@ -18,38 +18,38 @@ impl Random {
     }
 
     /// A stream of its own for something that goes on beside.
-    pub fn fork(&mut self) -> Random {
+    pub(crate) fn fork(&mut self) -> Random {
         Random(self.any())
     }
 
     /// Any number.
-    pub fn any(&mut self) -> u64 {
+    pub(crate) fn any(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         mix(self.0)
     }
 
     /// A number below `end`; 0 for an `end` of 0.
-    pub fn below(&mut self, end: u64) -> u64 {
+    pub(crate) fn below(&mut self, end: u64) -> u64 {
         self.any() % end.max(1)
     }
 
     /// A number from `first` to `last`, both inclusive.
-    pub fn between(&mut self, first: u64, last: u64) -> u64 {
+    pub(crate) fn between(&mut self, first: u64, last: u64) -> u64 {
         first + self.below(last.saturating_sub(first) + 1)
     }
 
     /// True so many times in a thousand.
-    pub fn permille(&mut self, permille: u64) -> bool {
+    pub(crate) fn permille(&mut self, permille: u64) -> bool {
         self.below(1_000) < permille
     }
 
     /// A place in something of this length.
-    pub fn place(&mut self, length: usize) -> usize {
+    pub(crate) fn place(&mut self, length: usize) -> usize {
         self.below(length as u64) as usize
     }
 
     /// One of these.
-    pub fn pick<T: Copy>(&mut self, from: &[T]) -> T {
+    pub(crate) fn pick<T: Copy>(&mut self, from: &[T]) -> T {
         from[self.place(from.len())]
     }
 }

@@ -35,7 +35,7 @@ const READ_BYTES: usize = 4 * 1024;
 
 /// How a producer goes about it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Manner {
+pub(crate) enum Manner {
     Steady,
     Single,
     Conditional,
@@ -60,7 +60,7 @@ struct Identity {
 }
 
 /// Someone who sends or reads.
-pub struct Client {
+pub(crate) struct Client {
     world: Arc<World>,
     number: u64,
     random: Random,
@@ -69,7 +69,7 @@ pub struct Client {
 }
 
 impl Client {
-    pub fn new(world: &Arc<World>, number: u64) -> Client {
+    pub(crate) fn new(world: &Arc<World>, number: u64) -> Client {
         Client {
             world: world.clone(),
             number,
@@ -79,7 +79,7 @@ impl Client {
     }
 
     /// Produces until told to stop.
-    pub async fn produce(mut self, manner: Manner) {
+    pub(crate) async fn produce(mut self, manner: Manner) {
         let mut identity = self.identity();
         while !self.world.is_stopping() {
             let pause_ms = self.random.between(0, 2 * self.world.plan.pause_ms);
@@ -92,7 +92,7 @@ impl Client {
     }
 
     /// Sends one batch under an id of its own.
-    pub async fn send_one(&mut self, manner: Manner) -> SendOutcome {
+    pub(crate) async fn send_one(&mut self, manner: Manner) -> SendOutcome {
         let mut identity = self.identity();
         self.send(&mut identity, manner).await
     }
@@ -294,7 +294,7 @@ impl Client {
 
     /// Reads from one node until told to stop. Each life of the node is a process of its own: what a replica knows to be
     /// committed may be less after a restart.
-    pub async fn read(mut self, node: usize) {
+    pub(crate) async fn read(mut self, node: usize) {
         let mut last_boot = 0;
         let mut from = 0;
         while !self.world.is_stopping() {
@@ -393,7 +393,7 @@ fn answered(
 }
 
 /// The records of a batch: values of equal length, one behind the other.
-pub fn records(batch: &highwater_partition::StoredBatch) -> Vec<Seen> {
+pub(crate) fn records(batch: &highwater_partition::StoredBatch) -> Vec<Seen> {
     let bytes = batch.payload.len() / batch.record_count.max(1) as usize;
     let values = batch.payload.chunks_exact(bytes.max(1));
     let place = |(number, value): (u64, &[u8])| Seen {

@@ -23,7 +23,7 @@ const SERVE_MS_MAX: u64 = 30_000;
 const EQUAL_MS_MAX: u64 = 60_000;
 
 /// Lets the world come to rest, and looks at it.
-pub async fn come_to_rest(world: &Arc<World>) {
+pub(crate) async fn come_to_rest(world: &Arc<World>) {
     world.stop_clients();
     world.calm();
     sleep_ms(LAST_FAULTS_MS).await;

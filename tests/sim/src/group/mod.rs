@@ -25,31 +25,31 @@ use std::sync::Arc;
 use highwater_verify::{Outcome, Requirements, Verdict, check};
 
 use clients::{Client, Manner};
-pub use plan::Plan;
+pub(crate) use plan::Plan;
 use world::{Figures, World};
 
 use crate::panics;
 
 /// What came of one seed.
 #[derive(Debug)]
-pub struct Report {
-    pub seed: u64,
-    pub nodes: usize,
+pub(crate) struct Report {
+    pub(crate) seed: u64,
+    pub(crate) nodes: usize,
     /// What must not be; empty for a good run.
-    pub violations: Vec<String>,
+    pub(crate) violations: Vec<String>,
     /// Why the run proves little, if it does.
-    pub void: Vec<String>,
+    pub(crate) void: Vec<String>,
     /// Digest and number of its events.
-    pub trace: (u64, u64),
-    pub figures: Figures,
+    pub(crate) trace: (u64, u64),
+    pub(crate) figures: Figures,
     /// Records acknowledged.
-    pub acknowledged: u64,
+    pub(crate) acknowledged: u64,
     /// Simulated time.
-    pub simulated_ms: u64,
+    pub(crate) simulated_ms: u64,
 }
 
 /// Runs one seed.
-pub fn run(plan: Plan, print: bool) -> Report {
+pub(crate) fn run(plan: Plan, print: bool) -> Report {
     let seed = plan.seed;
     panics::take();
     let runtime = tokio::runtime::Builder::new_current_thread()

@@ -16,7 +16,7 @@ const QUIET_EVERY_MS: u64 = 20_000;
 const QUIET_MS: u64 = 5_000;
 
 /// Does faults until the run's time is over.
-pub async fn rage(world: Arc<World>) {
+pub(crate) async fn rage(world: Arc<World>) {
     let mut nemesis = Nemesis {
         random: Random::stream(world.plan.seed, "nemesis", 0),
         world,

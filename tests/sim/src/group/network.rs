@@ -39,7 +39,7 @@ struct Links {
 
 /// The links between all nodes.
 #[derive(Debug)]
-pub struct Network {
+pub(crate) struct Network {
     links: Mutex<Links>,
 }
 
@@ -53,7 +53,7 @@ struct Fate {
 }
 
 impl Network {
-    pub fn new(seed: u64, nodes: usize, delay_ms: u64) -> Network {
+    pub(crate) fn new(seed: u64, nodes: usize, delay_ms: u64) -> Network {
         let links = Links {
             blocked: vec![vec![0; nodes]; nodes],
             lossy: 0,
@@ -72,17 +72,17 @@ impl Network {
     }
 
     /// From now on one direction of a link carries nothing. Faults may overlap: each is taken back by itself.
-    pub fn block(&self, from: usize, to: usize) {
+    pub(crate) fn block(&self, from: usize, to: usize) {
         self.links().blocked[from][to] += 1;
     }
 
-    pub fn unblock(&self, from: usize, to: usize) {
+    pub(crate) fn unblock(&self, from: usize, to: usize) {
         let mut links = self.links();
         let blocked = &mut links.blocked[from][to];
         *blocked = blocked.saturating_sub(1);
     }
 
-    pub fn is_blocked(&self, from: usize, to: usize) -> bool {
+    pub(crate) fn is_blocked(&self, from: usize, to: usize) -> bool {
         let mut links = self.links();
         let blocked = links.blocked[from][to] > 0;
         links.harmed += u64::from(blocked);
@@ -90,7 +90,7 @@ impl Network {
     }
 
     /// All links become lossy, or one such fault ends.
-    pub fn make_lossy(&self, lossy: bool) {
+    pub(crate) fn make_lossy(&self, lossy: bool) {
         let mut links = self.links();
         links.lossy = if lossy {
             links.lossy + 1
@@ -99,12 +99,12 @@ impl Network {
         };
     }
 
-    pub fn draw<T>(&self, draw: impl FnOnce(&mut Random) -> T) -> T {
+    pub(crate) fn draw<T>(&self, draw: impl FnOnce(&mut Random) -> T) -> T {
         draw(&mut self.links().random)
     }
 
     /// How many messages faults have harmed.
-    pub fn harmed(&self) -> u64 {
+    pub(crate) fn harmed(&self) -> u64 {
         self.links().harmed
     }
 
@@ -131,9 +131,9 @@ impl Network {
 }
 
 /// One node's way to the others.
-pub struct Wire {
-    pub world: Arc<World>,
-    pub from: usize,
+pub(crate) struct Wire {
+    pub(crate) world: Arc<World>,
+    pub(crate) from: usize,
 }
 
 /// A call on its way.

@@ -18,12 +18,12 @@ use super::replacement::replace;
 use super::world::{End, NodeClock, PARTITION, Running, World, first_replica, members, sleep_ms, timers};
 
 /// The group under test.
-pub const GROUP: GroupId = GroupId(7);
+pub(crate) const GROUP: GroupId = GroupId(7);
 /// Of so many rounds that bring no vote, one is checked against the synced bytes.
 const CONTRACT_EVERY: u64 = 40;
 
 /// What a power cut keeps, drawn.
-pub fn draw_keep(world: &World) -> Keep {
+pub(crate) fn draw_keep(world: &World) -> Keep {
     let kinds = [
         Keep::Nothing,
         Keep::Nothing,
@@ -62,19 +62,19 @@ fn options(
 }
 
 /// Where a replica's log lies.
-pub fn log_dir(replica: ReplicaId) -> PathBuf {
+pub(crate) fn log_dir(replica: ReplicaId) -> PathBuf {
     PathBuf::from(format!("/replica-{}", replica.0))
 }
 
 /// A log on a copy of a disk, opened for a look only.
-pub fn open_copy(world: &World, node: usize, disk: Arc<SimulatedDisk>) -> Result<Log, Error> {
+pub(crate) fn open_copy(world: &World, node: usize, disk: Arc<SimulatedDisk>) -> Result<Log, Error> {
     let writer = DiskWriter::manual(disk.clone());
     let clock = world.clock(0);
     Log::open(options(world, node, disk, clock, writer, 0))
 }
 
 /// Starts a node, as often as it takes; the start may be interrupted by another power cut.
-pub async fn start(world: &Arc<World>, node: usize) {
+pub(crate) async fn start(world: &Arc<World>, node: usize) {
     while !start_once(world, node).await {
         let keep = draw_keep(world);
         world.end_life(node, End::PowerCut(keep));
@@ -143,7 +143,6 @@ async fn start_once(world: &Arc<World>, node: usize) -> bool {
         nodes[node].running = Some(Running {
             life: life.clone(),
             log: log.clone(),
-            writer: writer.clone(),
             partition: None,
         });
     }
@@ -230,7 +229,7 @@ fn observe(world: &World, node: usize, partition: &Partition, log: &Log) {
 }
 
 /// Takes in what is committed at a replica.
-pub fn observe_commit(world: &World, node: usize, log: &Log) {
+pub(crate) fn observe_commit(world: &World, node: usize, log: &Log) {
     let (index_end, chain) = log.committed(|state| (state.next_index, state.chain));
     let agreed = world.oracle().commits(node, index_end, chain);
     match agreed {
@@ -243,7 +242,7 @@ pub fn observe_commit(world: &World, node: usize, log: &Log) {
     }
 }
 
-pub fn promise(world: &World, node: usize, kind: PromiseKind) {
+pub(crate) fn promise(world: &World, node: usize, kind: PromiseKind) {
     let (at_ns, replica) = (world.now_ns(), world.replica(node).0);
     world.history().record_promise(Promise {
         at_ns,
@@ -365,7 +364,7 @@ fn check_contract(world: &World, node: usize, disk: &Arc<SimulatedDisk>, begun: 
 
 impl World {
     /// A client was told that this batch is certainly not in the log.
-    pub fn check_absent(&self, payload: &[u8]) {
+    pub(crate) fn check_absent(&self, payload: &[u8]) {
         let Some((node, id)) = self.oracle().find(crc32c(payload)) else {
             return;
         };
@@ -401,7 +400,7 @@ fn fail(world: &Arc<World>, node: usize, failure: &Error) {
 }
 
 /// Starts a node again after its time.
-pub fn restart_later(world: &Arc<World>, node: usize) {
+pub(crate) fn restart_later(world: &Arc<World>, node: usize) {
     let down_ms = world.draw_disk(|random| random.between(1, 2 * world.plan.down_ms));
     let world = world.clone();
     tokio::spawn(async move {
@@ -411,7 +410,7 @@ pub fn restart_later(world: &Arc<World>, node: usize) {
 }
 
 /// Starts a node, unless somebody else does or did.
-pub async fn start_if_down(world: &Arc<World>, node: usize) {
+pub(crate) async fn start_if_down(world: &Arc<World>, node: usize) {
     let claimed = {
         let mut nodes = world.nodes();
         let node = &mut nodes[node];

@@ -17,9 +17,9 @@ use highwater_log::{EntryId, Error, Frame, Log, Vote};
 
 /// An entry's name and the digest of the log up to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Held {
-    pub id: EntryId,
-    pub chain: u64,
+pub(crate) struct Held {
+    pub(crate) id: EntryId,
+    pub(crate) chain: u64,
     payload_crc: u32,
 }
 
@@ -50,20 +50,20 @@ struct Replica {
 
 /// What a round makes certain when it ends.
 #[derive(Debug, Clone)]
-pub struct Begun {
-    pub index_end: usize,
-    pub last: Option<Held>,
-    pub vote: Option<Vote>,
+pub(crate) struct Begun {
+    pub(crate) index_end: usize,
+    pub(crate) last: Option<Held>,
+    pub(crate) vote: Option<Vote>,
     /// Entries were cut since the round before: the new end of what is left.
-    pub truncated_to: Option<usize>,
-    pub vote_changed: bool,
+    pub(crate) truncated_to: Option<usize>,
+    pub(crate) vote_changed: bool,
     /// How many rounds this replica had.
-    pub round: u64,
+    pub(crate) round: u64,
 }
 
 /// Everything known.
 #[derive(Debug)]
-pub struct Oracle {
+pub(crate) struct Oracle {
     replicas: Vec<Replica>,
     /// Chain of the committed log before this index, and who said so first.
     committed: BTreeMap<u64, (u64, usize)>,
@@ -72,7 +72,7 @@ pub struct Oracle {
 }
 
 impl Oracle {
-    pub fn new(nodes: usize) -> Oracle {
+    pub(crate) fn new(nodes: usize) -> Oracle {
         Oracle {
             replicas: vec![Replica::default(); nodes],
             committed: BTreeMap::new(),
@@ -81,12 +81,12 @@ impl Oracle {
     }
 
     /// The node gets another replica, which has promised nothing.
-    pub fn forget(&mut self, node: usize) {
+    pub(crate) fn forget(&mut self, node: usize) {
         self.replicas[node] = Replica::default();
     }
 
     /// A round begins: everything queued so far is in it.
-    pub fn round_begins(&mut self, node: usize, log: &Log) -> Result<Begun, Error> {
+    pub(crate) fn round_begins(&mut self, node: usize, log: &Log) -> Result<Begun, Error> {
         let replica = &mut self.replicas[node];
         let before = replica.entries.len();
         let kept = replica.take_in(log)?;
@@ -106,7 +106,7 @@ impl Oracle {
     }
 
     /// The round has ended well.
-    pub fn round_ends(&mut self, node: usize, begun: &Begun) {
+    pub(crate) fn round_ends(&mut self, node: usize, begun: &Begun) {
         let replica = &mut self.replicas[node];
         replica.promised_end = replica.promised_end.max(begun.index_end);
         if follows(begun.vote, replica.vote) {
@@ -116,7 +116,7 @@ impl Oracle {
     }
 
     /// For whom the vote that is found at a start was given, if for anybody: a leader that was recognised hides it.
-    pub fn voted_for(&self, node: usize, found: Vote) -> Option<u64> {
+    pub(crate) fn voted_for(&self, node: usize, found: Vote) -> Option<u64> {
         match self.replicas[node].voted {
             Some((term, candidate)) if found.committed && term == found.term => Some(candidate),
             _ => found.voted_for,
@@ -124,7 +124,7 @@ impl Oracle {
     }
 
     /// A replica starts again with this log; it must keep what it promised.
-    pub fn restarts(&mut self, node: usize, log: &Log) -> Result<(), String> {
+    pub(crate) fn restarts(&mut self, node: usize, log: &Log) -> Result<(), String> {
         let replica = &mut self.replicas[node];
         let (promised, vote) = (replica.promised_end, replica.vote);
         let found_end = log.last().map_or(0, |last| last.index as usize + 1);
@@ -151,7 +151,7 @@ impl Oracle {
     }
 
     /// What the synced bytes alone hold must be at least what the round promised.
-    pub fn check_contract(&self, begun: &Begun, recovered: &Log) -> Result<(), String> {
+    pub(crate) fn check_contract(&self, begun: &Begun, recovered: &Log) -> Result<(), String> {
         if !follows(recovered.vote(), begun.vote) {
             return Err(format!(
                 "vote {:?} was reported as synced, the disk has {:?}",
@@ -171,7 +171,7 @@ impl Oracle {
     }
 
     /// A replica says that its log is committed before `index_end`, with this chain there. True if nobody said so before.
-    pub fn commits(&mut self, node: usize, index_end: u64, chain: u64) -> Result<bool, String> {
+    pub(crate) fn commits(&mut self, node: usize, index_end: u64, chain: u64) -> Result<bool, String> {
         let (known, first) = *self.committed.entry(index_end).or_insert((chain, node));
         if known != chain {
             return Err(format!(
@@ -182,7 +182,7 @@ impl Oracle {
     }
 
     /// A replica acts as leader.
-    pub fn leads(&mut self, node: usize, term: u64) -> Result<(), String> {
+    pub(crate) fn leads(&mut self, node: usize, term: u64) -> Result<(), String> {
         let first = *self.leaders.entry(term).or_insert(node);
         if first != node {
             return Err(format!("n{first} and n{node} both lead in term {term}"));
@@ -191,7 +191,7 @@ impl Oracle {
     }
 
     /// Where an entry with this payload stands near the end of a log, if anywhere.
-    pub fn find(&self, payload_crc: u32) -> Option<(usize, EntryId)> {
+    pub(crate) fn find(&self, payload_crc: u32) -> Option<(usize, EntryId)> {
         /// Nothing older is looked at: the question comes right after the proposal.
         const RECENT: usize = 100;
         let logs = self.replicas.iter().enumerate();

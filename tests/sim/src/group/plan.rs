@@ -7,7 +7,7 @@ use crate::random::Random;
 
 /// Which faults there can be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Act {
+pub(crate) enum Act {
     /// One node is killed or loses power.
     CrashOne,
     /// A majority of the nodes loses power at once.
@@ -77,38 +77,38 @@ const ACTS: [Act; 15] = [
 
 /// A run before it begins.
 #[derive(Debug, Clone)]
-pub struct Plan {
+pub(crate) struct Plan {
     /// Everything follows from it.
-    pub seed: u64,
+    pub(crate) seed: u64,
     /// How many replicas.
-    pub nodes: usize,
+    pub(crate) nodes: usize,
     /// How long there are faults, simulated milliseconds.
-    pub run_ms: u64,
+    pub(crate) run_ms: u64,
     /// What happens how often.
-    pub weights: Vec<(Act, u64)>,
+    pub(crate) weights: Vec<(Act, u64)>,
     /// Mean time between faults.
-    pub gap_ms: u64,
+    pub(crate) gap_ms: u64,
     /// Mean time that a node stays down.
-    pub down_ms: u64,
+    pub(crate) down_ms: u64,
     /// How long a sync takes, at most.
-    pub sync_ms: u64,
+    pub(crate) sync_ms: u64,
     /// How long a message takes, at most.
-    pub delay_ms: u64,
+    pub(crate) delay_ms: u64,
     /// Producers of each kind, and readers.
-    pub producers: u64,
+    pub(crate) producers: u64,
     /// Mean pause of a client between two calls.
-    pub pause_ms: u64,
+    pub(crate) pause_ms: u64,
     /// Bytes of the node's tail cache.
-    pub cache_bytes: usize,
+    pub(crate) cache_bytes: usize,
     /// Size of segments.
-    pub segment_bytes: u64,
+    pub(crate) segment_bytes: u64,
     /// How many openings are interrupted by another power cut, of a thousand.
-    pub crash_in_recovery_permille: u64,
+    pub(crate) crash_in_recovery_permille: u64,
 }
 
 impl Plan {
     /// What follows from a seed.
-    pub fn new(seed: u64, nodes: usize, run_ms: u64) -> Plan {
+    pub(crate) fn new(seed: u64, nodes: usize, run_ms: u64) -> Plan {
         let mut random = Random::stream(seed, "plan", nodes as u64);
         let mut weights: Vec<(Act, u64)> = Vec::new();
         for act in ACTS {
@@ -136,7 +136,7 @@ impl Plan {
     }
 
     /// The same with these faults only, all as often as each other. Names are those of [`Act`], in kebab-case.
-    pub fn only(mut self, names: &[String]) -> Plan {
+    pub(crate) fn only(mut self, names: &[String]) -> Plan {
         let known = ACTS.iter().copied().chain([Act::SyncError]);
         self.weights = known
             .filter(|act| names.iter().any(|name| *name == act.name()))
@@ -150,7 +150,7 @@ impl Plan {
     }
 
     /// What to do next.
-    pub fn draw(&self, random: &mut Random) -> Act {
+    pub(crate) fn draw(&self, random: &mut Random) -> Act {
         let total: u64 = self.weights.iter().map(|(_, weight)| weight).sum();
         let mut place = random.below(total);
         for (act, weight) in &self.weights {

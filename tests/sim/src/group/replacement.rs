@@ -20,7 +20,7 @@ use super::world::{End, World, node_name, sleep_ms};
 const STEP: Duration = Duration::from_secs(3);
 
 /// Empties the disk of a node. False if that is more than the group can stand now.
-pub fn wipe(world: &Arc<World>, node: usize, end: End) -> bool {
+pub(crate) fn wipe(world: &Arc<World>, node: usize, end: End) -> bool {
     if !world.begin_replacement() {
         return false;
     }
@@ -42,7 +42,7 @@ pub fn wipe(world: &Arc<World>, node: usize, end: End) -> bool {
 }
 
 /// Gives the node a new replica and makes it a voter in the place of the lost one.
-pub fn replace(world: &Arc<World>, node: usize) {
+pub(crate) fn replace(world: &Arc<World>, node: usize) {
     let lost = world.replica(node);
     promise(world, node, PromiseKind::Died);
     world.next_replica(node);

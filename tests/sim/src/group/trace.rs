@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 /// The digest of all events so far, and if wanted the events themselves.
 #[derive(Debug, Default)]
-pub struct Trace {
+pub(crate) struct Trace {
     digest: u64,
     events: u64,
     text: String,
@@ -13,7 +13,7 @@ pub struct Trace {
 
 impl Trace {
     /// An empty trace; `print` writes each event to standard error.
-    pub fn new(print: bool) -> Trace {
+    pub(crate) fn new(print: bool) -> Trace {
         Trace {
             print,
             ..Trace::default()
@@ -21,7 +21,7 @@ impl Trace {
     }
 
     /// Takes in an event.
-    pub fn record(&mut self, at_ms: u64, event: std::fmt::Arguments<'_>) {
+    pub(crate) fn record(&mut self, at_ms: u64, event: std::fmt::Arguments<'_>) {
         self.text.clear();
         let _ = write!(self.text, "{at_ms} {event}"); // writing to a String does not fail
         for byte in self.text.bytes() {
@@ -35,7 +35,7 @@ impl Trace {
     }
 
     /// Digest and number of the events.
-    pub fn sum(&self) -> (u64, u64) {
+    pub(crate) fn sum(&self) -> (u64, u64) {
         (self.digest, self.events)
     }
 }

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use highwater_log::disk::simulated::{Keep, SimulatedDisk};
-use highwater_log::{Clock, DiskWriter, Log, ReplicaId};
+use highwater_log::{Clock, Log, ReplicaId};
 use highwater_partition::simulation::Life;
 use highwater_partition::{Member, Partition, Timers};
 use highwater_verify::History;
@@ -21,11 +21,11 @@ use super::trace::Trace;
 use crate::random::Random;
 
 /// The group under test is the only partition of the history.
-pub const PARTITION: u32 = 0;
+pub(crate) const PARTITION: u32 = 0;
 
 /// How a life ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum End {
+pub(crate) enum End {
     /// The process is killed, the machine goes on.
     Kill,
     /// Power is lost.
@@ -33,54 +33,53 @@ pub enum End {
 }
 
 /// A node that runs.
-pub struct Running {
-    pub life: Arc<Life>,
-    pub log: Log,
-    pub writer: DiskWriter,
+pub(crate) struct Running {
+    pub(crate) life: Arc<Life>,
+    pub(crate) log: Log,
     /// None while it starts.
-    pub partition: Option<Partition>,
+    pub(crate) partition: Option<Partition>,
 }
 
 /// A node: its disk stays, its lives come and go.
-pub struct Node {
+pub(crate) struct Node {
     /// Its replica's Raft id; another one after a loss.
-    pub replica: ReplicaId,
-    pub disk: Arc<SimulatedDisk>,
+    pub(crate) replica: ReplicaId,
+    pub(crate) disk: Arc<SimulatedDisk>,
     /// Whether the log was ever made; from then on it is only opened.
-    pub created: bool,
+    pub(crate) created: bool,
     /// The vote on its disk was damaged on purpose.
-    pub vote_damaged: bool,
+    pub(crate) vote_damaged: bool,
     /// Counts lives.
-    pub boot: u64,
-    pub running: Option<Running>,
+    pub(crate) boot: u64,
+    pub(crate) running: Option<Running>,
     /// Somebody is starting it.
-    pub starting: bool,
+    pub(crate) starting: bool,
     /// Its disk takes so many times as long.
-    pub slowness: u64,
+    pub(crate) slowness: u64,
     /// Its clock is ahead by so much.
-    pub skew_ms: u64,
+    pub(crate) skew_ms: u64,
     /// Whether a fault of its disk was arranged, so that the end of its core is explained.
-    pub disk_fault: bool,
+    pub(crate) disk_fault: bool,
     /// Whether the machine starts anew after that fault, so that only what is on the disk is left.
-    pub reboots: bool,
+    pub(crate) reboots: bool,
 }
 
 /// Counts for the figures.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Figures {
-    pub faults: u64,
-    pub crashes: u64,
-    pub recoveries: u64,
-    pub bytes_lost: u64,
-    pub contract_checks: u64,
+pub(crate) struct Figures {
+    pub(crate) faults: u64,
+    pub(crate) crashes: u64,
+    pub(crate) recoveries: u64,
+    pub(crate) bytes_lost: u64,
+    pub(crate) contract_checks: u64,
 }
 
 /// The world of one seed.
-pub struct World {
-    pub plan: Plan,
+pub(crate) struct World {
+    pub(crate) plan: Plan,
     began: Instant,
     nodes: Mutex<Vec<Node>>,
-    pub network: Network,
+    pub(crate) network: Network,
     trace: Mutex<Trace>,
     oracle: Mutex<Oracle>,
     history: Mutex<History>,
@@ -110,12 +109,12 @@ struct Clients {
 }
 
 /// Locks; a panic elsewhere has been noted as a violation already.
-pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl World {
-    pub fn new(plan: Plan, print: bool) -> Arc<World> {
+    pub(crate) fn new(plan: Plan, print: bool) -> Arc<World> {
         let (seed, plan_nodes) = (plan.seed, plan.nodes);
         let run = Run {
             title: format!("group of {}", plan.nodes),
@@ -161,36 +160,36 @@ impl World {
     }
 
     /// Nanoseconds since the beginning, for the history.
-    pub fn now_ns(&self) -> u64 {
+    pub(crate) fn now_ns(&self) -> u64 {
         u64::try_from(self.began.elapsed().as_nanos()).unwrap_or(u64::MAX)
     }
 
     /// Milliseconds since the beginning.
-    pub fn now_ms(&self) -> u64 {
+    pub(crate) fn now_ms(&self) -> u64 {
         self.now_ns() / 1_000_000
     }
 
     /// Takes an event into the trace.
-    pub fn note(&self, event: std::fmt::Arguments<'_>) {
+    pub(crate) fn note(&self, event: std::fmt::Arguments<'_>) {
         lock(&self.trace).record(self.now_ms(), event);
     }
 
-    pub fn trace_sum(&self) -> (u64, u64) {
+    pub(crate) fn trace_sum(&self) -> (u64, u64) {
         lock(&self.trace).sum()
     }
 
     /// Something that must not be.
-    pub fn violation(&self, what: String) {
+    pub(crate) fn violation(&self, what: String) {
         self.note(format_args!("VIOLATION {what}"));
         lock(&self.violations).push(format!("at {} ms: {what}", self.now_ms()));
     }
 
-    pub fn violations(&self) -> Vec<String> {
+    pub(crate) fn violations(&self) -> Vec<String> {
         lock(&self.violations).clone()
     }
 
     /// A core or a process that ended, and no fault explains it.
-    pub fn incident(&self, node: usize, kind: IncidentKind, text: String) {
+    pub(crate) fn incident(&self, node: usize, kind: IncidentKind, text: String) {
         self.note(format_args!("INCIDENT n{node} {text}"));
         let at_ns = self.now_ns();
         let node = node as u32;
@@ -202,7 +201,7 @@ impl World {
         });
     }
 
-    pub fn fault(&self, kind: FaultKind, node: u32, begin_ns: u64, bitten: u64, evidence: &str) {
+    pub(crate) fn fault(&self, kind: FaultKind, node: u32, begin_ns: u64, bitten: u64, evidence: &str) {
         self.count(|figures| figures.faults += 1);
         let end_ns = self.now_ns();
         lock(&self.history).record_fault(Fault {
@@ -215,50 +214,50 @@ impl World {
         });
     }
 
-    pub fn history(&self) -> MutexGuard<'_, History> {
+    pub(crate) fn history(&self) -> MutexGuard<'_, History> {
         lock(&self.history)
     }
 
-    pub fn oracle(&self) -> MutexGuard<'_, Oracle> {
+    pub(crate) fn oracle(&self) -> MutexGuard<'_, Oracle> {
         lock(&self.oracle)
     }
 
-    pub fn nodes(&self) -> MutexGuard<'_, Vec<Node>> {
+    pub(crate) fn nodes(&self) -> MutexGuard<'_, Vec<Node>> {
         lock(&self.nodes)
     }
 
-    pub fn count(&self, count: impl FnOnce(&mut Figures)) {
+    pub(crate) fn count(&self, count: impl FnOnce(&mut Figures)) {
         count(&mut lock(&self.figures));
     }
 
-    pub fn figures(&self) -> Figures {
+    pub(crate) fn figures(&self) -> Figures {
         *lock(&self.figures)
     }
 
     /// A seed for a task of a node.
-    pub fn task_seed(&self) -> u64 {
+    pub(crate) fn task_seed(&self) -> u64 {
         lock(&self.tasks).any()
     }
 
-    pub fn draw_disk<T>(&self, draw: impl FnOnce(&mut Random) -> T) -> T {
+    pub(crate) fn draw_disk<T>(&self, draw: impl FnOnce(&mut Random) -> T) -> T {
         draw(&mut lock(&self.disks))
     }
 
     /// Whether this is the life that the node lives now.
-    pub fn lives(&self, node: usize, boot: u64) -> bool {
+    pub(crate) fn lives(&self, node: usize, boot: u64) -> bool {
         let nodes = self.nodes();
         nodes[node].boot == boot && nodes[node].running.is_some()
     }
 
     /// The partition and the life of a node that serves.
-    pub fn serving(&self, node: usize) -> Option<(Partition, Arc<Life>, u64)> {
+    pub(crate) fn serving(&self, node: usize) -> Option<(Partition, Arc<Life>, u64)> {
         let nodes = self.nodes();
         let running = nodes[node].running.as_ref()?;
         Some((running.partition.clone()?, running.life.clone(), nodes[node].boot))
     }
 
     /// Ends a node's life. False if it had none.
-    pub fn end_life(&self, node: usize, end: End) -> bool {
+    pub(crate) fn end_life(&self, node: usize, end: End) -> bool {
         let (running, disk) = {
             let mut nodes = self.nodes();
             (nodes[node].running.take(), nodes[node].disk.clone())
@@ -289,7 +288,7 @@ impl World {
     }
 
     /// Who leads, as far as the nodes know: the one of the highest term.
-    pub fn leader(&self) -> Option<usize> {
+    pub(crate) fn leader(&self) -> Option<usize> {
         let nodes = self.nodes();
         let leaders = nodes.iter().enumerate().filter_map(|(number, node)| {
             let status = node.running.as_ref()?.partition.as_ref()?.status();
@@ -299,33 +298,33 @@ impl World {
     }
 
     /// Tells the clients to finish.
-    pub fn stop_clients(&self) {
+    pub(crate) fn stop_clients(&self) {
         lock(&self.clients).stopping = true;
     }
 
-    pub fn is_stopping(&self) -> bool {
+    pub(crate) fn is_stopping(&self) -> bool {
         lock(&self.clients).stopping
     }
 
     /// The Raft id of a node's replica.
-    pub fn replica(&self, node: usize) -> ReplicaId {
+    pub(crate) fn replica(&self, node: usize) -> ReplicaId {
         self.nodes()[node].replica
     }
 
     /// Index of the last entry that a node knows to be committed; also 0 before there is one.
-    pub fn committed_index(&self, node: usize) -> Option<u64> {
+    pub(crate) fn committed_index(&self, node: usize) -> Option<u64> {
         Some(self.serving(node)?.0.status().committed_index)
     }
 
     /// Index of the last entry of a node that runs; otherwise one that is never reached.
-    pub fn last_index(&self, node: usize) -> u64 {
+    pub(crate) fn last_index(&self, node: usize) -> u64 {
         let nodes = self.nodes();
         let last = nodes[node].running.as_ref().and_then(|running| running.log.last());
         last.map_or(u64::MAX, |last| last.index)
     }
 
     /// Gives a node a replica that never was.
-    pub fn next_replica(&self, node: usize) -> ReplicaId {
+    pub(crate) fn next_replica(&self, node: usize) -> ReplicaId {
         let id = {
             let mut clients = lock(&self.clients);
             clients.replicas += 1;
@@ -340,59 +339,59 @@ impl World {
     }
 
     /// Claims the only replacement there may be. False if there is one, or if the run ends.
-    pub fn begin_replacement(&self) -> bool {
+    pub(crate) fn begin_replacement(&self) -> bool {
         let mut clients = lock(&self.clients);
         let free = !clients.replacing && !clients.calm;
         clients.replacing |= free;
         free
     }
 
-    pub fn end_replacement(&self) {
+    pub(crate) fn end_replacement(&self) {
         lock(&self.clients).replacing = false;
     }
 
-    pub fn is_replacing(&self) -> bool {
+    pub(crate) fn is_replacing(&self) -> bool {
         lock(&self.clients).replacing
     }
 
     /// No new faults from now on.
-    pub fn calm(&self) {
+    pub(crate) fn calm(&self) {
         lock(&self.clients).calm = true;
     }
 
-    pub fn is_calm(&self) -> bool {
+    pub(crate) fn is_calm(&self) -> bool {
         lock(&self.clients).calm
     }
 
     /// The time at which the run ended; its clock stands no more.
-    pub fn now_ms_at_end(&self) -> u64 {
+    pub(crate) fn now_ms_at_end(&self) -> u64 {
         lock(&self.clients).end_ms
     }
 
-    pub fn next_producer(&self) -> u32 {
+    pub(crate) fn next_producer(&self) -> u32 {
         let mut clients = lock(&self.clients);
         clients.producers += 1;
         clients.producers - 1
     }
 
-    pub fn next_process(&self) -> u64 {
+    pub(crate) fn next_process(&self) -> u64 {
         let mut clients = lock(&self.clients);
         clients.processes += 1;
         clients.processes
     }
 
     /// A batch that ends before this offset was acknowledged.
-    pub fn acknowledged(&self, end: u64) {
+    pub(crate) fn acknowledged(&self, end: u64) {
         let mut clients = lock(&self.clients);
         clients.acknowledged_end = clients.acknowledged_end.max(end);
     }
 
-    pub fn acknowledged_end(&self) -> u64 {
+    pub(crate) fn acknowledged_end(&self) -> u64 {
         lock(&self.clients).acknowledged_end
     }
 
     /// Drops everything that refers back to the world.
-    pub fn clear(&self) {
+    pub(crate) fn clear(&self) {
         lock(&self.clients).end_ms = self.now_ms();
         let gone: Vec<_> = self.nodes().iter_mut().map(|node| node.running.take()).collect();
         gone.iter().flatten().for_each(|running| running.life.end());
@@ -400,9 +399,9 @@ impl World {
 }
 
 /// The clock of a node: the simulated time, a bit ahead.
-pub struct NodeClock {
-    pub began: Instant,
-    pub skew_ms: u64,
+pub(crate) struct NodeClock {
+    pub(crate) began: Instant,
+    pub(crate) skew_ms: u64,
 }
 
 impl Clock for NodeClock {
@@ -413,7 +412,7 @@ impl Clock for NodeClock {
 }
 
 impl World {
-    pub fn clock(&self, skew_ms: u64) -> Arc<NodeClock> {
+    pub(crate) fn clock(&self, skew_ms: u64) -> Arc<NodeClock> {
         Arc::new(NodeClock {
             began: self.began,
             skew_ms,
@@ -421,20 +420,20 @@ impl World {
     }
 }
 
-pub fn node_name(node: usize) -> String {
+pub(crate) fn node_name(node: usize) -> String {
     format!("n{node}")
 }
 
-pub fn node_of(name: &str) -> Option<usize> {
+pub(crate) fn node_of(name: &str) -> Option<usize> {
     name.strip_prefix('n')?.parse().ok()
 }
 
 /// The replica that a node has at first.
-pub fn first_replica(node: usize) -> ReplicaId {
+pub(crate) fn first_replica(node: usize) -> ReplicaId {
     ReplicaId(node as u64 + 1)
 }
 
-pub fn members(nodes: usize) -> Vec<Member> {
+pub(crate) fn members(nodes: usize) -> Vec<Member> {
     let member = |node| Member {
         replica_id: first_replica(node),
         node: node_name(node),
@@ -442,11 +441,11 @@ pub fn members(nodes: usize) -> Vec<Member> {
     (0..nodes).map(member).collect()
 }
 
-pub fn timers() -> Timers {
+pub(crate) fn timers() -> Timers {
     Timers::default()
 }
 
 /// Waits.
-pub async fn sleep_ms(ms: u64) {
+pub(crate) async fn sleep_ms(ms: u64) {
     tokio::time::sleep(Duration::from_millis(ms)).await;
 }

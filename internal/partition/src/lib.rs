@@ -21,7 +21,8 @@
 //! * A follower appends the leader's very frames. One whose fold decides otherwise stops with a report.
 //! * Nothing blocks on the Raft core but short locks; disk reads happen on the blocking threads.
 //! * What waits is bounded: bytes and proposals in flight per group, requests and bytes unanswered per follower,
-//!   entries per message.
+//!   entries per message. A shutdown ends in seconds, also if peers or the disk do not answer.
+//! * Leadership is handed over (`hand_over`) only to a voter that is there, and never in the middle of a change of voters.
 //! * A core that ends is noticed at once: `Partition::stopped` says why.
 //!
 //! # Not here
@@ -35,6 +36,7 @@ mod append_stream;
 mod codec;
 mod config;
 mod error;
+mod hand_over;
 mod machine;
 mod network;
 mod partition;

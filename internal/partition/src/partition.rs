@@ -7,8 +7,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::FutureExt;
 use highwater_log::{Batch, Body, Frame, GroupId, Log, ReplicaId, mutant};
-use openraft::ReadPolicy;
+use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::{ClientWriteError, ForwardToLeader, InitializeError, LinearizableReadError, RaftError};
+use openraft::{ChangeMembers, ReadPolicy};
 use tokio::sync::watch;
 
 use crate::codec::calls::{self, Confirmation};
@@ -16,6 +17,7 @@ use crate::codec::kind;
 use crate::codec::membership::{NODE_NAME_BYTES_MAX, REPLICAS_MAX};
 use crate::config::Timers;
 use crate::error::{CommandError, Error, ReadError};
+use crate::hand_over::HandOver;
 use crate::machine::{GroupMachine, Machine};
 use crate::network::{GroupNetwork, confirm};
 use crate::peers::{PeerStream, Peers};
@@ -29,6 +31,9 @@ use crate::types::{Member, NodeName, Proposal, Raft, TypeConfig, body_bytes, nod
 
 /// How long a follower waits for the leader's confirmed high watermark.
 const CONFIRM_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How long `shutdown` waits for the core to end, and then for the log to close: a disk that hangs must not keep the process.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Everything a replica needs.
 pub struct GroupOptions {
@@ -81,6 +86,7 @@ struct Inner {
     peers: Arc<dyn Peers>,
     server: Server,
     observer: Observer,
+    hand_over: HandOver,
     has_machine: bool,
     changes: watch::Receiver<Status>,
     ending: watch::Receiver<Option<Ending>>,
@@ -121,6 +127,7 @@ impl Partition {
         let inner = Inner {
             group_id,
             server: Server::new(replica_id.0, raft.clone()),
+            hand_over: HandOver::new(raft.clone(), timers.election_max_ms),
             raft,
             log,
             progress,
@@ -290,16 +297,40 @@ impl Partition {
         changed.map(drop).map_err(|err| self.inner.write_error(err))
     }
 
-    /// Asks the leader, which must be this replica, to hand over to the voter `to`. Returns when the hand-over has
-    /// begun; `status_changes` tells when it is done.
+    /// Removes replicas without a vote from the group; those that are no members are none of its business.
+    pub async fn remove_learners(&self, learners: &[ReplicaId]) -> Result<(), CommandError> {
+        let known = self.status().learners;
+        let gone = |id: &&ReplicaId| known.iter().any(|learner| learner.replica_id == **id);
+        let gone = ChangeMembers::RemoveNodes(learners.iter().filter(gone).map(|id| id.0).collect());
+        let changed = self.inner.raft.change_membership(gone, false).await;
+        changed.map(drop).map_err(|err| self.inner.write_error(err))
+    }
+
+    /// How many of the log's entries a member has not acknowledged yet. None unless this replica leads and has heard of
+    /// the member's log.
+    pub fn entries_behind(&self, replica_id: ReplicaId) -> Option<u64> {
+        let metrics = self.inner.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let matching = metrics.replication.as_ref()?.get(&replica_id.0).copied().flatten()?;
+        Some(metrics.last_log_index?.saturating_sub(matching.index()))
+    }
+
+    /// To whom this replica's leadership can go, best first: the other voters that are to stay, those before the others that
+    /// have answered lately. Empty if this replica does not lead.
+    pub fn successors(&self) -> Vec<Member> {
+        self.inner.hand_over.successors()
+    }
+
+    /// Asks the leader, which must be this replica, to hand over to the voter `to`. Waits a moment for a change of the
+    /// voters to be done, and for a sign of life from `to`; without them it is refused, and this replica leads on.
+    /// Returns when the hand-over has begun; `status_changes` tells when it is done.
     pub async fn transfer_leader(&self, to: ReplicaId) -> Result<(), CommandError> {
         let status = self.status();
         if status.role != Role::Leader {
             return Err(self.inner.not_leader(status));
         }
-        if !status.voters.iter().any(|member| member.replica_id == to) {
-            return Err(CommandError::Refused(format!("replica {} is no voter", to.0)));
-        }
+        let ready = self.inner.hand_over.prepare(to.0).await;
+        ready.map_err(|obstacle| CommandError::Refused(obstacle.to_string()))?;
         let transfer = self.inner.raft.trigger().transfer_leader(to.0).await;
         transfer.map_err(|_| CommandError::Stopped)
     }
@@ -342,11 +373,20 @@ impl Partition {
         }
     }
 
-    /// Stops the core, then notes the log's mark and checkpoint and closes it. Nothing of the replica runs afterwards.
+    /// Stops the core, then notes the log's mark and checkpoint and closes it. Nothing of the replica runs afterwards. If the
+    /// disk hangs this is an error after a few seconds; then the next start recovers as after a crash.
     pub async fn shutdown(&self) -> Result<(), Error> {
-        self.halt().await?;
+        self.shutdown_within(SHUTDOWN_TIMEOUT).await
+    }
+
+    /// `patience` is for each of the two steps.
+    pub(crate) async fn shutdown_within(&self, patience: Duration) -> Result<(), Error> {
+        match tokio::time::timeout(patience, self.halt()).await {
+            Ok(halted) => halted?,
+            Err(_) => return Err(Error::Raft(format!("the core did not end within {patience:?}"))),
+        }
         let log = self.inner.log.clone();
-        match runtime::blocking(move || log.close()).await {
+        match runtime::blocking(move || log.close_within(patience)).await {
             Ok(closed) => Ok(closed?),
             Err(err) => Err(Error::Raft(format!("closing the log: {err}"))),
         }

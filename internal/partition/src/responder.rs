@@ -20,8 +20,9 @@ use crate::types::{LogId, Member, TypeConfig, entry_id};
 
 /// Most bytes of proposals of one group that wait for their answer.
 pub(crate) const IN_FLIGHT_BYTES_MAX: usize = 64 * 1024 * 1024;
-/// Most proposals of one group that wait for their answer; well below openraft's own queue, so that is never full.
-pub(crate) const IN_FLIGHT_PROPOSALS_MAX: usize = 16 * 1024;
+/// Most proposals of one group that wait for their answer: as many as the log keeps decisions for, so that each finds its
+/// own even if all are committed in one step. Well below openraft's own queue, so that is never full.
+pub(crate) const IN_FLIGHT_PROPOSALS_MAX: usize = highwater_log::DECISIONS_KEPT;
 
 /// What became of a proposal.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -46,6 +46,7 @@ impl RaftTypeConfig for TypeConfig {
 }
 
 pub(crate) type Raft = openraft::Raft<TypeConfig, GroupMachine>;
+pub(crate) type RaftMetrics = openraft::RaftMetrics<TypeConfig>;
 pub(crate) type CommittedLeaderId = leader_id_std::CommittedLeaderId<u64>;
 pub(crate) type LogId = openraft::LogId<CommittedLeaderId>;
 pub(crate) type Vote = openraft::Vote<leader_id_std::LeaderId<u64, u64>>;

@@ -13,6 +13,35 @@
 //! * [`value`] makes record values that name themselves, so that whatever comes back can be traced to its send.
 //! * `workload` (feature `workload`) drives a real cluster through the client library and records what that said.
 //!
+//! ```
+//! use highwater_verify::history::{History, Numbering, RecordId, Run, Scan, Seen, Send, SendOutcome, Span};
+//! use highwater_verify::{Requirements, check, value};
+//!
+//! let id = RecordId { producer: 0, number: 0 };
+//! let digest = value::digest(&value::make_value(id, 100));
+//! let mut history = History::new(Run { title: "one record".to_owned(), seed: 1, ..Run::default() });
+//! let send = Send {
+//!     span: Span { process: 0, invoked_ns: 10, returned_ns: 20 },
+//!     partition: 0,
+//!     producer: 0,
+//!     numbering: Numbering::Wire,
+//!     sequence: 0,
+//!     first_number: 0,
+//!     outcome: SendOutcome::Appended { base_offset: 0 },
+//! };
+//! history.record_send(send, &[digest]);
+//! let scan = Scan {
+//!     span: Span { process: 1, invoked_ns: 30, returned_ns: 40 },
+//!     partition: 0,
+//!     node: 0,
+//!     log_start: 0,
+//!     end: 1,
+//! };
+//! history.record_scan(scan, [Seen { offset: 0, id, digest }]);
+//! let verdict = check(&history, &Requirements::default());
+//! assert!(verdict.passed(), "{verdict}");
+//! ```
+//!
 //! # Three results
 //!
 //! A run *fails* if one violation is proven. It is *void* if nothing was violated but the run could not have shown it:

@@ -9,7 +9,9 @@ use highwater_log::{Disk, DiskFile};
 
 /// What to do once, when it is next reached.
 #[derive(Clone, Default)]
-pub(crate) struct Hook(Arc<Mutex<Option<Box<dyn FnOnce() + Send>>>>);
+pub(crate) struct Hook(Arc<Mutex<Option<Action>>>);
+
+type Action = Box<dyn FnOnce() + Send>;
 
 impl Hook {
     pub(crate) fn set(&self, hook: impl FnOnce() + Send + 'static) {

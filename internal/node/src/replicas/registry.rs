@@ -78,23 +78,42 @@ impl Hosted {
         &self.partition
     }
 
+    /// How many entries a member lacks, if this replica leads and knows.
+    pub(crate) fn entries_behind(&self, replica: ReplicaId) -> Option<u64> {
+        self.partition.entries_behind(replica)
+    }
+
+    /// Adds a replica without a vote.
+    pub(crate) async fn add_learner(&self, member: Member) -> Result<(), String> {
+        let added = self.partition.add_learner(member).await;
+        added.map_err(|error| error.to_string())
+    }
+
+    /// Makes exactly these members the voters.
+    pub(crate) async fn change_voters(&self, voters: Vec<ReplicaId>) -> Result<(), String> {
+        let changed = self.partition.change_voters(voters).await;
+        changed.map_err(|error| error.to_string())
+    }
+
+    /// Removes members without a vote.
+    pub(crate) async fn remove_learners(&self, learners: &[ReplicaId]) -> Result<(), String> {
+        let removed = self.partition.remove_learners(learners).await;
+        removed.map_err(|error| error.to_string())
+    }
+
     /// Whether this replica leads a group that somebody else could lead.
     pub(crate) fn leads_others(&self) -> bool {
         let status = self.status();
         status.role == Role::Leader && status.voters.len() > 1
     }
 
-    /// Begins to give leadership away to a voter on a node that is alive, if this replica leads. Whether it began.
+    /// Begins to give leadership away to the best voter on a node that is alive, if this replica leads. Whether it began.
     pub(crate) async fn hand_over(&self, is_alive: impl Fn(&str) -> bool) -> bool {
         if !self.leads_others() {
             return false;
         }
-        let status = self.status();
-        // A node that lost its disk is alive under another replica id: the lost one's last vote leads nowhere.
-        let may_lead =
-            |voter: &&Member| voter.replica_id != self.replica_id && status.is_lasting_voter(voter.replica_id);
-        let mut others = status.voters.iter().filter(may_lead);
-        let Some(other) = others.find(|voter| is_alive(&voter.node)) else {
+        let successors = self.partition.successors();
+        let Some(other) = successors.iter().find(|voter| is_alive(&voter.node)) else {
             return false;
         };
         let begun = self.partition.transfer_leader(other.replica_id).await;
@@ -109,13 +128,26 @@ impl Hosted {
 #[derive(Clone)]
 pub(crate) struct Opened {
     pub(crate) hosted: Arc<Hosted>,
-    /// `tenant/topic/partition`, for messages.
+    /// The partition, for messages.
     pub(crate) what: Arc<str>,
+    topic: Arc<str>,
 }
 
 impl Opened {
     pub(crate) fn partition(&self) -> &Partition {
         &self.hosted.partition
+    }
+
+    /// Why the replica does not answer: its topic was deleted, which is for good, or the node stops.
+    pub(crate) fn gone(&self) -> Problem {
+        if self.hosted.is_removed() {
+            let topic = self.topic.to_string();
+            return Problem::TopicNotFound { topic };
+        }
+        Problem::Unavailable {
+            why: format!("the replica of {} here is stopping; go on at another one", self.what),
+            hint: None,
+        }
     }
 }
 
@@ -156,8 +188,12 @@ impl Registry {
         hosted
     }
 
-    pub(crate) fn remove(&self, group: GroupId) -> Option<Arc<Hosted>> {
-        let removed = self.write().remove(&group);
+    /// Takes a replica out. Another replica of the same group, which has taken its place, stays.
+    pub(crate) fn remove(&self, group: GroupId, replica: ReplicaId) -> Option<Arc<Hosted>> {
+        let mut all = self.write();
+        all.get(&group).filter(|hosted| hosted.replica_id == replica)?;
+        let removed = all.remove(&group);
+        drop(all);
         if let Some(hosted) = &removed {
             hosted.removed.cancel();
         }
@@ -224,6 +260,7 @@ impl Registry {
             Some(hosted) => Place::Here(Opened {
                 hosted,
                 what: what.into(),
+                topic: topic.into(),
             }),
             None => Place::Elsewhere { group_id, what },
         })

@@ -5,10 +5,12 @@ use std::sync::{Arc, Mutex};
 use openraft::errors::{ClientWriteError, ForwardToLeader};
 use openraft::raft::responder::Responder as _;
 
+use highwater_log::{Body, Entry, EntryId};
+
 use super::cluster::{batch, open_log};
 use crate::progress::Progress;
 use crate::responder::{BatchAnswer, IN_FLIGHT_BYTES_MAX, IN_FLIGHT_PROPOSALS_MAX, InFlight, Responder, WriteResult};
-use crate::types::{CommittedLeaderId, LogId, NodeName};
+use crate::types::{CommittedLeaderId, LogId, NodeName, log_id};
 use crate::{Answer, NotApplied};
 
 struct Asked {
@@ -39,6 +41,47 @@ fn ask() -> Asked {
 
 fn forward() -> ForwardToLeader<crate::types::TypeConfig> {
     ForwardToLeader::new(2, NodeName("b".to_owned()))
+}
+
+/// A follower that comes back can let a leader commit everything that waits in one step.
+#[test]
+fn all_that_can_be_in_flight_is_decided_though_committed_in_one_step() {
+    let dir = tempfile::tempdir().unwrap();
+    let (log, _writer) = open_log(&dir.path().join("log"), 1, 64 << 20);
+    let progress = Arc::new(Progress::new(log.clone()));
+    let in_flight = Arc::new(InFlight::default());
+    let decided = Arc::new(Mutex::new(0));
+    let mut responders = Vec::new();
+    while let Some(share) = in_flight.take(1) {
+        let index = responders.len() as u64;
+        let count = decided.clone();
+        let answer = Box::new(move |answer| {
+            if matches!(answer, Answer::Decided(decision) if decision.base_offset == index * 2) {
+                *count.lock().unwrap() += 1;
+            }
+        });
+        let id = EntryId { term: 1, index };
+        let body = Body::Batch(batch(1, index));
+        log.append(vec![Entry::Proposed { id, body }], Box::new(|_| {}))
+            .unwrap();
+        let responder = BatchAnswer::responder(answer, log.clone(), progress.clone(), 1, share);
+        responders.push((log_id(id), responder));
+    }
+    assert_eq!(responders.len(), IN_FLIGHT_PROPOSALS_MAX);
+    // more entries behind them, of which nobody waits for a decision
+    let controls = (0..100).map(|more| Entry::Proposed {
+        id: EntryId {
+            term: 1,
+            index: responders.len() as u64 + more,
+        },
+        body: Body::Blank,
+    });
+    log.append(controls.collect(), Box::new(|_| {})).unwrap();
+    progress.commit(u64::MAX - 1).unwrap();
+    for (id, responder) in &mut responders {
+        responder.on_commit(*id);
+    }
+    assert_eq!(*decided.lock().unwrap(), IN_FLIGHT_PROPOSALS_MAX);
 }
 
 #[test]

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use highwater_log::{
-    Batch, ClusterId, DiskWriter, Frame, GroupId, Identity, Log, LogConfig, OpenLog, PrincipalDigest, ProducerId,
-    RealDisk, ReplicaId, SystemClock, TailCache, Verdict,
+    Batch, Clock, ClusterId, Disk, DiskWriter, Frame, GroupId, Identity, Log, LogConfig, OpenLog, PrincipalDigest,
+    ProducerId, RealDisk, ReplicaId, SystemClock, TailCache, Verdict,
 };
 use tempfile::TempDir;
 use tokio::sync::oneshot;
@@ -22,11 +22,22 @@ pub(super) const GROUP: GroupId = GroupId(7);
 pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Slower than the product's, so that a busy machine does not take a leader's lease away.
-const TIMERS: Timers = Timers {
+pub(super) const TIMERS: Timers = Timers {
     heartbeat_ms: 100,
     election_min_ms: 600,
     election_max_ms: 800,
 };
+
+/// Replicas never agree on the time: each is a second ahead of the one before.
+struct SkewedClock {
+    ahead_ms: u64,
+}
+
+impl Clock for SkewedClock {
+    fn now_ms(&self) -> u64 {
+        SystemClock.now_ms() + self.ahead_ms
+    }
+}
 
 /// Makes a machine for a replica.
 pub(super) type MakeMachine = Arc<dyn Fn() -> Option<Arc<dyn Machine>> + Send + Sync>;
@@ -49,7 +60,10 @@ pub(super) struct Cluster {
 
 /// Opens the log of a replica, or makes it.
 pub(super) fn open_log(dir: &Path, replica_id: u64, cache_bytes: usize) -> (Log, DiskWriter) {
-    let disk = Arc::new(RealDisk);
+    open_log_on(Arc::new(RealDisk), dir, replica_id, cache_bytes)
+}
+
+pub(super) fn open_log_on(disk: Arc<dyn Disk>, dir: &Path, replica_id: u64, cache_bytes: usize) -> (Log, DiskWriter) {
     let writer = DiskWriter::start(disk.clone(), Box::new(|err| panic!("the disk failed: {err}"))).unwrap();
     let open = OpenLog {
         dir: dir.to_owned(),
@@ -59,7 +73,9 @@ pub(super) fn open_log(dir: &Path, replica_id: u64, cache_bytes: usize) -> (Log,
             replica_id: ReplicaId(replica_id),
         },
         disk,
-        clock: Arc::new(SystemClock),
+        clock: Arc::new(SkewedClock {
+            ahead_ms: replica_id * 1_000,
+        }),
         writer: writer.clone(),
         cache: TailCache::new(cache_bytes),
         config: LogConfig::default(),

@@ -18,6 +18,8 @@ struct Links {
     cut: BTreeSet<(String, String)>,
     /// Streams over these links swallow the answers.
     deaf: BTreeSet<(String, String)>,
+    /// Calls of this kind get lost, everywhere.
+    lost_kind: Option<u8>,
 }
 
 pub(super) struct Network {
@@ -67,8 +69,14 @@ impl Network {
         });
     }
 
+    /// Calls of this kind get lost, everywhere.
+    pub(super) fn lose(&self, kind: u8) {
+        self.change(|links| links.lost_kind = Some(kind));
+    }
+
     pub(super) fn heal(&self) {
         self.change(|links| {
+            links.lost_kind = None;
             links.cut.clear();
             links.deaf.clear();
         });
@@ -155,6 +163,9 @@ impl Peers for Link {
                 node: node.clone(),
                 why: why.to_owned(),
             };
+            if network.links().lost_kind == Some(kind) {
+                return Err(no_answer("lost"));
+            }
             let call = partition.handle_call(&from, kind, Bytes::from(body.concat()));
             let answer = tokio::time::timeout(timeout, call)
                 .await

@@ -5,6 +5,7 @@
 //! * Two entries of the same index and term are the same entry, chain included, so everything before them is the same
 //!   too (log matching); two entries of the same index that are both committed have the same term (I15). This holds over
 //!   all dumps, of all replicas and times: what was committed in an early one is not another entry in a late one.
+//!   Leader completeness is judged by this consequence: a leader that lacked a committed entry would put another one there.
 //! * The last dumps end with the same entry and the same chain (I16), and hold everything acknowledged (I1); a batch that
 //!   was acknowledged on the wire is one entry (I9).
 

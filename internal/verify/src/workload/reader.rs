@@ -114,7 +114,7 @@ impl Worker {
         // At most a build and a read; the library keeps to its own deadlines, this is for the case that nothing comes.
         let looked = timeout(workload.read_deadline * 2, looking).await;
         let (node, answer, records) = match looked {
-            Ok(Ok((consumer, records))) => {
+            Ok(Ok((consumer, records))) if !records.is_empty() => {
                 let read_to = records.last().map_or(from, |last| last.offset.saturating_add(1));
                 let high_watermark = consumer.high_watermark(partition).unwrap_or(read_to);
                 let node = self.shared.node_number(consumer.served_by(partition));
@@ -127,7 +127,8 @@ impl Worker {
                 };
                 (NODE_UNKNOWN, answer, Vec::new())
             }
-            Ok(Err(_)) | Err(_) => (NODE_UNKNOWN, PollAnswer::Failed, Vec::new()),
+            // A stream that ended without a record says nothing about the log.
+            Ok(_) | Err(_) => (NODE_UNKNOWN, PollAnswer::Failed, Vec::new()),
         };
         self.shared.read.fetch_add(records.len() as u64, Ordering::Relaxed);
         let poll = Poll {

@@ -1,4 +1,5 @@
-//! The file form.
+//! The file form. The golden file is made anew, for a new version of the format only, by a run of these tests with
+//! `HIGHWATER_WRITE_GOLDEN` set.
 
 use std::path::Path;
 

@@ -41,7 +41,7 @@ sim-build:
 	$(SIM_CARGO) build --profile sim --locked -p highwater-simulation
 
 sim: sim-build ## The log and groups in simulated worlds, from SEED on, and every mutant; prints figures and how to replay
-	$(SIM) log --seed $(SEED) --seeds 32
+	$(SIM) log --seed $(SEED) --seeds 24
 	$(SIM) group --seed $(SEED) --seeds 240
 	$(SIM) mutants
 

@@ -1,19 +1,12 @@
 //! Deliberate mistakes, by name, to prove that the simulation finds them.
 //!
-//! `mutant!("name")` is the constant `false`, except in a build with `--cfg highwater_mutants` (see `tests/sim`), where one
-//! mutant can be chosen for the whole process, once, before anything runs.
+//! `mutant!("name")` is constantly false, except in a build with `--cfg highwater_mutants` (see `tests/sim`), where one mutant can be
+//! chosen for the whole process, once, before anything runs.
 
-/// Whether this mistake is to be made here: `false`, unless the build knows mutants and this one was chosen.
-#[cfg(not(highwater_mutants))]
-#[macro_export]
-macro_rules! mutant {
-    ($name:literal) => {
-        false
-    };
-}
-
-/// Whether this mistake is to be made here: `false`, unless the build knows mutants and this one was chosen.
 #[cfg(highwater_mutants)]
+use std::sync::OnceLock;
+
+/// Whether this mistake is to be made here: false, unless the build knows mutants and this one was chosen.
 #[macro_export]
 macro_rules! mutant {
     ($name:literal) => {
@@ -22,7 +15,7 @@ macro_rules! mutant {
 }
 
 #[cfg(highwater_mutants)]
-static CHOSEN: std::sync::OnceLock<String> = std::sync::OnceLock::new();
+static CHOSEN: OnceLock<String> = OnceLock::new();
 
 /// Chooses the mutant of this process. False if one was chosen before.
 #[cfg(highwater_mutants)]
@@ -34,4 +27,11 @@ pub fn choose(name: &str) -> bool {
 #[cfg(highwater_mutants)]
 pub fn is(name: &str) -> bool {
     CHOSEN.get().is_some_and(|chosen| chosen == name)
+}
+
+/// No build but the simulation's knows mutants.
+#[cfg(not(highwater_mutants))]
+#[inline(always)]
+pub const fn is(_name: &str) -> bool {
+    false
 }

@@ -368,6 +368,7 @@ mod tests {
             term: 1,
             leader: None,
             voters,
+            is_membership_committed: true,
             voter_change: None,
             learners,
             log_end: 0,

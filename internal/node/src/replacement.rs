@@ -44,7 +44,7 @@ struct Target {
 /// What brings a group nearer to its target.
 #[derive(Debug, PartialEq, Eq)]
 enum Step {
-    /// Wait for a learner.
+    /// Wait for a learner, or for the membership to be committed.
     Wait,
     ChangeVoters(Vec<ReplicaId>),
     Replace(ReplicaId),
@@ -57,7 +57,7 @@ impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let list = |ids: &[ReplicaId]| ids.iter().map(|id| id.0.to_string()).collect::<Vec<_>>().join(", ");
         match self {
-            Step::Wait => f.write_str("waiting for the new one to catch up"),
+            Step::Wait => f.write_str("waiting"),
             Step::ChangeVoters(voters) => write!(f, "the voters become {}", list(voters)),
             Step::Replace(dead) => write!(f, "{} gives its place to a new one", dead.0),
             Step::AddLearner(member) => write!(f, "{} on {} begins to learn", member.replica_id.0, member.node),
@@ -125,6 +125,8 @@ impl Target {
         }
         match left(&status.learners) {
             learners if !learners.is_empty() => Some(Step::RemoveLearners(learners)),
+            // A membership that a later leader takes back would hold the dead one again, and nobody would go on.
+            _ if !status.is_membership_committed => Some(Step::Wait),
             _ => self.replaced.first().map(|replaced| Step::Retire(*replaced)),
         }
     }
@@ -244,6 +246,7 @@ mod tests {
             term: 1,
             leader: None,
             voters: members(voters),
+            is_membership_committed: true,
             voter_change: None,
             learners: members(learners),
             log_end: 0,
@@ -284,10 +287,11 @@ mod tests {
         let learning = status(&[1, 2, 3], &[9]);
         assert_eq!(replaced.next_step(&learning, |_| false), Some(Step::Wait));
         assert_eq!(next(&replaced, &learning), Some(Step::ChangeVoters(ids(&[1, 2, 9]))));
-        assert_eq!(
-            next(&replaced, &status(&[1, 2, 9], &[])),
-            Some(Step::Retire(ReplicaId(3)))
-        );
+        let mut swapped = status(&[1, 2, 9], &[]);
+        swapped.is_membership_committed = false;
+        assert_eq!(next(&replaced, &swapped), Some(Step::Wait));
+        swapped.is_membership_committed = true;
+        assert_eq!(next(&replaced, &swapped), Some(Step::Retire(ReplicaId(3))));
     }
 
     #[test]

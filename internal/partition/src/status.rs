@@ -39,6 +39,9 @@ pub struct Status {
     pub leader: Option<Member>,
     /// Replicas with a vote; of both sets while the membership changes.
     pub voters: Vec<Member>,
+    /// Whether the membership described here is committed. A leader follows the last one in its log, which a later leader
+    /// can still take back.
+    pub is_membership_committed: bool,
     /// The change of voters that is under way. It stays so until a leader finishes it.
     pub voter_change: Option<VoterChange>,
     /// Replicas without a vote.
@@ -76,6 +79,7 @@ impl Status {
             || self.leader != other.leader
             || self.voters != other.voters
             || self.voter_change != other.voter_change
+            || self.is_membership_committed != other.is_membership_committed
             || self.learners != other.learners
     }
 }
@@ -109,6 +113,10 @@ impl Observer {
             term: metrics.vote.leader_id.term,
             leader: metrics.current_leader.and_then(|id| member(membership, id)),
             voters: members(membership, membership.voter_ids()),
+            is_membership_committed: metrics
+                .membership_config
+                .log_id()
+                .is_some_and(|id| id.index() < self.progress.committed_end()),
             voter_change: voter_change(membership),
             learners: members(membership, membership.learner_ids()),
             log_end: self.log.log_end(),

@@ -1,0 +1,218 @@
+//! Faults of a disk: calls that fail, crawl or lie, and stored bytes that change.
+//!
+//! Calls are changed in the unmodified node by `strace`, which attaches to the running process. What is changed at
+//! rest is changed in the files of a stopped node; each of these changes says what a correct node makes of it.
+
+use std::fs::{self, File};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use super::random::Random;
+use super::tools::has;
+
+/// How long strace may take to hold every thread.
+const ATTACH_DEADLINE: Duration = Duration::from_secs(10);
+const ATTACH_POLL: Duration = Duration::from_millis(5);
+/// Bytes of garbage behind the end of a log.
+const GARBAGE_BYTES_MAX: u64 = 4096;
+
+/// What becomes of a node's syncs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Syncs {
+    /// The next one fails, once; later ones succeed, as they do after the kernel has dropped the pages.
+    FailOnce,
+    /// Each takes longer.
+    Crawl,
+    /// They do nothing and say that it is done: a disk that lies, or a product without syncs.
+    Lie,
+}
+
+/// Whether syncs can be changed here. The error says what is missing.
+pub(crate) fn try_syncs() -> Result<(), String> {
+    if !has("strace") {
+        return Err("strace is not installed".to_owned());
+    }
+    let mut sleeper = Command::new("sleep")
+        .arg("60")
+        .spawn()
+        .map_err(|error| format!("no process to try it on: {error}"))?;
+    let attached = Attached::to(sleeper.id(), Syncs::Lie).map(drop);
+    let _ = (sleeper.kill(), sleeper.wait());
+    attached
+}
+
+/// A strace that changes the syncs of a process, until dropped.
+#[derive(Debug)]
+pub(crate) struct Attached {
+    strace: Child,
+}
+
+impl Attached {
+    pub(crate) fn to(process: u32, syncs: Syncs) -> Result<Self, String> {
+        let change = match syncs {
+            Syncs::FailOnce => "error=EIO:when=1",
+            Syncs::Crawl => "delay_exit=20000",
+            Syncs::Lie => "retval=0",
+        };
+        let strace = Command::new("strace")
+            .args(["-f", "-qqq", "-o", "/dev/null", "-e", "trace=fdatasync,fsync", "-e"])
+            .arg(format!("inject=fdatasync,fsync:{change}"))
+            .args(["-p", &process.to_string()])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .map_err(|error| format!("strace did not start: {error}"))?;
+        let mut attached = Self { strace };
+        let end = Instant::now() + ATTACH_DEADLINE;
+        while !is_traced(process, attached.strace.id()) {
+            if Instant::now() > end || !matches!(attached.strace.try_wait(), Ok(None)) {
+                return Err(format!("strace could not attach to process {process}"));
+            }
+            sleep(ATTACH_POLL);
+        }
+        Ok(attached)
+    }
+}
+
+impl Drop for Attached {
+    fn drop(&mut self) {
+        // Told to end, it lets go of the process first.
+        let strace = i32::try_from(self.strace.id())
+            .ok()
+            .and_then(rustix::process::Pid::from_raw);
+        if let Some(strace) = strace {
+            let _ = rustix::process::kill_process(strace, rustix::process::Signal::TERM);
+        }
+        let end = Instant::now() + ATTACH_DEADLINE;
+        while matches!(self.strace.try_wait(), Ok(None)) {
+            if Instant::now() > end {
+                let _ = self.strace.kill();
+                let _ = self.strace.wait();
+                return;
+            }
+            sleep(ATTACH_POLL);
+        }
+    }
+}
+
+/// Whether every thread of the process is held by that tracer.
+fn is_traced(process: u32, tracer: u32) -> bool {
+    let wanted = format!("TracerPid:\t{tracer}");
+    let Ok(threads) = fs::read_dir(format!("/proc/{process}/task")) else {
+        return false;
+    };
+    let mut threads = threads.flatten();
+    threads.all(|thread| {
+        let status = fs::read_to_string(thread.path().join("status")).unwrap_or_default();
+        status.lines().any(|line| line == wanted)
+    })
+}
+
+/// A change of a stopped node's files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Change {
+    /// A bit of every sparse index: they are derived, and rebuilt.
+    IndexBit,
+    /// A bit of every checkpoint: they are derived, and everything is replayed.
+    CheckpointBit,
+    /// Sparse indexes and checkpoints are gone.
+    DerivedGone,
+    /// Garbage behind the end of every log: a torn write, cut off.
+    GarbageTail,
+    /// A bit in the middle of a sealed segment of a log: damage, to be refilled from a peer.
+    SealedBit,
+}
+
+/// Changes the files in a data directory; gives how many bytes or files were changed.
+pub(crate) fn change(data_dir: &Path, change: Change, random: &mut Random) -> io::Result<u64> {
+    let mut changed = 0;
+    for log in logs(data_dir)? {
+        let files = files_of(&log)?;
+        let ending = |wanted: &str| files.iter().filter(|file| has_ending(file, wanted)).collect::<Vec<_>>();
+        let (segments, indexes) = (ending("log"), ending("index"));
+        let checkpoint = log.join("checkpoint");
+        changed += match change {
+            Change::IndexBit => indexes
+                .iter()
+                .map(|file| flip_bit(file, random))
+                .sum::<io::Result<u64>>()?,
+            Change::CheckpointBit if checkpoint.exists() => flip_bit(&checkpoint, random)?,
+            Change::CheckpointBit => 0,
+            Change::DerivedGone => {
+                let derived = indexes
+                    .into_iter()
+                    .cloned()
+                    .chain(checkpoint.exists().then_some(checkpoint));
+                derived
+                    .map(|file| fs::remove_file(file).map(|()| 1))
+                    .sum::<io::Result<u64>>()?
+            }
+            Change::GarbageTail => segments.last().map_or(Ok(0), |file| add_garbage(file, random))?,
+            Change::SealedBit => match segments.split_last() {
+                Some((_, sealed)) if !sealed.is_empty() => flip_bit(sealed[random.below(sealed.len())], random)?,
+                _ => 0,
+            },
+        };
+    }
+    Ok(changed)
+}
+
+/// The directories of all logs, in order.
+pub(crate) fn logs(data_dir: &Path) -> io::Result<Vec<PathBuf>> {
+    let groups = fs::read_dir(data_dir.join("groups"))?;
+    let mut logs: Vec<PathBuf> = groups
+        .map(|entry| entry.map(|entry| entry.path()))
+        .collect::<io::Result<_>>()?;
+    logs.sort();
+    Ok(logs)
+}
+
+/// The files of a log, in order.
+pub(crate) fn files_of(log: &Path) -> io::Result<Vec<PathBuf>> {
+    let entries = fs::read_dir(log)?;
+    let mut files: Vec<PathBuf> = entries
+        .map(|entry| entry.map(|entry| entry.path()))
+        .collect::<io::Result<_>>()?;
+    files.sort();
+    Ok(files)
+}
+
+pub(crate) fn has_ending(file: &Path, ending: &str) -> bool {
+    file.extension().is_some_and(|extension| extension == ending)
+}
+
+fn flip_bit(path: &Path, random: &mut Random) -> io::Result<u64> {
+    let file = File::options().read(true).write(true).open(path)?;
+    let length = file.metadata()?.len();
+    if length == 0 {
+        return Ok(0);
+    }
+    let position = random.between(0, length);
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, position)?;
+    byte[0] ^= 1 << random.below(8);
+    file.write_all_at(&byte, position)?;
+    file.sync_all()?;
+    Ok(1)
+}
+
+fn add_garbage(path: &Path, random: &mut Random) -> io::Result<u64> {
+    let mut file = File::options().read(true).write(true).open(path)?;
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes)?;
+    // Zeros behind the frames are prepared space: a torn write would fall right behind the last frame, not behind them.
+    let end = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+    // The last frame may end with zeros itself; those stay.
+    let end = super::logs::frames_end(&bytes).unwrap_or(end).max(end) as u64;
+    let count = random.between(1, GARBAGE_BYTES_MAX);
+    let garbage: Vec<u8> = (0..count).map(|_| random.next() as u8 | 1).collect();
+    file.seek(SeekFrom::Start(end))?;
+    file.write_all(&garbage)?;
+    file.sync_all()?;
+    Ok(count)
+}

@@ -8,12 +8,12 @@ use std::process::ExitCode;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use highwater_tests::chaos::{Amount, Plan, Stop, in_sandbox, run, self_test};
-use highwater_verify::Outcome;
+use highwater_verify::{Invariant, Outcome};
 
-/// What a run of three rounds must have acknowledged.
+/// What a full run must have acknowledged.
 const ACKNOWLEDGED_MIN: u64 = 1_000_000;
 const ACKNOWLEDGED_MIN_SHORT: u64 = 10_000;
-const ROUNDS_OF_FULL_RUN: usize = 3;
+const ROUNDS_OF_FULL_RUN: usize = 6;
 const FAILED: u8 = 1;
 const VOID: u8 = 2;
 
@@ -114,7 +114,22 @@ fn one_run(plan: &Plan, stop: &Stop) -> u8 {
 fn show_self_test(seed: u64, stop: &Stop) -> ExitCode {
     match self_test(seed, stop.clone()) {
         Ok(verdict) => {
-            print!("{verdict}");
+            let lost = verdict
+                .violations
+                .iter()
+                .find(|violation| violation.invariant == Invariant::I1);
+            if let Some(lost) = lost {
+                println!("for example: {}", lost.message);
+                lost.events.iter().for_each(|event| println!("  {}", event.line));
+            }
+            for judged in verdict.judged.iter().filter(|judged| judged.violated > 0) {
+                println!(
+                    "{:?} {}: {} violations",
+                    judged.invariant,
+                    judged.invariant.name(),
+                    judged.violated
+                );
+            }
             println!("self-test: a cluster on disks that lie was caught; seed {seed}");
             ExitCode::SUCCESS
         }

@@ -18,7 +18,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::tcp::{ReadHalf, WriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
@@ -152,7 +152,7 @@ async fn accept(shared: Arc<Shared>, listener: TcpListener, node: usize) {
     }
 }
 
-async fn connection(shared: Arc<Shared>, stream: TcpStream, from: u16, front: u16, node: usize) {
+async fn connection(shared: Arc<Shared>, mut stream: TcpStream, from: u16, front: u16, node: usize) {
     let processes = lock(&shared.processes).clone();
     let looked = tokio::task::spawn_blocking(move || dialer::find(from, front, &processes)).await;
     let dialler = match looked {
@@ -167,14 +167,14 @@ async fn connection(shared: Arc<Shared>, stream: TcpStream, from: u16, front: u1
         return reset(&stream);
     }
     let port = lock(&shared.ports)[node];
-    let Ok(onward) = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await else {
+    let Ok(mut onward) = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await else {
         return reset(&stream);
     };
     let _ = (stream.set_nodelay(true), onward.set_nodelay(true));
     // Until an end is shut in order, it ends as a process that dies: with a reset.
     let _ = (stream.set_zero_linger(), onward.set_zero_linger());
-    let (read, write) = stream.into_split();
-    let (read_back, write_back) = onward.into_split();
+    let (read, write) = stream.split();
+    let (read_back, write_back) = onward.split();
     let there = pump(&shared, read, write_back, dialler, Some(node));
     let back = pump(&shared, read_back, write, Some(node), dialler);
     // If one direction breaks, both ends are dropped and reset; an orderly end of one leaves the other open.
@@ -188,8 +188,8 @@ fn reset(stream: &TcpStream) {
 /// Forwards one direction to its end. An error: the connection is to be reset.
 async fn pump(
     shared: &Shared,
-    mut read: OwnedReadHalf,
-    mut write: OwnedWriteHalf,
+    mut read: ReadHalf<'_>,
+    mut write: WriteHalf<'_>,
     from: Option<usize>,
     to: Option<usize>,
 ) -> io::Result<()> {

@@ -1,6 +1,7 @@
 //! How each scenario is played. Whatever it does, it undoes: at its end all nodes run and all links are whole.
 
 use std::fs;
+use std::sync::Barrier;
 use std::time::{Duration, Instant};
 
 use highwater_verify::history::FaultKind;
@@ -18,6 +19,8 @@ use super::storage::{self, Attached, Change, Syncs};
 const PROGRESS_MEANWHILE: u64 = 200;
 /// How late everything arrives over a slow link.
 const SLOW: Duration = Duration::from_millis(30);
+/// How long a segment is waited for; if none is sealed, the power is cut all the same.
+const ROLL_DEADLINE: Duration = Duration::from_secs(20);
 const FLAPS: usize = 8;
 
 impl Stage {
@@ -36,6 +39,7 @@ impl Stage {
                 self.restore_power(&nodes)
             }
             Scenario::PowerTwice => self.play_power_twice(),
+            Scenario::PowerInRoll => self.play_power_in_roll(),
             Scenario::PowerInElection => self.play_power_in_election(),
             Scenario::PowerInPartition => self.play_power_in_partition(),
             Scenario::Links(cut, rule) => self.play_links(cut, rule),
@@ -187,8 +191,13 @@ impl Stage {
         if self.random.one_in(3) {
             nodes.iter().for_each(|node| self.images[*node].write_back());
         }
-        let (frozen, journal) = (self.random.one_in(2), self.random.one_in(2));
-        let journal = if journal { Journal::Flushed } else { Journal::Lost };
+        let frozen = self.random.one_in(2);
+        self.cut_power_now(nodes, frozen)
+    }
+
+    pub(crate) fn cut_power_now(&mut self, nodes: &[usize], frozen: bool) -> Result<()> {
+        let flushed = self.random.one_in(2);
+        let journal = if flushed { Journal::Flushed } else { Journal::Lost };
         let cuts = nodes.iter().map(|node| self.images[*node].prepare_cut());
         let cuts: Vec<PreparedCut> = cuts.collect::<std::result::Result<_, String>>()?;
         let begin_ns = self.clock.now_ns();
@@ -201,19 +210,15 @@ impl Stage {
                 .map(|node| remember(&self.images[*node].data_dir()))
                 .collect()
         });
-        let begin = Instant::now();
-        for (cut, node) in cuts.into_iter().zip(nodes) {
-            cut.cut(journal)
-                .map_err(|error| format!("the power of n{} could not be cut: {error}", node + 1))?;
-        }
-        self.outage.note_spread(begin.elapsed());
+        let spread = cut_all(cuts, journal).map_err(|error| format!("the power could not be cut: {error}"))?;
+        self.outage.note_spread(spread);
         self.kill(nodes);
-        self.outage.begin(begin_ns, nodes, before);
+        self.outage.begin(begin_ns, before);
         Ok(())
     }
 
     /// Power is back, and the nodes start.
-    fn restore_power(&mut self, nodes: &[usize]) -> Result<()> {
+    pub(crate) fn restore_power(&mut self, nodes: &[usize]) -> Result<()> {
         self.restore_disks(nodes)?;
         self.start(nodes);
         Ok(())
@@ -241,6 +246,25 @@ impl Stage {
         self.restore_power(&all)?;
         self.pass(20, 900)?;
         self.cut_power(&all)?;
+        self.restore_power(&all)
+    }
+
+    /// A segment has just been sealed, and the next one begun: the moment at which a directory changes.
+    fn play_power_in_roll(&mut self) -> Result<()> {
+        let all = self.choose(Whom::All);
+        let count = |stage: &Self| {
+            stage
+                .cluster
+                .nodes()
+                .iter()
+                .map(|node| storage::segment_count(node.data_dir()))
+                .max()
+        };
+        let (begin, before) = (Instant::now(), count(self));
+        while count(self) == before && begin.elapsed() < ROLL_DEADLINE {
+            self.pass(1, 1)?;
+        }
+        self.cut_power_now(&all, false)?;
         self.restore_power(&all)
     }
 
@@ -476,6 +500,28 @@ impl Stage {
         self.fault(FaultKind::Wipe, &[node], begin, wiped, "logs removed");
         Ok(())
     }
+}
+
+/// Cuts at the same moment; gives the time from the first cut's beginning to the last one's end.
+fn cut_all(cuts: Vec<PreparedCut>, journal: Journal) -> std::io::Result<Duration> {
+    let together = Barrier::new(cuts.len());
+    std::thread::scope(|scope| {
+        let cut = |cut: PreparedCut| {
+            let together = &together;
+            scope.spawn(move || {
+                together.wait();
+                let begin = Instant::now();
+                cut.cut(journal).map(|()| (begin, Instant::now()))
+            })
+        };
+        let threads: Vec<_> = cuts.into_iter().map(cut).collect();
+        let panicked = |_| Err(std::io::Error::other("a thread that cuts panicked"));
+        let times = threads.into_iter().map(|thread| thread.join().unwrap_or_else(panicked));
+        let times: Vec<(Instant, Instant)> = times.collect::<std::io::Result<_>>()?;
+        let first = times.iter().map(|(begin, _)| *begin).min();
+        let last = times.iter().map(|(_, end)| *end).max();
+        Ok(first.zip(last).map_or(Duration::ZERO, |(first, last)| last - first))
+    })
 }
 
 fn isolated(node: usize, rule: Rule) -> Rules {

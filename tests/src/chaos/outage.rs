@@ -25,7 +25,7 @@ pub(crate) struct Outages {
 }
 
 impl Outages {
-    pub(crate) fn begin(&mut self, begin_ns: u64, _nodes: &[usize], before: Option<Vec<Remembered>>) {
+    pub(crate) fn begin(&mut self, begin_ns: u64, before: Option<Vec<Remembered>>) {
         self.going_on = Some((begin_ns, before));
     }
 

@@ -20,11 +20,13 @@ use super::stage::{Ended, Load, NODES, Result, Stage, TOPIC};
 use super::storage::{self, Syncs};
 
 /// Acknowledgements between two faults.
-const BETWEEN_FAULTS: u64 = 1_500;
+const BETWEEN_FAULTS: u64 = 2_000;
 /// What a replica may take to be read from its start to its end.
 const SCAN_DEADLINE: Duration = Duration::from_secs(120);
 /// Long enough for followers to hear of the last commit, and for logs to note it.
 const REST: Duration = Duration::from_millis(2_500);
+/// How long damaged files may take to be whole again.
+const WHOLE_DEADLINE: Duration = Duration::from_secs(60);
 
 /// What a run does and must show.
 #[derive(Debug, Clone)]
@@ -46,11 +48,13 @@ impl Plan {
                 partitions: 2,
                 producers: 2,
                 send_interval: Duration::from_millis(2),
+                value_bytes_max: 200,
             },
             Amount::Rounds(_) => Load {
                 partitions: 3,
                 producers: 6,
                 send_interval: Duration::from_millis(1),
+                value_bytes_max: 400,
             },
         }
     }
@@ -183,7 +187,12 @@ pub fn run(plan: &Plan, stop: Stop) -> std::result::Result<Report, String> {
         None => true,
     });
     let disks: Vec<String> = stage.images.iter().map(|image| image.kind().to_string()).collect();
-    println!("seed {}: {} scenarios on disks {disks:?}", plan.seed, cards.len());
+    println!(
+        "seed {}: {} scenarios, disks {disks:?}, in {}",
+        plan.seed,
+        cards.len(),
+        stage.place.path().display()
+    );
     let mut problems = Vec::new();
     let began = Instant::now();
     for (number, card) in cards.iter().enumerate() {
@@ -277,7 +286,7 @@ fn finish(stage: &mut Stage, load: Load, problems: &mut Vec<String>) -> Result<F
     }
     scan(stage, &mut history, problems)?;
     stage.notice_ended_nodes();
-    std::thread::sleep(REST);
+    wait_whole(stage);
     stage.kill(&(0..NODES).collect::<Vec<_>>());
     notice_panics(stage);
     history.watch_incidents();
@@ -302,6 +311,18 @@ fn scan(stage: &Stage, history: &mut History, problems: &mut Vec<String>) -> Res
         Err(error) => problems.push(format!("the final scan: {error}")),
     }
     Ok(())
+}
+
+/// At rest nothing is written any more, and what was damaged is refilled within a minute. If not, the comparison tells.
+fn wait_whole(stage: &Stage) {
+    let end = Instant::now() + WHOLE_DEADLINE;
+    loop {
+        std::thread::sleep(REST);
+        let mut nodes = stage.cluster.nodes().iter();
+        if nodes.all(|node| logs::read_node(node.data_dir()).is_ok()) || Instant::now() > end {
+            return;
+        }
+    }
 }
 
 fn notice_panics(stage: &mut Stage) {
@@ -470,7 +491,8 @@ pub fn self_test(seed: u64, stop: Stop) -> std::result::Result<Verdict, String> 
     let played = stage.wait_progress(BETWEEN_FAULTS, "before the lies").and_then(|()| {
         stage.attach(&all, Syncs::Lie)?;
         stage.wait_progress(BETWEEN_FAULTS, "while syncs lie")?;
-        stage.play(Scenario::Power(super::scenarios::Whom::All))
+        stage.cut_power_now(&all, false)?;
+        stage.restore_power(&all)
     });
     played.map_err(in_words)?;
     let mut problems = Vec::new();

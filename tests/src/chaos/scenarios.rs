@@ -53,6 +53,8 @@ pub(crate) enum Scenario {
     Power(Whom),
     /// Of all nodes, and again of all while they recover.
     PowerTwice,
+    /// Of all nodes, as soon as a segment has been sealed.
+    PowerInRoll,
     /// Of all nodes while a killed leader's successor is elected.
     PowerInElection,
     /// Of all nodes while the leader is cut off.
@@ -80,10 +82,10 @@ pub(crate) enum Scenario {
 impl Scenario {
     /// Whether it needs disks whose power can be cut, or that can be full.
     pub(crate) fn needs_images(self) -> bool {
-        use Scenario::{DiskFull, PauseAndCut, Power, PowerInElection, PowerInPartition, PowerTwice};
+        use Scenario::{DiskFull, PauseAndCut, Power, PowerInElection, PowerInPartition, PowerInRoll, PowerTwice};
         matches!(
             self,
-            Power(_) | PowerTwice | PowerInElection | PowerInPartition | PauseAndCut | DiskFull(_)
+            Power(_) | PowerTwice | PowerInRoll | PowerInElection | PowerInPartition | PauseAndCut | DiskFull(_)
         )
     }
 
@@ -104,6 +106,7 @@ impl fmt::Display for Scenario {
 pub(crate) const SWITCHED_OFF: &[(Scenario, &str)] = &[
     (Scenario::AtRest(Whom::One, Change::SealedBit), REFILL),
     (Scenario::AtRest(Whom::All, Change::SealedBit), REFILL),
+    (Scenario::AtRest(Whom::One, Change::SegmentGone), REFILL),
     (Scenario::RotLive(Whom::One), REFILL),
     (Scenario::RotLive(Whom::All), REFILL),
     (Scenario::DiskFull(Whom::One), FULL),
@@ -137,6 +140,7 @@ const ROUND: &[(Scenario, usize)] = &[
     (Scenario::Power(Whom::Majority), 1),
     (Scenario::Power(Whom::All), 2),
     (Scenario::PowerTwice, 1),
+    (Scenario::PowerInRoll, 1),
     (Scenario::PowerInElection, 1),
     (Scenario::PowerInPartition, 1),
     (Scenario::Links(Cut::Isolate(Whom::Leader), HOLD), 1),
@@ -158,6 +162,8 @@ const ROUND: &[(Scenario, usize)] = &[
     (Scenario::AtRest(Whom::One, Change::GarbageTail), 1),
     (Scenario::AtRest(Whom::One, Change::SealedBit), 1),
     (Scenario::AtRest(Whom::All, Change::SealedBit), 1),
+    (Scenario::AtRest(Whom::One, Change::SegmentGone), 1),
+    (Scenario::AtRest(Whom::One, Change::HardStateGone), 1),
     (Scenario::RotLive(Whom::One), 1),
     (Scenario::RotLive(Whom::All), 1),
     (Scenario::DiskFull(Whom::One), 1),

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use highwater::{Client, Profile};
 use highwater_verify::History;
 use highwater_verify::history::{Fault, FaultKind, Incident, IncidentKind, NODE_UNKNOWN};
+use highwater_verify::value::VALUE_BYTES_MIN;
 use highwater_verify::workload::{Clock, Running, Workload};
 use tokio::runtime::Runtime;
 
@@ -59,7 +60,7 @@ pub(crate) struct Stage {
     pub(crate) running: Option<Running>,
     client: Client,
     pub(crate) runtime: Runtime,
-    _place: Place,
+    pub(crate) place: Place,
 }
 
 /// How much load there is.
@@ -68,6 +69,7 @@ pub(crate) struct Load {
     pub(crate) partitions: u32,
     pub(crate) producers: u32,
     pub(crate) send_interval: Duration,
+    pub(crate) value_bytes_max: usize,
 }
 
 /// Records that each producer may have in flight.
@@ -112,6 +114,7 @@ impl Stage {
         let workload = Workload {
             producers: load.producers,
             send_interval: load.send_interval,
+            value_bytes: (VALUE_BYTES_MIN, load.value_bytes_max),
             in_flight_max: IN_FLIGHT_MAX,
             delivery_deadline: Duration::from_secs(20),
             ..Workload::new(TOPIC, seed)
@@ -135,7 +138,7 @@ impl Stage {
             running: Some(running),
             client,
             runtime,
-            _place: place,
+            place,
         })
     }
 

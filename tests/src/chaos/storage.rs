@@ -126,6 +126,10 @@ pub(crate) enum Change {
     GarbageTail,
     /// A bit in the middle of a sealed segment of a log: damage, to be refilled from a peer.
     SealedBit,
+    /// A sealed segment of a log is gone: damage, to be refilled from a peer.
+    SegmentGone,
+    /// The vote of a log is gone: that replica is dead, and replaced.
+    HardStateGone,
 }
 
 /// Changes the files in a data directory; gives how many bytes or files were changed.
@@ -157,6 +161,13 @@ pub(crate) fn change(data_dir: &Path, change: Change, random: &mut Random) -> io
                 Some((_, sealed)) if !sealed.is_empty() => flip_bit(sealed[random.below(sealed.len())], random)?,
                 _ => 0,
             },
+            Change::SegmentGone => match segments.split_last() {
+                Some((_, sealed)) if !sealed.is_empty() => {
+                    fs::remove_file(sealed[random.below(sealed.len())]).map(|()| 1)?
+                }
+                _ => 0,
+            },
+            Change::HardStateGone => fs::remove_file(log.join("hard-state")).map(|()| 1)?,
         };
     }
     Ok(changed)
@@ -170,6 +181,13 @@ pub(crate) fn logs(data_dir: &Path) -> io::Result<Vec<PathBuf>> {
         .collect::<io::Result<_>>()?;
     logs.sort();
     Ok(logs)
+}
+
+/// How many segments all logs have together.
+pub(crate) fn segment_count(data_dir: &Path) -> usize {
+    let logs = logs(data_dir).unwrap_or_default();
+    let files = logs.iter().flat_map(|log| files_of(log).unwrap_or_default());
+    files.filter(|file| has_ending(file, "log")).count()
 }
 
 /// The files of a log, in order.

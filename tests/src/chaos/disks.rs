@@ -39,7 +39,7 @@ impl FileSystem {
     /// All, in the order in which nodes get them.
     pub(crate) const ALL: [Self; 3] = [Self::Ext4, Self::Ext4Writeback, Self::Xfs];
 
-    fn maker(self) -> &'static str {
+    pub(crate) fn maker(self) -> &'static str {
         match self {
             Self::Ext4 | Self::Ext4Writeback => "mkfs.ext4",
             Self::Xfs => "mkfs.xfs",

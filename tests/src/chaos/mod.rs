@@ -15,6 +15,7 @@
 //! | `disks`, `power` | a file system for each node, and how its power is cut |
 //! | `storage` | syncs that fail, crawl or lie; stored bytes that change |
 //! | `logs` | an independent reader of the files, which compares all replicas at the end |
+//! | `self_test` | shows that a broken cluster is caught |
 //! | `stage`, `run` | the cluster under load; a run from the first record to the verdict |
 //! | `sandbox` | how nothing is left behind |
 //!
@@ -34,10 +35,12 @@ mod random;
 mod run;
 mod sandbox;
 mod scenarios;
+mod self_test;
 mod stage;
 mod storage;
 mod tools;
 
-pub use run::{Plan, Report, run, self_test};
+pub use run::{Plan, Report, run};
 pub use sandbox::{Stop, in_sandbox};
 pub use scenarios::Amount;
+pub use self_test::{SelfTestError, self_test};

@@ -21,6 +21,8 @@ const PROGRESS_MEANWHILE: u64 = 200;
 const SLOW: Duration = Duration::from_millis(30);
 /// How long a segment is waited for; if none is sealed, the power is cut all the same.
 const ROLL_DEADLINE: Duration = Duration::from_secs(20);
+/// How many records are acknowledged that an old copy, or a disk that lied, does not have.
+const OLD_COPY_AGE: u64 = 3_000;
 const FLAPS: usize = 8;
 
 impl Stage {
@@ -59,6 +61,8 @@ impl Stage {
             Scenario::RotLive(whom) => self.play_rot_live(whom),
             Scenario::DiskFull(whom) => self.play_disk_full(whom),
             Scenario::Wipe => self.play_wipe(),
+            Scenario::OldCopy => self.play_old_copy(),
+            Scenario::Lies => self.play_lies(),
         }
     }
 
@@ -499,6 +503,36 @@ impl Stage {
         self.start(&[node]);
         self.fault(FaultKind::Wipe, &[node], begin, wiped, "logs removed");
         Ok(())
+    }
+
+    /// A backup put back: the node must not vote as the one that it was then.
+    fn play_old_copy(&mut self) -> Result<()> {
+        let node = self.leader();
+        let data_dir = self.cluster.nodes()[node].data_dir().to_owned();
+        let copy = self.place.path().join("old-copy");
+        let cannot = |error: std::io::Error| format!("cannot put back an old copy of n{}: {error}", node + 1);
+        self.kill(&[node]);
+        storage::copy_directory(&data_dir, &copy).map_err(cannot)?;
+        self.start(&[node]);
+        self.wait_progress(OLD_COPY_AGE, "after a copy was made")?;
+        let begin = self.clock.now_ns();
+        self.kill(&[node]);
+        let replaced = fs::remove_dir_all(&data_dir).and_then(|()| storage::copy_directory(&copy, &data_dir));
+        replaced.and_then(|()| fs::remove_dir_all(&copy)).map_err(cannot)?;
+        self.start(&[node]);
+        self.fault(FaultKind::Wipe, &[node], begin, 1, "old copies put back");
+        Ok(())
+    }
+
+    /// What one node said to have synced is gone, and it must not vote as if it had never had it.
+    fn play_lies(&mut self) -> Result<()> {
+        let node = self.leader();
+        self.attach(&[node], Syncs::Lie)?;
+        let lied = self.wait_progress(OLD_COPY_AGE, "while the syncs of one node lie");
+        let cut = lied.and_then(|()| self.cut_power_now(&[node], true));
+        self.attached.clear();
+        cut?;
+        self.restore_power(&[node])
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use highwater::Profile;
@@ -11,16 +11,16 @@ use highwater_verify::history::{Dump, FaultKind, Healing, IncidentKind};
 use highwater_verify::workload::scan_replicas;
 use highwater_verify::{History, Invariant, Outcome, Requirements, Verdict, check};
 
-use super::disks;
+use super::disks::{self, FileSystem};
 use super::logs;
 use super::outage::Outages;
 use super::sandbox::{Place, Stop};
 use super::scenarios::{Amount, SWITCHED_OFF, Scenario, deck};
 use super::stage::{Ended, Load, NODES, Result, Stage, TOPIC};
-use super::storage::{self, Syncs};
+use super::storage;
 
 /// Acknowledgements between two faults.
-const BETWEEN_FAULTS: u64 = 2_000;
+pub(crate) const BETWEEN_FAULTS: u64 = 2_000;
 /// What a replica may take to be read from its start to its end.
 const SCAN_DEADLINE: Duration = Duration::from_secs(120);
 /// Long enough for followers to hear of the last commit, and for logs to note it.
@@ -42,7 +42,7 @@ pub struct Plan {
 }
 
 impl Plan {
-    fn load(&self) -> Load {
+    pub(crate) fn load(&self) -> Load {
         match self.amount {
             Amount::Short => Load {
                 partitions: 2,
@@ -50,7 +50,7 @@ impl Plan {
                 send_interval: Duration::from_millis(2),
                 value_bytes_max: 200,
             },
-            Amount::Rounds(_) => Load {
+            Amount::Rounds(_) | Amount::Only(..) => Load {
                 partitions: 3,
                 producers: 6,
                 send_interval: Duration::from_millis(1),
@@ -71,6 +71,7 @@ impl Plan {
             wanted
         };
         match self.amount {
+            Amount::Only(..) => Vec::new(),
             Amount::Short => counts(2, 2, 1, 4),
             Amount::Rounds(rounds) => {
                 let rounds = rounds as u64;
@@ -81,6 +82,7 @@ impl Plan {
 
     fn storage_faults_min(&self) -> u64 {
         match self.amount {
+            Amount::Only(..) => 0,
             Amount::Short => 1,
             Amount::Rounds(rounds) => 4 * rounds as u64,
         }
@@ -113,7 +115,7 @@ impl Report {
         }
     }
 
-    /// How many scenarios could not be done here.
+    /// How many scenarios and kinds of disks could not be had here.
     pub fn skipped_count(&self) -> u64 {
         self.skipped.iter().map(|(_, count, _)| count).sum()
     }
@@ -139,20 +141,20 @@ impl fmt::Display for Report {
         }
         let skipped = match self.skipped_count() {
             0 => String::new(),
-            count => format!(", but {count} scenarios were SKIPPED"),
+            count => format!(", but {count} things were SKIPPED"),
         };
         writeln!(f, "chaos: {:?}{skipped}; seed {}", self.outcome(), self.verdict.seed)
     }
 }
 
 /// What this machine cannot do, with the reason.
-struct Missing {
-    images: Option<String>,
-    strace: Option<String>,
+pub(crate) struct Missing {
+    pub(crate) images: Option<String>,
+    pub(crate) strace: Option<String>,
 }
 
 impl Missing {
-    fn find(place: &Place) -> Self {
+    pub(crate) fn find(place: &Place) -> Self {
         let missing = Self {
             images: disks::try_cut(place.path()).err(),
             strace: storage::try_syncs().err(),
@@ -178,7 +180,7 @@ pub fn run(plan: &Plan, stop: Stop) -> std::result::Result<Report, String> {
     let stage = Stage::set(plan.seed, plan.load(), missing.images.is_none(), place, stop);
     let mut stage = stage.map_err(in_words)?;
     let mut skipped: BTreeMap<String, (u64, String)> = BTreeMap::new();
-    let mut cards = deck(plan.amount, &mut stage.random);
+    let mut cards = deck(&plan.amount, &mut stage.random);
     cards.retain(|card| match missing.reason(*card) {
         Some(why) => {
             skipped.entry(card.to_string()).or_insert((0, why.clone())).0 += 1;
@@ -186,6 +188,13 @@ pub fn run(plan: &Plan, stop: Stop) -> std::result::Result<Report, String> {
         }
         None => true,
     });
+    if missing.images.is_none() {
+        for absent in FileSystem::ALL.into_iter().filter(|kind| !kind.is_here()) {
+            let why = format!("{} is not installed", absent.maker());
+            eprintln!("WARNING: no disks of {absent} on this machine: {why}");
+            skipped.insert(format!("disks of {absent}"), (1, why));
+        }
+    }
     let disks: Vec<String> = stage.images.iter().map(|image| image.kind().to_string()).collect();
     println!(
         "seed {}: {} scenarios, disks {disks:?}, in {}",
@@ -218,7 +227,10 @@ pub fn run(plan: &Plan, stop: Stop) -> std::result::Result<Report, String> {
         .map(|(card, (count, why))| (card, count, why))
         .collect();
     report.figures.extend(figures(&stage.outage));
-    if plan.amount != Amount::Short && missing.images.is_none() && stage.outage.cuts_of_all * 2 < stage.outage.cuts {
+    if matches!(plan.amount, Amount::Rounds(_))
+        && missing.images.is_none()
+        && stage.outage.cuts_of_all * 2 < stage.outage.cuts
+    {
         report
             .void
             .push("fewer than half of the power cuts hit all nodes".to_owned());
@@ -229,7 +241,7 @@ pub fn run(plan: &Plan, stop: Stop) -> std::result::Result<Report, String> {
     Ok(report)
 }
 
-fn in_words(ended: Ended) -> String {
+pub(crate) fn in_words(ended: Ended) -> String {
     match ended {
         Ended::Stopped => "stopped before its end: no verdict".to_owned(),
         Ended::Failed(why) => why,
@@ -243,13 +255,13 @@ fn play(stage: &mut Stage, card: Scenario) -> Result<()> {
 }
 
 /// What is there at the end.
-struct Finished {
-    history: History,
+pub(crate) struct Finished {
+    pub(crate) history: History,
     compared: logs::Compared,
 }
 
 /// Faults off; everything must heal; then everything that anybody holds is read.
-fn finish(stage: &mut Stage, load: Load, problems: &mut Vec<String>) -> Result<Finished> {
+pub(crate) fn finish(stage: &mut Stage, load: Load, problems: &mut Vec<String>) -> Result<Finished> {
     stage.attached.clear();
     stage.links.heal();
     stage.resume(&(0..NODES).collect::<Vec<_>>());
@@ -445,7 +457,7 @@ fn keep_evidence(plan: &Plan, stage: &Stage, history: &History) {
                 .save(&directory.join("history"))
                 .map_err(|error| error.to_string())?;
             stage.cluster.nodes().iter().try_for_each(|node| {
-                let logs = copy_directory(&node.data_dir().join("groups"), &directory.join(node.name()));
+                let logs = storage::copy_directory(&node.data_dir().join("groups"), &directory.join(node.name()));
                 logs.and_then(|()| fs::write(directory.join(format!("{}.log", node.name())), node.log()))
                     .map_err(|error| error.to_string())
             })
@@ -456,52 +468,5 @@ fn keep_evidence(plan: &Plan, stage: &Stage, history: &History) {
             directory.display()
         ),
         Err(why) => println!("the evidence could not be kept in {}: {why}", directory.display()),
-    }
-}
-
-fn copy_directory(from: &Path, to: &Path) -> std::io::Result<()> {
-    fs::create_dir_all(to)?;
-    for entry in fs::read_dir(from)? {
-        let (path, name) = entry.map(|entry| (entry.path(), entry.file_name()))?;
-        if path.is_dir() {
-            copy_directory(&path, &to.join(name))?;
-        } else {
-            fs::copy(&path, to.join(name))?;
-        }
-    }
-    Ok(())
-}
-
-/// Shows that a broken cluster is caught: all nodes run on disks that lie about syncs, and all lose power at once.
-/// Acknowledged records must be reported as lost. An error: nothing was caught, or it could not be tried here.
-pub fn self_test(seed: u64, stop: Stop) -> std::result::Result<Verdict, String> {
-    let place = Place::make()?;
-    let missing = Missing::find(&place);
-    if let Some(why) = missing.images.or(missing.strace) {
-        return Err(format!("cannot be tried here: {why}"));
-    }
-    let plan = Plan {
-        seed,
-        amount: Amount::Short,
-        acknowledged_min: 1,
-        evidence: PathBuf::new(),
-    };
-    let mut stage = Stage::set(seed, plan.load(), true, place, stop).map_err(in_words)?;
-    let all: Vec<usize> = (0..NODES).collect();
-    let played = stage.wait_progress(BETWEEN_FAULTS, "before the lies").and_then(|()| {
-        stage.attach(&all, Syncs::Lie)?;
-        stage.wait_progress(BETWEEN_FAULTS, "while syncs lie")?;
-        stage.cut_power_now(&all, false)?;
-        stage.restore_power(&all)
-    });
-    played.map_err(in_words)?;
-    let mut problems = Vec::new();
-    let finished = finish(&mut stage, plan.load(), &mut problems).map_err(in_words)?;
-    let verdict = check(&finished.history, &Requirements::default());
-    problems.iter().for_each(|problem| println!("  seen too: {problem}"));
-    if verdict.violated().contains(&Invariant::I1) {
-        Ok(verdict)
-    } else {
-        Err(format!("the loss of acknowledged records was not noticed:\n{verdict}"))
     }
 }

@@ -77,21 +77,27 @@ pub(crate) enum Scenario {
     DiskFull(Whom),
     /// A data directory is gone.
     Wipe,
+    /// A data directory is as it was some time ago.
+    OldCopy,
+    /// One node's disk lies about syncs, and that node loses power.
+    Lies,
 }
 
 impl Scenario {
     /// Whether it needs disks whose power can be cut, or that can be full.
     pub(crate) fn needs_images(self) -> bool {
-        use Scenario::{DiskFull, PauseAndCut, Power, PowerInElection, PowerInPartition, PowerInRoll, PowerTwice};
+        use Scenario::{
+            DiskFull, Lies, PauseAndCut, Power, PowerInElection, PowerInPartition, PowerInRoll, PowerTwice,
+        };
         matches!(
             self,
-            Power(_) | PowerTwice | PowerInRoll | PowerInElection | PowerInPartition | PauseAndCut | DiskFull(_)
+            Lies | Power(_) | PowerTwice | PowerInRoll | PowerInElection | PowerInPartition | PauseAndCut | DiskFull(_)
         )
     }
 
     /// Whether it needs to change calls of a running node.
     pub(crate) fn needs_strace(self) -> bool {
-        matches!(self, Scenario::Syncs(..))
+        matches!(self, Scenario::Syncs(..) | Scenario::Lies)
     }
 }
 
@@ -111,11 +117,12 @@ pub(crate) const SWITCHED_OFF: &[(Scenario, &str)] = &[
     (Scenario::RotLive(Whom::All), REFILL),
     (Scenario::DiskFull(Whom::One), FULL),
     (Scenario::DiskFull(Whom::All), FULL),
-    (
-        Scenario::Wipe,
-        "replicas of partitions on a wiped node are not replaced yet",
-    ),
+    (Scenario::Wipe, REPLACE),
+    (Scenario::AtRest(Whom::One, Change::HardStateGone), REPLACE),
+    (Scenario::OldCopy, REPLACE),
+    (Scenario::Lies, REPLACE),
 ];
+const REPLACE: &str = "dead replicas of partitions are not replaced yet";
 const REFILL: &str = "damaged ranges are not refilled from peers yet";
 const FULL: &str = "a node does not live through a full disk yet";
 
@@ -169,6 +176,8 @@ const ROUND: &[(Scenario, usize)] = &[
     (Scenario::DiskFull(Whom::One), 1),
     (Scenario::DiskFull(Whom::All), 1),
     (Scenario::Wipe, 1),
+    (Scenario::OldCopy, 1),
+    (Scenario::Lies, 1),
 ];
 
 /// A short run: a few of each kind.
@@ -186,27 +195,42 @@ const SHORT: &[(Scenario, usize)] = &[
 ];
 
 /// How much is done in a run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Amount {
+    /// Only the scenarios whose names contain this, so many times, also if they are switched off.
+    Only(String, usize),
     /// A few faults of each kind.
     Short,
     /// So many rounds of everything.
     Rounds(usize),
 }
 
-/// The scenarios of a run, in the order of its seed. Switched-off ones are left out.
-pub(crate) fn deck(amount: Amount, random: &mut Random) -> Vec<Scenario> {
-    let (round, rounds) = match amount {
-        Amount::Short => (SHORT, 1),
-        Amount::Rounds(rounds) => (ROUND, rounds),
-    };
-    let is_off = |scenario: &Scenario| SWITCHED_OFF.iter().any(|(off, _)| off == scenario);
+/// The scenarios of a run, in the order of its seed. Switched-off ones are left out, unless asked for by name.
+pub(crate) fn deck(amount: &Amount, random: &mut Random) -> Vec<Scenario> {
+    let is_on = |scenario: &Scenario| SWITCHED_OFF.iter().all(|(off, _)| off != scenario);
+    match amount {
+        Amount::Short => shuffled(SHORT, 1, is_on, random),
+        Amount::Rounds(rounds) => shuffled(ROUND, *rounds, is_on, random),
+        Amount::Only(name, times) => {
+            let is_meant = |scenario: &Scenario| scenario.to_string().contains(name);
+            shuffled(ROUND, *times, is_meant, random)
+        }
+    }
+}
+
+/// Each round in an order of its own.
+fn shuffled(
+    round: &[(Scenario, usize)],
+    rounds: usize,
+    wanted: impl Fn(&Scenario) -> bool,
+    random: &mut Random,
+) -> Vec<Scenario> {
     let mut deck = Vec::new();
     for _ in 0..rounds {
         let each = round
             .iter()
             .flat_map(|(scenario, times)| std::iter::repeat_n(*scenario, *times));
-        let mut cards: Vec<Scenario> = each.filter(|scenario| !is_off(scenario)).collect();
+        let mut cards: Vec<Scenario> = each.filter(&wanted).collect();
         random.shuffle(&mut cards);
         deck.extend(cards);
     }
@@ -219,7 +243,7 @@ mod tests {
 
     #[test]
     fn a_seed_fixes_the_order_and_what_is_switched_off_is_left_out() {
-        let order = |seed| deck(Amount::Rounds(2), &mut Random::new(seed));
+        let order = |seed| deck(&Amount::Rounds(2), &mut Random::new(seed));
         assert_eq!(order(1), order(1));
         assert_ne!(order(1), order(2));
         for (off, why) in SWITCHED_OFF {

@@ -75,6 +75,10 @@ pub(crate) struct Load {
 /// Records that each producer may have in flight.
 const IN_FLIGHT_MAX: usize = 256;
 
+/// How long the library may try to deliver a record. Which of them is the seed's choice: short ones give unknown outcomes,
+/// long ones retries across every kind of fault.
+const DELIVERY_DEADLINES: [Duration; 3] = [Duration::from_secs(1), Duration::from_secs(4), Duration::from_secs(20)];
+
 impl Load {
     /// So many acknowledgements cannot come while one partition takes nothing: all producers would wait for it.
     pub(crate) fn proves_all_serve(&self) -> u64 {
@@ -116,7 +120,7 @@ impl Stage {
             send_interval: load.send_interval,
             value_bytes: (VALUE_BYTES_MIN, load.value_bytes_max),
             in_flight_max: IN_FLIGHT_MAX,
-            delivery_deadline: Duration::from_secs(20),
+            delivery_deadline: DELIVERY_DEADLINES[random.below(DELIVERY_DEADLINES.len())],
             ..Workload::new(TOPIC, seed)
         };
         let started = runtime.block_on(async {

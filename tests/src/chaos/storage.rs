@@ -69,7 +69,8 @@ impl Attached {
             .map_err(|error| format!("strace did not start: {error}"))?;
         let mut attached = Self { strace };
         let end = Instant::now() + ATTACH_DEADLINE;
-        while !is_traced(process, attached.strace.id()) {
+        // A process that has just died of the change is as good as attached.
+        while !is_traced(process, attached.strace.id()) && !is_dead(process) {
             if Instant::now() > end || !matches!(attached.strace.try_wait(), Ok(None)) {
                 return Err(format!("strace could not attach to process {process}"));
             }
@@ -98,6 +99,12 @@ impl Drop for Attached {
             sleep(ATTACH_POLL);
         }
     }
+}
+
+/// Whether the process has ended, and nobody has asked how.
+fn is_dead(process: u32) -> bool {
+    let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
+    status.lines().any(|line| line.starts_with("State:\tZ"))
 }
 
 /// Whether every thread of the process is held by that tracer.
@@ -202,6 +209,20 @@ pub(crate) fn files_of(log: &Path) -> io::Result<Vec<PathBuf>> {
 
 pub(crate) fn has_ending(file: &Path, ending: &str) -> bool {
     file.extension().is_some_and(|extension| extension == ending)
+}
+
+/// Copies a directory with everything in it.
+pub(crate) fn copy_directory(from: &Path, to: &Path) -> io::Result<()> {
+    fs::create_dir_all(to)?;
+    for entry in fs::read_dir(from)? {
+        let (path, name) = entry.map(|entry| (entry.path(), entry.file_name()))?;
+        if path.is_dir() {
+            copy_directory(&path, &to.join(name))?;
+        } else {
+            fs::copy(&path, to.join(name))?;
+        }
+    }
+    Ok(())
 }
 
 fn flip_bit(path: &Path, random: &mut Random) -> io::Result<u64> {

@@ -436,8 +436,24 @@ impl Stage {
         Ok(())
     }
 
+    /// Waits until each of the nodes has a sealed segment.
+    fn wait_sealed(&mut self, nodes: &[usize]) -> Result<()> {
+        let begin = Instant::now();
+        let lacks = |stage: &Self, node: &usize| !storage::has_sealed(stage.cluster.nodes()[*node].data_dir());
+        while nodes.iter().any(|node| lacks(self, node)) {
+            if begin.elapsed() > ROLL_DEADLINE {
+                return Err(Ended::Failed(format!("no segment was sealed within {ROLL_DEADLINE:?}")));
+            }
+            self.pass(POLL.as_millis() as u64, POLL.as_millis() as u64)?;
+        }
+        Ok(())
+    }
+
     fn play_at_rest(&mut self, whom: Whom, change: Change) -> Result<()> {
         let nodes = self.choose(whom);
+        if change.needs_sealed() {
+            self.wait_sealed(&nodes)?;
+        }
         let begin = self.clock.now_ns();
         self.kill(&nodes);
         let mut changed = 0;
@@ -460,6 +476,7 @@ impl Stage {
     /// Flips a bit in a sealed segment under the running node.
     fn play_rot_live(&mut self, whom: Whom) -> Result<()> {
         let nodes = self.choose(whom);
+        self.wait_sealed(&nodes)?;
         let begin = self.clock.now_ns();
         let mut changed = 0;
         for node in &nodes {

@@ -415,12 +415,14 @@ fn judge(plan: &Plan, finished: &Finished, power: bool, problems: Vec<String>) -
     let bit = verdict.faults.iter().filter(|figure| storage.contains(&figure.kind));
     let (bit, wanted) = (bit.map(|figure| figure.bit).sum::<u64>(), plan.storage_faults_min());
     let void = (bit < wanted).then(|| format!("{bit} storage faults did something, at least {wanted} are wanted"));
+    let idle: u64 = verdict.faults.iter().map(|figure| figure.count - figure.bit).sum();
+    let idle = (idle > 0).then(|| format!("{idle} faults did nothing"));
     let mut problems = problems;
     problems.extend(finished.compared.divergent.iter().cloned());
     Report {
         verdict,
         problems,
-        void: void.into_iter().collect(),
+        void: void.into_iter().chain(idle).collect(),
         skipped: Vec::new(),
         figures: vec![
             format!("storage   {bit} faults of disks did something"),

@@ -237,8 +237,11 @@ impl Stage {
                 continue;
             };
             let log = self.cluster.nodes()[node].log();
-            let last = log.lines().last().unwrap_or_default();
-            let text = format!("ended by itself ({status}); its last line: {last}");
+            let error = log
+                .lines()
+                .rfind(|line| line.contains("ERROR") || line.starts_with("error: "));
+            let error = error.unwrap_or("none");
+            let text = format!("ended by itself ({status}); its last error: {error}");
             self.incident(Some(node), IncidentKind::Restart, text);
             self.start(&[node]);
         }

@@ -139,6 +139,13 @@ pub(crate) enum Change {
     HardStateGone,
 }
 
+impl Change {
+    /// Whether it does nothing to logs of a single segment.
+    pub(crate) fn needs_sealed(self) -> bool {
+        matches!(self, Self::IndexBit | Self::SealedBit | Self::SegmentGone)
+    }
+}
+
 /// Changes the files in a data directory; gives how many bytes or files were changed.
 pub(crate) fn change(data_dir: &Path, change: Change, random: &mut Random) -> io::Result<u64> {
     let mut changed = 0;
@@ -195,6 +202,11 @@ pub(crate) fn segment_count(data_dir: &Path) -> usize {
     let logs = logs(data_dir).unwrap_or_default();
     let files = logs.iter().flat_map(|log| files_of(log).unwrap_or_default());
     files.filter(|file| has_ending(file, "log")).count()
+}
+
+/// Whether a log has more than its active segment.
+pub(crate) fn has_sealed(data_dir: &Path) -> bool {
+    segment_count(data_dir) > logs(data_dir).map_or(0, |logs| logs.len())
 }
 
 /// The files of a log, in order.

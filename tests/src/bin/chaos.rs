@@ -13,7 +13,7 @@ use highwater_verify::{Invariant, Outcome};
 /// What a full run must have acknowledged.
 const ACKNOWLEDGED_MIN: u64 = 1_000_000;
 const ACKNOWLEDGED_MIN_SHORT: u64 = 10_000;
-const ROUNDS_OF_FULL_RUN: usize = 6;
+const ROUNDS_OF_FULL_RUN: usize = 5;
 /// How often a scenario that is asked for by name is played.
 const TIMES_OF_ONLY: usize = 5;
 const FAILED: u8 = 1;

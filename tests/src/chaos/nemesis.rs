@@ -339,7 +339,7 @@ impl Stage {
         let mut changed = 0;
         for node in &nodes {
             let data_dir = self.cluster.nodes()[*node].data_dir().to_owned();
-            let done = storage::change(&data_dir, change, &mut self.random);
+            let done = storage::change(&data_dir, *node, change, &mut self.random);
             changed += done.map_err(|error| format!("{change:?} on n{}: {error}", node + 1))?;
         }
         self.start(&nodes);
@@ -361,7 +361,7 @@ impl Stage {
         let mut changed = 0;
         for node in &nodes {
             let data_dir = self.cluster.nodes()[*node].data_dir().to_owned();
-            let done = storage::change(&data_dir, Change::SealedBit, &mut self.random);
+            let done = storage::change(&data_dir, *node, Change::SealedBit, &mut self.random);
             changed += done.map_err(|error| format!("rot on n{}: {error}", node + 1))?;
         }
         self.fault(

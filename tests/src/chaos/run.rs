@@ -16,7 +16,7 @@ use super::logs;
 use super::outage::Outages;
 use super::sandbox::{Place, Stop};
 use super::scenarios::{Amount, SWITCHED_OFF, Scenario, deck};
-use super::stage::{Ended, Load, NODES, Result, Stage, TOPIC};
+use super::stage::{Ended, HEAL_DEADLINE, Load, NODES, Result, Stage, TOPIC};
 use super::storage;
 
 /// Acknowledgements between two faults.
@@ -402,8 +402,8 @@ fn judge(plan: &Plan, finished: &Finished, power: bool, problems: Vec<String>) -
         replicas_min: NODES as u64,
         faults: plan.faults_min(power),
         around_fault_min: 100,
+        around_fault_ns: HEAL_DEADLINE.as_nanos() as u64,
         judged: vec![I1, I2, I3, I4, I5, I6, I7, I8, I12, I15, I16, I17],
-        ..Requirements::default()
     };
     let verdict = check(&finished.history, &requirements);
     let storage = [

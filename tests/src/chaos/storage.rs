@@ -12,11 +12,14 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use super::random::Random;
+use super::stage::NODES;
 use super::tools::has;
 
 /// How long strace may take to hold every thread.
 const ATTACH_DEADLINE: Duration = Duration::from_secs(10);
 const ATTACH_POLL: Duration = Duration::from_millis(5);
+/// What one node may damage before it is the next one's turn.
+const STRIPE_BYTES: u64 = 256 * 1024;
 /// Bytes of garbage behind the end of a log.
 const GARBAGE_BYTES_MAX: u64 = 4096;
 
@@ -147,7 +150,10 @@ impl Change {
 }
 
 /// Changes the files in a data directory; gives how many bytes or files were changed.
-pub(crate) fn change(data_dir: &Path, change: Change, random: &mut Random) -> io::Result<u64> {
+///
+/// Two nodes are never damaged at the same place, however often this is done: of each record a good copy remains, so that
+/// whatever is lost is the product's fault. Segments are equal on all replicas; each node has its own share of them.
+pub(crate) fn change(data_dir: &Path, node: usize, change: Change, random: &mut Random) -> io::Result<u64> {
     let mut changed = 0;
     for log in logs(data_dir)? {
         let files = files_of(&log)?;
@@ -172,11 +178,14 @@ pub(crate) fn change(data_dir: &Path, change: Change, random: &mut Random) -> io
             }
             Change::GarbageTail => segments.last().map_or(Ok(0), |file| add_garbage(file, random))?,
             Change::SealedBit => match segments.split_last() {
-                Some((_, sealed)) if !sealed.is_empty() => flip_bit(sealed[random.below(sealed.len())], random)?,
+                Some((_, sealed)) if !sealed.is_empty() => {
+                    let file = sealed[random.below(sealed.len())];
+                    flip_bit_at(file, share(file, node, random)?, random)?
+                }
                 _ => 0,
             },
-            Change::SegmentGone => match segments.split_last() {
-                Some((_, sealed)) if !sealed.is_empty() => {
+            Change::SegmentGone => match segments.split_last().map(|(_, sealed)| own(sealed, node)) {
+                Some(sealed) if !sealed.is_empty() => {
                     fs::remove_file(sealed[random.below(sealed.len())]).map(|()| 1)?
                 }
                 _ => 0,
@@ -238,18 +247,34 @@ pub(crate) fn copy_directory(from: &Path, to: &Path) -> io::Result<()> {
 }
 
 fn flip_bit(path: &Path, random: &mut Random) -> io::Result<u64> {
-    let file = File::options().read(true).write(true).open(path)?;
-    let length = file.metadata()?.len();
-    if length == 0 {
-        return Ok(0);
+    match fs::metadata(path)?.len() {
+        0 => Ok(0),
+        length => flip_bit_at(path, random.between(0, length), random),
     }
-    let position = random.between(0, length);
+}
+
+fn flip_bit_at(path: &Path, position: u64, random: &mut Random) -> io::Result<u64> {
+    let file = File::options().read(true).write(true).open(path)?;
     let mut byte = [0];
     file.read_exact_at(&mut byte, position)?;
     byte[0] ^= 1 << random.below(8);
     file.write_all_at(&byte, position)?;
     file.sync_all()?;
     Ok(1)
+}
+
+/// A position in the node's share of a segment: stripes in turn, with gaps as large as a batch under this load between.
+fn share(segment: &Path, node: usize, random: &mut Random) -> io::Result<u64> {
+    let rounds = fs::metadata(segment)?.len() / (STRIPE_BYTES * NODES as u64);
+    let stripe = random.between(0, rounds.max(1)) * NODES as u64 + node as u64;
+    Ok(stripe * STRIPE_BYTES + random.between(0, STRIPE_BYTES / 2))
+}
+
+/// The node's share of all segments, by their names: the same whichever are there.
+fn own<'a>(segments: &[&'a PathBuf], node: usize) -> Vec<&'a PathBuf> {
+    let first_index = |segment: &Path| segment.file_stem()?.to_str()?.parse::<usize>().ok();
+    let is_own = |segment: &&PathBuf| first_index(segment).is_some_and(|index| index % NODES == node);
+    segments.iter().copied().filter(is_own).collect()
 }
 
 fn add_garbage(path: &Path, random: &mut Random) -> io::Result<u64> {
@@ -266,4 +291,34 @@ fn add_garbage(path: &Path, random: &mut Random) -> io::Result<u64> {
     file.write_all(&garbage)?;
     file.sync_all()?;
     Ok(count)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn no_two_nodes_are_damaged_at_the_same_place() {
+        let directory = tempfile::tempdir().unwrap();
+        let segment = directory.path().join("00000000000000000000.log");
+        File::create(&segment).unwrap().set_len(4 << 20).unwrap();
+        let mut random = Random::new(1);
+        for _ in 0..1_000 {
+            let node = random.below(NODES);
+            let position = share(&segment, node, &mut random).unwrap();
+            assert_eq!((position / STRIPE_BYTES) as usize % NODES, node, "position {position}");
+            assert!(position < 4 << 20, "position {position}");
+        }
+        let names: Vec<PathBuf> = (0..9).map(|index| format!("{:020}.log", index * 7).into()).collect();
+        let segments: Vec<&PathBuf> = names.iter().collect();
+        let shares: usize = (0..NODES).map(|node| own(&segments, node).len()).sum();
+        assert_eq!(shares, names.len(), "each segment is in one share");
+        assert!(
+            own(&segments, 0)
+                .iter()
+                .all(|segment| !own(&segments, 1).contains(segment))
+        );
+    }
 }

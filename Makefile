@@ -3,9 +3,14 @@
 CARGO ?= cargo
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 HIGHWATER := $(TARGET_DIR)/debug/highwater
+# Simulations are built with flags and in a directory of their own, so that neither reaches anything else.
+SIM_FLAGS := --cfg highwater_simulation --cfg highwater_mutants --cfg tokio_unstable
+SIM_CARGO := RUSTFLAGS="$(SIM_FLAGS)" CARGO_TARGET_DIR=$(TARGET_DIR)/sim $(CARGO)
+SIM := $(TARGET_DIR)/sim/sim/sim
+SEED ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help check fix build test demo bench chaos chaos-long chaos-selftest certs
+.PHONY: help check fix build test demo bench chaos chaos-long chaos-selftest certs sim sim-long sim-build
 
 help: ## List the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -14,6 +19,7 @@ help: ## List the verbs
 check: ## Formatting, lints, documentation, import arrows, licences, tidiness; changes nothing
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+	$(SIM_CARGO) clippy --profile sim --locked -p highwater-simulation -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --locked
 	$(CARGO) test --workspace --locked --test arrows --test licences --test limits --test tidy
 
@@ -25,9 +31,24 @@ fix: ## Format, and apply what the lints suggest
 build:
 	$(CARGO) build --workspace --bins --tests --locked
 
-test: build ## Every test; last, stock gRPC stubs of another language against a cluster
+test: build sim-build ## Every test, some simulation; last, stock gRPC stubs of another language against a cluster
 	$(CARGO) test --workspace --locked --no-fail-fast
+	$(SIM) log --seeds 6
+	$(SIM) group --seeds 40
 	tests/interop/run $(HIGHWATER)
+
+sim-build:
+	$(SIM_CARGO) build --profile sim --locked -p highwater-simulation
+
+sim: sim-build ## The log and groups in simulated worlds, from SEED on, and every mutant; prints figures and how to replay
+	$(SIM) log --seed $(SEED) --seeds 24
+	$(SIM) group --seed $(SEED) --seeds 240
+	$(SIM) mutants
+
+sim-long: sim-build ## The same for hours, from seeds that are new each time
+	$(SIM) log --seed $$(date +%s) --seeds 2000
+	$(SIM) group --seed $$(date +%s) --seeds 10000 --seconds 120
+	$(SIM) mutants
 
 demo: ## Three nodes, a topic, a killed leader, and a proof that nothing was lost, doubled or reordered
 	$(CARGO) build --release --locked -p highwater-cli -p highwater-tests --bins
@@ -37,7 +58,7 @@ bench: ## Throughput and latency, each beside the bare disk of the same run
 	$(CARGO) build --release --locked -p highwater-cli -p highwater-tests --bins
 	$(TARGET_DIR)/release/bench
 
-CHAOS := $(TARGET_DIR)/debug/chaos $(if $(SEED),--seed $(SEED))
+CHAOS := $(TARGET_DIR)/debug/chaos $(if $(filter command environment,$(origin SEED)),--seed $(SEED))
 RUNS ?= 40
 
 chaos: chaos-build ## Kills, pauses, partitions, power cuts and failing disks under load, and a verdict (10 minutes; SEED=)

@@ -29,12 +29,16 @@ const ARROWS: &[(&str, &[&str])] = &[
         "highwater-cli",
         &["highwater-node", "highwater", "highwater-verify", "highwater-log"],
     ),
+    (
+        "highwater-simulation",
+        &["highwater-log", "highwater-partition", "highwater-verify"],
+    ),
     ("highwater-tests", &["*"]),
     ("highwater-examples", &["*"]),
 ];
 
 /// Crates that nothing may need, not even for its tests.
-const LEAVES: &[&str] = &["highwater-tests", "highwater-examples"];
+const LEAVES: &[&str] = &["highwater-tests", "highwater-simulation", "highwater-examples"];
 
 /// What a crate must not reach, however indirectly.
 const NEVER: &[(&str, &[&str])] = &[

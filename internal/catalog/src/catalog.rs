@@ -24,12 +24,13 @@ use crate::reply::{Refusal, Reply};
 /// * Ids of topics, groups and replicas ascend and are never used again; group 0 is the catalog itself. A replica id is
 ///   unique over all groups.
 /// * The replicas of a partition stand on distinct nodes, and every such node is known. Nodes are never forgotten.
+/// * A replica id is in a partition's `replicas`, in its `replaced`, or retired; it goes this way and never back.
 /// * Every group id ever handed out is either a partition's or has a tombstone, never both.
 /// * A refused command changes nothing, not even the revision.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Catalog {
-    state: State,
-    index: Index,
+    pub(crate) state: State,
+    pub(crate) index: Index,
 }
 
 impl Catalog {
@@ -99,6 +100,9 @@ impl Catalog {
                 self.create_topic(index, wanted, partitions)
             }
             Command::DeleteTopic { tenant, name, topic_id } => self.delete_topic(index, tenant, name, *topic_id),
+            Command::ReportDeadReplica { group_id, replica_id } => self.report_dead(index, *group_id, *replica_id),
+            Command::ReplaceReplica { group_id, replica_id } => self.replace(index, *group_id, *replica_id),
+            Command::RetireReplica { group_id, replica_id } => self.retire(index, *group_id, *replica_id),
         }
     }
 
@@ -143,7 +147,7 @@ impl Catalog {
     }
 
     /// Whoever the cluster is, or the refusal of everything before it is.
-    fn cluster(&self) -> Result<&Cluster, Refusal> {
+    pub(crate) fn cluster(&self) -> Result<&Cluster, Refusal> {
         self.state.cluster.as_ref().ok_or(Refusal::NotFounded)
     }
 
@@ -269,12 +273,15 @@ impl Catalog {
             let replica = |node| Replica {
                 replica_id: take(&mut self.state.next_replica_id),
                 node,
+                reported_dead: false,
             };
             let replicas = nodes.into_iter().map(replica).collect();
             topic.partitions.push(Partition {
                 partition,
                 group_id,
                 replicas,
+                replaced: Vec::new(),
+                changed: false,
             });
         }
     }
@@ -308,7 +315,7 @@ impl Catalog {
         Ok(Reply::Done)
     }
 
-    fn next_replica_id(&mut self) -> u64 {
+    pub(crate) fn next_replica_id(&mut self) -> u64 {
         take(&mut self.state.next_replica_id)
     }
 
@@ -405,17 +412,22 @@ impl Catalog {
         })
     }
 
-    /// Whether a replica was placed on an earlier incarnation of its node: its data is gone, and it must never be
-    /// started again under this id.
+    /// Whether a replica must never be started again under this id: it was placed on an earlier incarnation of its node,
+    /// whose data is gone, or its node has reported it.
     pub fn is_dead(&self, replica: &Replica) -> bool {
-        self.node(&replica.node)
-            .is_none_or(|node| replica.replica_id < node.catalog_replica_id)
+        let is_of_this_life = |node: &Node| replica.replica_id >= node.catalog_replica_id;
+        replica.reported_dead || !self.node(&replica.node).is_some_and(is_of_this_life)
     }
 
     /// The group ids of deleted partitions, as ascending ranges (end exclusive). Data of these groups, and of no
     /// others, may be deleted.
     pub fn tombstones(&self) -> impl Iterator<Item = Range<u64>> + '_ {
         self.state.tombstones.ranges()
+    }
+
+    /// Whether a replica has been replaced and its group has let go of it, so that its data may be deleted.
+    pub fn is_retired(&self, replica_id: u64) -> bool {
+        self.state.retired_replicas.contains(replica_id)
     }
 
     /// Whether the group's partition was deleted, so that its data may be.

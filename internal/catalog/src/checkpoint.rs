@@ -42,6 +42,9 @@ pub(crate) struct State {
     /// By id.
     pub(crate) topics: BTreeMap<u64, Topic>,
     pub(crate) tombstones: Tombstones,
+    /// Replicas whose data may be deleted although their group lives.
+    #[serde(default, skip_serializing_if = "Tombstones::is_empty")]
+    pub(crate) retired_replicas: Tombstones,
 }
 
 impl Default for State {
@@ -55,6 +58,7 @@ impl Default for State {
             nodes: BTreeMap::new(),
             topics: BTreeMap::new(),
             tombstones: Tombstones::default(),
+            retired_replicas: Tombstones::default(),
         }
     }
 }
@@ -161,7 +165,10 @@ impl State {
             ensure(!nodes.is_empty(), || {
                 format!("group {} has no replicas", partition.group_id)
             })?;
-            for replica in &partition.replicas {
+            ensure(partition.changed || partition.replaced.is_empty(), || {
+                format!("group {} has replaced replicas, but never changed", partition.group_id)
+            })?;
+            for replica in partition.replicas.iter().chain(&partition.replaced) {
                 ensure(self.nodes.contains_key(&replica.node), || {
                     format!("node {:?} is not known", replica.node)
                 })?;
@@ -175,6 +182,9 @@ impl State {
         ensure((1..self.next_replica_id).contains(&replica_id), || {
             format!("replica id {replica_id} was never handed out")
         })?;
+        ensure(!self.retired_replicas.contains(replica_id), || {
+            format!("replica id {replica_id} is retired, yet in use")
+        })?;
         ensure(replica_ids.insert(replica_id), || {
             format!("replica id {replica_id} is used twice")
         })
@@ -182,9 +192,15 @@ impl State {
 
     /// Every group id that was handed out is either a partition or has a tombstone.
     fn check_groups(&self, group_ids: &BTreeSet<u64>) -> Result<(), String> {
-        if let Some(flaw) = self.tombstones.flaw() {
+        if let Some(flaw) = self.tombstones.flaw().or_else(|| self.retired_replicas.flaw()) {
             return Err(flaw);
         }
+        ensure(
+            self.retired_replicas
+                .ranges()
+                .all(|range| range.end <= self.next_replica_id),
+            || "a retired replica id was never handed out".to_string(),
+        )?;
         let dead: u64 = self.tombstones.ranges().map(|range| range.end - range.start).sum();
         let both = group_ids.iter().find(|group_id| self.tombstones.contains(**group_id));
         ensure(both.is_none(), || {

@@ -12,7 +12,8 @@ const WHAT: &str = "catalog command";
 ///
 /// A command whose outcome is unknown may be sent again: `Found` and `RegisterNode` answer the same and change nothing
 /// the second time, a second `CreateTopic` is refused with the id of the first, and a `DeleteTopic` that names the
-/// topic's id can never hit a younger topic of the same name.
+/// topic's id can never hit a younger topic of the same name. The commands about replicas name ids that are never used
+/// again, and say [`Reply::Done`](crate::Reply::Done) to what is done already.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Command {
@@ -63,6 +64,28 @@ pub enum Command {
         name: String,
         /// If given, only a topic with this id is deleted.
         topic_id: Option<u64>,
+    },
+    /// A node says that a replica of its present incarnation can never run again: its vote or its log's end is lost.
+    ReportDeadReplica {
+        /// Its group.
+        group_id: u64,
+        /// The replica.
+        replica_id: u64,
+    },
+    /// Gives a dead replica's place to a new one on the same node. Only the group's leader asks for it, which shows that
+    /// the group has members.
+    ReplaceReplica {
+        /// Its group.
+        group_id: u64,
+        /// The dead replica.
+        replica_id: u64,
+    },
+    /// The group's committed membership holds a replaced replica no longer: what is left of its data may go.
+    RetireReplica {
+        /// Its group.
+        group_id: u64,
+        /// The replaced replica.
+        replica_id: u64,
     },
 }
 

@@ -24,6 +24,7 @@ pub mod limits;
 mod model;
 pub mod names;
 mod placement;
+mod replacement;
 mod reply;
 #[cfg(test)]
 mod tests;

@@ -23,6 +23,8 @@ pub const TENANT_TOPICS_MAX: usize = 10_000;
 pub const CLUSTER_PARTITIONS_MAX: usize = 100_000;
 /// The most replicas of a partition.
 pub const REPLICATION_MAX: u32 = 7;
+/// The most replaced replicas of a partition that wait for their group to let go of them.
+pub const REPLACED_REPLICAS_MAX: usize = 8;
 /// The partitions of a topic whose creator did not say.
 pub const PARTITIONS_DEFAULT: u32 = 1;
 /// The replicas of a partition whose creator did not say, if there are as many nodes.
@@ -47,5 +49,6 @@ const _: () = assert!(PARTITIONS_DEFAULT >= 1 && PARTITIONS_DEFAULT <= TOPIC_PAR
 const _: () = assert!(TOPIC_PARTITIONS_MAX as usize <= CLUSTER_PARTITIONS_MAX);
 // A topic of the greatest size fits into one reply, whatever its nodes are called.
 const _: () = assert!(
-    TOPIC_PARTITIONS_MAX as usize * (REPLICATION_MAX as usize * (NAME_BYTES_MAX + 64) + 64) < MESSAGE_BYTES_MAX
+    TOPIC_PARTITIONS_MAX as usize * ((REPLICATION_MAX as usize + REPLACED_REPLICAS_MAX) * (NAME_BYTES_MAX + 96) + 128)
+        < MESSAGE_BYTES_MAX
 );

@@ -73,6 +73,13 @@ pub struct Partition {
     pub group_id: u64,
     /// On distinct nodes; the first is the preferred leader.
     pub replicas: Vec<Replica>,
+    /// Dead replicas that others have taken the place of, until the group has let go of them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub replaced: Vec<Replica>,
+    /// Whether `replicas` differs from what the partition was created with. Then its group has members already, and
+    /// nobody may give it first ones any more.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub changed: bool,
 }
 
 /// One replica of a partition.
@@ -83,6 +90,13 @@ pub struct Replica {
     pub replica_id: u64,
     /// The name of the node that holds it.
     pub node: String,
+    /// Whether its node has said that it can never run again.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub reported_dead: bool,
+}
+
+fn is_false(flag: &bool) -> bool {
+    !flag
 }
 
 /// A replica of a partition as its node sees it.

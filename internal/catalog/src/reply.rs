@@ -13,7 +13,7 @@ const WHAT: &str = "catalog reply";
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Reply {
-    /// Done, and nothing more to say (`DeleteTopic`).
+    /// Done, and nothing more to say (`DeleteTopic` and the commands about replicas).
     Done,
     /// The cluster is founded with this id (`Found`).
     Founded {
@@ -119,6 +119,30 @@ pub enum Refusal {
         wanted: u32,
         /// The most replicas.
         limit: u32,
+    },
+    /// The group does not exist, or never had this replica.
+    #[error("group {group_id} has no replica {replica_id}")]
+    ReplicaNotFound {
+        /// The group asked for.
+        group_id: u64,
+        /// The replica asked for.
+        replica_id: u64,
+    },
+    /// Only dead replicas are replaced.
+    #[error("replica {replica_id} of group {group_id} is not dead")]
+    ReplicaAlive {
+        /// Its group.
+        group_id: u64,
+        /// The replica.
+        replica_id: u64,
+    },
+    /// The group has not let go of earlier ones yet.
+    #[error("{limit} replaced replicas of group {group_id} still wait to be retired")]
+    TooManyReplaced {
+        /// The group.
+        group_id: u64,
+        /// The most that may wait.
+        limit: usize,
     },
     /// A name breaks the rule of [`names`](crate::names).
     #[error("{why}")]

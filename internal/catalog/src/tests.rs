@@ -4,6 +4,7 @@
 mod golden;
 mod nodes;
 mod random;
+mod replicas;
 mod topics;
 
 use crate::{Catalog, Command, FoundingNode, Refusal, Reply, Topic};

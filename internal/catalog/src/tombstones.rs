@@ -1,14 +1,14 @@
-//! The group ids of deleted partitions.
+//! Ids of what may be deleted: the groups of deleted partitions, and retired replicas.
 //!
-//! A node deletes a group's data only when the group stands here, never because it is unknown. So nothing is ever
-//! taken out again; neighbouring ids are kept as one range, which bounds the set by the number of living groups.
+//! A node deletes data only when its group or its replica stands here, never because it is unknown. So nothing is ever
+//! taken out again; neighbouring ids are kept as one range, which bounds the groups' set by the number of living ones.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
-/// A set of group ids, as ranges that neither overlap nor touch: first id to the id behind the last.
+/// A set of ids, as ranges that neither overlap nor touch: first id to the id behind the last.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(transparent)]
 pub(crate) struct Tombstones {
@@ -17,26 +17,23 @@ pub(crate) struct Tombstones {
 
 impl Tombstones {
     /// Adds one id, which must be new.
-    pub(crate) fn insert(&mut self, group_id: u64) {
-        assert!(!self.contains(group_id), "group {group_id} has a tombstone already");
-        let before = self
-            .ranges
-            .range(..group_id)
-            .next_back()
-            .map(|(&first, &end)| (first, end));
+    pub(crate) fn insert(&mut self, id: u64) {
+        assert!(!self.contains(id), "{id} has a tombstone already");
+        let before = self.ranges.range(..id).next_back().map(|(&first, &end)| (first, end));
         let first = match before {
-            Some((first, end)) if end == group_id => first,
-            _ => group_id,
+            Some((first, end)) if end == id => first,
+            _ => id,
         };
-        let end = self.ranges.remove(&(group_id + 1)).unwrap_or(group_id + 1);
+        let end = self.ranges.remove(&(id + 1)).unwrap_or(id + 1);
         self.ranges.insert(first, end);
     }
 
-    pub(crate) fn contains(&self, group_id: u64) -> bool {
-        self.ranges
-            .range(..=group_id)
-            .next_back()
-            .is_some_and(|(_, &end)| group_id < end)
+    pub(crate) fn contains(&self, id: u64) -> bool {
+        self.ranges.range(..=id).next_back().is_some_and(|(_, &end)| id < end)
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.ranges.is_empty()
     }
 
     /// In ascending order.

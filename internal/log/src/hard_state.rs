@@ -9,8 +9,10 @@ use bytes::Bytes;
 use crate::disk::Disk;
 use crate::entry::Vote;
 use crate::error::Error;
-use crate::format::files::{Mark, SLOT_BYTES, Slot};
+use crate::format::chain_origin;
+use crate::format::files::{Mark, SEGMENT_HEADER_BYTES, SLOT_BYTES, Slot};
 use crate::ids::Identity;
+use crate::mutant;
 use crate::round::{LogFile, Op};
 use crate::segment::read_whole;
 
@@ -77,6 +79,7 @@ impl HardState {
                 tracing::warn!(path = %path.display(), %error, "one slot of the hard state is bad; the other holds");
                 (slot, 1)
             }
+            [Err(_), Err(_)] if mutant!("dead replica votes") => (unvoted(identity), 0),
             [Err(one), Err(two)] => return Err(lost(format!("{one}; {two}"))),
         };
         if slot.identity != identity {
@@ -116,6 +119,12 @@ impl HardState {
         self.overwrite()
     }
 
+    /// The mistake of one mutant.
+    pub(crate) fn forget_vote(&mut self) -> Op {
+        self.slot.vote = None;
+        self.overwrite()
+    }
+
     /// Takes the mark and says what to write.
     pub(crate) fn set_mark(&mut self, mark: Mark) -> Op {
         self.slot.mark = mark;
@@ -131,5 +140,23 @@ impl HardState {
             position,
             bytes: Bytes::from(self.slot.encode()),
         }
+    }
+}
+
+/// The mistake of one mutant: an empty hard state instead of the lost one.
+fn unvoted(identity: Identity) -> Slot {
+    let mark = Mark {
+        segment_first_index: 0,
+        position: SEGMENT_HEADER_BYTES,
+        last_term: 0,
+        index_end: 0,
+        chain: chain_origin(identity.cluster_id, identity.group_id),
+        commit_end: 0,
+    };
+    Slot {
+        sequence: 0,
+        identity,
+        vote: None,
+        mark,
     }
 }

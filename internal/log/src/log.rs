@@ -21,6 +21,7 @@ use crate::format::detail::Parts;
 use crate::format::files::{Mark, SEGMENT_HEADER_BYTES};
 use crate::format::frame::HEADER_BYTES;
 use crate::ids::{EntryId, Identity};
+use crate::mutant;
 use crate::recovery;
 use crate::round::Op;
 use crate::segment::Segment;
@@ -177,7 +178,9 @@ impl Log {
             chain: state.active.before.chain,
             commit_end: state.committed.next_index.min(frame.header.id.index),
         };
-        ops.push(Op::Sync);
+        if !mutant!("checkpoint ahead of the log") {
+            ops.push(Op::Sync);
+        }
         ops.push(state.hard.set_mark(mark));
         self.push_checkpoint(state, ops);
     }
@@ -280,6 +283,12 @@ impl Log {
             },
             Op::Sync,
         ]);
+        if mutant!("stale frame accepted after truncation") {
+            ops.clear();
+        }
+        if mutant!("vote lost by truncation") {
+            ops.push(state.hard.forget_vote());
+        }
         state.changed_ms = open.clock.now_ms();
         let generation = self.inner.cached.truncate(first);
         self.submit(ops, generation, first, Box::new(|_| {}))
@@ -361,6 +370,9 @@ impl Log {
             self.push_checkpoint(&mut state, &mut ops);
         }
         if ops.len() > 1 {
+            if mutant!("checkpoint ahead of the log") {
+                ops.remove(0);
+            }
             // A refusal means that the writer has failed meanwhile.
             let _ = self.inner.open.writer.submit(ops, Box::new(|_| {}));
         }

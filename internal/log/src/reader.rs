@@ -12,6 +12,7 @@ use crate::format::files::{Point, SegmentHeader};
 use crate::ids::EntryId;
 use crate::index::{SparseIndex, Target};
 use crate::log::Log;
+use crate::mutant;
 use crate::scan::Scanner;
 use crate::segment::{Segment, scan_points};
 use crate::tail::LogState;
@@ -155,7 +156,7 @@ impl Log {
     /// Batch frames with records, from the one that holds `offset` on, all below the committed high watermark.
     /// Empty if `offset` is the high watermark. Error::BelowStart / Error::AboveEnd otherwise.
     pub fn read_records(&self, offset: u64, bytes_max: usize) -> Result<Vec<Frame>, Error> {
-        let (log_start, high_watermark) = self.committed(|state| (state.log_start, state.log_end));
+        let (log_start, high_watermark) = self.readable();
         if offset < log_start {
             return Err(Error::BelowStart {
                 offset,
@@ -189,7 +190,7 @@ impl Log {
 
     /// Like `read_records` but only if it can be served from memory; None also for offsets out of range.
     pub fn read_records_cached(&self, offset: u64, bytes_max: usize) -> Option<Vec<Frame>> {
-        let (log_start, high_watermark) = self.committed(|state| (state.log_start, state.log_end));
+        let (log_start, high_watermark) = self.readable();
         if offset < log_start || offset > high_watermark {
             return None;
         }
@@ -198,6 +199,14 @@ impl Log {
         }
         let bytes_max = bytes_max.min(self.inner.open.config.read_bytes_max);
         self.inner.cached.read_records(offset, high_watermark, bytes_max)
+    }
+
+    /// What may be read: from the log start up to the high watermark.
+    fn readable(&self) -> (u64, u64) {
+        if mutant!("serve above commit") {
+            return (self.committed(|state| state.log_start), self.log_end());
+        }
+        self.committed(|state| (state.log_start, state.log_end))
     }
 
     /// First offset whose append time is at or after `time_ms`, among committed ones; the high watermark if none.

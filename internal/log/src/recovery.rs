@@ -17,6 +17,7 @@ use crate::format::files::{Mark, SEGMENT_HEADER_BYTES, SegmentHeader};
 use crate::hard_state::{HARD_STATE, HardState};
 use crate::index::SparseIndex;
 use crate::log::OpenLog;
+use crate::mutant;
 use crate::round::{LogFile, replace_file};
 use crate::scan::{Scanned, Scanner};
 use crate::segment::{Active, Before, Place, Segment, segment_first_index, segment_path};
@@ -325,7 +326,7 @@ impl Recovery<'_> {
         if state.active.end == file_end {
             return Ok(true);
         }
-        if state.tail.next_index < self.mark.index_end {
+        if state.tail.next_index < self.mark.index_end && !mutant!("truncate at first bad checksum") {
             return Err(scanner.damaged(&why));
         }
         let (position, index) = (state.active.end, state.tail.next_index);
@@ -355,7 +356,7 @@ impl Recovery<'_> {
     }
 
     fn check_mark_reached(&self, state: &LogState) -> Result<(), Error> {
-        if state.tail.next_index >= self.mark.index_end {
+        if state.tail.next_index >= self.mark.index_end || mutant!("truncate at first bad checksum") {
             return Ok(());
         }
         let why = format!(

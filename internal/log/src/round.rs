@@ -17,6 +17,7 @@ use bytes::Bytes;
 
 use crate::disk::{Disk, DiskFile};
 use crate::error::Error;
+use crate::mutant;
 
 /// A file that the writer knows: opened on first use, or made by [`Op::Create`].
 pub(crate) struct LogFile {
@@ -277,7 +278,20 @@ impl<'a> Round<'a> {
 }
 
 fn sync_file(file: &LogFile, handle: &dyn DiskFile) -> Result<(), Error> {
-    handle.sync().map_err(|error| Error::io("sync", &file.path, error))
+    if is_skipped(&file.path) {
+        return Ok(());
+    }
+    let synced = match handle.sync() {
+        Err(_) if mutant!("retry after failed sync") => handle.sync(),
+        synced => synced,
+    };
+    synced.map_err(|error| Error::io("sync", &file.path, error))
+}
+
+/// Files that a mutant does not sync.
+fn is_skipped(path: &Path) -> bool {
+    (mutant!("no sync on append") && path.extension().is_some_and(|end| end == "log"))
+        || (mutant!("no sync on vote") && path.ends_with(crate::hard_state::HARD_STATE))
 }
 
 /// Writes a file beside the old one, syncs it and renames it over the old one. The directory is left to be synced.

@@ -20,6 +20,7 @@ use std::time::Duration;
 
 use crate::disk::Disk;
 use crate::error::Error;
+use crate::mutant;
 use crate::round::{Op, PREPARED_BYTES_MAX, Round};
 
 /// Most bytes that may wait for the disk. The owners of the logs bound what they have in flight far below; this only keeps a mistake
@@ -40,6 +41,7 @@ const MANUAL_PREPARE_BYTES: usize = 2 * 1024;
 pub type Callback = Box<dyn FnOnce(Result<(), Error>) + Send>;
 
 type OnFatal = Box<dyn Fn(&Error) + Send + Sync>;
+type OnWork = Box<dyn Fn() + Send + Sync>;
 
 struct Job {
     ops: Vec<Op>,
@@ -65,6 +67,8 @@ struct Shared {
     queue: Mutex<Queue>,
     /// Signals the thread that there is work, and `stop` that the thread has ended.
     changed: Condvar,
+    /// Signals the driver of a manual writer that there is work.
+    on_work: Option<OnWork>,
     on_fatal: OnFatal,
 }
 
@@ -73,6 +77,20 @@ struct Shared {
 pub struct DiskWriter {
     shared: Arc<Shared>,
     thread: Arc<Thread>,
+}
+
+/// A round whose work is done and whose callbacks are not called yet. Dropping it drops the callbacks uncalled, as a crash does.
+pub struct OpenRound {
+    callbacks: Vec<Callback>,
+    bytes: usize,
+    result: Result<(), Error>,
+}
+
+impl OpenRound {
+    /// Why the round failed, if it did.
+    pub fn failure(&self) -> Option<&Error> {
+        self.result.as_ref().err()
+    }
 }
 
 /// Ends the thread when the last `DiskWriter` is dropped; the queue is drained first.
@@ -100,7 +118,7 @@ impl Drop for Thread {
 impl DiskWriter {
     /// Starts the writer thread. `on_fatal` is called once, when a write or sync failed: the process must end.
     pub fn start(disk: Arc<dyn Disk>, on_fatal: Box<dyn Fn(&Error) + Send + Sync>) -> Result<DiskWriter, Error> {
-        let writer = DiskWriter::new(disk, on_fatal, false);
+        let writer = DiskWriter::new(disk, on_fatal, None, false);
         let shared = writer.shared.clone();
         let handle = std::thread::Builder::new()
             .name("disk-writer".into())
@@ -112,10 +130,15 @@ impl DiskWriter {
 
     /// A writer without a thread, for simulation: work is done by `run_round`.
     pub fn manual(disk: Arc<dyn Disk>) -> DiskWriter {
-        DiskWriter::new(disk, Box::new(|_| {}), true)
+        DiskWriter::new(disk, Box::new(|_| {}), None, true)
     }
 
-    fn new(disk: Arc<dyn Disk>, on_fatal: OnFatal, manual: bool) -> DiskWriter {
+    /// A manual writer that calls `on_work` when something was queued; that must be quick and must not call a log.
+    pub fn driven(disk: Arc<dyn Disk>, on_work: Box<dyn Fn() + Send + Sync>) -> DiskWriter {
+        DiskWriter::new(disk, Box::new(|_| {}), Some(on_work), true)
+    }
+
+    fn new(disk: Arc<dyn Disk>, on_fatal: OnFatal, on_work: Option<OnWork>, manual: bool) -> DiskWriter {
         let shared = Arc::new(Shared {
             disk,
             prepare_bytes: if manual {
@@ -125,6 +148,7 @@ impl DiskWriter {
             },
             queue: Mutex::new(Queue::default()),
             changed: Condvar::new(),
+            on_work,
             on_fatal,
         });
         let thread = Arc::new(Thread {
@@ -137,12 +161,19 @@ impl DiskWriter {
 
     /// One round; false if there was nothing to do. For manual writers.
     pub fn run_round(&self) -> bool {
+        let round = self.begin_round();
+        round.map(|round| self.end_round(round)).is_some()
+    }
+
+    /// The work of one round, without its callbacks; None if there is nothing to do. For manual writers.
+    pub fn begin_round(&self) -> Option<OpenRound> {
         let jobs = self.shared.take();
-        if jobs.is_empty() {
-            return false;
-        }
-        self.shared.round(jobs);
-        true
+        (!jobs.is_empty()).then(|| self.shared.perform(jobs))
+    }
+
+    /// The callbacks of a round.
+    pub fn end_round(&self, round: OpenRound) {
+        self.shared.answer(round);
     }
 
     /// Waits until everything queued is done, and ends the thread. Later jobs are refused. A disk that hangs is waited for a few
@@ -207,6 +238,9 @@ impl DiskWriter {
         if wake {
             self.shared.changed.notify_one();
         }
+        if let Some(on_work) = &self.shared.on_work {
+            on_work();
+        }
         Ok(())
     }
 }
@@ -265,7 +299,7 @@ impl Shared {
             }
             queue.running = true;
             drop(queue);
-            self.round(self.take());
+            self.answer(self.perform(self.take()));
         }
     }
 
@@ -273,10 +307,13 @@ impl Shared {
         std::mem::take(&mut self.lock().jobs)
     }
 
-    /// Does the jobs and answers all of them.
-    fn round(&self, jobs: Vec<Job>) {
+    /// Does the jobs.
+    fn perform(&self, jobs: Vec<Job>) -> OpenRound {
         let bytes: usize = jobs.iter().map(|job| job.bytes).sum();
-        let (ops, callbacks): (Vec<_>, Vec<_>) = jobs.into_iter().map(|job| (job.ops, job.done)).unzip();
+        let (ops, mut callbacks): (Vec<_>, Vec<_>) = jobs.into_iter().map(|job| (job.ops, job.done)).unzip();
+        if mutant!("acknowledge before sync") {
+            callbacks.drain(..).for_each(|done: Callback| done(Ok(())));
+        }
         let poisoned = self.lock().poisoned.clone(); // not in the match: the lock would be held while the disk works
         let result = match poisoned {
             Some(cause) => Err(cause),
@@ -285,6 +322,20 @@ impl Shared {
             }))
             .unwrap_or(Err(Error::Panicked)),
         };
+        OpenRound {
+            callbacks,
+            bytes,
+            result,
+        }
+    }
+
+    /// Calls the callbacks of a round.
+    fn answer(&self, round: OpenRound) {
+        let OpenRound {
+            callbacks,
+            bytes,
+            result,
+        } = round;
         self.lock().bytes -= bytes;
         if let Err(error) = &result {
             self.poison(error);

@@ -1,8 +1,11 @@
 //! The power is cut at every single operation of a scripted run, and at every operation of the opening that follows.
+//!
+//! The simulation (`tests/sim`) runs the same trials on many random scripts; here they run on one that was written by hand.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-mod common;
+pub(crate) mod common;
 
+use std::ops::Range;
 use std::path::Path;
 
 use common::world::{Step, World};
@@ -14,8 +17,8 @@ const SCRIPT: &str = "v r a1 r a3 a2 r c2 t1500 r a12 r v a4 r x5 a2 r a9 c4 r t
      x20 r a5 x2 a3 v r t2000 r c0 a14 x13 a16 r c3 t31000 a1 r v v r a10 r x9 r t1000 t1000 r a2 r \
      a3 t1000 r a2 c0 t31000 v r v v v r x4 r a1 r a20 a9 x28 v r a1 r";
 
-fn script() -> impl Iterator<Item = Step> {
-    SCRIPT.split_whitespace().map(|word| {
+pub(crate) fn script() -> Vec<Step> {
+    let step = |word: &str| {
         let number = word[1..].parse().unwrap_or(0);
         match &word[..1] {
             "a" => Step::Append(number),
@@ -25,18 +28,142 @@ fn script() -> impl Iterator<Item = Step> {
             "t" => Step::Tick(number),
             _ => Step::Round,
         }
-    })
+    };
+    SCRIPT.split_whitespace().map(step).collect()
 }
 
-/// Runs the script until the disk stops; false if it never did.
-fn run_until_stopped(world: &mut World) -> bool {
-    for step in script() {
-        if let Err(error) = world.step(&step) {
-            assert!(world.disk.is_stopped(), "{step:?}: {error}");
-            return true;
+/// What is done with a world at each operation: what happens there, how often with other seeds, and what must hold then.
+/// Says how many recoveries there were.
+pub(crate) struct Trial {
+    pub(crate) name: &'static str,
+    pub(crate) fault: Fault,
+    pub(crate) repeats: u64,
+    pub(crate) check: fn(World, u64) -> u64,
+}
+
+pub(crate) const TRIALS: [Trial; 8] = [
+    Trial {
+        name: "nothing unsynced is kept",
+        fault: Fault::Crash,
+        repeats: 1,
+        check: |world, _| recover(world, Keep::Nothing),
+    },
+    Trial {
+        name: "everything unsynced is kept",
+        fault: Fault::Crash,
+        repeats: 1,
+        check: |world, _| recover(world, Keep::Everything),
+    },
+    Trial {
+        name: "any of the unsynced writes are kept",
+        fault: Fault::Crash,
+        repeats: 4,
+        check: |world, _| recover(world, Keep::Reordered),
+    },
+    Trial {
+        name: "writes are torn",
+        fault: Fault::Crash,
+        repeats: 12,
+        check: |world, _| recover(world, Keep::Torn),
+    },
+    Trial {
+        name: "the opening is interrupted at each operation",
+        fault: Fault::Crash,
+        repeats: 2,
+        check: interrupt_opening,
+    },
+    Trial {
+        name: "a second crash follows the first",
+        fault: Fault::Crash,
+        repeats: 3,
+        check: crash_again,
+    },
+    Trial {
+        name: "the process is killed, and the power cut later",
+        fault: Fault::Crash,
+        repeats: 1,
+        check: kill_then_cut,
+    },
+    Trial {
+        name: "the operation fails, and the machine starts anew",
+        fault: Fault::Fail,
+        repeats: 2,
+        check: |world, repeat| recover(world, if repeat == 0 { Keep::Nothing } else { Keep::Torn }),
+    },
+];
+
+/// The operations of a script.
+pub(crate) fn operations(script: &[Step]) -> Range<u64> {
+    let mut world = World::new(0, 0);
+    let first = world.disk.operations() + 1;
+    for step in script {
+        world.step(step).unwrap();
+    }
+    world.check_now();
+    first..world.disk.operations() + 1
+}
+
+impl Trial {
+    /// Runs the script up to this operation, lets it fail, and checks; as often as the trial wants.
+    pub(crate) fn at(&self, script: &[Step], operation: u64, seed: u64) -> u64 {
+        let one = |repeat: u64| {
+            let cache_bytes = if repeat.is_multiple_of(2) { 0 } else { 1 << 20 };
+            let mut world = World::new(seed ^ (operation * 1_000 + repeat), cache_bytes);
+            world.disk.fault_at(operation, self.fault);
+            for step in script {
+                if let Err(error) = world.step(step) {
+                    let explained = self.fault == Fault::Fail || world.disk.is_stopped();
+                    assert!(explained, "{step:?}: {error}");
+                    break;
+                }
+            }
+            (self.check)(world, repeat)
+        };
+        (0..self.repeats).map(one).sum()
+    }
+}
+
+fn recover(mut world: World, keep: Keep) -> u64 {
+    world.crash(keep).unwrap();
+    world.check_recovered();
+    go_on(&mut world);
+    1
+}
+
+fn interrupt_opening(mut world: World, repeat: u64) -> u64 {
+    let mut recoveries = 1;
+    for operation in 1..1_000 {
+        world.disk.crash(Keep::Torn);
+        world.disk.fault_at(world.disk.operations() + operation, Fault::Crash);
+        recoveries += 1;
+        match world.reopen() {
+            Ok(()) => break,
+            Err(error) => assert!(world.disk.is_stopped(), "repeat {repeat}: {error}"),
         }
     }
-    world.disk.is_stopped()
+    world.disk.crash(Keep::Nothing);
+    world.reopen().unwrap();
+    world.check_recovered();
+    go_on(&mut world);
+    recoveries
+}
+
+fn crash_again(mut world: World, _: u64) -> u64 {
+    world.crash(Keep::Torn).unwrap();
+    world.check_recovered();
+    world.crash(Keep::Nothing).unwrap();
+    world.check_recovered();
+    world.check_now();
+    2
+}
+
+fn kill_then_cut(mut world: World, _: u64) -> u64 {
+    world.restart();
+    world.check_recovered();
+    world.crash(Keep::Nothing).unwrap();
+    world.check_recovered();
+    go_on(&mut world);
+    2
 }
 
 fn go_on(world: &mut World) {
@@ -51,86 +178,51 @@ fn go_on(world: &mut World) {
     world.check_files();
 }
 
-/// Calls `check` for a world stopped at each operation of the script in turn; returns how many there were.
-fn at_each_operation(seeds: u64, mut check: impl FnMut(World, u64)) -> u64 {
-    let mut operation = World::new(0, 0).disk.operations();
-    loop {
-        operation += 1;
-        for seed in 0..seeds {
-            let mut world = World::new(operation * 1_000 + seed, if seed % 2 == 0 { 0 } else { 1 << 20 });
-            world.disk.fault_at(operation, Fault::Crash);
-            if !run_until_stopped(&mut world) {
-                world.check_now();
-                return operation;
-            }
-            check(world, seed);
+/// Runs some trials at all operations of the script.
+#[cfg(test)]
+fn try_all(trials: &[Trial]) {
+    let script = script();
+    let operations = operations(&script);
+    assert!(operations.end > 100, "the script has only {operations:?}");
+    for trial in trials {
+        for operation in operations.clone() {
+            assert!(trial.at(&script, operation, 0) > 0, "{}", trial.name);
         }
     }
 }
 
 #[test]
 fn nothing_promised_is_lost_when_the_power_fails_at_any_operation() {
-    for keep in [Keep::Nothing, Keep::Everything] {
-        let operations = at_each_operation(1, |mut world, _| {
-            world.crash(keep).unwrap();
-            world.check_recovered();
-            go_on(&mut world);
-        });
-        assert!(operations > 100, "the script has only {operations} operations");
-    }
+    try_all(&TRIALS[..3]);
 }
 
 #[test]
 fn nothing_promised_is_lost_when_writes_are_torn_at_any_operation() {
-    at_each_operation(12, |mut world, _| {
-        world.crash(Keep::Torn).unwrap();
-        world.check_recovered();
-        go_on(&mut world);
-    });
+    try_all(&TRIALS[3..4]);
 }
 
 #[test]
 fn the_opening_can_be_interrupted_at_any_operation() {
-    at_each_operation(2, |mut world, seed| {
-        for operation in 1..1_000 {
-            world.disk.crash(Keep::Torn);
-            world.disk.fault_at(world.disk.operations() + operation, Fault::Crash);
-            match world.reopen() {
-                Ok(()) => break,
-                Err(error) => assert!(world.disk.is_stopped(), "seed {seed}: {error}"),
-            }
-        }
-        world.disk.crash(Keep::Nothing);
-        world.reopen().unwrap();
-        world.check_recovered();
-        go_on(&mut world);
-    });
+    try_all(&TRIALS[4..5]);
 }
 
 #[test]
 fn what_was_found_after_a_crash_survives_the_next_one() {
-    at_each_operation(3, |mut world, _| {
-        world.crash(Keep::Torn).unwrap();
-        world.check_recovered();
-        world.crash(Keep::Nothing).unwrap();
-        world.check_recovered();
-        world.check_now();
-    });
+    try_all(&TRIALS[5..6]);
 }
 
 #[test]
 fn what_was_found_after_the_process_was_killed_survives_a_power_cut() {
-    at_each_operation(1, |mut world, _| {
-        world.restart();
-        world.check_recovered();
-        world.crash(Keep::Nothing).unwrap();
-        world.check_recovered();
-        go_on(&mut world);
-    });
+    try_all(&TRIALS[6..7]);
 }
 
 #[test]
-fn after_a_quiet_second_a_vote_survives_damage_to_either_slot() {
+fn nothing_promised_is_lost_when_any_operation_fails_and_the_power_then() {
+    try_all(&TRIALS[7..]);
+}
+
+#[cfg_attr(test, test)]
+pub(crate) fn after_a_quiet_second_a_vote_survives_damage_to_either_slot() {
     for slot in [0, 4096] {
         let mut world = World::new(1, 0);
         for step in [Step::Vote, Step::Round, Step::Tick(1_000), Step::Round] {

@@ -1,4 +1,6 @@
 //! Bytes that rot, files that end early, frames that belong elsewhere: wrong data is never read, nothing synced is cut in silence.
+//!
+//! The simulation (`tests/sim`) runs these checks too, on its mutants.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod common;
@@ -125,60 +127,83 @@ fn check_each(log: &Log, frames: &[Frame]) {
 
 #[test]
 fn a_flipped_byte_anywhere_is_found_or_cut_or_without_effect() {
+    assert!(flip_every_byte() > 1_000);
+}
+
+/// What became of flipped bytes.
+#[derive(Default)]
+struct Flips {
+    refused: u64,
+    cut: u64,
+    unread: u64,
+    harmless: u64,
+}
+
+/// Flips a bit of every byte of small stores, each in a copy of its own; says how many.
+pub(crate) fn flip_every_byte() -> u64 {
     let store = Store::new();
     let frames = store.fill();
-    let (mut refused, mut cut, mut unread, mut harmless) = (0, 0, 0, 0);
-    for path in store.disk.files() {
-        for position in 0..store.disk.bytes(&path).unwrap().len() as u64 {
-            let copy = store.fork();
-            assert!(
-                copy.disk
-                    .flip(&path, position, if position % 2 == 0 { 0x01 } else { 0x80 })
-            );
-            let log = match copy.open() {
-                Ok(log) => log,
-                Err(error) => {
-                    assert_eq!(
-                        error.grade(),
-                        Grade::Fatal,
-                        "{}: byte {position}: {error}",
-                        path.display()
-                    );
-                    refused += 1;
-                    continue;
-                }
-            };
-            assert_eq!(log.vote(), Some(VOTE), "{}: byte {position}", path.display());
-            let length = log.last().unwrap().index + 1;
-            assert!(
-                length >= 30,
-                "{}: byte {position}: marked entries were cut to {length}",
-                path.display()
-            );
-            match read_all(&log) {
-                Ok(found) => assert_eq!(found, frames[..length as usize], "{}: byte {position}", path.display()),
-                Err(error) => {
-                    assert!(
-                        matches!(error, Error::Damaged { .. }),
-                        "{}: byte {position}: {error}",
-                        path.display()
-                    );
-                    unread += 1;
-                    check_each(&log, &frames);
-                    continue;
-                }
-            }
-            if length < 40 { cut += 1 } else { harmless += 1 }
-        }
-    }
+    let mut flips = Flips::default();
+    flips.of(&store, &frames);
+    // marked, but no checkpoint: everything up to the mark is read at the start
+    store.disk.remove(Path::new("/log/checkpoint")).unwrap();
+    flips.of(&store, &frames);
+    let Flips {
+        refused,
+        cut,
+        unread,
+        harmless,
+    } = flips;
     assert!(
         refused > 0 && cut > 0 && unread > 0 && harmless > 0,
         "{refused} {cut} {unread} {harmless}"
     );
+    refused + cut + unread + harmless
 }
 
-#[test]
-fn a_file_cut_at_any_byte_behind_the_mark_keeps_the_whole_frames_before_it() {
+impl Flips {
+    fn of(&mut self, store: &Store, frames: &[Frame]) {
+        for path in store.disk.files() {
+            for position in 0..store.disk.bytes(&path).unwrap().len() as u64 {
+                let copy = store.fork();
+                let mask = if position % 2 == 0 { 0x01 } else { 0x80 };
+                assert!(copy.disk.flip(&path, position, mask));
+                self.judge(&copy, frames, &format!("{}: byte {position}", path.display()));
+            }
+        }
+    }
+
+    fn judge(&mut self, copy: &Store, frames: &[Frame], place: &str) {
+        let log = match copy.open() {
+            Ok(log) => log,
+            Err(error) => {
+                assert_eq!(error.grade(), Grade::Fatal, "{place}: {error}");
+                self.refused += 1;
+                return;
+            }
+        };
+        assert_eq!(log.vote(), Some(VOTE), "{place}");
+        let length = log.last().map_or(0, |last| last.index + 1);
+        assert!(length >= 30, "{place}: marked entries were cut to {length}");
+        match read_all(&log) {
+            Ok(found) => assert_eq!(found, frames[..length as usize], "{place}"),
+            Err(error) => {
+                assert!(matches!(error, Error::Damaged { .. }), "{place}: {error}");
+                self.unread += 1;
+                check_each(&log, frames);
+                return;
+            }
+        }
+        if length < 40 {
+            self.cut += 1;
+        } else {
+            self.harmless += 1;
+        }
+    }
+}
+
+#[cfg_attr(test, test)]
+pub(crate) fn a_file_cut_at_any_byte_behind_the_mark_keeps_the_whole_frames_before_it() {
     let store = Store::new();
     let frames = store.fill();
     for path in store.segments() {
@@ -207,8 +232,8 @@ fn a_file_cut_at_any_byte_behind_the_mark_keeps_the_whole_frames_before_it() {
     }
 }
 
-#[test]
-fn a_missing_segment_is_damage() {
+#[cfg_attr(test, test)]
+pub(crate) fn a_missing_segment_is_damage() {
     let store = Store::new();
     store.fill();
     let segments = store.segments();
@@ -222,8 +247,8 @@ fn a_missing_segment_is_damage() {
     }
 }
 
-#[test]
-fn a_lost_hard_state_is_never_replaced_by_a_new_one() {
+#[cfg_attr(test, test)]
+pub(crate) fn a_lost_hard_state_is_never_replaced_by_a_new_one() {
     let store = Store::new();
     store.fill();
     let path = Path::new("/log/hard-state");
@@ -239,8 +264,8 @@ fn a_lost_hard_state_is_never_replaced_by_a_new_one() {
     assert_eq!(copy.open().unwrap().vote(), Some(VOTE), "the other slot holds");
 }
 
-#[test]
-fn missing_indexes_and_checkpoints_are_rebuilt() {
+#[cfg_attr(test, test)]
+pub(crate) fn missing_indexes_and_checkpoints_are_rebuilt() {
     let store = Store::new();
     let frames = store.fill();
     for path in store.disk.files() {
@@ -253,8 +278,8 @@ fn missing_indexes_and_checkpoints_are_rebuilt() {
     assert_eq!(log.noted_commit(), Some(ids(1, 29)));
 }
 
-#[test]
-fn damage_below_the_checkpoint_is_found_when_it_is_read() {
+#[cfg_attr(test, test)]
+pub(crate) fn damage_below_the_checkpoint_is_found_when_it_is_read() {
     let store = Store::new();
     store.fill();
     assert!(store.disk.flip(&store.segments()[0], 500, 1));
@@ -278,8 +303,8 @@ fn tail_from(store: &Store, frames: &[Frame], index: u64) -> (PathBuf, u64, Vec<
     (path, position as u64, bytes[position..].to_vec())
 }
 
-#[test]
-fn stale_frames_behind_a_truncation_do_not_follow_on() {
+#[cfg_attr(test, test)]
+pub(crate) fn stale_frames_behind_a_truncation_do_not_follow_on() {
     let store = Store::new();
     let frames = store.fill();
     let (path, position, stale) = tail_from(&store, &frames, 38);
@@ -303,8 +328,8 @@ fn stale_frames_behind_a_truncation_do_not_follow_on() {
     assert_eq!(log.last(), Some(ids(2, 38)), "entry 1.39 is stale");
 }
 
-#[test]
-fn frames_of_another_group_do_not_follow_on() {
+#[cfg_attr(test, test)]
+pub(crate) fn frames_of_another_group_do_not_follow_on() {
     let store = Store::new();
     let frames = store.fill();
     let mut other = identity();
@@ -322,8 +347,8 @@ fn frames_of_another_group_do_not_follow_on() {
     assert!(matches!(swapped.open(), Err(Error::Damaged { .. })));
 }
 
-#[test]
-fn a_follower_that_decides_otherwise_reports_it_and_stays_as_it_was() {
+#[cfg_attr(test, test)]
+pub(crate) fn a_follower_that_decides_otherwise_reports_it_and_stays_as_it_was() {
     let store = Store::new();
     let frames = store.fill();
     let follower = Store::on(SimulatedDisk::new(3), "/log", identity());

@@ -2,8 +2,8 @@
 //!
 //! Three loops, each driven by changes and each able to begin again at any point:
 //!
-//! * [`Controller::keep_replicas`] on every node: makes and starts the replicas placed here, and deletes those whose
-//!   group has a committed tombstone.
+//! * [`Controller::keep_replicas`] on every node: makes and starts the replicas placed here, and deletes those that
+//!   are retired or whose group has a committed tombstone.
 //! * [`Controller::keep_registered`] on every node: tells the catalog this node's address, rack and version.
 //! * [`Controller::keep_members`] acts on the catalog's leader only: founds the catalog if it is not, adds every
 //!   registered node to the catalog group as a learner, and gives the vote of a lost incarnation to the new one once it
@@ -11,13 +11,14 @@
 //!
 //! The catalog holds the target; the group's own membership is the truth, and is read anew before each step.
 //!
-//! Deliberately absent: replacing a node that is merely away, moving partitions, and balancing leaders.
+//! Elsewhere: giving the places of dead replicas to new ones (`replacement`). Deliberately absent: replacing a node that is
+//! merely away, moving partitions, and balancing leaders.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use highwater_catalog::{Command, FoundingNode, Node, Refusal, Reply};
+use highwater_catalog::{Catalog, Command, FoundingNode, Node, Refusal, Reply};
 use highwater_partition::log::{GroupId, ReplicaId};
 use highwater_partition::{Member, Role, Status};
 use tokio::time::{Instant, sleep};
@@ -33,11 +34,11 @@ use crate::peer_calls::{self, APPLIED};
 use crate::replicas::{CATALOG_GROUP, Hosted, Keeper, Registry, ReplicaError};
 
 /// How long to wait after something did not work.
-const RETRY_PAUSE: Duration = Duration::from_secs(1);
+pub(crate) const RETRY_PAUSE: Duration = Duration::from_secs(1);
 /// How often the members are looked at even if nothing changed: a node catches up without a sign.
 const MEMBERS_INTERVAL: Duration = Duration::from_secs(2);
 /// How long a command to the catalog may take.
-const COMMAND_TIMEOUT: Duration = Duration::from_secs(10);
+pub(crate) const COMMAND_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long a new group's members wait, each for those before it, for somebody to make the first membership.
 const FIRST_MEMBERS_PATIENCE: Duration = Duration::from_secs(1);
@@ -88,8 +89,8 @@ impl Controller {
         // A replica that fails must not stand in the way of the others; the first failure is answered.
         let mut all = Ok(());
         for record in self.data.replicas() {
-            let is_deleted = self.host.read(|catalog| catalog.is_deleted(record.group));
-            if is_deleted {
+            let may_go = |catalog: &Catalog| catalog.is_deleted(record.group) || catalog.is_retired(record.replica);
+            if self.host.read(may_go) {
                 let removed = self.keeper.remove(record.group_id(), record.replica_id()).await;
                 all = all.and(removed);
             }
@@ -143,6 +144,9 @@ impl Controller {
     async fn initialize(&self, group: GroupId, pristine_for: Duration) -> Result<(), ReplicaError> {
         let members = self.host.read(|catalog| {
             let (_, partition) = catalog.partition_of_group(group.0)?;
+            if partition.changed {
+                return None; // Its members come from its leader: others than the first ones must never found it.
+            }
             let mut living = partition.replicas.iter().filter(|replica| !catalog.is_dead(replica));
             let turn = living.position(|replica| replica.node == self.own.name)?;
             let is_due = pristine_for >= FIRST_MEMBERS_PATIENCE * u32::try_from(turn).unwrap_or(u32::MAX);

@@ -42,6 +42,7 @@ mod peer_calls;
 mod peer_handler;
 pub mod port;
 mod record_file;
+mod replacement;
 mod replicas;
 mod services;
 mod status;

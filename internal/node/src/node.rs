@@ -28,6 +28,7 @@ use crate::replicas::{CATALOG_GROUP, Hosted, Keeper, KeeperOptions, Registry};
 use crate::services::{Context, InFlight, Readiness, ServerParts, serve};
 use crate::storage::Storage;
 use crate::tls::{Credentials, TlsError, TlsFiles};
+use highwater_partition::log::{GroupId, ReplicaId};
 
 /// How long a starting node waits for its own advertised name to become resolvable.
 const OWN_NAME_PATIENCE: Duration = Duration::from_secs(30);
@@ -71,7 +72,7 @@ impl Node {
     /// Returns as soon as the port is served; finding or founding the cluster goes on behind it (see
     /// [`NodeHandle::ready`]).
     pub async fn start(config: Config) -> Result<NodeHandle, StartError> {
-        let foundation = Foundation::lay(config).await?;
+        let mut foundation = Foundation::lay(config).await?;
         foundation.open_replicas().await?;
         foundation.serve().await
     }
@@ -93,6 +94,8 @@ struct Foundation {
     link: Link,
     inbox: gossip::GossipInbox,
     keeper: Arc<Keeper>,
+    /// Replicas recorded here that can never run again.
+    dead: Vec<(GroupId, ReplicaId)>,
 }
 
 impl Foundation {
@@ -151,19 +154,25 @@ impl Foundation {
             link,
             inbox,
             keeper,
+            dead: Vec::new(),
         })
     }
 
     /// Opens every replica recorded. Without its catalog replica the node is nothing; a lost partition is reported, and
     /// the others are served.
-    async fn open_replicas(&self) -> Result<(), StartError> {
+    async fn open_replicas(&mut self) -> Result<(), StartError> {
         let Some(cluster_id) = self.data.cluster_id() else {
             return Ok(());
         };
         for record in self.data.replicas() {
             match self.keeper.open(cluster_id, record).await {
                 Err(error) if record.group_id() == CATALOG_GROUP => return Err(error.into()),
-                Err(error) => tracing::error!(%error, "a replica is lost; the others are served"),
+                Err(error) => {
+                    tracing::error!(%error, "a replica is lost; the others are served");
+                    if error.is_dead {
+                        self.dead.push((record.group_id(), record.replica_id()));
+                    }
+                }
                 Ok(()) => {}
             }
         }
@@ -212,7 +221,9 @@ impl Foundation {
             tokio::spawn(Box::pin(self.discovery(gossip.clone()).run())),
             tokio::spawn(controller.clone().keep_replicas()),
             tokio::spawn(controller.clone().keep_registered()),
-            tokio::spawn(controller.keep_members()),
+            tokio::spawn(controller.clone().keep_members()),
+            tokio::spawn(controller.clone().keep_groups()),
+            tokio::spawn(controller.keep_reported(std::mem::take(&mut self.dead))),
             tokio::spawn(leaders::publish(self.registry.clone(), gossip)),
             tokio::spawn(keep_addresses(
                 self.config.node.clone(),

@@ -35,6 +35,18 @@ fn commands_have_this_form() {
         (register("n2", 2), REGISTER),
         (create("orders", 1, 2), CREATE),
         (delete("orders", Some(7)), DELETE),
+        (
+            replicas::report(3, 4),
+            r#"{"report_dead_replica":{"group_id":3,"replica_id":4}}"#,
+        ),
+        (
+            replicas::replace(3, 4),
+            r#"{"replace_replica":{"group_id":3,"replica_id":4}}"#,
+        ),
+        (
+            replicas::retire(3, 4),
+            r#"{"retire_replica":{"group_id":3,"replica_id":4}}"#,
+        ),
     ];
     for (command, json) in cases {
         assert_golden(&command.encode(), 1, json);
@@ -91,6 +103,31 @@ fn a_checkpoint_has_this_form() {
     fixture.replica_id(register("n0", 9));
     assert_golden(&fixture.catalog.encode(), 1, CHECKPOINT);
     assert_eq!(Catalog::decode(&stored(CHECKPOINT)), Ok(fixture.catalog));
+}
+
+/// What stands in a checkpoint only while and after replicas have been replaced.
+#[test]
+fn replaced_and_retired_replicas_have_this_form() {
+    let mut fixture = Fixture::founded(1);
+    fixture.topic(create("orders", 1, 1));
+    for step in [replicas::report, replicas::replace, replicas::retire] {
+        fixture.apply(step(1, 2));
+    }
+    for step in [replicas::report, replicas::replace, replicas::report] {
+        fixture.apply(step(1, 3));
+    }
+    fixture.apply(replicas::report(1, 4));
+    let text = String::from_utf8(fixture.catalog.encode().split_off(1)).unwrap();
+    let partition = concat!(
+        r#""partitions":[{"partition":0,"group_id":1,"#,
+        r#""replicas":[{"replica_id":4,"node":"n0","reported_dead":true}],"#,
+        r#""replaced":[{"replica_id":3,"node":"n0","reported_dead":true}],"changed":true}]"#
+    );
+    assert!(text.contains(partition), "{text}");
+    assert!(
+        text.ends_with(r#""tombstones":{},"retired_replicas":{"2":3}}"#),
+        "{text}"
+    );
 }
 
 #[test]

@@ -27,6 +27,11 @@ fn command() -> impl Strategy<Value = Command> {
         }),
         4 => (name(), name(), proptest::option::of(1u64..20))
             .prop_map(|(tenant, name, topic_id)| Command::DeleteTopic { tenant, name, topic_id }),
+        6 => (0u8..3, 1u64..12, 1u64..60).prop_map(|(step, group_id, replica_id)| match step {
+            0 => Command::ReportDeadReplica { group_id, replica_id },
+            1 => Command::ReplaceReplica { group_id, replica_id },
+            _ => Command::RetireReplica { group_id, replica_id },
+        }),
     ]
 }
 

@@ -12,6 +12,7 @@ use std::collections::{BTreeMap, VecDeque};
 use crate::entry::{Decision, Verdict};
 use crate::format::detail::BatchDetail;
 use crate::ids::{PrincipalDigest, ProducerId};
+use crate::mutant;
 
 /// Most producers remembered; a constant of the format version.
 pub(crate) const PRODUCERS_MAX: usize = 4_096;
@@ -150,7 +151,9 @@ impl Producer {
             };
         }
         if batch.expected_offset.is_some_and(|expected| expected != log_end) {
-            self.remember(batch, Verdict::OffsetMismatch, at, log_end);
+            if !mutant!("refused batch forgotten") {
+                self.remember(batch, Verdict::OffsetMismatch, at, log_end);
+            }
             return refused(Verdict::OffsetMismatch, 0);
         }
         self.remember(batch, Verdict::Accepted, at, log_end);

@@ -6,6 +6,7 @@ mod absences;
 mod founding;
 mod records;
 mod refusals;
+mod replacements;
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -28,6 +28,8 @@ pub struct ReplicaError {
     pub path: PathBuf,
     /// What failed.
     pub why: String,
+    /// Whether the replica can never run again: its votes or its log's end are lost.
+    pub is_dead: bool,
 }
 
 /// What a keeper works with.
@@ -79,22 +81,29 @@ impl Keeper {
         let path = self.options.data.replica_path(group, replica);
         if !path.exists() {
             let why = "its directory is missing, and its votes and data with it: it is dead and is not started again";
-            return Err(error(group, path, why));
+            return Err(ReplicaError {
+                is_dead: true,
+                ..error(group, path, why)
+            });
         }
         let storage = self.options.storage.clone();
         let log_path = path.clone();
         let opened = blocking(move || {
-            let failed = |why| error(group, log_path.clone(), why);
+            let failed = |why: highwater_partition::log::Error| ReplicaError {
+                is_dead: matches!(why, highwater_partition::log::Error::HardStateLost { .. }),
+                ..error(group, log_path.clone(), why)
+            };
             storage.open(log_path.clone(), cluster, group, replica).map_err(failed)
         });
         let log = opened.await?;
         self.start(group, replica, log).await
     }
 
-    /// Stops a replica and deletes its data. Only for groups that a committed tombstone names.
+    /// Stops a replica and deletes its data. Only for those of which the catalog says so: their group is deleted, or they
+    /// are retired.
     pub(crate) async fn remove(&self, group: GroupId, replica: ReplicaId) -> Result<(), ReplicaError> {
         let path = self.options.data.replica_path(group, replica);
-        if let Some(hosted) = self.options.registry.remove(group) {
+        if let Some(hosted) = self.options.registry.remove(group, replica) {
             let stopped = hosted.partition().shutdown().await;
             stopped.map_err(|why| error(group, path.clone(), why))?;
         }
@@ -107,7 +116,7 @@ impl Keeper {
         tracing::info!(
             group = group.0,
             replica = replica.0,
-            "deleted the data of a deleted partition"
+            "deleted the data of a replica that is no longer needed"
         );
         Ok(())
     }
@@ -226,6 +235,7 @@ fn error(group: GroupId, path: PathBuf, why: impl ToString) -> ReplicaError {
         group: group.0,
         path,
         why: why.to_string(),
+        is_dead: false,
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use highwater_catalog::Catalog;
 use highwater_partition::log::{GroupId, ReplicaId};
-use highwater_partition::{Partition, Role, Status};
+use highwater_partition::{Member, Partition, Role, Status};
 use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -76,6 +76,29 @@ impl Hosted {
     /// For those who look after the replica itself, not after what users put into it.
     pub(in crate::replicas) fn partition(&self) -> &Partition {
         &self.partition
+    }
+
+    /// How many entries a member lacks, if this replica leads and knows.
+    pub(crate) fn entries_behind(&self, replica: ReplicaId) -> Option<u64> {
+        self.partition.entries_behind(replica)
+    }
+
+    /// Adds a replica without a vote.
+    pub(crate) async fn add_learner(&self, member: Member) -> Result<(), String> {
+        let added = self.partition.add_learner(member).await;
+        added.map_err(|error| error.to_string())
+    }
+
+    /// Makes exactly these members the voters.
+    pub(crate) async fn change_voters(&self, voters: Vec<ReplicaId>) -> Result<(), String> {
+        let changed = self.partition.change_voters(voters).await;
+        changed.map_err(|error| error.to_string())
+    }
+
+    /// Removes members without a vote.
+    pub(crate) async fn remove_learners(&self, learners: &[ReplicaId]) -> Result<(), String> {
+        let removed = self.partition.remove_learners(learners).await;
+        removed.map_err(|error| error.to_string())
     }
 
     /// Whether this replica leads a group that somebody else could lead.
@@ -165,8 +188,12 @@ impl Registry {
         hosted
     }
 
-    pub(crate) fn remove(&self, group: GroupId) -> Option<Arc<Hosted>> {
-        let removed = self.write().remove(&group);
+    /// Takes a replica out. Another replica of the same group, which has taken its place, stays.
+    pub(crate) fn remove(&self, group: GroupId, replica: ReplicaId) -> Option<Arc<Hosted>> {
+        let mut all = self.write();
+        all.get(&group).filter(|hosted| hosted.replica_id == replica)?;
+        let removed = all.remove(&group);
+        drop(all);
         if let Some(hosted) = &removed {
             hosted.removed.cancel();
         }

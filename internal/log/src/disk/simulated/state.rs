@@ -1,9 +1,10 @@
 //! The simulated disk's inside: files and directories as they are, as they are synced, and what a crash makes of them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
+use super::syncs::HeldSync;
 use super::{Fault, Keep, SECTOR_BYTES};
 
 #[derive(Clone)]
@@ -13,7 +14,11 @@ pub(super) struct DiskState {
     pub(super) next_inode: u64,
     pub(super) now: Names,
     pub(super) synced: Names,
-    pub(super) unsynced: Vec<DirChange>,
+    pub(super) unsynced: Vec<(u64, DirChange)>,
+    /// Changes so far, of files and directories; each unsynced one has its number.
+    pub(super) changes: u64,
+    /// Syncs under way, oldest first; None: syncs take no time.
+    pub(super) held: Option<Vec<HeldSync>>,
     /// Counts crashes.
     pub(super) epoch: u64,
     pub(super) stopped: bool,
@@ -26,7 +31,7 @@ pub(super) struct DiskState {
 pub(super) struct Inode {
     pub(super) now: Vec<u8>,
     pub(super) synced: Vec<u8>,
-    pub(super) unsynced: Vec<FileChange>,
+    pub(super) unsynced: VecDeque<(u64, FileChange)>,
 }
 
 #[derive(Clone)]
@@ -73,7 +78,8 @@ impl DiskState {
     pub(super) fn change_dir(&mut self, change: DirChange) -> io::Result<()> {
         let crashed = self.operation()?;
         self.now.apply(&change);
-        self.unsynced.push(change);
+        self.unsynced.push((self.changes, change));
+        self.changes += 1;
         if crashed { Err(stopped()) } else { Ok(()) }
     }
 
@@ -82,7 +88,7 @@ impl DiskState {
     }
 
     /// SplitMix64.
-    fn next_random(&mut self) -> u64 {
+    pub(super) fn next_random(&mut self) -> u64 {
         self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.random;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -95,6 +101,7 @@ impl DiskState {
         self.stopped = false;
         self.fault = None;
         self.syncs_fail = false;
+        self.crash_syncs(keep);
         self.crash_names(keep);
         let numbers: Vec<u64> = self.inodes.keys().copied().collect();
         for number in numbers {
@@ -108,14 +115,14 @@ impl DiskState {
 
     fn crash_names(&mut self, keep: Keep) {
         let mut by_dir: BTreeMap<PathBuf, Vec<DirChange>> = BTreeMap::new();
-        for change in std::mem::take(&mut self.unsynced) {
+        for (_, change) in std::mem::take(&mut self.unsynced) {
             by_dir.entry(change.dir().to_owned()).or_default().push(change);
         }
         for changes in by_dir.into_values() {
             let kept = match keep {
                 Keep::Nothing => 0,
                 Keep::Everything => changes.len(),
-                Keep::Torn => (self.next_random() % (changes.len() as u64 + 1)) as usize,
+                Keep::Torn | Keep::Reordered => (self.next_random() % (changes.len() as u64 + 1)) as usize,
             };
             changes[..kept].iter().for_each(|change| self.synced.apply(change));
         }
@@ -127,10 +134,12 @@ impl DiskState {
     }
 
     fn crash_file(&mut self, inode: &mut Inode, keep: Keep) {
-        for change in std::mem::take(&mut inode.unsynced) {
+        for (_, change) in std::mem::take(&mut inode.unsynced) {
             match keep {
                 Keep::Nothing => {}
                 Keep::Everything => change.apply(&mut inode.synced),
+                Keep::Reordered if self.next_random().is_multiple_of(2) => change.apply(&mut inode.synced),
+                Keep::Reordered => {}
                 Keep::Torn => self.tear(&change, &mut inode.synced),
             }
         }

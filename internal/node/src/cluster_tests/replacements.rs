@@ -1,0 +1,85 @@
+//! Dead replicas give way to new ones, and what was acknowledged stays.
+
+use super::*;
+
+const BATCHES: u64 = 20;
+
+/// A founded cluster with a topic of one partition, which holds [`BATCHES`] batches.
+async fn with_records() -> TestCluster {
+    let cluster = TestCluster::founded().await;
+    cluster.client(0, "shop").await.create("orders", 1).await;
+    for sequence in 0..BATCHES {
+        let batch = batch_of("orders", sequence, &[&format!("kept {sequence}")]);
+        cluster.produce("shop", batch).await.unwrap();
+    }
+    cluster
+}
+
+/// The directories of the partition's replicas on a node, by name.
+fn directories(cluster: &TestCluster, number: usize) -> Vec<String> {
+    let listed = std::fs::read_dir(cluster.data_dir(number).join("groups")).unwrap();
+    let names = listed.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    names.filter(|name| !name.starts_with("0-")).collect()
+}
+
+/// Waits until the node's replica of the partition has the whole log again, under another id than `old`.
+async fn replaced(cluster: &TestCluster, number: usize, old: u64) -> v1::ReplicaStatus {
+    let mut client = cluster.client((number + 1) % 3, "shop").await;
+    let found = async {
+        loop {
+            let replicas = client.describe().await.replicas;
+            let new = replicas.into_iter().find(|replica| replica.node == NAMES[number]);
+            match new {
+                Some(new) if new.replica_id != old && new.role == "follower" && new.log_end >= BATCHES => return new,
+                _ => tokio::time::sleep(Duration::from_millis(50)).await,
+            }
+        }
+    };
+    timeout(PATIENCE, found).await.expect("the replica was not replaced")
+}
+
+async fn replica_id(cluster: &TestCluster, number: usize) -> u64 {
+    let replicas = cluster.client(number, "shop").await.describe().await.replicas;
+    let own = replicas.iter().find(|replica| replica.node == NAMES[number]);
+    own.unwrap().replica_id
+}
+
+/// With another replica gone, a majority needs the new one; and everything is still there.
+async fn assert_counts(cluster: &mut TestCluster, number: usize) {
+    cluster.stop((number + 1) % 3).await;
+    let more = batch_of("orders", BATCHES, &["more"]);
+    let answer = cluster.produce("shop", more).await.unwrap();
+    assert_eq!(answer.base_offset, BATCHES);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_replicas_of_a_wiped_node_are_replaced_and_count_again() {
+    let mut cluster = with_records().await;
+    let old = replica_id(&cluster, 2).await;
+    cluster.stop(2).await;
+    cluster.wipe(2);
+    cluster.start(2).await;
+    replaced(&cluster, 2, old).await;
+    assert_counts(&mut cluster, 2).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_that_lost_its_vote_is_replaced_and_only_then_deleted() {
+    let mut cluster = with_records().await;
+    let old = replica_id(&cluster, 1).await;
+    cluster.stop(1).await;
+    let directory = directories(&cluster, 1).remove(0);
+    std::fs::remove_file(cluster.data_dir(1).join("groups").join(&directory).join("hard-state")).unwrap();
+    cluster.start(1).await;
+    let new = replaced(&cluster, 1, old).await;
+    let deleted = async {
+        while directories(&cluster, 1).contains(&directory) {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    timeout(PATIENCE, deleted)
+        .await
+        .expect("the dead replica's data is still there");
+    assert_eq!(directories(&cluster, 1).len(), 1, "of replica {}", new.replica_id);
+    assert_counts(&mut cluster, 1).await;
+}

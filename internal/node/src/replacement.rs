@@ -1,0 +1,316 @@
+//! Gives the places of dead replicas to new ones, group by group.
+//!
+//! The catalog says which replicas a partition should have, the group's own membership says which it has. The group's
+//! leader brings the one to the other: it alone can change the membership, and it sees at once what became of a step.
+//! Each pass takes one step of each group, from what is committed then; so whoever leads next goes on where this one
+//! ended. The steps, of which a dead replica needs all: the catalog gives its place to a new id; that one becomes a
+//! learner; when it has caught up, one change of voters swaps the two; what is left of the membership is cleared; the
+//! dead one is retired, and only now may its data be deleted.
+//!
+//! A dead replica is known by its node: it has another incarnation, or it has reported the replica.
+//!
+//! Deliberately absent: nodes that are away, and moving replicas that are alive.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt;
+use highwater_catalog::{Catalog, Command, Refusal, Replica, Reply};
+use highwater_partition::log::{GroupId, ReplicaId};
+use highwater_partition::{Member, Role, Status};
+use tokio::time::{Instant, sleep};
+
+use crate::controller::{COMMAND_TIMEOUT, Controller, RETRY_PAUSE};
+use crate::replicas::{CATALOG_GROUP, Hosted};
+
+/// A learner may vote once it lacks no more than this many entries: it has them before anybody notices.
+const CAUGHT_UP_ENTRIES: u64 = 256;
+/// How often a learner is looked at: it catches up without a sign.
+const CATCH_UP_INTERVAL: Duration = Duration::from_millis(500);
+/// Groups in which a step is being taken at the same time.
+const STEPS_AT_ONCE: usize = 8;
+
+/// What the catalog wants of a group.
+#[derive(Debug, Clone, Default)]
+struct Target {
+    replicas: Vec<Replica>,
+    /// Those of them that can never run again.
+    dead: Vec<ReplicaId>,
+    /// Whose places have been given away.
+    replaced: Vec<ReplicaId>,
+}
+
+/// What brings a group nearer to its target.
+#[derive(Debug, PartialEq, Eq)]
+enum Step {
+    /// Wait for a learner.
+    Wait,
+    ChangeVoters(Vec<ReplicaId>),
+    Replace(ReplicaId),
+    AddLearner(Member),
+    RemoveLearners(Vec<ReplicaId>),
+    Retire(ReplicaId),
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let list = |ids: &[ReplicaId]| ids.iter().map(|id| id.0.to_string()).collect::<Vec<_>>().join(", ");
+        match self {
+            Step::Wait => f.write_str("waiting for the new one to catch up"),
+            Step::ChangeVoters(voters) => write!(f, "the voters become {}", list(voters)),
+            Step::Replace(dead) => write!(f, "{} gives its place to a new one", dead.0),
+            Step::AddLearner(member) => write!(f, "{} on {} begins to learn", member.replica_id.0, member.node),
+            Step::RemoveLearners(learners) => write!(f, "{} leave the group", list(learners)),
+            Step::Retire(dead) => write!(f, "{} is retired", dead.0),
+        }
+    }
+}
+
+impl Target {
+    fn of(catalog: &Catalog, group: GroupId) -> Option<Target> {
+        let (_, partition) = catalog.partition_of_group(group.0)?;
+        let ids = |replica: &Replica| ReplicaId(replica.replica_id);
+        Some(Target {
+            dead: partition
+                .replicas
+                .iter()
+                .filter(|it| catalog.is_dead(it))
+                .map(ids)
+                .collect(),
+            replaced: partition.replaced.iter().map(ids).collect(),
+            replicas: partition.replicas.clone(),
+        })
+    }
+
+    fn ids(&self) -> Vec<ReplicaId> {
+        self.replicas.iter().map(|it| ReplicaId(it.replica_id)).collect()
+    }
+
+    /// The next step of a group in this state; None if there is nothing to do.
+    fn next_step(&self, status: &Status, is_caught_up: impl Fn(ReplicaId) -> bool) -> Option<Step> {
+        if let Some(change) = &status.voter_change {
+            return Some(Step::ChangeVoters(change.to.clone()));
+        }
+        if let Some(dead) = self.dead.first() {
+            return Some(Step::Replace(*dead));
+        }
+        if self.replaced.is_empty() {
+            return None;
+        }
+        let has = |members: &[Member], id: ReplicaId| members.iter().any(|member| member.replica_id == id);
+        let is_member = |id: ReplicaId| has(&status.voters, id) || has(&status.learners, id);
+        let wanted = self.ids();
+        if let Some(new) = self.replicas.iter().find(|it| !is_member(ReplicaId(it.replica_id))) {
+            return Some(Step::AddLearner(Member {
+                replica_id: ReplicaId(new.replica_id),
+                node: new.node.clone(),
+            }));
+        }
+        let mut new_voters = wanted.iter().filter(|id| !has(&status.voters, **id)).peekable();
+        if new_voters.peek().is_some() {
+            let all_there = new_voters.all(|id| is_caught_up(*id));
+            return Some(if all_there {
+                Step::ChangeVoters(wanted)
+            } else {
+                Step::Wait
+            });
+        }
+        let left = |members: &[Member]| -> Vec<ReplicaId> {
+            let ids = members.iter().map(|member| member.replica_id);
+            ids.filter(|id| self.replaced.contains(id)).collect()
+        };
+        if !left(&status.voters).is_empty() {
+            return Some(Step::ChangeVoters(wanted));
+        }
+        match left(&status.learners) {
+            learners if !learners.is_empty() => Some(Step::RemoveLearners(learners)),
+            _ => self.replaced.first().map(|replaced| Step::Retire(*replaced)),
+        }
+    }
+}
+
+impl Controller {
+    /// Brings the groups that are led here to what the catalog wants.
+    pub(crate) async fn keep_groups(self: Arc<Self>) {
+        let mut changes = self.registry.changes();
+        let mut progress = self.host.progress();
+        loop {
+            changes.mark_unchanged();
+            progress.mark_unchanged();
+            let unfinished = self.step_groups().await;
+            tokio::select! {
+                biased;
+                changed = progress.changed() => if changed.is_err() { return },
+                changed = changes.changed() => if changed.is_err() { return },
+                () = sleep(CATCH_UP_INTERVAL), if unfinished => {}
+            }
+        }
+    }
+
+    /// One step of each group that is led here; whether any has further to go.
+    async fn step_groups(&self) -> bool {
+        let led = self.registry.all().into_iter().filter_map(|hosted| {
+            let status = hosted.status();
+            let is_led = hosted.group_id != CATALOG_GROUP && status.role == Role::Leader;
+            let target = self.host.read(|catalog| Target::of(catalog, hosted.group_id))?;
+            let is_caught_up = |id| {
+                hosted
+                    .entries_behind(id)
+                    .is_some_and(|behind| behind <= CAUGHT_UP_ENTRIES)
+            };
+            let step = is_led.then(|| target.next_step(&status, is_caught_up))?;
+            Some((hosted, step?))
+        });
+        let steps: Vec<(Arc<Hosted>, Step)> = led.collect();
+        let unfinished = !steps.is_empty();
+        let taken = futures::stream::iter(steps).map(|(hosted, step)| async move {
+            let group = hosted.group_id.0;
+            match self.take_step(&hosted, step).await {
+                Ok(()) => true,
+                Err(why) => {
+                    tracing::info!(group, why, "a dead replica is not replaced yet");
+                    false
+                }
+            }
+        });
+        let taken: Vec<bool> = taken.buffer_unordered(STEPS_AT_ONCE).collect().await;
+        if taken.contains(&false) {
+            sleep(RETRY_PAUSE).await;
+        }
+        unfinished
+    }
+
+    async fn take_step(&self, hosted: &Hosted, step: Step) -> Result<(), String> {
+        let group_id = hosted.group_id.0;
+        if !matches!(step, Step::Wait) {
+            tracing::info!(group = group_id, "replacing a dead replica: {step}");
+        }
+        match step {
+            Step::Wait => Ok(()),
+            Step::ChangeVoters(voters) => hosted.change_voters(voters).await,
+            Step::AddLearner(member) => hosted.add_learner(member).await,
+            Step::RemoveLearners(learners) => hosted.remove_learners(&learners).await,
+            Step::Replace(ReplicaId(replica_id)) => self.decide(Command::ReplaceReplica { group_id, replica_id }).await,
+            Step::Retire(ReplicaId(replica_id)) => self.decide(Command::RetireReplica { group_id, replica_id }).await,
+        }
+    }
+
+    /// Tells the catalog of the replicas here that can never run again, until it has noted each.
+    pub(crate) async fn keep_reported(self: Arc<Self>, mut dead: Vec<(GroupId, ReplicaId)>) {
+        while let Some((GroupId(group_id), ReplicaId(replica_id))) = dead.last().copied() {
+            let reported = self.decide(Command::ReportDeadReplica { group_id, replica_id }).await;
+            match reported {
+                Ok(()) => drop(dead.pop()),
+                Err(why) => {
+                    tracing::debug!(group_id, why, "a dead replica is not reported yet");
+                    sleep(RETRY_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    async fn decide(&self, command: Command) -> Result<(), String> {
+        match self.client.command(&command, Instant::now() + COMMAND_TIMEOUT).await {
+            // Of a deleted group there is nothing left to do.
+            Ok(Reply::Done | Reply::Refused(Refusal::ReplicaNotFound { .. })) => Ok(()),
+            Ok(other) => Err(format!("the catalog answered {other:?}")),
+            Err(problem) => Err(problem.to_string()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use highwater_partition::{VoterChange, Watermark};
+
+    use super::*;
+
+    fn members(ids: &[u64]) -> Vec<Member> {
+        let member = |id: &u64| Member {
+            replica_id: ReplicaId(*id),
+            node: format!("node {id}"),
+        };
+        ids.iter().map(member).collect()
+    }
+
+    fn ids(ids: &[u64]) -> Vec<ReplicaId> {
+        ids.iter().copied().map(ReplicaId).collect()
+    }
+
+    fn status(voters: &[u64], learners: &[u64]) -> Status {
+        Status {
+            role: Role::Leader,
+            term: 1,
+            leader: None,
+            voters: members(voters),
+            voter_change: None,
+            learners: members(learners),
+            log_end: 0,
+            watermark: Watermark::default(),
+            committed_index: 1,
+        }
+    }
+
+    fn target(replicas: &[u64], dead: &[u64], replaced: &[u64]) -> Target {
+        let replica = |id: &u64| Replica {
+            replica_id: *id,
+            node: format!("node {id}"),
+            reported_dead: dead.contains(id),
+        };
+        Target {
+            replicas: replicas.iter().map(replica).collect(),
+            dead: ids(dead),
+            replaced: ids(replaced),
+        }
+    }
+
+    fn next(target: &Target, status: &Status) -> Option<Step> {
+        target.next_step(status, |_| true)
+    }
+
+    #[test]
+    fn a_dead_replica_is_replaced_learns_votes_and_is_retired() {
+        let whole = target(&[1, 2, 3], &[], &[]);
+        assert_eq!(next(&whole, &status(&[1, 2, 3], &[])), None);
+        let lost = target(&[1, 2, 3], &[3], &[]);
+        assert_eq!(next(&lost, &status(&[1, 2, 3], &[])), Some(Step::Replace(ReplicaId(3))));
+        let replaced = target(&[1, 2, 9], &[], &[3]);
+        let learner = members(&[9]).remove(0);
+        assert_eq!(
+            next(&replaced, &status(&[1, 2, 3], &[])),
+            Some(Step::AddLearner(learner))
+        );
+        let learning = status(&[1, 2, 3], &[9]);
+        assert_eq!(replaced.next_step(&learning, |_| false), Some(Step::Wait));
+        assert_eq!(next(&replaced, &learning), Some(Step::ChangeVoters(ids(&[1, 2, 9]))));
+        assert_eq!(
+            next(&replaced, &status(&[1, 2, 9], &[])),
+            Some(Step::Retire(ReplicaId(3)))
+        );
+    }
+
+    #[test]
+    fn a_replacement_that_dies_before_it_votes_leaves_the_group_with_the_dead_one() {
+        let again = target(&[1, 2, 10], &[], &[3, 9]);
+        let step = next(&again, &status(&[1, 2, 3], &[9, 10]));
+        assert_eq!(step, Some(Step::ChangeVoters(ids(&[1, 2, 10]))));
+        let step = next(&again, &status(&[1, 2, 10], &[9]));
+        assert_eq!(step, Some(Step::RemoveLearners(ids(&[9]))));
+        assert_eq!(
+            next(&again, &status(&[1, 2, 10], &[])),
+            Some(Step::Retire(ReplicaId(3)))
+        );
+    }
+
+    #[test]
+    fn a_half_done_change_is_finished_first() {
+        let mut between = status(&[1, 2, 3, 9], &[]);
+        between.voter_change = Some(VoterChange {
+            from: ids(&[1, 2, 3]),
+            to: ids(&[1, 2, 9]),
+        });
+        let step = next(&target(&[1, 2, 9], &[9], &[3]), &between);
+        assert_eq!(step, Some(Step::ChangeVoters(ids(&[1, 2, 9]))));
+    }
+}

@@ -10,10 +10,10 @@ SIM := $(TARGET_DIR)/sim/sim/sim
 SEED ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help check fix build test demo bench certs sim sim-long sim-build
+.PHONY: help check fix build test demo bench chaos chaos-long chaos-selftest certs sim sim-long sim-build
 
 help: ## List the verbs
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 # Everything that can be judged without running the program. Never writes outside target/.
 check: ## Formatting, lints, documentation, import arrows, licences, tidiness; changes nothing
@@ -57,6 +57,23 @@ demo: ## Three nodes, a topic, a killed leader, and a proof that nothing was los
 bench: ## Throughput and latency, each beside the bare disk of the same run
 	$(CARGO) build --release --locked -p highwater-cli -p highwater-tests --bins
 	$(TARGET_DIR)/release/bench
+
+CHAOS := $(TARGET_DIR)/debug/chaos $(if $(filter command environment,$(origin SEED)),--seed $(SEED))
+RUNS ?= 40
+
+chaos: chaos-build ## Kills, pauses, partitions, power cuts and failing disks under load, and a verdict (10 minutes; SEED=)
+	$(CHAOS)
+
+chaos-long: chaos-build ## The same with one seed after the other (RUNS=40: a night)
+	$(CHAOS) --runs $(RUNS)
+
+chaos-selftest: chaos-build ## A cluster whose disks lie about syncs loses power: the loss must be reported
+	$(CHAOS) --self-test
+
+# The development build: its assertions are on.
+.PHONY: chaos-build
+chaos-build:
+	$(CARGO) build --locked -p highwater-cli -p highwater-tests --bins
 
 certs: build ## Certificates for development in certs/: an authority, a node, a client
 	$(HIGHWATER) certs ca --cluster demo --out certs

@@ -22,6 +22,19 @@ const READY_DEADLINE: Duration = Duration::from_secs(60);
 /// How long a short command may take.
 const COMMAND_DEADLINE: Duration = Duration::from_secs(60);
 
+/// What is special about a cluster; by default nothing is.
+#[derive(Debug, Default)]
+pub(crate) struct Layout {
+    /// Where the directory of everything is made; by default where temporary files are.
+    pub(crate) parent: Option<PathBuf>,
+    /// By node, where it keeps its data; by default beside everything else.
+    pub(crate) data_dirs: Vec<PathBuf>,
+    /// By node, the port that it advertises; by default the one where it listens.
+    pub(crate) fronts: Vec<u16>,
+    /// More arguments of every node.
+    pub(crate) arguments: Vec<String>,
+}
+
 /// A cluster in a temporary directory. Its nodes are killed, and the directory is removed, when it is dropped.
 #[derive(Debug)]
 pub struct TestCluster {
@@ -49,7 +62,13 @@ impl TestCluster {
     /// As [`TestCluster::prepare`], for a cluster of another name.
     #[track_caller]
     pub fn prepare_named(cluster: &str, count: usize) -> Self {
-        let directory = tempfile::tempdir().unwrap_or_else(|error| panic!("cannot make a directory: {error}"));
+        Self::prepare_as(cluster, count, &Layout::default())
+    }
+
+    #[track_caller]
+    pub(crate) fn prepare_as(cluster: &str, count: usize, layout: &Layout) -> Self {
+        let parent = layout.parent.clone().unwrap_or_else(std::env::temp_dir);
+        let directory = TempDir::new_in(parent).unwrap_or_else(|error| panic!("cannot make a directory: {error}"));
         let ports: Vec<ReservedPort> = (0..count).map(|_| ReservedPort::take()).collect();
         let mut made = Self {
             profile: directory.path().join("profile.toml"),
@@ -59,27 +78,36 @@ impl TestCluster {
         let certificates = made.certificates();
         certs(&["ca", "--cluster", cluster, "--out", &certificates]);
         let names: Vec<String> = (1..=count).map(|number| format!("n{number}")).collect();
-        let seeds: Vec<String> = ports
-            .iter()
-            .map(|port| format!("127.0.0.1:{}", port.number()))
-            .collect();
-        for (name, port) in names.iter().zip(ports) {
+        let front = |(place, port): (usize, &ReservedPort)| layout.fronts.get(place).copied().unwrap_or(port.number());
+        let fronts: Vec<u16> = ports.iter().enumerate().map(front).collect();
+        let seeds: Vec<String> = fronts.iter().map(|port| format!("127.0.0.1:{port}")).collect();
+        for ((place, name), port) in names.iter().enumerate().zip(ports) {
             certs(&["node", name, "--ca-dir", &certificates, "--out", &certificates]);
-            let node = made.node_of(cluster, name, port, &names, &seeds);
+            let mut node = made.node_of(cluster, (name, fronts[place]), port, &names, &seeds);
+            if let Some(data_dir) = layout.data_dirs.get(place) {
+                node.keep_data_in(data_dir.clone());
+            }
+            node.arguments.extend(layout.arguments.iter().cloned());
             made.nodes.push(node);
         }
         made.profile = made.profile_for(TENANT, "app");
         made
     }
 
-    fn node_of(&self, cluster: &str, name: &str, port: ReservedPort, names: &[String], seeds: &[String]) -> TestNode {
+    fn node_of(
+        &self,
+        cluster: &str,
+        (name, front): (&str, u16),
+        port: ReservedPort,
+        names: &[String],
+        seeds: &[String],
+    ) -> TestNode {
         let path = |file: String| self.directory.path().join(file).to_string_lossy().into_owned();
-        let address = format!("127.0.0.1:{}", port.number());
         let settings = [
             ("--node", name.to_owned()),
             ("--cluster", cluster.to_owned()),
-            ("--listen", address.clone()),
-            ("--advertise", address),
+            ("--listen", format!("127.0.0.1:{}", port.number())),
+            ("--advertise", format!("127.0.0.1:{front}")),
             ("--data-dir", path(name.to_owned())),
             ("--seeds", seeds.join(",")),
             ("--bootstrap", names.join(",")),
@@ -90,6 +118,7 @@ impl TestCluster {
         TestNode {
             name: name.to_owned(),
             port,
+            front,
             data_dir: self.directory.path().join(name),
             log_path: self.directory.path().join(format!("{name}.log")),
             arguments: settings

@@ -6,6 +6,7 @@
 //! Rules: loopback only; ports are reserved for the life of the cluster, also while a node is down; every wait
 //! has a deadline and waits for a condition; a failing test shows the end of every node's log.
 
+pub mod chaos;
 mod cluster;
 mod command;
 mod node;

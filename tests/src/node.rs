@@ -20,6 +20,8 @@ const LOG_LINES_SHOWN: usize = 40;
 pub struct TestNode {
     pub(crate) name: String,
     pub(crate) port: ReservedPort,
+    /// The port that it advertises.
+    pub(crate) front: u16,
     pub(crate) data_dir: PathBuf,
     pub(crate) log_path: PathBuf,
     /// Everything after `serve`.
@@ -33,9 +35,18 @@ impl TestNode {
         &self.name
     }
 
-    /// host:port of its one port.
+    /// host:port where others reach it.
     pub fn address(&self) -> String {
-        format!("127.0.0.1:{}", self.port.number())
+        format!("127.0.0.1:{}", self.front)
+    }
+
+    pub(crate) fn keep_data_in(&mut self, data_dir: PathBuf) {
+        let flag = self.arguments.iter().position(|argument| argument == "--data-dir");
+        let Some(value) = flag.and_then(|flag| self.arguments.get_mut(flag + 1)) else {
+            panic!("{} has no --data-dir: {:?}", self.name, self.arguments);
+        };
+        *value = data_dir.to_string_lossy().into_owned();
+        self.data_dir = data_dir;
     }
 
     /// Where it keeps what must outlive the process.
@@ -122,6 +133,20 @@ impl TestNode {
             .and_then(Pid::from_raw);
         let pid = pid.unwrap_or_else(|| panic!("{} does not run", self.name));
         kill_process(pid, signal).unwrap_or_else(|error| panic!("cannot signal {}: {error}", self.name));
+    }
+
+    /// Sends SIGKILL without waiting for the end.
+    pub(crate) fn begin_kill(&mut self) {
+        if let Some(child) = &mut self.child {
+            let _ = child.kill();
+        }
+    }
+
+    /// How the process ended by itself, if it did; it can be started again then.
+    pub(crate) fn take_end(&mut self) -> Option<ExitStatus> {
+        let status = self.child.as_mut()?.try_wait().ok()??;
+        self.child = None;
+        Some(status)
     }
 
     /// Whether the process runs; it may have ended by itself.

@@ -169,6 +169,14 @@ pub enum Error {
         /// Exclusive end of the committed entries.
         committed_end: u64,
     },
+    /// Only what is committed can be folded for good or purged.
+    #[error("entry {index} is not committed: everything below {committed_end} is")]
+    NotCommitted {
+        /// The index asked for.
+        index: u64,
+        /// Exclusive end of the committed entries.
+        committed_end: u64,
+    },
     /// The offset is trimmed away.
     #[error("offset {offset} is below the log start {log_start} (high watermark {high_watermark})")]
     BelowStart {
@@ -234,6 +242,7 @@ impl Error {
             | Error::BelowStart { .. }
             | Error::AboveEnd { .. }
             | Error::Purged { .. }
+            | Error::NotCommitted { .. }
             | Error::Stopped
             | Error::Format(_) => Grade::Request,
             Error::Io { .. }

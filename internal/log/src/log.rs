@@ -151,7 +151,7 @@ impl Log {
     }
 
     /// Queues a job; when it is done, everything below `index_end` is on disk.
-    fn submit(&self, ops: Vec<Op>, generation: u64, index_end: u64, done: Callback) -> Result<(), Error> {
+    pub(crate) fn submit(&self, ops: Vec<Op>, generation: u64, index_end: u64, done: Callback) -> Result<(), Error> {
         let cached = self.inner.cached.clone();
         let reported = move |result: Result<(), Error>| {
             if result.is_ok() {
@@ -206,7 +206,7 @@ impl Log {
     }
 
     /// Must stand behind an `Op::Sync`: a checkpoint must never be ahead of the synced log.
-    fn push_checkpoint(&self, state: &mut LogState, ops: &mut Vec<Op>) {
+    pub(crate) fn push_checkpoint(&self, state: &mut LogState, ops: &mut Vec<Op>) {
         if state.committed.next_index == state.checkpoint.next_index {
             return;
         }
@@ -328,14 +328,9 @@ impl Log {
         self.lock().tail.last_entry()
     }
 
-    /// First index still here minus one (purged), or None.
+    /// The last entry that was purged, or None.
     pub fn floor(&self) -> Option<EntryId> {
-        let state = self.lock();
-        let header = &state.segments.first()?.header;
-        Some(EntryId {
-            term: header.term_before,
-            index: header.first_index.checked_sub(1)?,
-        })
+        self.manifest().map(|manifest| manifest.last())
     }
 
     /// Exclusive end of the records appended here, committed or not.

@@ -22,7 +22,7 @@ const ATTEMPTS_MAX: usize = 16;
 const SEARCH_BYTES: usize = 256 * 1024;
 
 /// What a disk read must know; taken under the lock.
-struct Plan {
+pub(crate) struct Plan {
     segment: Arc<Segment>,
     /// Header of the segment behind; None for the active one.
     next: Option<SegmentHeader>,
@@ -32,7 +32,9 @@ struct Plan {
     point: Option<Point>,
     /// From where on the active segment's index was complete.
     covered_from: Option<u64>,
-    generation: u64,
+    /// Where to stop reading: entries from here on may not be on disk, or were not asked for.
+    pub(crate) stop: u64,
+    pub(crate) generation: u64,
 }
 
 impl Log {
@@ -50,8 +52,15 @@ impl Log {
 
     /// Like `read` but only if it can be served from memory: None means "ask the disk" (call `read` off the async threads).
     pub fn read_cached(&self, start: u64, end: u64, bytes_max: usize) -> Option<Vec<Frame>> {
-        if start >= end || start >= self.lock().tail.next_index {
+        let (floor_end, tail_end) = {
+            let state = self.lock();
+            (state.floor_end(), state.tail.next_index)
+        };
+        if start >= end || start >= tail_end {
             return Some(Vec::new());
+        }
+        if start < floor_end {
+            return None; // `read` says so
         }
         self.inner
             .cached
@@ -63,34 +72,51 @@ impl Log {
         if let Some(frames) = self.read_cached(start, end, bytes_max) {
             return Ok(Some(frames));
         }
-        let (plan, stop) = {
-            let state = self.lock();
-            if start >= state.tail.next_index {
-                return Ok(Some(Vec::new()));
-            }
-            let first_index = state.segments.first().map_or(0, |segment| segment.header.first_index);
-            if start < first_index {
-                return Err(Error::Purged {
-                    index: start,
-                    first_index,
-                });
-            }
-            // Everything below the first cached frame is on disk; the rest may not be.
-            let stop = end.min(self.inner.cached.first_index().unwrap_or(state.tail.next_index));
-            (plan(&state, Target::Index(start), state.segment_of(start)), stop)
-        };
-        if stop <= start {
+        let Some(plan) = self.plan_read(start, end)? else {
             return Ok(None);
+        };
+        if plan.stop <= start {
+            return Ok(Some(Vec::new())); // beyond the tail
         }
-        let frames = self.locate(&plan, Target::Index(start)).and_then(|point| {
-            let scanner = self.scanner(&plan, point)?;
-            let segment_end = plan.next.map_or(stop, |next| next.first_index);
-            collect(scanner, start, stop.min(segment_end), bytes_max)
-        });
+        let frames = self
+            .scan_from(&plan, Target::Index(start))
+            .and_then(|scanner| collect(scanner, start, plan.stop, bytes_max));
         if self.lock().generation != plan.generation {
             return Ok(None);
         }
         frames.map(Some)
+    }
+
+    /// How to read entry `start` from the disk, and what follows it in the same segment, at most up to `end`. None: it has come into the
+    /// cache meanwhile. A plan that stops at `start` says that the log ends before it.
+    pub(crate) fn plan_read(&self, start: u64, end: u64) -> Result<Option<Plan>, Error> {
+        let state = self.lock();
+        if start < state.floor_end() {
+            return Err(Error::Purged {
+                index: start,
+                first_index: state.floor_end(),
+            });
+        }
+        let mut plan = plan(&state, Target::Index(start), state.segment_of(start));
+        if start < plan.segment.header.first_index {
+            let path = &plan.segment.file.path;
+            return Err(Error::damaged(path, 0, start, "the segment before this one is missing"));
+        }
+        if start >= state.tail.next_index {
+            plan.stop = start;
+            return Ok(Some(plan));
+        }
+        // Everything below the first cached frame is on disk; the rest may not be.
+        let on_disk = self.inner.cached.first_index().unwrap_or(state.tail.next_index);
+        let segment_end = plan.next.map_or(u64::MAX, |next| next.first_index);
+        plan.stop = end.min(on_disk).min(segment_end);
+        Ok((plan.stop > start).then_some(plan))
+    }
+
+    /// A scanner that stands at or before the target.
+    pub(crate) fn scan_from(&self, plan: &Plan, target: Target) -> Result<Scanner, Error> {
+        let point = self.locate(plan, target)?;
+        self.scanner(plan, point)
     }
 
     fn scanner(&self, plan: &Plan, point: Option<Point>) -> Result<Scanner, Error> {
@@ -251,6 +277,7 @@ fn plan(state: &LogState, target: Target, segment: usize) -> Plan {
         end: if active { state.active.end } else { u64::MAX },
         point: if active { sparse.find(target) } else { None },
         covered_from: (active && !sparse.is_complete()).then_some(sparse.covered_from),
+        stop: u64::MAX,
         generation: state.generation,
     }
 }

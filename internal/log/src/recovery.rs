@@ -17,7 +17,8 @@ use crate::format::files::{Mark, SEGMENT_HEADER_BYTES, SegmentHeader};
 use crate::hard_state::{HARD_STATE, HardState};
 use crate::index::SparseIndex;
 use crate::log::OpenLog;
-use crate::round::{LogFile, replace_file};
+use crate::manifest::{self, MANIFEST, Manifest};
+use crate::round::{LogFile, Op, Round, replace_file};
 use crate::scan::{Scanned, Scanner};
 use crate::segment::{Active, Before, Place, Segment, segment_first_index, segment_path};
 use crate::tail::{CheckpointNote, LogState};
@@ -91,16 +92,28 @@ fn is_unfinished(open: &OpenLog) -> Result<bool, Error> {
 
 /// Opens a log directory and brings it to a state that can be appended to.
 pub(crate) fn recover(open: &OpenLog) -> Result<LogState, Error> {
-    let hard = match HardState::read(&*open.disk, &open.dir, open.identity) {
+    let mut hard = match HardState::read(&*open.disk, &open.dir, open.identity) {
         Err(Error::HardStateLost { .. }) if is_unfinished(open)? => {
             return Err(Error::NeverCreated { path: open.dir.clone() });
         }
         read => read?,
     };
-    let checkpoint = checkpoint::read(&*open.disk, &open.dir, open.identity)?;
+    let manifest = manifest::read(&*open.disk, &open.dir, &open.identity)?;
+    let floor_end = manifest.as_ref().map_or(0, |manifest| manifest.state.next_index);
+    let mut checkpoint = checkpoint::read(&*open.disk, &open.dir, open.identity)?;
+    if checkpoint
+        .as_ref()
+        .is_some_and(|checkpoint| checkpoint.state.next_index < floor_end)
+    {
+        checkpoint = None; // the manifest is newer
+    }
+    if let Some(manifest) = manifest.as_deref().filter(|_| hard.mark().index_end < floor_end) {
+        begin_anew(open, &mut hard, manifest)?;
+    }
     let mut recovery = Recovery {
         open,
         mark: hard.mark(),
+        manifest,
         replayed: Vec::new(),
         remove: Vec::new(),
     };
@@ -115,9 +128,42 @@ pub(crate) fn recover(open: &OpenLog) -> Result<LogState, Error> {
     Ok(state)
 }
 
+/// Finishes an interrupted installation: the manifest is there, and the mark below the floor says that nothing else of it is certain.
+fn begin_anew(open: &OpenLog, hard: &mut HardState, manifest: &Manifest) -> Result<(), Error> {
+    let OpenLog { dir, disk, .. } = open;
+    tracing::warn!(path = %dir.display(), floor = %manifest.last(), "the log begins anew behind its manifest");
+    let names = disk.list(dir).map_err(|error| Error::io("list", dir, error))?;
+    let goes = |name: &&String| name.ends_with(".log") || name.ends_with(".index") || *name == CHECKPOINT;
+    let removals = names
+        .iter()
+        .filter(goes)
+        .map(|name| Op::Remove { path: dir.join(name) });
+    let segment = Segment::new(dir, manifest.next_segment());
+    let mark = Mark {
+        segment_first_index: segment.header.first_index,
+        position: SEGMENT_HEADER_BYTES,
+        last_term: manifest.last().term,
+        index_end: manifest.state.next_index,
+        chain: manifest.state.chain,
+        commit_end: manifest.state.next_index,
+    };
+    let mut ops: Vec<Op> = removals.collect();
+    ops.extend([
+        Op::Sync,
+        Op::Create {
+            file: segment.file.clone(),
+            head: Bytes::from(segment.header.encode()),
+        },
+        Op::Sync,
+        hard.set_mark(mark),
+    ]);
+    Round::new(&**disk, 0).run(vec![ops])
+}
+
 struct Recovery<'a> {
     open: &'a OpenLog,
     mark: Mark,
+    manifest: Option<Arc<Manifest>>,
     /// Segment files that were read, and may hold bytes that were written but never synced.
     replayed: Vec<Arc<LogFile>>,
     /// Segments behind the end of the log, last first.
@@ -135,6 +181,7 @@ impl Recovery<'_> {
             let path = dir.join(name);
             disk.remove(&path).map_err(|error| Error::io("remove", &path, error))?;
         }
+        let names = self.purge(names)?;
         let certain = checkpoint.map_or(0, |checkpoint| checkpoint.segment_first_index);
         let certain = certain.max(self.mark.segment_first_index);
         let mut segments: Vec<Arc<Segment>> = Vec::new();
@@ -156,6 +203,58 @@ impl Recovery<'_> {
             return Err(Error::damaged(&segment_path(dir, certain), 0, certain, why));
         }
         Ok(segments)
+    }
+
+    /// Finishes an interrupted purge: removes the segments that lie wholly below the floor.
+    fn purge(&self, names: Vec<String>) -> Result<Vec<String>, Error> {
+        let OpenLog { dir, disk, .. } = self.open;
+        let Some(floor_end) = self.manifest.as_ref().map(|manifest| manifest.state.next_index) else {
+            return Ok(names);
+        };
+        let first_indexes = names.iter().filter_map(|name| segment_first_index(name));
+        let Some(kept) = first_indexes.filter(|first_index| *first_index <= floor_end).max() else {
+            return Ok(names);
+        };
+        let below = |name: &str| {
+            let first_index = segment_first_index(&name.replace(".index", ".log"));
+            first_index.is_some_and(|first_index| first_index < kept)
+        };
+        let (gone, kept): (Vec<String>, Vec<String>) = names.into_iter().partition(|name| below(name));
+        for path in gone.iter().map(|name| dir.join(name)) {
+            tracing::info!(path = %path.display(), "removing what an interrupted purge left");
+            disk.remove(&path).map_err(|error| Error::io("remove", &path, error))?;
+        }
+        Ok(kept)
+    }
+
+    /// Where the log goes on behind the manifest.
+    fn place_behind(&self, manifest: &Manifest, segments: &[Arc<Segment>]) -> Result<Place, Error> {
+        let next_index = manifest.state.next_index;
+        let holds = |segment: &&Arc<Segment>| segment.header.first_index <= next_index;
+        let Some(segment) = segments.iter().rev().find(holds) else {
+            let path = segment_path(&self.open.dir, next_index);
+            return Err(Error::damaged(
+                &path,
+                0,
+                next_index,
+                "the log does not go back to its manifest",
+            ));
+        };
+        let mut scanner = Scanner::from_start(segment.file.open(&*self.open.disk)?, segment, u64::MAX)?;
+        let mut chain = segment.header.chain_before;
+        while scanner.next_index < next_index {
+            let Some((header, _)) = scanner.expect_header()? else {
+                return Err(scanner.damaged("the file ends before its manifest"));
+            };
+            chain = header.chain;
+        }
+        if chain != manifest.state.chain {
+            return Err(scanner.damaged("the log does not follow on behind its manifest"));
+        }
+        Ok(Place {
+            segment_first_index: segment.header.first_index,
+            position: scanner.position,
+        })
     }
 
     fn read_header(&self, first_index: u64) -> Result<SegmentHeader, Error> {
@@ -201,6 +300,9 @@ impl Recovery<'_> {
                     },
                 )
             }
+            None if let Some(manifest) = &self.manifest => {
+                (manifest.state.clone(), self.place_behind(manifest, &segments)?)
+            }
             None => (
                 State::empty(identity.cluster_id, identity.group_id),
                 Place {
@@ -217,11 +319,7 @@ impl Recovery<'_> {
             let why = "the log does not go back to where the checkpoint ends";
             return Err(Error::damaged(&path, 0, place.segment_first_index, why));
         };
-        let before = Before {
-            term: committed.last.term,
-            chain: committed.chain,
-            append_time_ms: committed.append_time_ms,
-        };
+        let before = Before::at(&committed);
         let sparse = SparseIndex::covering_from(place.position);
         Ok(LogState {
             checkpoint: CheckpointNote {
@@ -244,6 +342,7 @@ impl Recovery<'_> {
             hard,
             generation: 0,
             noted_commit: None,
+            manifest: self.manifest.clone(),
             changed_ms: 0,
         })
     }
@@ -392,9 +491,10 @@ impl Recovery<'_> {
             .open(&**disk)?
             .sync()
             .map_err(|error| Error::io("sync", &hard_state.path, error))?;
-        let checkpoint = dir.join(CHECKPOINT);
-        if let Ok(file) = disk.open(&checkpoint) {
-            file.sync().map_err(|error| Error::io("sync", &checkpoint, error))?;
+        for path in [dir.join(CHECKPOINT), dir.join(MANIFEST)] {
+            if let Ok(file) = disk.open(&path) {
+                file.sync().map_err(|error| Error::io("sync", &path, error))?;
+            }
         }
         disk.sync_dir(dir).map_err(|error| Error::io("sync", dir, error))
     }

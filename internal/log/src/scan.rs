@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bytes::{Buf, Bytes};
 
 use crate::disk::DiskFile;
-use crate::entry::{Frame, Header};
+use crate::entry::{Frame, Header, Kind};
 use crate::error::Error;
 use crate::format::files::{Point, SEGMENT_HEADER_BYTES};
 use crate::format::frame::{self, HEADER_BYTES};
@@ -15,6 +15,8 @@ use crate::segment::Segment;
 
 /// Bytes read at once, unless one frame needs more.
 const CHUNK_BYTES: usize = 128 * 1024;
+/// The same for those who step over the payloads.
+const HEAD_CHUNK_BYTES: usize = 8 * 1024;
 
 /// What stands at a position.
 pub(crate) enum Scanned {
@@ -38,6 +40,8 @@ pub(crate) struct Scanner {
     path: PathBuf,
     pub(crate) position: u64,
     end: u64,
+    /// Bytes read at once, unless one frame needs more.
+    chunk_bytes: usize,
     chunk: Bytes,
     pub(crate) next_index: u64,
     /// The chain before `position`, if known.
@@ -91,6 +95,7 @@ impl Scanner {
             path,
             position: 0,
             end: end.min(length),
+            chunk_bytes: CHUNK_BYTES,
             chunk: Bytes::new(),
             next_index: 0,
             chain: None,
@@ -145,6 +150,28 @@ impl Scanner {
         self.chunk.advance(bytes.min(self.chunk.len()));
         self.advance(&header);
         Ok(Some((header, position)))
+    }
+
+    /// From here on the payloads are stepped over: read less ahead.
+    pub(crate) fn heads_only(mut self) -> Scanner {
+        self.chunk_bytes = HEAD_CHUNK_BYTES;
+        self
+    }
+
+    /// The next frame with its payload left out unread, unless the fold keeps it (a membership's).
+    pub(crate) fn expect_head(&mut self) -> Result<Option<Frame>, Error> {
+        let header = match self.head()? {
+            Head::Whole(header) if header.kind == Kind::Membership => return self.expect(),
+            Head::Whole(header) => header,
+            _ => return self.expect(),
+        };
+        let head = self.chunk.slice(..HEADER_BYTES + usize::from(header.detail_bytes));
+        self.expect_header()?;
+        Ok(Some(Frame {
+            head: Bytes::copy_from_slice(&head),
+            payload: Bytes::new(),
+            header,
+        }))
     }
 
     pub(crate) fn damaged(&self, why: &str) -> Error {
@@ -212,7 +239,7 @@ impl Scanner {
         if self.chunk.len() >= bytes.min(left) {
             return Ok(());
         }
-        let mut buffer = vec![0; bytes.max(CHUNK_BYTES).min(left)];
+        let mut buffer = vec![0; bytes.max(self.chunk_bytes).min(left)];
         let read = self.file.read_at(&mut buffer, self.position);
         let count = read.map_err(|error| Error::io("read", &self.path, error))?;
         buffer.truncate(count);

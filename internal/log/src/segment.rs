@@ -7,10 +7,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crate::disk::Disk;
 use crate::entry::Header;
 use crate::error::Error;
+use crate::fold::State;
 use crate::format::files::{self, IndexFooter, Point, SEGMENT_HEADER_BYTES, SegmentHeader};
 use crate::ids::{EntryId, Identity};
 use crate::index::SparseIndex;
-use crate::round::LogFile;
+use crate::round::{LogFile, Op};
 use crate::scan::Scanner;
 
 /// Most bytes of an index file that is read.
@@ -71,6 +72,14 @@ pub(crate) fn point_of(header: &Header, position: u64) -> Point {
 }
 
 impl Before {
+    pub(crate) fn at(state: &State) -> Before {
+        Before {
+            term: state.last.term,
+            chain: state.chain,
+            append_time_ms: state.append_time_ms,
+        }
+    }
+
     pub(crate) fn of(header: &Header) -> Before {
         Before {
             term: header.id.term,
@@ -117,6 +126,11 @@ impl Segment {
 
     pub(crate) fn index_path(&self) -> PathBuf {
         self.file.path.with_extension("index")
+    }
+
+    /// What removes the segment's files.
+    pub(crate) fn removal(&self) -> [Op; 2] {
+        [self.file.path.clone(), self.index_path()].map(|path| Op::Remove { path })
     }
 
     /// The index, if loaded.

@@ -17,6 +17,7 @@ use crate::hard_state::HardState;
 use crate::ids::{EntryId, Identity};
 use crate::index::SparseIndex;
 use crate::log::DECISIONS_KEPT;
+use crate::manifest::Manifest;
 use crate::segment::{Active, Before, Place, Segment, point_of};
 
 /// Sparse indexes of sealed segments kept in memory, of each log.
@@ -43,6 +44,8 @@ pub(crate) struct LogState {
     pub(crate) generation: u64,
     /// Last committed entry as known when the log was opened.
     pub(crate) noted_commit: Option<EntryId>,
+    /// What remains of the purged entries.
+    pub(crate) manifest: Option<Arc<Manifest>>,
     /// When the log last changed, by the clock.
     pub(crate) changed_ms: u64,
     pub(crate) checkpoint: CheckpointNote,
@@ -90,7 +93,13 @@ impl Pending {
     }
 }
 
-fn item<'a>(header: &Header, detail: &'a Detail, detail_bytes: &'a [u8], membership: Option<&'a Bytes>) -> Item<'a> {
+/// What the fold is given of a frame.
+pub(crate) fn item<'a>(
+    header: &Header,
+    detail: &'a Detail,
+    detail_bytes: &'a [u8],
+    membership: Option<&'a Bytes>,
+) -> Item<'a> {
     Item {
         id: header.id,
         kind: header.kind,
@@ -343,6 +352,11 @@ impl LogState {
         }
         let place = self.decided.binary_search_by_key(&index, |(id, _)| id.index).ok()?;
         self.decided.get(place).copied()
+    }
+
+    /// First index that is not purged.
+    pub(crate) fn floor_end(&self) -> u64 {
+        self.manifest.as_ref().map_or(0, |manifest| manifest.state.next_index)
     }
 
     /// Which segment holds the entry with this index.

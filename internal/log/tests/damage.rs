@@ -4,114 +4,11 @@
 mod common;
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
-use common::world::{TestClock, entry};
+use common::store::{Store, VOTE, read_all};
 use common::{identity, ids};
 use highwater_log::disk::simulated::{Keep, SimulatedDisk};
-use highwater_log::{
-    Disk, DiskWriter, EntryId, Error, Frame, Grade, Identity, Log, LogConfig, OpenLog, TailCache, Vote,
-};
-
-const VOTE: Vote = Vote {
-    term: 3,
-    voted_for: Some(9),
-    committed: true,
-};
-
-struct Store {
-    disk: Arc<SimulatedDisk>,
-    dir: &'static str,
-    identity: Identity,
-    writer: DiskWriter,
-}
-
-impl Store {
-    fn on(disk: Arc<SimulatedDisk>, dir: &'static str, identity: Identity) -> Store {
-        let writer = DiskWriter::manual(disk.clone());
-        Store {
-            disk,
-            dir,
-            identity,
-            writer,
-        }
-    }
-
-    fn new() -> Store {
-        Store::on(SimulatedDisk::new(1), "/log", identity())
-    }
-
-    /// The same files, in a world of their own.
-    fn fork(&self) -> Store {
-        let disk = self.disk.fork();
-        disk.restart();
-        Store::on(disk, self.dir, self.identity)
-    }
-
-    fn options(&self) -> OpenLog {
-        OpenLog {
-            dir: PathBuf::from(self.dir),
-            identity: self.identity,
-            disk: self.disk.clone(),
-            clock: Arc::new(TestClock::default()),
-            writer: self.writer.clone(),
-            cache: TailCache::new(0),
-            config: LogConfig {
-                segment_bytes_max: 3_000,
-                ..LogConfig::default()
-            },
-        }
-    }
-
-    fn open(&self) -> Result<Log, Error> {
-        Log::open(self.options())
-    }
-
-    fn append(&self, log: &Log, term: u64, indexes: std::ops::Range<u64>) {
-        for index in indexes {
-            log.append(vec![entry(ids(term, index))], Box::new(|result| result.unwrap()))
-                .unwrap();
-        }
-        self.rounds();
-    }
-
-    fn rounds(&self) {
-        while self.writer.run_round() {}
-    }
-
-    /// 40 entries, 30 of them committed and marked together with the vote; returns all frames.
-    fn fill(&self) -> Vec<Frame> {
-        let log = Log::create(self.options()).unwrap();
-        self.append(&log, 1, 0..30);
-        log.save_vote(VOTE, Box::new(|result| result.unwrap())).unwrap();
-        log.commit(29).unwrap();
-        log.note_end(Box::new(|result| result.unwrap())).unwrap();
-        self.rounds();
-        self.append(&log, 1, 30..40);
-        read_all(&log).unwrap()
-    }
-
-    fn segments(&self) -> Vec<PathBuf> {
-        let files = self.disk.files().into_iter();
-        files
-            .filter(|path| path.extension().is_some_and(|end| end == "log"))
-            .collect()
-    }
-
-    fn cut(&self, path: &Path, bytes: u64) {
-        self.disk.open(path).unwrap().set_len(bytes).unwrap();
-    }
-}
-
-fn read_all(log: &Log) -> Result<Vec<Frame>, Error> {
-    let mut frames: Vec<Frame> = Vec::new();
-    while let Some(last) = log.last().filter(|last| frames.len() as u64 <= last.index) {
-        let more = log.read(frames.len() as u64, last.index + 1, 500)?;
-        assert!(!more.is_empty(), "a hole at {}", frames.len());
-        frames.extend(more);
-    }
-    Ok(frames)
-}
+use highwater_log::{Disk, EntryId, Error, Frame, Grade, Log};
 
 /// Reads every entry by itself; what is read must be right.
 fn check_each(log: &Log, frames: &[Frame]) {

@@ -3,6 +3,7 @@
 
 pub(crate) mod hooked;
 pub(crate) mod rig;
+pub(crate) mod store;
 pub(crate) mod world;
 
 use bytes::Bytes;

@@ -47,9 +47,13 @@ fn a_line_that_is_too_long_is_named_and_what_came_before_it_is_kept() {
 
     let keyed = [b"k".repeat(100_000), b":v\n".to_vec()].concat();
     let mut command = cluster.command(&["produce", "lines", "--key-separator", ":"]);
-    run_with_input(&mut command, keyed, PATIENCE).fails_with(4, &["line 1"]);
+    run_with_input(&mut command, keyed, PATIENCE)
+        .fails_with(4, &["line 1", "100000 bytes", "65536"])
+        .with_hint(&["smaller"]);
     let mut command = cluster.command(&["produce", "lines", "--key-separator", ":"]);
-    run_with_input(&mut command, b"a:b\nno separator\n".to_vec(), PATIENCE).fails_with(4, &["line 2", "separator"]);
+    run_with_input(&mut command, b"a:b\nno separator\n".to_vec(), PATIENCE)
+        .fails_with(4, &["line 2", "separator"])
+        .with_hint(&["--key-separator"]);
     assert_eq!(consume(&cluster, "lines").len(), numbers(1_000).len() + 2);
 }
 
@@ -70,6 +74,60 @@ fn partitions_and_offsets_that_do_not_exist_are_refused() {
         .run(&["consume", "small", "--from", "1000", "--exit-at-end"])
         .fails_with(3, &["1000", "10"]);
     assert_same_bytes(&consume(&cluster, "small"), &numbers(10));
+}
+
+#[test]
+fn wrong_arguments_end_with_2_and_name_the_limit() {
+    let cluster = TestCluster::prepare(1);
+    for (arguments, limit) in [
+        (&["produce", "x", "--deadline", "1h"][..], "10m"),
+        (&["produce", "x", "--deadline", "0s"], "10m"),
+        (&["consume", "x", "--deadline", "1000000000h"], "24h"),
+        (&["topic", "list", "--deadline", "0ms"], "24h"),
+        (&["cluster", "describe", "--deadline", "5"], "duration"),
+        (&["health", "--timeout", "0s"], "24h"),
+        (&["serve", "--workers", "100000"], "256"),
+        (&["serve", "--log", "x=y=z"], "filter"),
+        (
+            &[
+                "certs",
+                "node",
+                "n",
+                "--ca-dir",
+                ".",
+                "--out",
+                ".",
+                "--days",
+                "4294967295",
+            ],
+            "1000000",
+        ),
+    ] {
+        cluster.run(arguments).fails_with(2, &[limit]);
+    }
+}
+
+#[test]
+fn input_files_and_profiles_that_cannot_be_read_are_named_with_what_to_do() {
+    let cluster = TestCluster::prepare(1);
+    for path in ["/nonexistent/lines", "/"] {
+        cluster
+            .run(&["produce", "x", "--file", path])
+            .fails_with(1, &["cannot read", path])
+            .with_hint(&["--file"]);
+    }
+    let broken = cluster.directory().join("broken.toml");
+    fs::write(&broken, "addresses = []\nca = \n").unwrap_or_else(|error| panic!("{error}"));
+    for (profile, why) in [
+        ("/nonexistent/profile", "cannot be read"),
+        ("/", "cannot be read"),
+        ("broken.toml", "line 2"),
+    ] {
+        cluster
+            .run(&["topic", "list", "--profile", profile])
+            .fails_with(6, &[profile, why])
+            .with_hint(&["--profile"]);
+    }
 }
 
 #[test]

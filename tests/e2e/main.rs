@@ -7,6 +7,7 @@ mod bad_input;
 mod dev;
 mod faults;
 mod nodes;
+mod replicas;
 mod round_trip;
 mod tail;
 

@@ -81,6 +81,19 @@ impl Finished {
     }
 }
 
+impl Finished {
+    /// Checks that the failure says what to do: one hint line that contains each of `words`.
+    #[track_caller]
+    pub fn with_hint(self, words: &[&str]) -> Self {
+        let hint = self.stderr.lines().find(|line| line.starts_with("hint: "));
+        let hint = hint.unwrap_or_else(|| panic!("no hint line in: {}", self.stderr));
+        for word in words {
+            assert!(hint.contains(word), "{word:?} is not in: {hint}");
+        }
+        self
+    }
+}
+
 /// Runs a command to its end without input; panics at the deadline.
 #[track_caller]
 pub fn run(command: &mut Command, deadline: Duration) -> Finished {

@@ -12,12 +12,14 @@ use tokio_stream::wrappers::WatchStream;
 use tonic::Status;
 
 use crate::calls::{Caller, no_topic, timed, topic_client};
+use crate::connect::was_never_sent;
+use crate::deadline::Deadline;
 use crate::error::{Outcome, Reason, Refusal};
 use crate::picker::Purpose;
 use crate::resolver::News;
 use crate::{Error, Picture};
 
-/// Calls about topics. Every call is retried on other nodes until the deadline.
+/// Calls about topics. What they do is tried on one node after the other until the deadline.
 #[derive(Debug, Clone)]
 pub struct Topics {
     caller: Arc<Caller>,
@@ -57,6 +59,7 @@ impl Topics {
     /// # Errors
     /// Reasons `TOPIC_EXISTS`, `INVALID_ARGUMENT`, `NOT_ENOUGH_NODES`; [`Error::Deadline`].
     pub async fn create(&self, name: &str, topic: CreateTopic) -> Result<v1::Topic, Error> {
+        let deadline = Deadline::after(self.deadline);
         let doubtful = &AtomicBool::new(false);
         let request = v1::CreateTopicRequest {
             topic: name.to_owned(),
@@ -78,10 +81,10 @@ impl Topics {
                 answer
             }
         };
-        let created = match self.caller.call(&action, Purpose::Admin, self.deadline, call).await {
+        let created = match self.caller.call(&action, Purpose::Admin, deadline, call).await {
             Ok(response) => response.topic.ok_or_else(no_topic)?,
             Err(error) if error.reason() == Some(Reason::TopicExists) && doubtful.load(Ordering::Relaxed) => {
-                let found = self.get(name).await?;
+                let found = self.caller.look_up(name, deadline).await?;
                 if !is_as_wanted(&found, &topic) {
                     return Err(error);
                 }
@@ -98,7 +101,7 @@ impl Topics {
     /// # Errors
     /// Reason `TOPIC_NOT_FOUND`; [`Error::Deadline`].
     pub async fn get(&self, name: &str) -> Result<v1::Topic, Error> {
-        self.caller.look_up(name, self.deadline).await
+        self.caller.look_up(name, Deadline::after(self.deadline)).await
     }
 
     /// All topics of the client's tenant, by name.
@@ -113,7 +116,7 @@ impl Topics {
         };
         let response = self
             .caller
-            .call("list topics", Purpose::Admin, self.deadline, call)
+            .call("list topics", Purpose::Admin, Deadline::after(self.deadline), call)
             .await?;
         Ok(response.topics)
     }
@@ -123,7 +126,8 @@ impl Topics {
     /// # Errors
     /// Reason `TOPIC_NOT_FOUND`; [`Error::Deadline`].
     pub async fn delete(&self, name: &str) -> Result<(), Error> {
-        let topic = self.get(name).await?;
+        let deadline = Deadline::after(self.deadline);
+        let topic = self.caller.look_up(name, deadline).await?;
         let doubtful = &AtomicBool::new(false);
         let request = v1::DeleteTopicRequest {
             topic: name.to_owned(),
@@ -140,7 +144,7 @@ impl Topics {
             }
         };
         let action = format!("delete topic {name}");
-        match self.caller.call(&action, Purpose::Admin, self.deadline, call).await {
+        match self.caller.call(&action, Purpose::Admin, deadline, call).await {
             Ok(_) => {}
             // An earlier attempt has done it.
             Err(error) if is_gone(&error) && doubtful.load(Ordering::Relaxed) => {}
@@ -151,8 +155,9 @@ impl Topics {
     }
 }
 
+/// Whether the attempt may have been done all the same.
 fn outcome_is_open(status: &Status) -> bool {
-    Refusal::from_status("", status).outcome == Outcome::Unknown
+    !was_never_sent(status) && Refusal::from_status("", status).outcome == Outcome::Unknown
 }
 
 fn is_gone(error: &Error) -> bool {
@@ -199,7 +204,12 @@ impl Cluster {
                 .await
         };
         self.caller
-            .call("describe the cluster", Purpose::Admin, self.deadline, call)
+            .call(
+                "describe the cluster",
+                Purpose::Admin,
+                Deadline::after(self.deadline),
+                call,
+            )
             .await
     }
 

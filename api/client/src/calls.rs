@@ -13,6 +13,7 @@ use tonic::{Request, Response, Status};
 
 use crate::backoff::Backoff;
 use crate::connect::{Connection, Connections, call_error, has_timed_out};
+use crate::deadline::{Deadline, LONGEST};
 use crate::error::{ConnectionProblem, Error, NodeFailure, Reason};
 use crate::picker::{Picker, Purpose};
 use crate::picture::TopicRef;
@@ -50,30 +51,29 @@ impl Caller {
         .ok_or(Error::NoNodeReachable { failures: Vec::new() })
     }
 
-    /// Makes a call until it succeeds, cannot succeed, or `patience` ends. `call` is given a channel and a request
+    /// Makes a call until it succeeds, cannot succeed, or its deadline comes. `call` is given a channel and a request
     /// maker that sets the time left, and must be safe to repeat.
     pub(crate) async fn call<T, F>(
         &self,
         action: &str,
         purpose: Purpose<'_>,
-        patience: Duration,
+        deadline: Deadline,
         call: impl Fn(Channel, Duration) -> F,
     ) -> Result<T, Error>
     where
         F: Future<Output = Result<Response<T>, Status>>,
     {
-        let give_up = Instant::now() + patience;
-        let mut attempts = Attempts::new(action, patience, give_up);
+        let mut attempts = Attempts::new(action, deadline);
         loop {
             let target = self.pick(purpose, &attempts.avoid)?;
             let error = match self.connection(&target) {
                 Ok(connection) => {
-                    let time_left = give_up.saturating_duration_since(Instant::now());
-                    match timeout_at(give_up, call(connection.channel.clone(), time_left)).await {
+                    let answer = call(connection.channel.clone(), deadline.left());
+                    match timeout_at(deadline.at, answer).await {
                         Ok(Ok(response)) => return Ok(response.into_inner()),
-                        Ok(Err(status)) if has_timed_out(&status) => return Err(attempts.deadline()),
+                        Ok(Err(status)) if has_timed_out(&status) => return Err(attempts.give_up()),
                         Ok(Err(status)) => call_error(&target.node, &status),
-                        Err(_) => return Err(attempts.deadline()),
+                        Err(_) => return Err(attempts.give_up()),
                     }
                 }
                 Err(error) => error,
@@ -108,12 +108,12 @@ impl Caller {
     }
 
     /// The topic that a name means now, as a node knows it; the picture stands in for a node that lags behind it.
-    pub(crate) async fn look_up(&self, name: &str, patience: Duration) -> Result<v1::Topic, Error> {
+    pub(crate) async fn look_up(&self, name: &str, deadline: Deadline) -> Result<v1::Topic, Error> {
         let found = self
             .call(
                 &format!("look up topic {name}"),
                 Purpose::Admin,
-                patience,
+                deadline,
                 |channel, time_left| {
                     let request = timed(v1::GetTopicRequest { topic: name.to_owned() }, time_left);
                     async move { topic_client(channel).get_topic(request).await }
@@ -144,7 +144,7 @@ impl Caller {
         topic: &TopicRef,
         partition: u32,
         position: v1::list_offsets_request::Position,
-        patience: Duration,
+        deadline: Deadline,
     ) -> Result<u64, Error> {
         let purpose = Purpose::Write { topic, partition };
         let request = v1::ListOffsetsRequest {
@@ -158,7 +158,7 @@ impl Caller {
             let request = timed(request.clone(), time_left);
             async move { log_client(channel).list_offsets(request).await }
         };
-        let response = self.call(&action, purpose, patience, call).await?;
+        let response = self.call(&action, purpose, deadline, call).await?;
         Ok(response.offset)
     }
 
@@ -181,7 +181,7 @@ impl Caller {
 /// A request that tells the node how long its answer is waited for.
 pub(crate) fn timed<T>(message: T, time_left: Duration) -> Request<T> {
     let mut request = Request::new(message);
-    request.set_timeout(time_left);
+    request.set_timeout(time_left.min(LONGEST));
     request
 }
 
@@ -196,19 +196,17 @@ pub(crate) fn log_client(channel: Channel) -> LogServiceClient<Channel> {
 /// The attempts at one call so far.
 struct Attempts<'a> {
     action: &'a str,
-    patience: Duration,
-    give_up: Instant,
+    deadline: Deadline,
     avoid: Vec<String>,
     backoff: Backoff,
     last: Option<Error>,
 }
 
 impl<'a> Attempts<'a> {
-    fn new(action: &'a str, patience: Duration, give_up: Instant) -> Self {
+    fn new(action: &'a str, deadline: Deadline) -> Self {
         Self {
             action,
-            patience,
-            give_up,
+            deadline,
             avoid: Vec::new(),
             backoff: Backoff::new(),
             last: None,
@@ -216,8 +214,14 @@ impl<'a> Attempts<'a> {
     }
 
     /// Notes a failure, or returns it if trying again is useless.
+    ///
+    /// One node whose certificate is at fault says nothing of the others, so that is final only when its turn comes again.
     fn failed(&mut self, node: String, error: Error, news: bool) -> Result<(), Error> {
-        if !error.is_retryable() {
+        let is_final = match &error {
+            Error::Connection(failure) if failure.problem.is_certificate() => self.avoid.contains(&node),
+            error => !error.is_retryable(),
+        };
+        if is_final {
             return Err(error);
         }
         tracing::debug!(action = self.action, node, %error, "trying again");
@@ -242,17 +246,17 @@ impl<'a> Attempts<'a> {
             _ => Duration::ZERO,
         };
         let pause = self.backoff.pause().max(retry_after);
-        if Instant::now() + pause >= self.give_up {
-            return Err(self.deadline());
+        if Instant::now() + pause >= self.deadline.at {
+            return Err(self.give_up());
         }
         sleep(pause).await;
         Ok(())
     }
 
-    fn deadline(&mut self) -> Error {
+    fn give_up(&mut self) -> Error {
         Error::Deadline {
             action: self.action.to_owned(),
-            after: self.patience,
+            after: self.deadline.after,
             last: self.last.take().map(Box::new),
         }
     }

@@ -65,7 +65,7 @@ impl ClientBuilder {
         self
     }
 
-    /// How long administrative calls and look-ups are tried before they fail. Default 30 s.
+    /// How long an administrative call or a look-up is tried before it fails. Default 30 s.
     #[must_use]
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.deadline = deadline;
@@ -161,6 +161,13 @@ impl Client {
     /// See [`ClientBuilder::connect`].
     pub async fn from_profile(profile: &Profile) -> Result<Self, Error> {
         profile.builder().connect().await
+    }
+
+    /// The same client with another deadline, for instance what is left of one that connecting has used up in part.
+    #[must_use]
+    pub fn with_deadline(mut self, deadline: Duration) -> Self {
+        self.deadline = deadline;
+        self
     }
 
     /// Topics: create, get, list, delete.

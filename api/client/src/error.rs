@@ -58,7 +58,7 @@ pub enum Error {
         problem: String,
     },
     /// Something is over a limit of the wire contract; nothing was sent.
-    #[error("{field}: {size} is over the limit of {limit}")]
+    #[error("{field}: {size} {} are over the limit of {limit}", unit(field))]
     TooLarge {
         /// What is too large: `record`, `record.key`, `record.headers`, `record.headers.name`.
         field: &'static str,
@@ -427,7 +427,17 @@ fn at(partition: Option<u32>) -> String {
     partition.map(|partition| format!("/{partition}")).unwrap_or_default()
 }
 
+fn unit(field: &str) -> &'static str {
+    match field {
+        "record.headers" => "headers",
+        _ => "bytes",
+    }
+}
+
 fn list(failures: &[NodeFailure]) -> String {
+    if failures.is_empty() {
+        return "no address of any is known".to_owned();
+    }
     let failures: Vec<String> = failures.iter().map(NodeFailure::to_string).collect();
     failures.join("; ")
 }

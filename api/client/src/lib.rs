@@ -40,7 +40,7 @@
 //!
 //! # What is bounded
 //!
-//! Memory: the producer's buffer, the consumer's prefetch, a window per stream. Time: every call has a deadline, every
+//! Memory: the producer's buffer, the consumer's prefetch, a window per stream. Time: every operation has a deadline, every
 //! batch has one, and a consumer has one for the time in which nobody serves it. The library retries within them.
 //!
 //! # What is absent
@@ -54,6 +54,7 @@ mod calls;
 mod client;
 mod connect;
 mod consumer;
+mod deadline;
 mod error;
 mod identity;
 mod picker;

@@ -43,9 +43,10 @@ impl Profile {
             path: path.to_owned(),
             problem,
         };
-        let text = std::fs::read_to_string(path).map_err(|error| file_error(error.to_string()))?;
-        let mut profile: Profile =
-            toml::from_str(&text).map_err(|error| file_error(format!("is not a client profile: {error}")))?;
+        let text = std::fs::read_to_string(path)
+            .map_err(|error| file_error(format!("the profile cannot be read: {error}")))?;
+        let mut profile: Profile = toml::from_str(&text)
+            .map_err(|error| file_error(format!("is not a client profile: {}", problem(&text, &error))))?;
         if profile.addresses.is_empty() {
             return Err(file_error("`addresses` is empty: name at least one node".to_owned()));
         }
@@ -81,6 +82,14 @@ impl Profile {
             Some(name) => builder.cluster_name(name),
             None => builder,
         }
+    }
+}
+
+/// What is wrong with a TOML text, and in which line.
+fn problem(text: &str, error: &toml::de::Error) -> String {
+    match error.span().and_then(|span| text.get(..span.start)) {
+        Some(before) => format!("line {}: {}", before.matches('\n').count() + 1, error.message()),
+        None => error.message().to_owned(),
     }
 }
 
@@ -123,6 +132,7 @@ mod tests {
         std::fs::write(&path, profile().to_toml().replace("cert =", "crt =")).unwrap();
         let error = Profile::load(&path).unwrap_err().to_string();
         assert!(error.contains("profile.toml") && error.contains("crt"), "{error}");
+        assert!(error.contains("line 4") && !error.contains('\n'), "{error}");
     }
 
     #[test]

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use futures::StreamExt;
+use futures::stream::FuturesUnordered;
 use highwater_proto::limits::MESSAGE_BYTES_MAX;
 use highwater_proto::v1::cluster_service_client::ClusterServiceClient;
 use highwater_proto::v1::topic_service_client::TopicServiceClient;
@@ -17,16 +18,19 @@ use highwater_proto::v1::{self, WatchClusterResponse};
 use rand::seq::SliceRandom;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tonic::{Code, Streaming};
 
 use crate::backoff::Backoff;
 use crate::connect::{Connection, Connections, call_error};
+use crate::deadline::Deadline;
 use crate::error::{ConnectionProblem, Error, NodeFailure, Reason};
 use crate::picture::{Picture, TopicRef};
 
 /// How long a node may take to send its first picture.
 const FIRST_PICTURE_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long the first seeds are left to answer alone before the next one is asked, too.
+const SEED_INTERVAL: Duration = Duration::from_millis(100);
 /// How often a node without WatchCluster is asked.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -151,23 +155,45 @@ struct Follower {
 impl Follower {
     /// Tries all seeds, again and again until `patience` ends, unless certificates are what stands in the way.
     async fn find_first(&self, patience: Duration) -> Result<(String, Feed), Error> {
-        let give_up = Instant::now() + patience;
+        let deadline = Deadline::after(patience);
         let mut backoff = Backoff::new();
         loop {
-            let mut failures = Vec::new();
-            for seed in &self.seeds {
-                match self.open(seed).await {
-                    Ok(feed) => return Ok((seed.clone(), feed)),
-                    Err(error) => failures.push(failure(seed, error)),
-                }
-            }
+            let failures = match self.first_of_seeds(deadline).await {
+                Ok(found) => return Ok(found),
+                Err(failures) => failures,
+            };
             let hopeless = failures.iter().all(|failure| failure.problem.is_certificate());
             let pause = backoff.pause();
-            if hopeless || Instant::now() + pause >= give_up {
+            if hopeless || Instant::now() + pause >= deadline.at {
                 return Err(Error::NoNodeReachable { failures });
             }
             sleep(pause).await;
         }
+    }
+
+    /// Tries each seed once. They start one after the other but overlap, so that silent ones do not use up the time.
+    async fn first_of_seeds(&self, deadline: Deadline) -> Result<(String, Feed), Vec<NodeFailure>> {
+        let count = self.seeds.len().max(1) as u32;
+        let interval = SEED_INTERVAL.min(deadline.left() / 2 / count);
+        let attempt = |(place, seed): (u32, &String)| {
+            let seed = seed.clone();
+            async move {
+                sleep(interval * place).await;
+                let opened = timeout_at(deadline.at, self.open(&seed)).await;
+                let opened = opened.unwrap_or_else(|_| Err(broken(&seed, ConnectionProblem::Timeout(deadline.after))));
+                (place, seed, opened)
+            }
+        };
+        let mut attempts: FuturesUnordered<_> = (0..).zip(&self.seeds).map(attempt).collect();
+        let mut failures = Vec::new();
+        while let Some((place, seed, opened)) = attempts.next().await {
+            match opened {
+                Ok(feed) => return Ok((seed, feed)),
+                Err(error) => failures.push((place, failure(&seed, error))),
+            }
+        }
+        failures.sort_by_key(|(place, _)| *place);
+        Err(failures.into_iter().map(|(_, failure)| failure).collect())
     }
 
     /// Takes in news for ever, from one node after the other.

@@ -5,6 +5,7 @@
 //!
 //! Deliberately absent: the peer protocol (private to the nodes) and the formats on disk (`internal/log`).
 
+pub mod codec;
 pub mod detail;
 pub mod limits;
 

@@ -14,6 +14,8 @@ use crate::output;
 const AUTHORITY_DAYS: u32 = 3650;
 /// How long other certificates are valid, unless told otherwise.
 const CERTIFICATE_DAYS: u32 = 365;
+/// The longest that anything may be valid: certificates know no year beyond 9999.
+const DAYS_MAX: i64 = 1_000_000;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -84,7 +86,7 @@ struct IssueArgs {
 #[derive(Debug, clap::Args)]
 struct CommonArgs {
     /// For how many days from now it is valid. Default: 3650 for an authority, 365 for others.
-    #[arg(long, conflicts_with = "not_after", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, conflicts_with = "not_after", value_parser = clap::value_parser!(u32).range(1..=DAYS_MAX))]
     days: Option<u32>,
     /// Valid from this time on, RFC 3339; five minutes ago if not given.
     #[arg(long, value_name = "TIME", value_parser = parse_time)]

@@ -25,7 +25,7 @@ pub(crate) struct Args {
     /// How to print it.
     #[arg(long, value_enum, default_value_t)]
     output: Format,
-    /// How long to try.
+    /// How long to try, at most 24h.
     #[arg(long, value_name = "DURATION", value_parser = durations::parse, default_value = "10s")]
     deadline: Duration,
 }
@@ -129,6 +129,7 @@ fn document(answer: &DescribeClusterResponse) -> Value {
             "topic": replica.topic,
             "partition": replica.partition,
             "node": replica.node,
+            "replica_id": replica.replica_id,
             "role": replica.role,
             "term": replica.term,
             "log_start": replica.log_start,

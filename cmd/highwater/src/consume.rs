@@ -59,8 +59,8 @@ pub(crate) struct Args {
     /// How to print a record.
     #[arg(long, value_name = "FORMAT", value_parser = RecordFormat::parse, default_value = "%v")]
     format: RecordFormat,
-    /// How long to look for the topic, and to go on while no replica serves a partition. Waiting for new records is
-    /// not limited.
+    /// How long to look for the topic, and then how long no replica may serve a partition; at most 24h. Waiting for
+    /// new records is not limited.
     #[arg(long, value_name = "DURATION", value_parser = durations::parse, default_value = "30s")]
     deadline: Duration,
     /// Tell on standard error which node serves each partition.
@@ -111,14 +111,7 @@ pub(crate) async fn run(args: &Args) -> Result<()> {
 }
 
 async fn connect(args: &Args) -> Result<Consumer> {
-    let client = args
-        .profile
-        .load()?
-        .builder()
-        .deadline(args.deadline)
-        .connect()
-        .await
-        .map_err(failure)?;
+    let client = args.profile.connect(args.deadline).await?;
     let builder = match args.partition {
         Some(partition) => client.consumer(&args.topic, partition),
         None => client.consume_topic(&args.topic),

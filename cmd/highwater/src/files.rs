@@ -5,6 +5,8 @@ use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use serde::de::DeserializeOwned;
+
 use crate::exit::{Failure, Result};
 
 /// Who may read a file.
@@ -31,12 +33,31 @@ pub(crate) fn make_directory(path: &Path) -> Result<()> {
         .recursive(true)
         .mode(0o700)
         .create(path)
-        .map_err(|error| Failure::setup(format!("cannot make the directory {}: {error}", path.display())))
+        .map_err(|error| {
+            let failure = |why: String| Failure::setup(format!("cannot make the directory {}: {why}", path.display()));
+            match error.kind() {
+                ErrorKind::AlreadyExists => failure("it exists and is not a directory".to_owned()),
+                _ => failure(error.to_string()),
+            }
+            .hint("check the path and who may write there, or give another directory")
+        })
 }
 
 /// Reads a whole text file; `what` names it in the failure.
 pub(crate) fn read_text(what: &str, path: &Path) -> Result<String> {
     fs::read_to_string(path).map_err(|error| Failure::setup(format!("cannot read {what} {}: {error}", path.display())))
+}
+
+/// Understands a TOML text; the error says in one line what is wrong, and where.
+pub(crate) fn parse_toml<T: DeserializeOwned>(text: &str) -> std::result::Result<T, String> {
+    toml::from_str(text).map_err(|error| {
+        let Some(before) = error.span().and_then(|span| text.get(..span.start)) else {
+            return error.message().to_owned();
+        };
+        let line = before.matches('\n').count() + 1;
+        let column = before.chars().rev().take_while(|character| *character != '\n').count() + 1;
+        format!("line {line}, column {column}: {}", error.message())
+    })
 }
 
 /// Writes `bytes` to `path` in one step: aside, synced, renamed.

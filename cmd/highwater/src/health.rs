@@ -40,6 +40,8 @@ const WAIT_INTERVAL: Duration = Duration::from_millis(100);
 const GREETING_TIMEOUT: Duration = Duration::from_secs(1);
 /// How it is told that the handshake failed by our certificate.
 const REFUSED: &str = "the node refuses our certificate";
+/// How the TLS library tells that it failed by the node's.
+const REFUSED_BY_US: &str = "invalid peer certificate";
 
 const EXAMPLES: &str = "\
 Examples:
@@ -96,7 +98,10 @@ pub(crate) async fn run(args: &Args) -> Result<()> {
     }
     let missing = answers.iter().filter(|answer| !serves(answer)).count();
     let message = format!("{missing} of {} nodes asked do not serve", answers.len());
-    let refused = |answer: &Answer| answer.as_ref().is_err_and(|why| why.contains(REFUSED));
+    let refused = |answer: &Answer| {
+        let by_certificate = |why: &String| [REFUSED, REFUSED_BY_US].iter().any(|refusal| why.contains(refusal));
+        answer.as_ref().is_err_and(by_certificate)
+    };
     let hint = match answers.iter().any(refused) {
         true => "check the certificate: same CA and same cluster as the node's, still valid",
         false => "a node serves once it has found its cluster and caught up; its log says what it waits for",
@@ -189,7 +194,10 @@ impl Probe {
     }
 
     async fn ask_without_timeout(&self, address: &str) -> Answer {
-        let channel = self.connect(address).await.map_err(|error| chain(&error))?;
+        let channel = self.connect(address).await.map_err(|error| {
+            // The error itself says no more than that there is one.
+            chain(error.source().unwrap_or(&error))
+        })?;
         let request = HealthCheckRequest { service: String::new() };
         let answer = HealthClient::new(channel).check(request).await;
         let response = answer.map_err(|status| match status.source() {

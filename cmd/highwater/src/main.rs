@@ -23,6 +23,7 @@ mod output;
 mod produce;
 mod profile;
 mod serve;
+mod settings;
 mod sink;
 mod topic;
 mod version;

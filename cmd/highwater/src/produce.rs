@@ -10,12 +10,12 @@
 
 use std::cell::{Cell, RefCell};
 use std::fs::File;
-use std::io::Write;
-use std::path::PathBuf;
+use std::io::{ErrorKind, Write};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::Bytes;
-use highwater::{Delivered, Delivery, Outcome, ProduceError, Producer, Record};
+use highwater::{Delivered, Delivery, Outcome, ProduceError, Producer, Record, TrySendError};
 use tokio::signal::ctrl_c;
 use tokio::sync::{Notify, mpsc};
 
@@ -58,8 +58,8 @@ pub(crate) struct Args {
     /// How batches are compressed.
     #[arg(long, value_enum, default_value_t)]
     compression: Compression,
-    /// How long a batch of lines is tried before it fails, at most 10m.
-    #[arg(long, value_name = "DURATION", value_parser = durations::parse, default_value = "30s")]
+    /// How long to look for the topic, and then how long each batch of lines is tried, at most 10m.
+    #[arg(long, value_name = "DURATION", value_parser = durations::parse_delivery_deadline, default_value = "30s")]
     deadline: Duration,
     /// Print `PARTITION OFFSET` for each acknowledged line, in the order of the input.
     #[arg(short, long)]
@@ -76,11 +76,7 @@ pub(crate) async fn run(args: &Args) -> Result<()> {
     let Compression::None = args.compression;
     let input = match &args.file {
         None => lines::read(std::io::stdin())?,
-        Some(path) => {
-            let file = File::open(path)
-                .map_err(|error| Failure::new(Code::Failure, format!("cannot read {}: {error}", path.display())))?;
-            lines::read(file)?
-        }
+        Some(path) => lines::read(open(path)?)?,
     };
     let producer = connect(args).await?;
     let sink = args.verbose.then(Sink::stdout).transpose()?;
@@ -93,7 +89,8 @@ pub(crate) async fn run(args: &Args) -> Result<()> {
         refused: RefCell::new(None),
     };
     let (pieces, in_flight) = mpsc::channel(PIECES_IN_FLIGHT_MAX);
-    let both = async { tokio::join!(run.send_all(input, pieces), run.collect(in_flight, sink)).1 };
+    // What has failed is seen before more is sent.
+    let both = async { tokio::join!(run.collect(in_flight, sink), run.send_all(input, pieces)).0 };
     let (tally, printed) = tokio::select! {
         biased;
         collected = both => collected,
@@ -105,15 +102,19 @@ pub(crate) async fn run(args: &Args) -> Result<()> {
     report(&tally, run.refused.into_inner(), printed)
 }
 
+fn open(path: &Path) -> Result<File> {
+    let is_readable = |file: File| match file.metadata()?.is_dir() {
+        true => Err(ErrorKind::IsADirectory.into()),
+        false => Ok(file),
+    };
+    File::open(path).and_then(is_readable).map_err(|error| {
+        Failure::new(Code::Failure, format!("cannot read {}: {error}", path.display()))
+            .hint("check the path and who may read it; without --file the lines come from standard input")
+    })
+}
+
 async fn connect(args: &Args) -> Result<Producer> {
-    let client = args
-        .profile
-        .load()?
-        .builder()
-        .deadline(args.deadline)
-        .connect()
-        .await
-        .map_err(failure)?;
+    let client = args.profile.connect(args.deadline).await?;
     let producer = client
         .producer(&args.topic)
         .deadline(args.deadline)
@@ -124,7 +125,7 @@ async fn connect(args: &Args) -> Result<Producer> {
         Some(partition) if partition >= producer.partitions() => {
             let count = producer.partitions();
             let message = format!(
-                "{} has {count} partitions, numbered from 0; there is no {partition}",
+                "there is no partition {partition} of {}: it has {count}, numbered from 0",
                 args.topic
             );
             Err(Failure::new(Code::NotFound, message).hint("`highwater topic describe NAME` shows the partitions"))
@@ -219,7 +220,16 @@ impl Run<'_> {
             }
             let number = *sent + 1;
             let record = self.record(line, number).map_err(Refused::Input)?;
-            let delivery = self.producer.send(record).await;
+            let delivery = match self.producer.try_send(record) {
+                Ok(delivery) => Ok(delivery),
+                Err(TrySendError::Failed(error)) => Err(error),
+                // Space may come only with the failure after which nothing more is to be sent.
+                Err(TrySendError::Full(record)) => tokio::select! {
+                    biased;
+                    () = self.stop.notified() => break,
+                    delivery = self.producer.send(*record) => delivery,
+                },
+            };
             deliveries.push(delivery.map_err(|error| Refused::Line(number, error))?);
             *sent = number;
         }
@@ -236,6 +246,7 @@ impl Run<'_> {
                         Code::Refused,
                         format!("line {number} does not contain the key separator {separator:?}"),
                     )
+                    .hint("nothing from that line on was sent; mend it, or leave out --key-separator")
                 })?;
                 (Some(line.slice(..place)), line.slice(place + separator.len()..))
             }

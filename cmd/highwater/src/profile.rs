@@ -2,7 +2,7 @@
 //! the cluster's errors become failures of a command.
 
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use highwater::{Client, Error, Profile, Reason};
 
@@ -22,17 +22,22 @@ pub(crate) struct ProfileArgs {
 impl ProfileArgs {
     /// Reads the profile.
     pub(crate) fn load(&self) -> Result<Profile> {
-        let path = match &self.profile {
+        // An empty variable in the environment names no file.
+        let path = match self.profile.as_ref().filter(|path| !path.as_os_str().is_empty()) {
             Some(path) => path.clone(),
             None => default_path().ok_or_else(|| Failure::setup("there is no profile").hint(PROFILE_HINT))?,
         };
-        Profile::load(path).map_err(failure)
+        Profile::load(path).map_err(|error| failure(error).hint(PROFILE_HINT))
     }
 
-    /// Connects to the profile's cluster, looking for a node no longer than `deadline`.
+    /// Connects to the profile's cluster. What is left of `deadline` then is the deadline of each of the client's calls.
     pub(crate) async fn connect(&self, deadline: Duration) -> Result<Client> {
+        let started = Instant::now();
         let builder = self.load()?.builder().deadline(deadline);
-        builder.connect().await.map_err(failure)
+        let client = builder.connect().await.map_err(failure)?;
+        let left = deadline.saturating_sub(started.elapsed());
+        // Whole milliseconds are enough to be told of.
+        Ok(client.with_deadline(Duration::from_millis(left.as_millis() as u64)))
     }
 }
 
@@ -69,6 +74,8 @@ fn code(error: &Error) -> Code {
         Error::Connection(failure) if failure.problem.is_certificate() => Code::Setup,
         Error::NoNodeReachable { .. } | Error::Connection(_) | Error::Deadline { .. } => Code::Unavailable,
         Error::OffsetOutOfRange { .. } => Code::NotFound,
+        // Found while reading; as an answer to a write, the same reason is a refusal.
+        Error::CorruptBatch { .. } | Error::UnsupportedCompression { .. } => Code::Failure,
         _ => error.reason().map_or(Code::Failure, code_of_reason),
     }
 }
@@ -101,11 +108,11 @@ fn code_of_reason(reason: Reason) -> Code {
 
 fn hint(error: &Error, code: Code) -> Option<&'static str> {
     match (error, error.reason()) {
-        (Error::File { path, .. }, _) if path.extension().is_some_and(|extension| extension == "toml") => {
-            Some(PROFILE_HINT)
-        }
         (Error::File { .. }, _) => Some("check the certificate paths in the profile; `highwater certs` makes new ones"),
         (Error::OffsetOutOfRange { .. }, _) => Some("read from `--from beginning`, or from an offset in that range"),
+        (Error::CorruptBatch { .. } | Error::UnsupportedCompression { .. }, _) => {
+            Some("what lies behind it can be read with --partition and --from OFFSET")
+        }
         (_, Some(Reason::TopicNotFound)) => {
             Some("`highwater topic list` shows the topics; `highwater topic create NAME` makes one")
         }
@@ -114,6 +121,7 @@ fn hint(error: &Error, code: Code) -> Option<&'static str> {
         (_, Some(Reason::NotEnoughNodes)) => {
             Some("ask for fewer replicas; `highwater cluster describe` shows the nodes")
         }
+        (_, Some(Reason::TooLarge)) => Some("make it smaller, or leave it out"),
         (_, Some(Reason::PermissionDenied)) => Some("the profile's certificate decides what is allowed"),
         _ => match code {
             Code::Setup => Some("check the profile's certificates: same CA, same cluster, still valid"),
@@ -140,6 +148,18 @@ mod tests {
         assert_eq!(failure(refused).code, Code::Setup);
         let dead = unreachable(ConnectionProblem::Tcp("connection refused".to_owned()));
         assert_eq!(failure(dead).code, Code::Unavailable);
+    }
+
+    #[test]
+    fn a_batch_that_cannot_be_read_is_a_failure_and_says_how_to_go_on() {
+        let corrupt = failure(Error::CorruptBatch {
+            topic: "numbers".to_owned(),
+            partition: 0,
+            offsets: 3..4,
+            problem: "the checksum differs".to_owned(),
+        });
+        assert_eq!(corrupt.code, Code::Failure);
+        assert!(corrupt.hint.is_some_and(|hint| hint.contains("--from")));
     }
 
     #[test]

@@ -1,26 +1,23 @@
 //! `highwater serve`: one node, until it is told to stop.
 //!
-//! Settings come from flags, then the environment, then the file, then the defaults; `--print-config` shows what
-//! came out. The process ends orderly on SIGTERM, SIGINT, or (with `--end-with-stdin`) when its standard input is
+//! Where its settings come from is told in [`settings`](crate::settings). The process ends orderly on SIGTERM, SIGINT, or (with `--end-with-stdin`) when its standard input is
 //! closed, and with an error when the node reports a failure that it cannot go on from.
 
 use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::builder::TypedValueParser;
 use highwater_node::{Config, Node, NodeHandle, StartError};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 use crate::exit::{Code, Failure, Result};
 use crate::output;
+use crate::settings::{LogFormat, Process, Settings, WORKERS_MAX};
 
 /// How long an orderly end may take before the process ends anyway; a crash is safe, only slower for clients.
 const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(20);
-
-/// What libraries tell about each heartbeat that a silent peer misses is for those who look for it: with a node down it
-/// is dozens of lines a second. That a node is silent, and that it is back, the node says itself, once.
-const LOG_FILTER: &str = "info,openraft=error,chitchat=warn";
 
 const EXAMPLES: &str = "\
 Examples:
@@ -29,8 +26,7 @@ Examples:
       --bootstrap n1,n2,n3 --seeds n1.example:7400,n2.example:7400,n3.example:7400 \\
       --ca certs/ca.pem --cert certs/node-n1.pem --key certs/node-n1.key
 
-What --print-config shows may stand in the file, too; workers and logging are set by flags and environment alone.
-Order: flag, environment, file, default.";
+Every setting may stand in the file, under the name that --print-config shows. Order: flag, environment, file, default.";
 
 /// Run one node.
 #[derive(Debug, clap::Args)]
@@ -38,55 +34,56 @@ Order: flag, environment, file, default.";
 pub(crate) struct Args {
     /// Settings in a TOML file.
     #[arg(long, value_name = "FILE", env = "HIGHWATER_NODE_CONFIG")]
-    config: Option<PathBuf>,
+    pub(crate) config: Option<PathBuf>,
     /// The stable name of this node; must be the one in its certificate.
     #[arg(long, value_name = "NAME", env = "HIGHWATER_NODE")]
-    node: Option<String>,
+    pub(crate) node: Option<String>,
     /// The name of the cluster; must be the one in the certificates.
     #[arg(long, value_name = "NAME", env = "HIGHWATER_CLUSTER")]
-    cluster: Option<String>,
+    pub(crate) cluster: Option<String>,
     /// Where the one port listens, host:port; port 0 takes a free one.
     #[arg(long, value_name = "ADDRESS", env = "HIGHWATER_LISTEN")]
-    listen: Option<String>,
+    pub(crate) listen: Option<String>,
     /// Where other nodes and clients reach this node, host:port.
     #[arg(long, value_name = "ADDRESS", env = "HIGHWATER_ADVERTISE")]
-    advertise: Option<String>,
+    pub(crate) advertise: Option<String>,
     /// Where everything that must outlive the process is kept.
     #[arg(long, value_name = "DIR", env = "HIGHWATER_DATA_DIR")]
-    data_dir: Option<PathBuf>,
+    pub(crate) data_dir: Option<PathBuf>,
     /// Addresses of nodes to ask for the cluster, separated by commas.
     #[arg(long, value_name = "ADDRESS,…", value_delimiter = ',', env = "HIGHWATER_SEEDS")]
-    seeds: Option<Vec<String>>,
+    pub(crate) seeds: Option<Vec<String>>,
     /// Names of the nodes that found the cluster together, separated by commas; the same list on each of them.
     #[arg(long, value_name = "NAME,…", value_delimiter = ',', env = "HIGHWATER_BOOTSTRAP")]
-    bootstrap: Option<Vec<String>>,
+    pub(crate) bootstrap: Option<Vec<String>>,
     /// The failure domain that this node stands in.
     #[arg(long, value_name = "NAME", env = "HIGHWATER_RACK")]
-    rack: Option<String>,
+    pub(crate) rack: Option<String>,
     /// The CA certificate that peers and clients must come from.
     #[arg(long, value_name = "FILE", env = "HIGHWATER_CA")]
-    ca: Option<PathBuf>,
+    pub(crate) ca: Option<PathBuf>,
     /// This node's certificate.
     #[arg(long, value_name = "FILE", env = "HIGHWATER_CERT")]
-    cert: Option<PathBuf>,
+    pub(crate) cert: Option<PathBuf>,
     /// The private key of the certificate.
     #[arg(long, value_name = "FILE", env = "HIGHWATER_KEY")]
-    key: Option<PathBuf>,
+    pub(crate) key: Option<PathBuf>,
     /// Memory for recent frames, bytes.
     #[arg(long, value_name = "BYTES", env = "HIGHWATER_TAIL_CACHE_BYTES")]
-    tail_cache_bytes: Option<u64>,
+    pub(crate) tail_cache_bytes: Option<u64>,
     /// How large a segment file grows, bytes.
     #[arg(long, value_name = "BYTES", env = "HIGHWATER_SEGMENT_BYTES_MAX")]
-    segment_bytes_max: Option<u64>,
+    pub(crate) segment_bytes_max: Option<u64>,
     /// Worker threads beside the disk writer. 0 runs the node on one thread, which is fastest on small machines.
-    #[arg(long, value_name = "COUNT", env = "HIGHWATER_WORKERS")]
-    workers: Option<usize>,
-    /// What to log: a level, or a filter such as `info,highwater_node=debug`.
-    #[arg(long, value_name = "FILTER", env = "HIGHWATER_LOG", default_value = LOG_FILTER)]
-    log: String,
-    /// How to log, to stderr.
-    #[arg(long, value_enum, env = "HIGHWATER_LOG_FORMAT", default_value_t)]
-    log_format: LogFormat,
+    /// Default: that on up to two cores, else half as many as there are cores, at most 4.
+    #[arg(long, value_name = "COUNT", env = "HIGHWATER_WORKERS", value_parser = workers())]
+    pub(crate) workers: Option<u64>,
+    /// What to log: a level, or a filter such as `info,highwater_node=debug`. Default: info, without the libraries' talk.
+    #[arg(long, value_name = "FILTER", env = "HIGHWATER_LOG", value_parser = parse_filter)]
+    pub(crate) log: Option<String>,
+    /// How to log, to stderr. Default: text.
+    #[arg(long, value_name = "FORMAT", value_enum, env = "HIGHWATER_LOG_FORMAT")]
+    pub(crate) log_format: Option<LogFormat>,
     /// Print the settings that came out of flags, environment, file and defaults, and end.
     #[arg(long)]
     print_config: bool,
@@ -95,97 +92,39 @@ pub(crate) struct Args {
     end_with_stdin: bool,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
-enum LogFormat {
-    #[default]
-    Text,
-    Json,
-}
-
 pub(crate) fn run(args: &Args) -> Result<()> {
-    let config = load_config(args)?;
+    let settings = Settings::load(args)?;
     if args.print_config {
-        let text = toml::to_string(&config)
-            .map_err(|error| Failure::setup(format!("cannot print the configuration: {error}")))?;
-        return output::line(text.trim_end());
+        return output::line(settings.to_toml()?.trim_end());
     }
-    start_logging(args)?;
-    let runtime = runtime(args.workers.unwrap_or_else(default_workers))
+    start_logging(&settings.process)?;
+    let runtime = runtime(settings.process.workers)
         .map_err(|error| Failure::new(Code::Failure, format!("cannot start the runtime: {error}")))?;
-    let served = runtime.block_on(serve(config, args.end_with_stdin));
+    let served = runtime.block_on(serve(settings.node, args.end_with_stdin));
     // A thread that still reads standard input must not hold up the end.
     runtime.shutdown_background();
     served
 }
 
-fn load_config(args: &Args) -> Result<Config> {
-    let wrong = |error: config::ConfigError| {
-        let place = match &args.config {
-            Some(path) => format!("configuration file {}", path.display()),
-            None => "configuration".to_owned(),
-        };
-        Failure::setup(format!("{place}: {error}"))
-            .hint("`highwater serve --print-config` shows what may stand there; `highwater serve --help` explains it")
-    };
-    let mut builder = config::Config::builder();
-    if let Some(path) = &args.config {
-        // Read here, so that the failure names the path and the reason.
-        let text = crate::files::read_text("the configuration file", path)?;
-        builder = builder.add_source(config::File::from_str(&text, config::FileFormat::Toml));
-    }
-    let config = apply_flags(builder, args)
-        .and_then(|builder| builder.build())
-        .and_then(|merged| merged.try_deserialize::<Config>())
-        .map_err(wrong)?;
-    Ok(config)
+fn workers() -> impl TypedValueParser<Value = u64> {
+    clap::value_parser!(u64).range(..=WORKERS_MAX as u64)
 }
 
-type Builder = config::ConfigBuilder<config::builder::DefaultState>;
-
-fn apply_flags(builder: Builder, args: &Args) -> std::result::Result<Builder, config::ConfigError> {
-    let path = |path: &Option<PathBuf>| path.as_deref().map(path_text);
-    builder
-        .set_override_option("node", args.node.clone())?
-        .set_override_option("cluster", args.cluster.clone())?
-        .set_override_option("listen", args.listen.clone())?
-        .set_override_option("advertise", args.advertise.clone())?
-        .set_override_option("data_dir", path(&args.data_dir))?
-        .set_override_option("seeds", args.seeds.clone().map(without_empty))?
-        .set_override_option("bootstrap", args.bootstrap.clone().map(without_empty))?
-        .set_override_option("rack", args.rack.clone())?
-        .set_override_option("tls.ca", path(&args.ca))?
-        .set_override_option("tls.cert", path(&args.cert))?
-        .set_override_option("tls.key", path(&args.key))?
-        .set_override_option("tail_cache_bytes", args.tail_cache_bytes)?
-        .set_override_option("segment_bytes_max", args.segment_bytes_max)
+fn parse_filter(text: &str) -> std::result::Result<String, String> {
+    let filter = EnvFilter::try_new(text).map_err(|error| error.to_string());
+    filter.map(|_| text.to_owned())
 }
 
-fn path_text(path: &Path) -> String {
-    path.to_string_lossy().into_owned()
-}
-
-/// An empty variable in the environment means an empty list, not a list of one empty name.
-fn without_empty(list: Vec<String>) -> Vec<String> {
-    list.into_iter().filter(|item| !item.is_empty()).collect()
-}
-
-fn start_logging(args: &Args) -> Result<()> {
-    let filter = EnvFilter::try_new(&args.log)
-        .map_err(|error| Failure::usage(format!("--log {:?} is not a filter: {error}", args.log)))?;
+fn start_logging(process: &Process) -> Result<()> {
+    let filter = process.filter().map_err(Failure::setup)?;
     let subscriber = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr);
-    let started = match args.log_format {
+    let started = match process.log_format {
         LogFormat::Text => subscriber.with_ansi(false).try_init(),
         LogFormat::Json => subscriber.json().flatten_event(true).try_init(),
     };
     started.map_err(|error| Failure::new(Code::Failure, format!("cannot start logging: {error}")))
-}
-
-/// Measured on two cores: one thread is fastest. Larger machines gain from a second and third one.
-fn default_workers() -> usize {
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    if cores <= 2 { 0 } else { (cores / 2).min(4) }
 }
 
 fn runtime(workers: usize) -> std::io::Result<tokio::runtime::Runtime> {
@@ -305,77 +244,4 @@ fn watch_stdin() -> Result<tokio::sync::oneshot::Receiver<()>> {
         .spawn(drain)
         .map_err(|error| Failure::new(Code::Failure, format!("cannot start a thread: {error}")))?;
     Ok(watched)
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use super::*;
-    use clap::Parser;
-
-    #[derive(Parser)]
-    struct Only {
-        #[command(flatten)]
-        args: Args,
-    }
-
-    fn args(list: &[&str]) -> Args {
-        Only::try_parse_from(std::iter::once("serve").chain(list.iter().copied()))
-            .unwrap()
-            .args
-    }
-
-    fn file(text: &str) -> (tempfile::TempDir, String) {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("node.toml");
-        std::fs::write(&path, text).unwrap();
-        let path = path.to_string_lossy().into_owned();
-        (directory, path)
-    }
-
-    #[test]
-    fn flags_win_over_the_file_and_the_file_over_defaults() {
-        let (_directory, path) = file("node = 'n1'\nlisten = 'localhost:1'\nseeds = ['a:1']\n[tls]\nca = 'ca.pem'\n");
-        let config = load_config(&args(&[
-            "--config",
-            &path,
-            "--listen",
-            "localhost:2",
-            "--seeds",
-            "b:1,c:1",
-        ]))
-        .unwrap();
-        assert_eq!(config.node, "n1");
-        assert_eq!(config.listen, "localhost:2");
-        assert_eq!(config.seeds, ["b:1", "c:1"]);
-        assert_eq!(config.tls.ca, PathBuf::from("ca.pem"));
-        assert_eq!(config.cluster, Config::default().cluster);
-    }
-
-    #[test]
-    fn a_misspelt_setting_is_refused_by_name() {
-        let (_directory, path) = file("nodee = 'n1'\n");
-        let failure = load_config(&args(&["--config", &path])).unwrap_err();
-        assert_eq!(failure.code, Code::Setup);
-        assert!(failure.message.contains("nodee"), "{failure}");
-    }
-
-    #[test]
-    fn a_missing_file_is_named() {
-        let failure = load_config(&args(&["--config", "/nonexistent/node.toml"])).unwrap_err();
-        assert!(failure.message.contains("/nonexistent/node.toml"), "{failure}");
-    }
-
-    #[test]
-    fn printed_settings_can_be_read_back() {
-        let config = load_config(&args(&["--node", "n1", "--cert", "x.pem"])).unwrap();
-        let (_directory, path) = file(&toml::to_string(&config).unwrap());
-        assert_eq!(load_config(&args(&["--config", &path])).unwrap(), config);
-    }
-
-    #[test]
-    fn an_empty_list_is_empty() {
-        let config = load_config(&args(&["--bootstrap", ""])).unwrap();
-        assert!(config.bootstrap.is_empty());
-    }
 }

@@ -33,7 +33,7 @@ struct CommonArgs {
     /// How to print it.
     #[arg(long, value_enum, default_value_t, global = true)]
     output: Format,
-    /// How long to try.
+    /// How long to try, at most 24h.
     #[arg(long, value_name = "DURATION", value_parser = durations::parse, default_value = "30s", global = true)]
     deadline: std::time::Duration,
 }

@@ -5,7 +5,8 @@
 //! measured, and nothing is allocated. A compressed one is not opened; its consumer checks it. The CRC is computed here
 //! in any case and compared if the producer gave one.
 //!
-//! Deliberately absent: UTF-8 checks of header names (the consumer's decoder makes them) and anything about sequences.
+//! Invariant: an uncompressed batch that is let through can be decoded by every consumer.
+//! Deliberately absent: anything about sequences.
 
 use bytes::Bytes;
 use crc_fast::CrcAlgorithm::Crc32Iscsi;
@@ -22,8 +23,11 @@ use crate::status::Problem;
 const BATCH_RECORDS: u32 = 1;
 const BATCH_COMPRESSED: u32 = 2;
 const RECORD_KEY: u32 = 1;
+const RECORD_VALUE: u32 = 2;
 const RECORD_HEADERS: u32 = 3;
+const RECORD_TIMESTAMP: u32 = 4;
 const HEADER_NAME: u32 = 1;
+const HEADER_VALUE: u32 = 2;
 
 /// Turns a request's batch into one that can be proposed, or says what is wrong with it.
 pub(crate) fn check(request: &ProduceRequest, principal: PrincipalDigest) -> Result<Batch, Problem> {
@@ -122,12 +126,12 @@ fn walk_batch(payload: &[u8]) -> Result<Content, Problem> {
     let mut content = Content::default();
     let mut fields = Fields { rest: payload };
     while let Some(field) = fields.next_field()? {
-        match (field.number, field.bytes) {
-            (BATCH_RECORDS, Some(record)) => {
+        match (field.number, field.value) {
+            (BATCH_RECORDS, Value::Bytes(record)) => {
                 check_record(record)?;
                 content.records += 1;
             }
-            (BATCH_COMPRESSED, Some(_)) => content.compressed_fields += 1,
+            (BATCH_COMPRESSED, Value::Bytes(_)) => content.compressed_fields += 1,
             (number, _) => return Err(corrupt(format!("field {number} does not belong into a batch"))),
         }
     }
@@ -139,17 +143,21 @@ fn check_record(record: &[u8]) -> Result<(), Problem> {
     let mut headers = 0;
     let mut fields = Fields { rest: record };
     while let Some(field) = fields.next_field()? {
-        match (field.number, field.bytes) {
-            (RECORD_KEY, Some(key)) => limit("key", key.len(), RECORD_KEY_BYTES_MAX)?,
-            (RECORD_HEADERS, Some(header)) => {
+        match (field.number, field.value) {
+            (RECORD_KEY, Value::Bytes(key)) => limit("key", key.len(), RECORD_KEY_BYTES_MAX)?,
+            (RECORD_HEADERS, Value::Bytes(header)) => {
                 headers += 1;
                 limit("headers", headers, RECORD_HEADERS_MAX)?;
                 check_header(header)?;
             }
-            (RECORD_KEY | RECORD_HEADERS, None) => {
-                return Err(corrupt(format!("field {} of a record is not bytes", field.number)));
+            (RECORD_VALUE, Value::Bytes(_)) | (RECORD_TIMESTAMP, Value::Number) => {}
+            (RECORD_KEY | RECORD_VALUE | RECORD_HEADERS | RECORD_TIMESTAMP, _) => {
+                return Err(corrupt(format!(
+                    "field {} of a record is of the wrong kind",
+                    field.number
+                )));
             }
-            _ => {}
+            _ => {} // of a later version
         }
     }
     Ok(())
@@ -158,8 +166,19 @@ fn check_record(record: &[u8]) -> Result<(), Problem> {
 fn check_header(header: &[u8]) -> Result<(), Problem> {
     let mut fields = Fields { rest: header };
     while let Some(field) = fields.next_field()? {
-        if let (HEADER_NAME, Some(name)) = (field.number, field.bytes) {
-            limit("header name", name.len(), HEADER_NAME_BYTES_MAX)?;
+        match (field.number, field.value) {
+            (HEADER_NAME, Value::Bytes(name)) => {
+                limit("header name", name.len(), HEADER_NAME_BYTES_MAX)?;
+                std::str::from_utf8(name).map_err(|_| corrupt("the name of a header is not UTF-8"))?;
+            }
+            (HEADER_VALUE, Value::Bytes(_)) => {}
+            (HEADER_NAME | HEADER_VALUE, _) => {
+                return Err(corrupt(format!(
+                    "field {} of a header is of the wrong kind",
+                    field.number
+                )));
+            }
+            _ => {} // of a later version
         }
     }
     Ok(())
@@ -169,10 +188,17 @@ fn corrupt(why: impl Into<String>) -> Problem {
     Problem::Corrupt(why.into())
 }
 
-/// One field of an encoded message; its bytes if it is length-delimited.
+/// One field of an encoded message.
 struct Field<'a> {
     number: u32,
-    bytes: Option<&'a [u8]>,
+    value: Value<'a>,
+}
+
+/// What a field holds, as far as its tag tells.
+enum Value<'a> {
+    Bytes(&'a [u8]),
+    Number,
+    Fixed,
 }
 
 /// Walks over the fields of an encoded message.
@@ -190,26 +216,26 @@ impl<'a> Fields<'a> {
             .ok()
             .filter(|number| (1..1 << 29).contains(number));
         let number = number.ok_or_else(|| corrupt("it holds a field number that cannot be"))?;
-        let bytes = match key & 7 {
+        let value = match key & 7 {
             0 => {
                 self.varint()?;
-                None
+                Value::Number
             }
             1 => {
                 self.take(8)?;
-                None
+                Value::Fixed
             }
             2 => {
                 let length = self.varint()?;
-                Some(self.take(length)?)
+                Value::Bytes(self.take(length)?)
             }
             5 => {
                 self.take(4)?;
-                None
+                Value::Fixed
             }
             wire_type => return Err(corrupt(format!("it holds wire type {wire_type}"))),
         };
-        Ok(Some(Field { number, bytes }))
+        Ok(Some(Field { number, value }))
     }
 
     fn take(&mut self, length: u64) -> Result<&'a [u8], Problem> {
@@ -287,6 +313,21 @@ mod tests {
         assert_eq!(batch.payload_crc, checksum(&request.batch));
         // The check value that every description of CRC-32C gives.
         assert_eq!(checksum(&Bytes::from_static(b"123456789")), 0xe306_9283);
+    }
+
+    #[test]
+    fn fields_of_the_wrong_kind_and_names_that_are_no_text_are_refused() {
+        let cases: [&[u8]; 5] = [
+            &[0x0a, 2, 0x10, 1],                // a value that is a number
+            &[0x0a, 3, 0x22, 1, 0],             // a time that is bytes
+            &[0x0a, 4, 0x1a, 2, 0x10, 1],       // a header's value that is a number
+            &[0x0a, 4, 0x1a, 2, 0x08, 1],       // a header's name that is a number
+            &[0x0a, 5, 0x1a, 3, 0x0a, 1, 0xff], // a header's name that is not UTF-8
+        ];
+        for case in cases {
+            assert!(RecordBatch::decode(case).is_err(), "{case:x?}");
+            assert!(matches!(walk_batch(case), Err(Problem::Corrupt(_))), "{case:x?}");
+        }
     }
 
     #[test]
@@ -431,6 +472,18 @@ mod tests {
         fn the_walk_never_panics_and_agrees_with_the_decoder(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
             if let (Ok(content), Ok(decoded)) = (walk_batch(&bytes), RecordBatch::decode(bytes.as_slice())) {
                 prop_assert_eq!(content.records as usize, decoded.records.len());
+            }
+        }
+
+        #[test]
+        fn what_is_let_through_can_be_decoded(changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4)) {
+            let mut bytes = request(vec![record(b"a"), record(b"b")]).batch.to_vec();
+            for (place, byte) in changes {
+                let place = place.index(bytes.len());
+                bytes[place] = byte;
+            }
+            if walk_batch(&bytes).is_ok() {
+                prop_assert!(RecordBatch::decode(bytes.as_slice()).is_ok());
             }
         }
 

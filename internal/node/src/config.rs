@@ -5,6 +5,7 @@
 
 use std::path::PathBuf;
 
+use highwater_catalog::limits::{ADDRESS_BYTES_MAX, RACK_BYTES_MAX};
 use highwater_catalog::names;
 use serde::{Deserialize, Serialize};
 
@@ -12,10 +13,6 @@ use serde::{Deserialize, Serialize};
 pub(crate) const SEEDS_MAX: usize = 64;
 /// The most nodes that may found a cluster together.
 pub(crate) const BOOTSTRAP_NODES_MAX: usize = 5;
-/// The longest `host:port` accepted, bytes.
-pub(crate) const ADDRESS_BYTES_MAX: usize = 261;
-/// The longest rack name accepted, bytes.
-pub(crate) const RACK_BYTES_MAX: usize = 128;
 /// The smallest segment that can hold a largest batch several times over, bytes.
 pub(crate) const SEGMENT_BYTES_LEAST: u64 = 4 * 1024 * 1024;
 
@@ -109,8 +106,9 @@ impl Config {
         self.check_paths()?;
         self.check_seeds()?;
         self.check_bootstrap()?;
-        if self.rack.len() > RACK_BYTES_MAX || self.rack.chars().any(char::is_control) {
-            let why = format!("must be at most {RACK_BYTES_MAX} bytes without control characters");
+        // As the catalog has it: a node that it refuses would wait to be let in for ever.
+        if self.rack.len() > RACK_BYTES_MAX || !self.rack.chars().all(|letter| letter.is_ascii_graphic()) {
+            let why = format!("must be at most {RACK_BYTES_MAX} visible ASCII characters without spaces");
             return Err(ConfigError::new("rack", why));
         }
         if self.segment_bytes_max < SEGMENT_BYTES_LEAST {
@@ -179,7 +177,11 @@ fn check_address(field: &'static str, address: &str) -> Result<(), ConfigError> 
     }
     let (host, port) = address.rsplit_once(':').ok_or_else(wrong)?;
     let host_is_whole = !host.contains(':') || (host.starts_with('[') && host.ends_with(']'));
-    if host.is_empty() || !host_is_whole || host.contains(char::is_whitespace) || port.parse::<u16>().is_err() {
+    if host.is_empty()
+        || !host_is_whole
+        || !address.chars().all(|letter| letter.is_ascii_graphic())
+        || port.parse::<u16>().is_err()
+    {
         return Err(wrong());
     }
     Ok(())
@@ -201,6 +203,8 @@ fn check_dialable(field: &'static str, address: &str) -> Result<(), ConfigError>
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use highwater_catalog::{Catalog, Command, FoundingNode, Reply};
+
     use super::*;
 
     fn sound() -> Config {
@@ -247,7 +251,37 @@ mod tests {
         assert_eq!(with(|config| config.bootstrap.truncate(2)), "bootstrap");
         assert_eq!(with(|config| config.bootstrap[2] = "a".to_owned()), "bootstrap");
         assert_eq!(with(|config| config.rack = "r\n".to_owned()), "rack");
+        assert_eq!(with(|config| config.rack = "room 1".to_owned()), "rack");
+        assert_eq!(
+            with(|config| config.advertise = "knoten-ä:7400".to_owned()),
+            "advertise"
+        );
+        assert_eq!(
+            with(|config| config.advertise = format!("{}:7400", "a".repeat(ADDRESS_BYTES_MAX - 4))),
+            "advertise"
+        );
         assert_eq!(with(|config| config.segment_bytes_max = 1), "segment_bytes_max");
+    }
+
+    #[test]
+    fn what_passes_here_is_let_in_by_the_catalog() {
+        let mut config = sound();
+        config.advertise = format!("{}:7400", "a".repeat(ADDRESS_BYTES_MAX - 5));
+        config.rack = "~".repeat(RACK_BYTES_MAX);
+        assert_eq!(config.validate(), Ok(()));
+        let node = FoundingNode {
+            name: config.node,
+            incarnation: [1; 16],
+            address: config.advertise,
+            rack: config.rack,
+            replica_id: 1,
+        };
+        let found = Command::Found {
+            cluster_id: [2; 16],
+            cluster_name: config.cluster,
+            nodes: vec![node],
+        };
+        assert!(matches!(Catalog::new().apply(1, &found), Reply::Founded { .. }));
     }
 
     #[test]

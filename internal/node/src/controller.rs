@@ -85,22 +85,27 @@ impl Controller {
             return Ok(());
         };
         self.check_cluster_id();
+        // A replica that fails must not stand in the way of the others; the first failure is answered.
+        let mut all = Ok(());
         for record in self.data.replicas() {
             let is_deleted = self.host.read(|catalog| catalog.is_deleted(record.group));
             if is_deleted {
-                self.keeper.remove(record.group_id(), record.replica_id()).await?;
+                let removed = self.keeper.remove(record.group_id(), record.replica_id()).await;
+                all = all.and(removed);
             }
         }
         let new = self.new_placements();
         if !new.is_empty() {
             tracing::info!(replicas = new.len(), "making replicas");
-            self.keeper.make(cluster_id, new).await?;
+            let made = self.keeper.make(cluster_id, new).await;
+            all = all.and(made);
         }
         self.note_pristine(pristine);
         for (group, since) in pristine.iter() {
-            self.initialize(*group, since.elapsed()).await?;
+            let initialized = self.initialize(*group, since.elapsed()).await;
+            all = all.and(initialized);
         }
-        Ok(())
+        all
     }
 
     /// Replicas placed on this very incarnation that have never run: unknown here, or not made to the end before.

@@ -1,6 +1,6 @@
 //! Nodes, topics and replicas as the wire shows them.
 
-use highwater_catalog::{Node, Topic};
+use highwater_catalog::{Catalog, Node, Topic};
 use highwater_partition::log::{GroupId, ReplicaId};
 use highwater_partition::{Role, Status};
 use highwater_proto::v1;
@@ -34,9 +34,32 @@ pub(crate) fn own_replicas(node: &str, registry: &Registry, catalog: &CatalogHos
             log_end: status.log_end,
             records_served: hosted.records_served(),
             records_appended: hosted.records_appended(),
+            replica_id: hosted.replica_id.0,
         })
     };
     hosted.iter().filter_map(describe).collect()
+}
+
+/// A tenant's replicas that died with an earlier incarnation of their node. Nobody runs them, so only the catalog knows.
+pub(crate) fn dead_replicas(catalog: &Catalog, tenant: &str) -> Vec<v1::ReplicaStatus> {
+    let placed = |topic: &'_ Topic| {
+        let (tenant, name) = (topic.tenant.clone(), topic.name.clone());
+        let replicas = topic.partitions.iter().flat_map(|partition| {
+            let dead = partition.replicas.iter().filter(|replica| catalog.is_dead(replica));
+            dead.map(|replica| (partition.partition, replica))
+        });
+        let dead = replicas.map(move |(partition, replica)| v1::ReplicaStatus {
+            tenant: tenant.clone(),
+            topic: name.clone(),
+            partition,
+            node: replica.node.clone(),
+            role: "dead".to_owned(),
+            replica_id: replica.replica_id,
+            ..Default::default()
+        });
+        dead.collect::<Vec<_>>()
+    };
+    catalog.topics(tenant).flat_map(placed).collect()
 }
 
 fn role(role: Role) -> &'static str {

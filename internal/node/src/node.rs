@@ -11,7 +11,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::catalog::{CatalogClient, CatalogHost};
+use crate::catalog::{CatalogClient, CatalogHost, keep_addresses};
 use crate::config::{Config, ConfigError};
 use crate::controller::Controller;
 use crate::data_dir::DataDir;
@@ -36,6 +36,12 @@ const OWN_NAME_PAUSE: Duration = Duration::from_millis(500);
 const HAND_OVER_PATIENCE: Duration = Duration::from_secs(2);
 /// How long a stopping node waits for its streams to end.
 const STREAMS_PATIENCE: Duration = Duration::from_secs(3);
+/// How long a stopping node waits for what its peers have asked before.
+const PEERS_PATIENCE: Duration = Duration::from_secs(1);
+/// How long a stopping node waits for its partitions' replicas, and then for the catalog's.
+const REPLICAS_PATIENCE: Duration = Duration::from_secs(5);
+/// How long a stopping node waits for the disk to take what is queued.
+const DISK_PATIENCE: Duration = Duration::from_secs(5);
 /// The version that this node tells others.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
@@ -208,6 +214,12 @@ impl Foundation {
             tokio::spawn(controller.clone().keep_registered()),
             tokio::spawn(controller.keep_members()),
             tokio::spawn(leaders::publish(self.registry.clone(), gossip)),
+            tokio::spawn(keep_addresses(
+                self.config.node.clone(),
+                self.data.plan(),
+                self.host.clone(),
+                self.addresses.clone(),
+            )),
             tokio::spawn(readiness.keep()),
         ];
         let address = self.port.local_addr();
@@ -384,7 +396,8 @@ impl NodeHandle {
         self.failures.wait().await
     }
 
-    /// Tells clients to go elsewhere, gives leaderships away, ends the streams, and closes the logs.
+    /// Tells clients to go elsewhere, gives leaderships away, ends the streams, and closes the logs. Each step has a
+    /// limit: it ends even if neither clients, nor peers, nor the disk answer.
     pub async fn shutdown(mut self) {
         self.draining.cancel();
         self.give_leaderships_away().await;
@@ -398,13 +411,20 @@ impl NodeHandle {
             // That it was cut off is what was wanted.
             let _ = running.await;
         }
-        self.keeper.stop_all().await;
+        // Peers first: to them the node is gone from here on, and nobody asks a replica that has ended.
         self.link.shutdown();
-        let storage = self.storage;
-        if let Err(error) = tokio::task::spawn_blocking(move || storage.stop()).await {
-            tracing::warn!(%error, "the disk writer did not stop in an orderly way");
+        if timeout(PEERS_PATIENCE, self.link.quiet()).await.is_err() {
+            tracing::debug!("some questions of peers are left without an answer");
         }
-        self.data.release();
+        self.keeper.stop_all(REPLICAS_PATIENCE).await;
+        let storage = self.storage;
+        let stopping = tokio::task::spawn_blocking(move || storage.stop());
+        match timeout(DISK_PATIENCE, stopping).await {
+            Ok(Ok(())) => self.data.release(),
+            // The directory stays locked until the process has ended: something may still be written.
+            Ok(Err(error)) => tracing::warn!(%error, "the disk writer did not stop in an orderly way"),
+            Err(_) => tracing::warn!("the disk does not answer; what was not acknowledged may be lost"),
+        }
     }
 
     /// Gives up leaderships that somebody alive can take, and waits a while until they are taken.

@@ -8,10 +8,11 @@
 //!
 //! Invariants: whoever gets past this file has a certificate of our authorities with an identity of our cluster, read
 //! once per connection. Nothing that a stranger sends can stop the accept loop or hold more than a bounded share:
-//! handshakes run beside the loop, limited in number and time, and connections are limited in number.
-//! Deliberately absent: limits per address and per identity, and ending connections whose certificate has expired since.
+//! handshakes run beside the loop, limited in time and in number, also per address, and connections are limited in number.
+//! Deliberately absent: limits of connections per address and per identity, and ending connections whose certificate has expired since.
 
 mod complaints;
+mod handshakes;
 mod plain;
 mod serve;
 #[cfg(test)]
@@ -47,6 +48,9 @@ const INCOMING_MAX: usize = 128;
 pub const CONNECTIONS_MAX: usize = 8192;
 /// Handshakes going on at the same time; further connections wait in the backlog.
 pub const HANDSHAKES_MAX: usize = 256;
+/// Of these, at most so many with one address (or one /64 network): further connections from there are closed, so that one
+/// machine cannot keep all others out. Clients behind one address try again and get in as handshakes end.
+pub const HANDSHAKES_PER_ADDRESS_MAX: usize = HANDSHAKES_MAX / 4;
 /// How long a connection may take until its handshake is done.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Connections that the operating system keeps for us until we accept them.

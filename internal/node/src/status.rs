@@ -5,6 +5,7 @@ use highwater_catalog::names::InvalidName;
 use highwater_partition::log::{Decision, Verdict};
 use highwater_partition::{CommandError, ReadError, Watermark};
 use highwater_proto::detail;
+use highwater_proto::limits::MESSAGE_BYTES_MAX;
 use highwater_proto::v1::{ErrorDetail, LeaderHint, OffsetRange, Outcome, Reason};
 use tonic::{Code, Status};
 
@@ -24,6 +25,10 @@ pub(crate) enum Problem {
         found: u64,
         limit: u64,
     },
+    #[error("the request cannot be read: {0}; nothing was done")]
+    Unreadable(String),
+    #[error("the request has more than {MESSAGE_BYTES_MAX} bytes; nothing was done")]
+    RequestTooLarge,
     #[error("the batch is corrupt: {0}; nothing was appended")]
     Corrupt(String),
     #[error("topic `{topic}` does not exist; create it first, or check its name")]
@@ -74,6 +79,8 @@ impl Problem {
         use {Code as C, Outcome as O, Reason as R};
         match self {
             Problem::Invalid { .. } => (C::InvalidArgument, R::InvalidArgument, O::NotApplied),
+            Problem::Unreadable(_) => (C::InvalidArgument, R::InvalidArgument, O::NotApplied),
+            Problem::RequestTooLarge => (C::InvalidArgument, R::TooLarge, O::NotApplied),
             Problem::TooLarge { .. } => (C::InvalidArgument, R::TooLarge, O::NotApplied),
             Problem::Corrupt(_) => (C::InvalidArgument, R::CorruptBatch, O::NotApplied),
             Problem::TopicNotFound { .. } => (C::NotFound, R::TopicNotFound, O::NotApplied),
@@ -112,6 +119,7 @@ impl Problem {
                 detail.field = (*field).to_owned();
                 detail.limit = Some(*limit);
             }
+            Problem::RequestTooLarge => detail.limit = Some(MESSAGE_BYTES_MAX as u64),
             Problem::NotLeader { hint, .. } => detail.leader = Some(hint.clone()),
             Problem::Unavailable { hint, .. } => detail.leader = hint.clone(),
             Problem::OutOfRange { range, .. } | Problem::ReplicaBehind { range, .. } => detail.range = Some(*range),
@@ -127,6 +135,17 @@ impl Problem {
             _ => {}
         }
         detail
+    }
+
+    /// What the gRPC library says about a request that it cannot hand us. It knows the codes of its own; ours always carry
+    /// a detail. None for everything else.
+    pub(crate) fn from_library(status: &Status) -> Option<Problem> {
+        match status.code() {
+            _ if !status.details().is_empty() => None,
+            Code::OutOfRange => Some(Problem::RequestTooLarge),
+            Code::Internal => Some(Problem::Unreadable(status.message().to_owned())),
+            _ => None,
+        }
     }
 
     /// What the log decided about a batch that it did not append.
@@ -243,6 +262,21 @@ impl From<Problem> for Status {
     }
 }
 
+/// Explains the answer to a request that the gRPC library has refused by itself.
+pub(crate) fn explain_refusal<B>(mut response: http::Response<B>) -> http::Response<B> {
+    // A refused call has its status among the headers; a status behind a body is not the library's.
+    let problem = Status::from_header_map(response.headers()).and_then(|status| Problem::from_library(&status));
+    if let Some(problem) = problem {
+        let headers = response.headers_mut();
+        headers.remove(Status::GRPC_STATUS);
+        headers.remove(Status::GRPC_MESSAGE);
+        if let Err(error) = Status::from(problem).add_header(headers) {
+            tracing::warn!(%error, "a refusal cannot be told");
+        }
+    }
+    response
+}
+
 impl From<Denied> for Problem {
     fn from(denied: Denied) -> Problem {
         match denied {
@@ -341,5 +375,29 @@ mod tests {
             "{}",
             detail.message
         );
+    }
+
+    #[test]
+    fn what_the_library_refuses_by_itself_gets_a_detail_and_what_is_ours_stays() {
+        let explained = |status: Status| {
+            let response = explain_refusal(status.into_http::<()>());
+            Status::from_header_map(response.headers()).unwrap()
+        };
+        let garbled = explained(Status::internal("failed to decode Protobuf message"));
+        assert_eq!(garbled.code(), Code::InvalidArgument);
+        assert_eq!(detail::from_status(&garbled).unwrap().reason(), Reason::InvalidArgument);
+        let large = explained(Status::out_of_range("decoded message length too large"));
+        assert_eq!(
+            detail::from_status(&large).unwrap().limit,
+            Some(MESSAGE_BYTES_MAX as u64)
+        );
+        let ours = Status::from(Problem::Internal("a defect".to_owned()));
+        assert_eq!(explained(ours.clone()).code(), ours.code());
+        assert_eq!(
+            explained(Status::unimplemented("no such call")).code(),
+            Code::Unimplemented
+        );
+        let answer = explain_refusal(http::Response::new(()));
+        assert!(Status::from_header_map(answer.headers()).is_none());
     }
 }

@@ -23,7 +23,10 @@ pub(crate) struct Storage {
 impl Storage {
     /// Starts the writer. A failed write or sync is the end of the node: what is on the disk is not known any more.
     pub(crate) fn start(config: &Config, failures: Failures) -> Result<Storage, Error> {
-        let disk: Arc<dyn Disk> = Arc::new(RealDisk);
+        Storage::start_on(Arc::new(RealDisk), config, failures)
+    }
+
+    pub(crate) fn start_on(disk: Arc<dyn Disk>, config: &Config, failures: Failures) -> Result<Storage, Error> {
         let on_fatal = Box::new(move |error: &Error| failures.report(Failure::Disk(error.to_string())));
         let log_config = LogConfig {
             segment_bytes_max: config.segment_bytes_max,

@@ -12,15 +12,15 @@ use std::time::Duration;
 use highwater_proto::limits::CONSUME_BYTES_MAX;
 use highwater_proto::v1::{self, Compression, freshness};
 use tokio::sync::{Semaphore, mpsc, watch};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 use tonic::Streaming;
 
 use super::Freshness;
 use super::decode;
 use super::prefetch::{Fetched, Item, Shared};
 use crate::backoff::Backoff;
-use crate::calls::{Caller, Target, connection_error, log_client};
-use crate::connect::{Lease, call_error};
+use crate::calls::{Caller, Target, connection_error, log_client, timed};
+use crate::connect::{Lease, call_error, has_timed_out};
 use crate::error::{ConnectionProblem, Error, Reason};
 use crate::picker::Purpose;
 use crate::picture::TopicRef;
@@ -29,7 +29,8 @@ use crate::picture::TopicRef;
 const CORRUPT_ATTEMPTS_MAX: u32 = 3;
 /// How many nodes that failed just now are avoided at most.
 const AVOIDED_MAX: usize = 4;
-/// A stream that stayed open for so long was a success, even if nothing came.
+/// A stream that stayed open for so long was a success, even if nothing came. Opening it does not count: a node that hangs
+/// takes its time for that, too.
 const SUCCESS_AFTER: Duration = Duration::from_secs(1);
 
 /// What the fetchers of a consumer share.
@@ -66,6 +67,8 @@ struct Trouble {
     backoff: Backoff,
     avoid: Vec<String>,
     since: Option<Instant>,
+    /// Since when the present stream is open.
+    open_since: Option<Instant>,
     /// The base offset of a corrupt batch and from how many replicas it came.
     corrupt: Option<(u64, u32)>,
 }
@@ -96,12 +99,13 @@ impl Fetcher {
             backoff: Backoff::new(),
             avoid: Vec::new(),
             since: None,
+            open_since: None,
             corrupt: None,
         };
         while self.stop.is_none_or(|stop| self.next < stop) {
-            let opened_at = Instant::now();
             let (node, end) = self.read_once(&mut trouble).await;
-            if opened_at.elapsed() >= SUCCESS_AFTER {
+            let open_since = trouble.open_since.take();
+            if open_since.is_some_and(|since| since.elapsed() >= SUCCESS_AFTER) {
                 trouble.since = None;
             }
             let error = match end {
@@ -146,8 +150,8 @@ impl Fetcher {
         let mut changes = self.route.caller.resolver.changes();
         let lease = self.route.caller.connections.lease(&target.address);
         let lease = lease.map_err(|problem| End::Retry(connection_error(&target.node, problem)))?;
-        let mut stream = self.open(&lease, &target).await?;
-        self.freshness = Freshness::Committed; // What was asked for concerns the first answer only.
+        let mut stream = self.open(&lease, &target, self.time_left(trouble)).await?;
+        trouble.open_since = Some(Instant::now());
         loop {
             let response = tokio::select! {
                 biased;
@@ -166,13 +170,26 @@ impl Fetcher {
                 Err(status) => return Err(self.refused(call_error(&target.node, &status))),
             };
             self.take_in(response, &target.node, trouble).await?;
+            // What was asked for concerns the first answer only; a stream that broke before it has answered nothing.
+            self.freshness = Freshness::Committed;
             if self.stop.is_some_and(|stop| self.next >= stop) {
                 return Ok(End::Done);
             }
         }
     }
 
-    async fn open(&self, lease: &Lease, target: &Target) -> Result<Streaming<v1::ConsumeResponse>, End> {
+    /// How long an opening may take.
+    fn time_left(&self, trouble: &Trouble) -> Duration {
+        let spent = trouble.since.map_or(Duration::ZERO, |since| since.elapsed());
+        self.route.deadline.saturating_sub(spent)
+    }
+
+    async fn open(
+        &self,
+        lease: &Lease,
+        target: &Target,
+        time_left: Duration,
+    ) -> Result<Streaming<v1::ConsumeResponse>, End> {
         let kind = match self.freshness {
             Freshness::Committed => None,
             Freshness::MinOffset(offset) => Some(freshness::Kind::MinOffset(offset)),
@@ -186,10 +203,14 @@ impl Fetcher {
             freshness: kind.map(|kind| v1::Freshness { kind: Some(kind) }),
             bytes_max: self.route.prefetch_bytes.min(CONSUME_BYTES_MAX) as u32,
         };
-        let opened = log_client(lease.connection.channel.clone()).consume(request).await;
-        match opened {
-            Ok(response) => Ok(response.into_inner()),
-            Err(status) => Err(self.refused(call_error(&target.node, &status))),
+        let mut client = log_client(lease.connection.channel.clone());
+        match timeout(time_left, client.consume(timed(request, time_left))).await {
+            Ok(Ok(response)) => Ok(response.into_inner()),
+            Ok(Err(status)) if !has_timed_out(&status) => Err(self.refused(call_error(&target.node, &status))),
+            _ => {
+                let problem = ConnectionProblem::Timeout(time_left);
+                Err(End::Retry(connection_error(&target.node, problem)))
+            }
         }
     }
 

@@ -27,6 +27,7 @@ use tonic::Code;
 use self::fetcher::{Fetcher, ReadRoute};
 use self::prefetch::{Fetched, Item, Shared};
 use crate::calls::Caller;
+use crate::deadline::Deadline;
 use crate::error::{Error, Reason, Refusal};
 use crate::picture::TopicRef;
 use crate::record::ConsumedRecord;
@@ -144,10 +145,14 @@ impl ConsumerBuilder {
             let problem = format!("{}; from 1 to {PREFETCH_BYTES_MAX}", self.prefetch_bytes);
             return Err(Error::invalid("prefetch_bytes", problem));
         }
-        let topic = self.caller.look_up(&self.topic, self.look_up_deadline).await?;
+        if self.deadline.is_zero() {
+            return Err(Error::invalid("deadline", "must be more than 0"));
+        }
+        let deadline = Deadline::after(self.look_up_deadline);
+        let topic = self.caller.look_up(&self.topic, deadline).await?;
         let partitions = self.choose_partitions(&topic)?;
         let topic = TopicRef::from(&topic);
-        let spans = self.find_spans(&topic, &partitions).await?;
+        let spans = self.find_spans(&topic, &partitions, deadline).await?;
 
         let route = Arc::new(ReadRoute {
             wire_name: self.caller.wire_name(&topic),
@@ -204,10 +209,10 @@ impl ConsumerBuilder {
     }
 
     /// Where each partition begins and, if wanted, ends.
-    async fn find_spans(&self, topic: &TopicRef, partitions: &[u32]) -> Result<Vec<Span>, Error> {
+    async fn find_spans(&self, topic: &TopicRef, partitions: &[u32], deadline: Deadline) -> Result<Vec<Span>, Error> {
         let span = |partition: u32| async move {
             use list_offsets_request::Position as Wanted;
-            let find = |wanted| self.caller.list_offset(topic, partition, wanted, self.look_up_deadline);
+            let find = |wanted| self.caller.list_offset(topic, partition, wanted, deadline);
             let position = match self.position {
                 Position::Offset(offset) => offset,
                 Position::Beginning => find(Wanted::Earliest(true)).await?,
@@ -299,10 +304,9 @@ impl Consumer {
     /// [`Error::Deadline`], and reasons as in the contract.
     pub async fn end_offset(&self, partition: u32) -> Result<u64, Error> {
         let latest = list_offsets_request::Position::Latest(true);
+        let deadline = Deadline::after(self.look_up_deadline);
         let caller = &self.route.caller;
-        caller
-            .list_offset(&self.route.topic, partition, latest, self.look_up_deadline)
-            .await
+        caller.list_offset(&self.route.topic, partition, latest, deadline).await
     }
 
     /// The next record of the batch at hand.

@@ -70,6 +70,11 @@ impl Flight {
         !self.is_waiting() && !self.doubtful
     }
 
+    /// Whether it ought to be on its way and is not. Behind a hole only the doubtful are sent.
+    fn is_departure(&self, hole: bool) -> bool {
+        self.result.is_none() && !self.is_waiting() && (!hole || self.doubtful)
+    }
+
     fn fail(&mut self, error: Error) {
         let outcome = match self.doubtful {
             true => Outcome::Unknown,
@@ -144,10 +149,7 @@ impl Flights {
     /// The next batch that ought to be on its way and is not, with a new request id. The caller sends it.
     pub(crate) fn take_off(&mut self) -> Option<&Flight> {
         let hole = self.hole;
-        let flight = self
-            .queue
-            .iter_mut()
-            .find(|flight| flight.result.is_none() && !flight.is_waiting() && (!hole || flight.doubtful))?;
+        let flight = self.queue.iter_mut().find(|flight| flight.is_departure(hole))?;
         flight.request_id = Some(self.next_request_id);
         self.next_request_id += 1;
         Some(flight)
@@ -155,9 +157,7 @@ impl Flights {
 
     /// Whether [`take_off`](Self::take_off) has something.
     pub(crate) fn has_departures(&self) -> bool {
-        self.queue
-            .iter()
-            .any(|flight| flight.result.is_none() && !flight.is_waiting() && (!self.hole || flight.doubtful))
+        self.queue.iter().any(|flight| flight.is_departure(self.hole))
     }
 
     /// Whether an answer is expected on the present connection.
@@ -252,12 +252,8 @@ impl Flights {
                 front.resolve();
             }
         }
-        if self.hole
-            && self
-                .queue
-                .iter()
-                .all(|flight| flight.result.is_some() || flight.is_clean())
-        {
+        let is_settled = |flight: &Flight| flight.result.is_some() || flight.is_clean();
+        if self.hole && self.queue.iter().all(is_settled) {
             self.renew();
         }
     }

@@ -35,6 +35,7 @@ use self::lane::{Batching, Lane};
 pub use self::partitioner::{KeyHash, Partitioner};
 use self::worker::{Route, Worker};
 use crate::calls::Caller;
+use crate::deadline::Deadline;
 use crate::error::{Error, Outcome, ProduceError};
 use crate::picture::TopicRef;
 use crate::record::Record;
@@ -86,7 +87,8 @@ impl ProducerBuilder {
         }
     }
 
-    /// How long a batch that is not full waits for more records. Default 2 ms, at most a minute; 0 sends at once.
+    /// How long a batch that is not full waits for more records. Default 2 ms, at most a minute and half
+    /// of the deadline; 0 sends at once.
     #[must_use]
     pub fn linger(mut self, linger: Duration) -> Self {
         self.linger = linger;
@@ -137,7 +139,8 @@ impl ProducerBuilder {
     /// Reason `TOPIC_NOT_FOUND`; [`Error::InvalidArgument`] for settings out of their limits; [`Error::Deadline`].
     pub async fn build(self) -> Result<Producer, Error> {
         self.check()?;
-        let topic = self.caller.look_up(&self.topic, self.look_up_deadline).await?;
+        let deadline = Deadline::after(self.look_up_deadline);
+        let topic = self.caller.look_up(&self.topic, deadline).await?;
         let partitions = topic.partitions.len() as u32;
         if partitions == 0 || partitions > TOPIC_PARTITIONS_MAX {
             return Err(Error::invalid("topic", format!("has {partitions} partitions")));
@@ -154,7 +157,8 @@ impl ProducerBuilder {
             topic,
             caller: self.caller,
             deadline: self.deadline,
-            answer_timeout: self.answer_timeout,
+            // Beyond the deadline nothing waits for an answer.
+            answer_timeout: self.answer_timeout.min(self.deadline),
         });
         let lanes = (0..partitions).map(|partition| {
             let lane = Arc::new(Lane::new(partition, batching.clone()));
@@ -171,6 +175,10 @@ impl ProducerBuilder {
 
     fn check(&self) -> Result<(), Error> {
         let deadline_max = Duration::from_millis(DELIVERY_DEADLINE_MS_MAX);
+        if self.deadline.is_zero() || self.deadline > deadline_max {
+            let problem = format!("{:?}; more than 0 and at most {deadline_max:?}", self.deadline);
+            return Err(Error::invalid("deadline", problem));
+        }
         if self.linger > LINGER_MAX {
             return Err(Error::invalid(
                 "linger",
@@ -189,15 +197,12 @@ impl ProducerBuilder {
             );
             return Err(Error::invalid("buffer_bytes", problem));
         }
+        if self.linger > self.deadline / 2 {
+            let problem = format!("{:?}; at most half of the deadline, {:?}", self.linger, self.deadline);
+            return Err(Error::invalid("linger", problem));
+        }
         if self.answer_timeout.is_zero() {
             return Err(Error::invalid("answer_timeout", "must be more than 0"));
-        }
-        if self.deadline.is_zero() || self.deadline > deadline_max {
-            let problem = format!(
-                "{:?} is not possible; it is more than 0 and at most {deadline_max:?}",
-                self.deadline
-            );
-            return Err(Error::invalid("deadline", problem));
         }
         Ok(())
     }

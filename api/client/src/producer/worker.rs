@@ -28,6 +28,9 @@ use crate::picture::TopicRef;
 
 /// How long the answers still to come are waited for before a stream is left.
 const DRAIN_TIME: Duration = Duration::from_millis(50);
+/// With so little of its time left, or a tenth of it if that is less, a batch is not sent for the first time any more: it
+/// would hardly be answered in time, and surely not applied is better to know than nothing.
+const LAST_MOMENT: Duration = Duration::from_millis(500);
 
 /// What the workers of a producer share.
 #[derive(Debug)]
@@ -136,11 +139,7 @@ impl Worker {
     fn next_timer(&self, now: Instant) -> Option<Instant> {
         let oldest = self.flights.oldest().or_else(|| self.lane.oldest());
         let expiry = oldest.map(|born| born + self.route.deadline);
-        let due = if self.flights.has_room() {
-            self.lane.next_due(now)
-        } else {
-            None
-        };
+        let due = self.takes_more(now).then(|| self.lane.next_due(now)).flatten();
         let leave = self.open.as_ref().and_then(|open| open.leave_at);
         let silence = self.silence_ends();
         let retry = (self.open.is_none() && self.flights.has_departures()).then_some(self.retry_at);
@@ -163,6 +162,7 @@ impl Worker {
             // A stream that left a batch unanswered for so long is not to be trusted with the next.
             self.disconnect(false);
         }
+        self.flights.settle();
         if !self.flights.is_empty() {
             return; // Older than everything that still waits.
         }
@@ -173,10 +173,18 @@ impl Worker {
     }
 
     fn fill(&mut self, now: Instant) {
-        while self.flights.has_room() {
+        while self.takes_more(now) {
             let Some(batch) = self.lane.take_due(now) else { return };
             self.flights.push(batch);
         }
+    }
+
+    /// Whether the next batch of the lane may get a sequence, and is worth it.
+    fn takes_more(&self, now: Instant) -> bool {
+        let deadline = self.route.deadline;
+        let last_moment = LAST_MOMENT.min(deadline / 10);
+        let too_late = |born: Instant| born + deadline <= now + last_moment;
+        self.flights.has_room() && !self.lane.oldest().is_some_and(too_late)
     }
 
     /// Sends what ought to be on its way, opening a stream if there is none and it is time.

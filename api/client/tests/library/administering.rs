@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use highwater::{CreateTopic, Error, Reason};
+use highwater::{CreateTopic, Error, Reason, TlsFiles};
 
+use crate::certificates::Authority;
 use crate::cluster::{Cluster, TOPIC};
 use crate::within;
 
@@ -80,6 +81,51 @@ async fn calls_survive_killed_nodes_and_fail_at_their_deadline_when_all_are_gone
             .unwrap_err();
         assert!(matches!(error, Error::Deadline { .. }), "{error}");
         assert!(error.to_string().contains("list topics"), "{error}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_node_whose_certificate_is_at_fault_fails_no_call_that_others_can_answer() {
+    let mut cluster = Cluster::start(3, 1);
+    let client = within(cluster.client()).await;
+    let foreign = Authority::new(&cluster.path().join("foreign"));
+    let files = TlsFiles {
+        ca: cluster.authority.client().ca,
+        ..foreign.node("b")
+    };
+    within(async {
+        cluster.kill(1);
+        cluster.restart_with(1, &files);
+        for _ in 0..10 {
+            client.topics().list().await.unwrap();
+        }
+        for number in [0, 2] {
+            cluster.kill(number);
+            cluster.restart_with(number, &files);
+        }
+        let error = client.topics().list().await.unwrap_err();
+        assert!(error.to_string().contains("not signed by our authority"), "{error}");
+        assert!(!error.is_retryable(), "{error}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn deadlines_longer_than_anybody_waits_are_deadlines_all_the_same() {
+    let cluster = Cluster::start(1, 1);
+    let client = within(cluster.client()).await.with_deadline(Duration::MAX);
+    within(async {
+        client.topics().list().await.unwrap();
+        let producer = client
+            .producer(TOPIC)
+            .answer_timeout(Duration::MAX)
+            .build()
+            .await
+            .unwrap();
+        producer.send(highwater::Record::new("x")).await.unwrap().await.unwrap();
+        let mut consumer = client.consumer(TOPIC, 0).deadline(Duration::MAX).build().await.unwrap();
+        assert_eq!(consumer.next_record().await.unwrap().unwrap().value, "x");
     })
     .await;
 }

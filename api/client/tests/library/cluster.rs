@@ -139,6 +139,8 @@ pub struct State {
     /// How many clients watch each node.
     pub watchers: Vec<usize>,
     pub batches_served: usize,
+    /// What each opening of a consume stream asked for.
+    pub freshness_asked: Vec<Option<v1::freshness::Kind>>,
     /// Create and delete calls that still are to be done without an answer.
     pub unanswered_calls: u32,
 }
@@ -283,6 +285,7 @@ impl Cluster {
             watch_is_implemented: true,
             watchers: vec![0; nodes],
             batches_served: 0,
+            freshness_asked: Vec::new(),
             unanswered_calls: 0,
         };
         let shared = Arc::new(Shared {
@@ -328,7 +331,12 @@ impl Cluster {
     pub fn restart(&mut self, number: usize) {
         let name = self.shared.lock().nodes[number].name.clone();
         let files = self.authority.node(&name);
-        let (runtime, _) = server::start(number, self.addresses[number], &files, self.shared.clone());
+        self.restart_with(number, &files);
+    }
+
+    /// The same with another certificate.
+    pub fn restart_with(&mut self, number: usize, files: &TlsFiles) {
+        let (runtime, _) = server::start(number, self.addresses[number], files, self.shared.clone());
         self.nodes[number] = Some(runtime);
     }
 

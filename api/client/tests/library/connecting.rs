@@ -75,6 +75,42 @@ async fn when_nobody_answers_each_seed_is_listed_with_its_cause() {
     assert!(error.to_string().contains(&gone), "{error}");
 }
 
+/// Listens, but never says anything.
+async fn silent() -> (TcpListener, String) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    (listener, address)
+}
+
+#[tokio::test]
+async fn silent_seeds_do_not_use_up_the_time_of_the_others() {
+    let cluster = Cluster::start(1, 1);
+    let (_one, one) = silent().await;
+    let (_other, other) = silent().await;
+    let began = Instant::now();
+    let builder = cluster.builder().seeds([one, other, cluster.addresses()[0].clone()]);
+    within(builder.connect()).await.unwrap();
+    // A silent node is given up after 3 s.
+    assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
+}
+
+#[tokio::test]
+async fn connecting_ends_at_its_deadline_also_when_everybody_is_silent() {
+    let cluster = Cluster::start(1, 1);
+    let (_one, one) = silent().await;
+    let (_other, other) = silent().await;
+    let began = Instant::now();
+    let builder = cluster.builder().seeds([one.clone(), other.clone()]);
+    let error = within(builder.deadline(Duration::from_millis(300)).connect())
+        .await
+        .unwrap_err()
+        .to_string();
+    assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
+    for address in [one, other] {
+        assert!(error.contains(&format!("{address}: no answer within 300ms")), "{error}");
+    }
+}
+
 #[tokio::test]
 async fn a_port_without_tls_is_recognised() {
     let cluster = Cluster::start(1, 1);

@@ -5,10 +5,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::StreamExt;
 use highwater::proto::v1;
-use highwater::{Client, ConsumedRecord, Consumer, Error, Position, Reason, Record};
+use highwater::{Client, ConsumedRecord, Consumer, Error, Freshness, Position, Reason, Record};
 use tonic::Status;
 
 use crate::cluster::{Cluster, TOPIC};
+use crate::server::bind_again;
 use crate::{until, within};
 
 /// Fills a partition with numbered values, one batch each.
@@ -83,6 +84,31 @@ async fn broken_streams_leave_no_gap_and_repeat_nothing() {
         fill(&client, 0, 0..60).await;
         let mut consumer = client.consumer(TOPIC, 0).build().await.unwrap();
         assert_numbers(&take(&mut consumer, 60).await, 0..60);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_freshness_asked_for_holds_until_something_has_been_answered() {
+    let cluster = Cluster::start(3, 1);
+    let client = cluster.client().await;
+    let mut responses = 0;
+    cluster.set_read_script(move |_, _| {
+        responses += 1;
+        match responses {
+            1 | 4 => Err(Status::unavailable("the stream breaks")),
+            _ => Ok(()),
+        }
+    });
+    within(async {
+        fill(&client, 0, 0..6).await;
+        let consumer = client.consumer(TOPIC, 0).freshness(Freshness::Linearizable);
+        assert_numbers(&take(&mut consumer.build().await.unwrap(), 6).await, 0..6);
+        let linearizable = Some(v1::freshness::Kind::Linearizable(true));
+        assert_eq!(
+            cluster.shared.lock().freshness_asked,
+            [linearizable, linearizable, None]
+        );
     })
     .await;
 }
@@ -312,10 +338,15 @@ async fn an_application_that_does_not_read_stops_the_reading_ahead() {
             .build()
             .await
             .unwrap();
-        // The prefetch, the stream's window of 4 MiB, and what lies between them, but never all 40.
         until("reading ahead has begun", || cluster.shared.lock().batches_served > 3).await;
-        tokio::time::sleep(Duration::from_millis(300)).await;
-        let served = cluster.shared.lock().batches_served;
+        // An application that reads gets everything three times over the same connection: time enough, on a machine of
+        // any speed, to send it all to the other one, too.
+        for _ in 0..3 {
+            let reading = client.consumer(TOPIC, 0).stop_at_end().build().await.unwrap();
+            assert_eq!(reading.count().await, 40);
+        }
+        let served = cluster.shared.lock().batches_served - 3 * 40;
+        // The prefetch, the stream's window of 4 MiB, and what lies between them, but never all 40.
         assert!(
             served < 16,
             "{served} batches of 1 MB were sent to an application that does not read"
@@ -341,6 +372,24 @@ async fn a_cluster_that_is_gone_ends_the_stream_at_its_deadline() {
         assert!(matches!(error, Error::Deadline { .. }), "{error}");
         assert!(error.is_retryable());
         assert!(consumer.next_record().await.is_none());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_node_that_hangs_does_not_put_off_the_deadline() {
+    let mut cluster = Cluster::start(1, 1);
+    let client = cluster.client().await;
+    within(async {
+        fill(&client, 0, 0..1).await;
+        let builder = client.consumer(TOPIC, 0).deadline(Duration::from_secs(2));
+        let mut consumer = builder.build().await.unwrap();
+        take(&mut consumer, 1).await;
+        cluster.kill(0);
+        // Connections are accepted by the system, and nobody ever says anything on them.
+        let _silent = bind_again(cluster.addresses()[0].parse().unwrap());
+        let error = consumer.next_record().await.unwrap().unwrap_err();
+        assert!(matches!(error, Error::Deadline { .. }), "{error}");
     })
     .await;
 }

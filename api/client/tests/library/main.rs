@@ -16,6 +16,7 @@ mod administering;
 mod connecting;
 mod consuming;
 mod producing;
+mod random_faults;
 
 use std::time::Duration;
 

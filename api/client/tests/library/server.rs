@@ -61,7 +61,8 @@ pub fn start(number: usize, address: SocketAddr, files: &TlsFiles, shared: Arc<S
     (runtime, address)
 }
 
-fn bind_again(address: SocketAddr) -> std::net::TcpListener {
+/// Listens on an address that somebody is about to leave.
+pub fn bind_again(address: SocketAddr) -> std::net::TcpListener {
     let give_up = std::time::Instant::now() + std::time::Duration::from_secs(10);
     loop {
         match std::net::TcpListener::bind(address) {
@@ -190,7 +191,9 @@ impl LogService for Node {
         let request = request.into_inner();
         let (responses, receiver) = mpsc::channel(1);
         {
-            let state = self.shared.lock();
+            let mut state = self.shared.lock();
+            let freshness = request.freshness.and_then(|freshness| freshness.kind);
+            state.freshness_asked.push(freshness);
             let partition = &state.partitions[request.partition as usize];
             if request.offset < partition.log_start {
                 let mut detail = error(Reason::OffsetOutOfRange, Outcome::Unspecified);

@@ -79,7 +79,7 @@ impl Layout {
             _lock: lock,
         };
         layout.make_certificates()?;
-        files::make_directory(&layout.directory.join("logs"))?;
+        files::make_directory(&layout.logs())?;
         write_toml(
             &remembered,
             &Remembered {
@@ -124,8 +124,13 @@ impl Layout {
         self.directory.join(name)
     }
 
+    /// Where the nodes' logs are.
+    pub(super) fn logs(&self) -> PathBuf {
+        self.directory.join("logs")
+    }
+
     pub(super) fn log_path(&self, name: &str) -> PathBuf {
-        self.directory.join("logs").join(format!("{name}.log"))
+        self.logs().join(format!("{name}.log"))
     }
 
     /// Names of the founding nodes: as many as the catalog may have voters.
@@ -250,7 +255,7 @@ fn plan(nodes: Option<u32>, port: Option<u16>) -> Result<Vec<NodePlace>> {
 
 fn restore(path: &Path, nodes: Option<u32>, port: Option<u16>) -> Result<Vec<NodePlace>> {
     let remembered: Remembered = match fs::read_to_string(path) {
-        Ok(text) => toml::from_str(&text).map_err(|error| {
+        Ok(text) => files::parse_toml(&text).map_err(|error| {
             Failure::setup(format!("cannot understand {}: {error}", path.display()))
                 .hint("mend it, or give another --data-dir")
         })?,

@@ -9,7 +9,7 @@ mod node;
 mod ports;
 mod roles;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -124,7 +124,7 @@ impl Running {
 
     /// Waits for the cluster, says how to use it, then tells what happens to its nodes. Returns only on failure.
     async fn watch_over(&self, layout: &Layout) -> Result<()> {
-        self.wait_until_ready().await?;
+        self.wait_until_ready(&layout.logs()).await?;
         self.introduce(layout);
         let follow_all = join_all(self.nodes.iter().map(|node| self.follow(node)));
         tokio::select! {
@@ -134,7 +134,8 @@ impl Running {
         }
     }
 
-    async fn wait_until_ready(&self) -> Result<()> {
+    async fn wait_until_ready(&self, logs: &Path) -> Result<()> {
+        let logs = logs.display();
         let (started, mut told) = (Instant::now(), false);
         loop {
             let missing = self.not_serving().await;
@@ -144,12 +145,10 @@ impl Running {
             let names = missing.join(", ");
             if started.elapsed() > READY_DEADLINE {
                 let message = format!("{names} did not come up within {READY_DEADLINE:?}");
-                return Err(
-                    Failure::new(Code::Unavailable, message).hint("their logs, in the directory `logs`, say why")
-                );
+                return Err(Failure::new(Code::Unavailable, message).hint(format!("the logs in {logs} say why")));
             }
             if !told && started.elapsed() > PATIENCE {
-                say(format!("Waiting for {names}."));
+                say(format!("Waiting for {names}; the logs in {logs} say what for."));
                 told = true;
             }
             sleep(PROBE_INTERVAL).await;

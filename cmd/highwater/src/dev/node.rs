@@ -5,7 +5,8 @@
 //! gone, however it went, the pipe closes and the node ends too.
 
 use std::fs::{self, File, OpenOptions};
-use std::path::PathBuf;
+use std::io::{Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,6 +26,8 @@ const RESTART_PAUSE_MAX: Duration = Duration::from_secs(10);
 const STEADY_AFTER: Duration = Duration::from_secs(30);
 /// How long a node may take to end orderly.
 const STOP_DEADLINE: Duration = Duration::from_secs(15);
+/// How much of a log, from its end, is searched for the reason of a node's end.
+const LOG_BYTES_SEARCHED: u64 = 64 * 1024;
 
 /// How to start one node.
 pub(super) struct NodeProcess {
@@ -180,9 +183,15 @@ async fn until_told(stop: &mut watch::Receiver<bool>) {
     drop(stop.wait_for(|stop| *stop).await);
 }
 
-fn last_error_line(path: &std::path::Path) -> Option<String> {
-    let text = fs::read_to_string(path).ok()?;
-    text.lines()
+/// Looks at the end of the log only: the log of a node that has run for long may be large.
+fn last_error_line(path: &Path) -> Option<String> {
+    let mut log = File::open(path).ok()?;
+    let begin = log.metadata().ok()?.len().saturating_sub(LOG_BYTES_SEARCHED);
+    log.seek(SeekFrom::Start(begin)).ok()?;
+    let mut end = Vec::new();
+    log.take(LOG_BYTES_SEARCHED).read_to_end(&mut end).ok()?;
+    String::from_utf8_lossy(&end)
+        .lines()
         .rev()
         .find(|line| line.starts_with("error: "))
         .map(str::to_owned)

@@ -6,8 +6,10 @@
 //!
 //! Deliberately absent: what the commands mean (highwater-catalog), and what follows from them (the controller).
 
+mod addresses;
 mod client;
 mod host;
 
+pub(crate) use addresses::keep_addresses;
 pub(crate) use client::{CatalogClient, propose_here};
 pub(crate) use host::{CatalogHost, Progress};

@@ -39,6 +39,8 @@ struct TestCluster {
     ca: TestCa,
     directory: TempDir,
     ports: [u16; 4],
+    /// Whom the nodes are told to ask.
+    seeds: Vec<usize>,
     nodes: [Option<NodeHandle>; 4],
 }
 
@@ -57,13 +59,19 @@ impl TestCluster {
             ca: TestCa::new(),
             directory: TempDir::new().unwrap(),
             ports: held.each_ref().map(|listener| listener.local_addr().unwrap().port()),
+            seeds: (0..4).collect(),
             nodes: [None, None, None, None],
         }
     }
 
     /// Three nodes, started together and ready.
     async fn founded() -> TestCluster {
+        TestCluster::founded_with_seeds((0..4).collect()).await
+    }
+
+    async fn founded_with_seeds(seeds: Vec<usize>) -> TestCluster {
         let mut cluster = TestCluster::new();
+        cluster.seeds = seeds;
         for number in 0..3 {
             cluster.start(number).await;
         }
@@ -81,7 +89,11 @@ impl TestCluster {
             cluster: CLUSTER.to_owned(),
             listen: format!("127.0.0.1:{}", self.ports[number]),
             data_dir: self.data_dir(number),
-            seeds: self.ports.iter().map(|port| format!("127.0.0.1:{port}")).collect(),
+            seeds: self
+                .seeds
+                .iter()
+                .map(|number| format!("127.0.0.1:{}", self.ports[*number]))
+                .collect(),
             bootstrap: NAMES[..3].iter().map(|name| (*name).to_owned()).collect(),
             tls: TlsConfig {
                 ca: files.authorities,

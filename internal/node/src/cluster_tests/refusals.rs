@@ -158,6 +158,86 @@ async fn a_follower_names_the_leader_and_its_address() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn readers_of_a_topic_that_is_deleted_are_told_so_at_once() {
+    let cluster = TestCluster::founded().await;
+    let mut client = cluster.client(0, "shop").await;
+    let topic = client.create("orders", 1).await;
+    let consume = |freshness| v1::ConsumeRequest {
+        topic: "orders".to_owned(),
+        topic_id: Some(topic.topic_id),
+        freshness,
+        ..Default::default()
+    };
+    let mut tail = client.log.consume(consume(None)).await.unwrap().into_inner();
+    tail.message().await.unwrap().expect("the first response comes at once");
+    let mut waiting = client.clone();
+    let beyond = v1::Freshness {
+        kind: Some(v1::freshness::Kind::MinOffset(1_000)),
+    };
+    let parked = waiting.log.consume(consume(Some(beyond)));
+    let delete = async {
+        let delete = v1::DeleteTopicRequest {
+            topic: "orders".to_owned(),
+            topic_id: None,
+        };
+        client.topics.delete_topic(delete).await.unwrap();
+        tail.message().await.unwrap_err()
+    };
+    let both = futures::future::join(parked, delete);
+    let (parked, tail) = timeout(Duration::from_secs(20), both)
+        .await
+        .expect("nobody waits for the deadline");
+    assert_eq!(reason(&tail), Reason::TopicNotFound);
+    assert!(matches!(
+        reason(&parked.unwrap_err()),
+        Reason::TopicNotFound | Reason::TopicChanged
+    ));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn requests_over_the_limit_are_refused_with_a_detail_and_what_came_before_is_answered() {
+    let cluster = TestCluster::founded().await;
+    let mut client = cluster.client(0, "shop").await;
+    client.create("orders", 1).await;
+    let mut too_large = batch_of("orders", 0, &["x"]);
+    too_large.batch = vec![0; highwater_proto::limits::MESSAGE_BYTES_MAX + 1].into();
+    let refused = client.log.produce(too_large.clone()).await.unwrap_err();
+    let limit = detail::from_status(&refused).unwrap().limit;
+    assert_eq!((reason(&refused), limit), (Reason::TooLarge, Some(4 * 1024 * 1024)));
+    assert_eq!(refused.code(), tonic::Code::InvalidArgument);
+
+    // On a stream, what came before is answered first.
+    let requests = [batch_of("orders", 0, &["x"]), too_large];
+    let sent = client.log.produce_stream(tokio_stream::iter(requests)).await.unwrap();
+    let mut answers = sent.into_inner();
+    assert_eq!(answers.message().await.unwrap().expect("an answer").request_id, 0);
+    assert_eq!(reason(&answers.message().await.unwrap_err()), Reason::TooLarge);
+}
+
+/// A produce request with a field that nobody knows.
+#[derive(Clone, PartialEq, prost::Message)]
+struct PaddedRequest {
+    #[prost(bytes = "vec", tag = "1999")]
+    padding: Vec<u8>,
+}
+
+/// A stored batch keeps the message in memory that it came in.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_that_is_mostly_padding_is_refused() {
+    let cluster = TestCluster::founded().await;
+    let client = cluster.client(0, "shop").await;
+    let mut grpc = tonic::client::Grpc::new(client.channel);
+    grpc.ready().await.unwrap();
+    let request = PaddedRequest { padding: vec![1; 4096] };
+    let codec = tonic_prost::ProstCodec::<PaddedRequest, v1::ProduceResponse>::default();
+    let path = http::uri::PathAndQuery::from_static("/highwater.v1.LogService/Produce");
+    let refused = grpc.unary(tonic::Request::new(request), path, codec).await.unwrap_err();
+    assert_eq!(refused.code(), tonic::Code::InvalidArgument);
+    assert_eq!(reason(&refused), Reason::InvalidArgument);
+    assert!(refused.message().contains("not known here"), "{}", refused.message());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_deleted_topic_is_gone_with_its_data_and_its_name_is_free() {
     let cluster = TestCluster::founded().await;
     let mut client = cluster.client(0, "shop").await;

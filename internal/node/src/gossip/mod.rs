@@ -19,7 +19,7 @@ mod socket;
 mod tests;
 mod view;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -80,7 +80,7 @@ pub struct GossipOptions {
     pub link: Link,
     /// Where messages from other nodes arrive.
     pub inbox: GossipInbox,
-    /// Is told the addresses of live nodes.
+    /// Is told the addresses of live nodes; those in it that are silent are sought like seeds.
     pub addresses: Arc<AddressBook>,
     /// The configured name of the cluster.
     pub cluster: String,
@@ -200,11 +200,12 @@ impl Gossip {
         let chitchat = Arc::new(handle.map_err(|error| GossipError::Start(error.to_string()))?);
 
         let ended = CancellationToken::new();
-        let view = View::new(options.node, options.link, options.addresses, roster);
+        let view = View::new(options.node, options.link, options.addresses.clone(), roster);
         let nodes = view.watch(chitchat.clone(), options.interval, ended.clone()).await;
         let seeding = seek_seeds(
             chitchat.clone(),
             options.seeds,
+            options.addresses,
             address,
             nodes.clone(),
             options.interval,
@@ -368,11 +369,12 @@ async fn resolve(address: &str) -> Result<SocketAddr, String> {
     }
 }
 
-/// Gossips with every seed that is not among the live nodes, resolving it anew each time, so that clusters find and,
-/// after a partition, find back together.
+/// Gossips with every seed and every node known by address that is not among the live nodes, resolving it anew each time,
+/// so that clusters find and, after a partition or with the seeds gone, find back together.
 async fn seek_seeds(
     chitchat: Arc<ChitchatHandle>,
     seeds: Vec<String>,
+    addresses: Arc<AddressBook>,
     own: SocketAddr,
     nodes: watch::Receiver<Arc<Vec<GossipNode>>>,
     pause: Duration,
@@ -381,7 +383,8 @@ async fn seek_seeds(
     loop {
         ticks.tick().await;
         let live = nodes.borrow().clone();
-        for seed in seeds
+        let known: BTreeSet<String> = seeds.iter().cloned().chain(addresses.all()).collect();
+        for seed in known
             .iter()
             .filter(|seed| live.iter().all(|node| node.address != **seed))
         {

@@ -28,6 +28,19 @@ impl AddressBook {
         }
     }
 
+    /// Notes where `node` may be reached, if nothing is known of it: an address that was true some time ago.
+    pub fn suggest(&self, node: &str, address: &str) {
+        let mut addresses = self.lock();
+        if addresses.len() < NODES_MAX {
+            addresses.entry(node.to_owned()).or_insert_with(|| address.to_owned());
+        }
+    }
+
+    /// All addresses, in order of the nodes' names.
+    pub fn all(&self) -> Vec<String> {
+        self.lock().values().cloned().collect()
+    }
+
     /// Forgets a node.
     pub fn forget(&self, node: &str) {
         self.lock().remove(node);
@@ -57,6 +70,16 @@ mod tests {
         assert_eq!(book.address("n1").as_deref(), Some("b:1"));
         book.forget("n1");
         assert_eq!(book.address("n1"), None);
+    }
+
+    #[test]
+    fn a_suggestion_never_replaces_what_was_told() {
+        let book = AddressBook::default();
+        book.suggest("n1", "old:1");
+        assert_eq!(book.address("n1").as_deref(), Some("old:1"));
+        assert!(book.learn("n1", "a:1"));
+        book.suggest("n1", "old:1");
+        assert_eq!(book.all(), ["a:1"]);
     }
 
     #[test]

@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::connection::{CallError, Connection, Role, lock};
 use super::dialler::{Attempt, Dialler, Target};
 use super::frame::{Frame, FrameType};
+use super::handlers::Handlers;
 use super::limits::NODES_MAX;
 use super::{Directory, Hello, LinkHandler, LinkOptions, hexadecimal};
 use crate::tls::Credentials;
@@ -36,6 +37,8 @@ pub(super) struct Inner {
     /// Counts up whenever a connection begins or ends.
     pub(super) changes: watch::Sender<u64>,
     pub(super) closed: CancellationToken,
+    /// What peers have asked for.
+    pub(super) handlers: Handlers,
 }
 
 /// All connections that are up, of both roles.
@@ -67,6 +70,7 @@ impl Inner {
             connections: Mutex::default(),
             changes: watch::Sender::new(0),
             closed: CancellationToken::new(),
+            handlers: Handlers::default(),
         }
     }
 

@@ -29,6 +29,7 @@ mod connection;
 mod dialler;
 mod frame;
 mod greeting;
+mod handlers;
 mod inner;
 pub mod limits;
 mod outbox;
@@ -220,6 +221,11 @@ impl Link {
     /// Closes all connections and makes no more.
     pub fn shutdown(&self) {
         self.inner.closed.cancel();
+    }
+
+    /// After [`Link::shutdown`]: waits until whatever peers had asked for before is done. It has no deadline of its own.
+    pub async fn quiet(&self) {
+        self.inner.handlers.idle().await;
     }
 }
 

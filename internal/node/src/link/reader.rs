@@ -127,7 +127,7 @@ fn begin_stream(connection: &Arc<Connection>, inner: &Inner, header: Header) {
     match connection.accept_stream(header.id) {
         Ok(stream) => {
             let (connection, handler) = (connection.clone(), inner.handler.clone());
-            tokio::spawn(async move {
+            inner.handlers.spawn(async move {
                 handler
                     .stream(connection.peer(), header.group, header.kind, stream)
                     .await
@@ -151,7 +151,7 @@ fn begin_call(connection: &Arc<Connection>, inner: &Inner, header: Header, body:
         let why = "too many calls at once on this connection";
         return connection.send_urgent(Frame::reason(FrameType::Failure, header.id, why));
     };
-    tokio::spawn(carry_out(
+    inner.handlers.spawn(carry_out(
         connection.clone(),
         inner.handler.clone(),
         header,

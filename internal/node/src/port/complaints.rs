@@ -20,6 +20,7 @@ pub struct PortCounters {
     timed_out: AtomicU64,
     failed: AtomicU64,
     refused: AtomicU64,
+    crowded: AtomicU64,
     log: Mutex<LogWindow>,
 }
 
@@ -30,6 +31,7 @@ pub(super) enum Complaint {
     TimedOut,
     Failed,
     Refused,
+    Crowded,
 }
 
 #[derive(Debug, Default)]
@@ -64,6 +66,11 @@ impl PortCounters {
         self.refused.load(Ordering::Relaxed)
     }
 
+    /// Connections closed at once because too many handshakes with their address were going on.
+    pub fn crowded(&self) -> u64 {
+        self.crowded.load(Ordering::Relaxed)
+    }
+
     pub(super) fn count_accepted(&self) {
         self.accepted.fetch_add(1, Ordering::Relaxed);
     }
@@ -74,6 +81,7 @@ impl PortCounters {
             Complaint::TimedOut => &self.timed_out,
             Complaint::Failed => &self.failed,
             Complaint::Refused => &self.refused,
+            Complaint::Crowded => &self.crowded,
         };
         counter.fetch_add(1, Ordering::Relaxed);
         let Some(unlogged) = self.may_log() else {
@@ -81,7 +89,7 @@ impl PortCounters {
         };
         match complaint {
             // Whoever set up that client or node looks here for what is wrong with the certificate.
-            Complaint::Failed | Complaint::Refused => {
+            Complaint::Failed | Complaint::Refused | Complaint::Crowded => {
                 tracing::warn!(%remote, %why, unlogged, "a connection was refused");
             }
             Complaint::NotTls | Complaint::TimedOut => {

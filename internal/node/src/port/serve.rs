@@ -12,7 +12,11 @@ use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
 use super::complaints::{Complaint, PortCounters};
-use super::{CONNECTIONS_MAX, Connection, HANDSHAKE_TIMEOUT, HANDSHAKES_MAX, Peer, PortOptions, ServerStream, plain};
+use super::handshakes::{Handshakes, Place};
+use super::{
+    CONNECTIONS_MAX, Connection, HANDSHAKE_TIMEOUT, HANDSHAKES_MAX, HANDSHAKES_PER_ADDRESS_MAX, Peer, PortOptions,
+    ServerStream, plain,
+};
 use crate::identity::Identity;
 use crate::tls::{ALPN_GRPC, ALPN_PEER, explain};
 
@@ -39,6 +43,7 @@ pub(super) async fn run(
         connections: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
     });
     let handshakes = Arc::new(Semaphore::new(HANDSHAKES_MAX));
+    let sources = Handshakes::default();
     let mut tasks = JoinSet::new();
     tokio::pin!(shutdown);
     loop {
@@ -46,7 +51,10 @@ pub(super) async fn run(
             biased;
             () = &mut shutdown => return, // dropping the tasks ends unfinished handshakes
             accepted = accept(&listener, &handshakes) => match accepted {
-                Ok((tcp, remote, permit)) => drop(tasks.spawn(handle(server.clone(), tcp, remote, permit))),
+                Ok((tcp, remote, permit)) => match sources.begin(remote.ip()) {
+                    Some(place) => drop(tasks.spawn(handle(server.clone(), tcp, remote, (permit, place)))),
+                    None => server.turn_away(remote),
+                },
                 Err(error) => pause_after(error).await,
             },
         }
@@ -75,7 +83,7 @@ async fn pause_after(error: io::Error) {
     sleep(ACCEPT_PAUSE).await;
 }
 
-async fn handle(server: Arc<Server>, tcp: TcpStream, remote: SocketAddr, permit: OwnedSemaphorePermit) {
+async fn handle(server: Arc<Server>, tcp: TcpStream, remote: SocketAddr, place: (OwnedSemaphorePermit, Place)) {
     server.counters.count_accepted();
     match timeout(HANDSHAKE_TIMEOUT, server.handshake(tcp, remote)).await {
         Ok(Some((stream, peer))) => server.hand_over(stream, peer).await,
@@ -84,10 +92,17 @@ async fn handle(server: Arc<Server>, tcp: TcpStream, remote: SocketAddr, permit:
             .counters
             .complain(Complaint::TimedOut, remote, "the handshake took too long"),
     }
-    drop(permit);
+    drop(place);
 }
 
 impl Server {
+    /// Closes a connection that has no place to shake hands.
+    fn turn_away(&self, remote: SocketAddr) {
+        self.counters.count_accepted();
+        let why = format!("{HANDSHAKES_PER_ADDRESS_MAX} handshakes with its address are going on already");
+        self.counters.complain(Complaint::Crowded, remote, why);
+    }
+
     async fn handshake(&self, mut tcp: TcpStream, remote: SocketAddr) -> Option<(ServerStream, Arc<Peer>)> {
         let _ = tcp.set_nodelay(true);
         let mut first = [0];

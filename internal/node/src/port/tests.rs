@@ -278,6 +278,30 @@ async fn a_slow_handshake_is_cut_off_and_holds_up_nobody() {
 }
 
 #[tokio::test]
+async fn silent_connections_of_one_address_leave_room_for_others() {
+    let ca = TestCa::new();
+    let node = TestNode::start(&ca, "n1").await;
+    let mut silent = Vec::new();
+    for _ in 0..HANDSHAKES_MAX {
+        silent.push(TcpStream::connect(node.address).await.unwrap());
+    }
+    let turned_away = (HANDSHAKES_MAX - HANDSHAKES_PER_ADDRESS_MAX) as u64;
+    eventually("those over the share are closed", || {
+        node.counters.crowded() == turned_away
+    })
+    .await;
+    assert_eq!(node.counters.timed_out(), 0);
+
+    // From another address of this machine.
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind(([127, 0, 0, 2], 0).into()).unwrap();
+    let tcp = socket.connect(node.address).await.unwrap();
+    let config = client_config(Some(&ca.client_files("acme", "app")), &ca, &[ALPN_GRPC]);
+    let name = ServerName::try_from("localhost").unwrap();
+    TlsConnector::from(config).connect(name, tcp).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_grpc_server_that_takes_nothing_holds_up_no_nodes() {
     let ca = TestCa::new();
     let (one, two) = (TestNode::start(&ca, "n1").await, TestNode::start(&ca, "n2").await);

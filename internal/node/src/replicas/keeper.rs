@@ -2,10 +2,12 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::future::join_all;
 use highwater_partition::log::{ClusterId, GroupId, Log, ReplicaId};
 use highwater_partition::{GroupOptions, Machine, Member, Partition, Timers};
+use tokio::time::timeout;
 
 use super::registry::CATALOG_GROUP;
 use super::{Hosted, Registry};
@@ -48,14 +50,24 @@ impl Keeper {
         Keeper { options }
     }
 
-    /// Makes and starts replicas that have never run. May be repeated after a failure or a crash at any point.
+    /// Makes and starts replicas that have never run. May be repeated after a failure or a crash at any point. One that
+    /// fails does not keep the others from running; the first failure is answered. A log that cannot be made is tried
+    /// again when this is repeated, a replica that cannot be started at the next start of the node.
     pub(crate) async fn make(&self, cluster: ClusterId, new: Vec<(GroupId, ReplicaId)>) -> Result<(), ReplicaError> {
         let (data, storage) = (self.options.data.clone(), self.options.storage.clone());
-        let logs = blocking(move || make_logs(&data, &storage, cluster, &new)).await?;
+        let made = blocking(move || make_logs(&data, &storage, cluster, &new)).await?;
+        let started = self.start_all(made.logs).await;
+        made.failed.map_or(started, Err)
+    }
+
+    /// Starts every one that can be started.
+    async fn start_all(&self, logs: Vec<NewLog>) -> Result<(), ReplicaError> {
+        let mut all = Ok(());
         for (group, replica, log) in logs {
-            self.start(group, replica, log).await?;
+            let started = self.start(group, replica, log).await;
+            all = all.and(started);
         }
-        Ok(())
+        all
     }
 
     /// Opens and starts a replica that has run before. One whose directory is gone is dead: never made anew.
@@ -113,13 +125,22 @@ impl Keeper {
         initialized.map(drop).map_err(|why| error(group, path, why))
     }
 
-    /// Stops all replicas, the catalog's last.
-    pub(crate) async fn stop_all(&self) {
+    /// Stops all replicas, the catalog's last. Those that do not stop within `patience` are left as they are: their logs
+    /// are recovered at the next start.
+    pub(crate) async fn stop_all(&self, patience: Duration) {
         let all = self.options.registry.all();
         let (catalog, others): (Vec<_>, Vec<_>) = all.iter().partition(|hosted| hosted.group_id == CATALOG_GROUP);
-        // Together, so that they share the disk's syncs: a node may have hundreds.
-        join_all(others.into_iter().map(stop)).await;
-        join_all(catalog.into_iter().map(stop)).await;
+        for replicas in [others, catalog] {
+            // Together, so that they share the disk's syncs: a node may have hundreds.
+            let stopped = join_all(replicas.into_iter().map(|hosted| timeout(patience, stop(hosted)))).await;
+            let late = stopped.iter().filter(|stopped| stopped.is_err()).count();
+            if late > 0 {
+                tracing::warn!(
+                    replicas = late,
+                    "did not stop in time; their logs are recovered at the next start"
+                );
+            }
+        }
     }
 
     async fn start(&self, group: GroupId, replica: ReplicaId, log: Log) -> Result<(), ReplicaError> {
@@ -150,27 +171,54 @@ async fn stop(hosted: &Arc<Hosted>) {
     }
 }
 
+type NewLog = (GroupId, ReplicaId, Log);
+
+/// What came of making logs.
+struct Made {
+    /// Recorded as started.
+    logs: Vec<NewLog>,
+    /// The first that could not be made; it and its like stay recorded as preparing.
+    failed: Option<ReplicaError>,
+}
+
 fn make_logs(
     data: &DataDir,
     storage: &Storage,
     cluster: ClusterId,
     new: &[(GroupId, ReplicaId)],
-) -> Result<Vec<(GroupId, ReplicaId, Log)>, ReplicaError> {
-    let Some(&(first, _)) = new.first() else {
-        return Ok(Vec::new());
+) -> Result<Made, ReplicaError> {
+    let mut made = Made {
+        logs: Vec::with_capacity(new.len()),
+        failed: None,
     };
-    let recording = |why: DataDirError| error(first, data.replica_path(first, new[0].1), why);
+    let Some(&(first, first_replica)) = new.first() else {
+        return Ok(made);
+    };
+    let recording = |why: DataDirError| error(first, data.replica_path(first, first_replica), why);
     data.record_preparing(new).map_err(recording)?;
-    let mut logs = Vec::with_capacity(new.len());
     for &(group, replica) in new {
-        let path = data.replica_path(group, replica);
-        data.clear_preparing(group, replica)
-            .map_err(|why| error(group, path.clone(), why))?;
-        let created = storage.create(path.clone(), cluster, group, replica);
-        logs.push((group, replica, created.map_err(|why| error(group, path, why))?));
+        match make_log(data, storage, cluster, group, replica) {
+            Ok(log) => made.logs.push((group, replica, log)),
+            Err(failed) => made.failed = made.failed.or(Some(failed)),
+        }
     }
-    data.record_started(new).map_err(recording)?;
-    Ok(logs)
+    let ready: Vec<_> = made.logs.iter().map(|(group, replica, _)| (*group, *replica)).collect();
+    data.record_started(&ready).map_err(recording)?;
+    Ok(made)
+}
+
+fn make_log(
+    data: &DataDir,
+    storage: &Storage,
+    cluster: ClusterId,
+    group: GroupId,
+    replica: ReplicaId,
+) -> Result<Log, ReplicaError> {
+    let path = data.replica_path(group, replica);
+    data.clear_preparing(group, replica)
+        .map_err(|why| error(group, path.clone(), why))?;
+    let created = storage.create(path.clone(), cluster, group, replica);
+    created.map_err(|why| error(group, path, why))
 }
 
 fn error(group: GroupId, path: PathBuf, why: impl ToString) -> ReplicaError {

@@ -8,6 +8,8 @@
 
 mod keeper;
 mod registry;
+#[cfg(test)]
+mod tests;
 
 pub use keeper::ReplicaError;
 pub(crate) use keeper::{Keeper, KeeperOptions};

@@ -105,13 +105,26 @@ impl Hosted {
 #[derive(Clone)]
 pub(crate) struct Opened {
     pub(crate) hosted: Arc<Hosted>,
-    /// `tenant/topic/partition`, for messages.
+    /// The partition, for messages.
     pub(crate) what: Arc<str>,
+    topic: Arc<str>,
 }
 
 impl Opened {
     pub(crate) fn partition(&self) -> &Partition {
         &self.hosted.partition
+    }
+
+    /// Why the replica does not answer: its topic was deleted, which is for good, or the node stops.
+    pub(crate) fn gone(&self) -> Problem {
+        if self.hosted.is_removed() {
+            let topic = self.topic.to_string();
+            return Problem::TopicNotFound { topic };
+        }
+        Problem::Unavailable {
+            why: format!("the replica of {} here is stopping; go on at another one", self.what),
+            hint: None,
+        }
     }
 }
 
@@ -220,6 +233,7 @@ impl Registry {
             Some(hosted) => Place::Here(Opened {
                 hosted,
                 what: what.into(),
+                topic: topic.into(),
             }),
             None => Place::Elsewhere { group_id, what },
         })

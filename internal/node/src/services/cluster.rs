@@ -39,6 +39,7 @@ impl ClusterService for Cluster {
         let context = &self.context;
         let mut replicas = gather_replicas(context).await;
         replicas.retain(|replica| replica.tenant == tenant);
+        replicas.extend(context.host.read(|catalog| describe::dead_replicas(catalog, tenant)));
         replicas.sort_by(|a, b| (&a.topic, a.partition, &a.node).cmp(&(&b.topic, b.partition, &b.node)));
         let catalog_leader = context.leaders.leader(CATALOG_GROUP).map(|leader| leader.node);
         Ok(Response::new(v1::DescribeClusterResponse {

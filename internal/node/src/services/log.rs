@@ -3,8 +3,8 @@
 use std::pin::Pin;
 use std::sync::Arc;
 
-use futures::{Stream, StreamExt, stream};
-use highwater_partition::{Partition, StoredBatch, Watermark};
+use futures::{Stream, stream};
+use highwater_partition::{Partition, ReadError, StoredBatch, Watermark};
 use highwater_proto::limits::CONSUME_BYTES_MAX;
 use highwater_proto::v1;
 use highwater_proto::v1::freshness::Kind;
@@ -12,7 +12,6 @@ use highwater_proto::v1::list_offsets_request::Position;
 use highwater_proto::v1::log_service_server::LogService;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
-use tokio_stream::wrappers::UnboundedReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::deadline::deadline;
@@ -46,8 +45,6 @@ impl LogService for Log {
         let principal = principal(&request)?;
         super::own_tenant(&principal)?;
         let answers = produce::run_stream(self.context.clone(), principal, request.into_inner());
-        // Taking an answer out gives back its share of the bytes in flight.
-        let answers = UnboundedReceiverStream::new(answers).map(|(answer, _share)| Ok(answer));
         Ok(Response::new(Box::pin(answers)))
     }
 
@@ -64,7 +61,7 @@ impl LogService for Log {
         };
         let (opened, _) = self.context.open(&principal, Action::Consume, &place, deadline).await?;
         if let Some(kind) = wanted.freshness.as_ref().and_then(|freshness| freshness.kind) {
-            wait_until_fresh(&opened, kind, deadline).await?;
+            wait_until_fresh(&self.context, &opened, kind, deadline).await?;
         }
         let reader = Reader::new(self.context.clone(), opened, &wanted)?;
         let batches = stream::unfold(Some(reader), |reader| async {
@@ -93,7 +90,7 @@ impl LogService for Log {
             .context
             .open(&principal, Action::Describe, &place, deadline)
             .await?;
-        let finding = find_offset(&opened, request.position);
+        let finding = find_offset(&self.context, &opened, request.position);
         let found = timeout_at(deadline, finding).await;
         let offset = found.unwrap_or_else(|_| {
             Err(Problem::NoQuorum {
@@ -104,15 +101,16 @@ impl LogService for Log {
     }
 }
 
-async fn find_offset(opened: &Opened, position: Option<Position>) -> Result<u64, Problem> {
+async fn find_offset(context: &Context, opened: &Opened, position: Option<Position>) -> Result<u64, Problem> {
     let partition = opened.partition();
     match position {
         Some(Position::Earliest(true)) => Ok(partition.status().watermark.log_start),
         Some(Position::Latest(true)) => confirmed_end(opened).await,
         Some(Position::TimestampMs(time_ms)) => {
             let end = confirmed_end(opened).await?;
-            wait_for(opened, end).await?;
-            partition.offset_at(time_ms).await.map_err(Problem::from_read)
+            wait_for(context, opened, end).await?;
+            let found = partition.offset_at(time_ms).await;
+            found.map_err(|error| read_problem(opened, error))
         }
         _ => Err(Problem::Invalid {
             field: "position",
@@ -123,11 +121,14 @@ async fn find_offset(opened: &Opened, position: Option<Position>) -> Result<u64,
 
 async fn confirmed_end(opened: &Opened) -> Result<u64, Problem> {
     let confirmed = opened.partition().confirmed_high_watermark().await;
-    confirmed.map_err(|error| Problem::from_query(&opened.what, error))
+    confirmed.map_err(|error| match opened.hosted.is_removed() {
+        true => opened.gone(),
+        false => Problem::from_query(&opened.what, error),
+    })
 }
 
 /// Parks the read until this replica is fresh enough; past the deadline it says how far it is.
-async fn wait_until_fresh(opened: &Opened, kind: Kind, deadline: Instant) -> Result<(), Problem> {
+async fn wait_until_fresh(context: &Context, opened: &Opened, kind: Kind, deadline: Instant) -> Result<(), Problem> {
     let wanted = match kind {
         Kind::Linearizable(false) => return Ok(()),
         Kind::MinOffset(offset) => offset,
@@ -140,7 +141,7 @@ async fn wait_until_fresh(opened: &Opened, kind: Kind, deadline: Instant) -> Res
             })?
         }
     };
-    match timeout_at(deadline, wait_for(opened, wanted)).await {
+    match timeout_at(deadline, wait_for(context, opened, wanted)).await {
         Ok(waited) => waited,
         Err(_) => Err(Problem::ReplicaBehind {
             wanted,
@@ -149,18 +150,23 @@ async fn wait_until_fresh(opened: &Opened, kind: Kind, deadline: Instant) -> Res
     }
 }
 
-async fn wait_for(opened: &Opened, high_watermark: u64) -> Result<(), Problem> {
+async fn wait_for(context: &Context, opened: &Opened, high_watermark: u64) -> Result<(), Problem> {
     let mut watermark = opened.partition().watermark();
-    let reached = watermark
-        .wait_for(|watermark| watermark.high_watermark >= high_watermark)
-        .await;
-    reached.map(drop).map_err(|_| stopped(opened))
+    tokio::select! {
+        biased;
+        () = context.stopping.cancelled() => Err(opened.gone()),
+        () = opened.hosted.removed() => Err(opened.gone()),
+        reached = watermark.wait_for(|watermark| watermark.high_watermark >= high_watermark) => {
+            reached.map(drop).map_err(|_| opened.gone())
+        }
+    }
 }
 
-fn stopped(opened: &Opened) -> Problem {
-    Problem::Unavailable {
-        why: format!("the replica of {} here is stopping; go on at another one", opened.what),
-        hint: None,
+/// A log that is being deleted beneath the read is no damage.
+fn read_problem(opened: &Opened, error: ReadError) -> Problem {
+    match opened.hosted.is_removed() {
+        true => opened.gone(),
+        false => Problem::from_read(error),
     }
 }
 
@@ -210,24 +216,20 @@ impl Reader {
             let stopping = self.context.stopping.clone();
             tokio::select! {
                 biased;
-                () = stopping.cancelled() => return Err(stopped(&self.opened)),
-                () = self.opened.hosted.removed() => return Err(stopped(&self.opened)),
-                changed = self.watermark.changed() => changed.map_err(|_| stopped(&self.opened))?,
+                () = stopping.cancelled() => return Err(self.opened.gone()),
+                () = self.opened.hosted.removed() => return Err(self.opened.gone()),
+                changed = self.watermark.changed() => changed.map_err(|_| self.opened.gone())?,
             }
         }
     }
 
     async fn read(&self) -> Result<Vec<StoredBatch>, Problem> {
         if self.context.stopping.is_cancelled() {
-            return Err(stopped(&self.opened));
+            return Err(self.opened.gone());
         }
         let partition: &Partition = self.opened.partition();
         let read = partition.read(self.offset, self.bytes_max).await;
-        // A log that is being deleted beneath the read is no damage.
-        read.map_err(|error| match self.opened.hosted.is_removed() {
-            true => stopped(&self.opened),
-            false => Problem::from_read(error),
-        })
+        read.map_err(|error| read_problem(&self.opened, error))
     }
 
     fn respond(&mut self, batches: Vec<StoredBatch>) -> v1::ConsumeResponse {

@@ -4,12 +4,14 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::{Stream, StreamExt};
 use highwater_partition::log::{Decision, PrincipalDigest, Verdict};
 use highwater_partition::{Answer, NotApplied};
 use highwater_proto::limits::{NAME_BYTES_MAX, STREAM_IN_FLIGHT_BYTES_MAX};
-use highwater_proto::v1::{ProduceRequest, ProduceResponse};
+use highwater_proto::v1::{ProduceRequest, ProduceResponse, ProduceStreamResponse};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
+use tokio_stream::wrappers::UnboundedReceiverStream;
 use tonic::{Status, Streaming};
 
 use super::deadline::DEADLINE_DEFAULT;
@@ -102,10 +104,7 @@ fn interpret(context: &Context, opened: &Opened, answer: Answer) -> Result<Produ
             Err(Problem::Overloaded(format!("{} has too much in flight", opened.what)))
         }
         Answer::NotApplied(NotApplied::Invalid(why)) => Err(Problem::Invalid { field: "batch", why }),
-        Answer::NotApplied(NotApplied::Stopped) => Err(Problem::Unavailable {
-            why: format!("the replica of {} here is stopping", opened.what),
-            hint: None,
-        }),
+        Answer::NotApplied(NotApplied::Stopped) => Err(opened.gone()),
         Answer::Unknown(why) => Err(Problem::Unknown(why)),
     }
 }
@@ -128,13 +127,15 @@ fn decided(opened: &Opened, decision: &Decision) -> Result<ProduceResponse, Prob
 
 // -------------------------------------------------------------------------------------------------------- the stream
 
-/// Runs a stream of batches: reads requests as long as there is room in flight, and answers into the returned channel.
+/// Runs a stream of batches: reads requests as long as there is room in flight, and answers into the returned stream. Its
+/// last item says why no more is read, if that is the caller's fault.
 pub(super) fn run_stream(
     context: Arc<Context>,
     principal: Principal,
     incoming: Streaming<ProduceRequest>,
-) -> mpsc::UnboundedReceiver<Delivery> {
+) -> impl Stream<Item = Result<ProduceStreamResponse, Status>> + Send {
     let (out, answers) = mpsc::unbounded_channel();
+    let (refused, refusal) = oneshot::channel();
     let stream = ProduceStream {
         context,
         principal,
@@ -142,8 +143,11 @@ pub(super) fn run_stream(
         lanes: HashMap::new(),
         out,
     };
-    tokio::spawn(Box::pin(stream.run(incoming)));
-    answers
+    tokio::spawn(Box::pin(stream.run(incoming, refused)));
+    // Taking an answer out gives back its share of the bytes in flight.
+    let answers = UnboundedReceiverStream::new(answers).map(|(answer, _share)| Ok(answer));
+    let refusal = futures::stream::once(refusal).filter_map(async |refusal| refusal.ok().map(|why| Err(why.into())));
+    answers.chain(refusal)
 }
 
 struct ProduceStream {
@@ -169,11 +173,12 @@ enum Next {
     Request(ProduceRequest),
     Room(OwnedSemaphorePermit),
     HalfClosed,
+    Refused(Problem),
     End,
 }
 
 impl ProduceStream {
-    async fn run(mut self, mut incoming: Streaming<ProduceRequest>) {
+    async fn run(mut self, mut incoming: Streaming<ProduceRequest>, refused: oneshot::Sender<Problem>) {
         let mut sweep = interval(SWEEP_INTERVAL);
         sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut pending: Option<ProduceRequest> = None;
@@ -188,7 +193,12 @@ impl ProduceStream {
             };
             match next {
                 Next::End => return,
-                Next::HalfClosed => break,
+                Next::HalfClosed => return self.finish(sweep).await,
+                Next::Refused(problem) => {
+                    // Told once what came before has been answered. A caller who has gone needs no answer.
+                    let _ = refused.send(problem);
+                    return self.finish(sweep).await;
+                }
                 Next::Sweep => self.sweep(),
                 Next::Request(request) => pending = Some(request),
                 Next::Room(share) => {
@@ -198,7 +208,6 @@ impl ProduceStream {
                 }
             }
         }
-        self.finish(sweep).await;
     }
 
     /// The caller sends nothing more: waits until all its answers have been taken.
@@ -267,7 +276,8 @@ fn received(message: Result<Option<ProduceRequest>, Status>) -> Next {
     match message {
         Ok(Some(request)) => Next::Request(request),
         Ok(None) => Next::HalfClosed,
-        Err(_) => Next::End, // The connection is gone, or the caller broke the protocol; nobody reads an answer.
+        // Otherwise the connection is gone; nobody reads an answer.
+        Err(status) => Problem::from_library(&status).map_or(Next::End, Next::Refused),
     }
 }
 

@@ -11,6 +11,7 @@ use highwater_proto::v1::topic_service_server::TopicServiceServer;
 use tokio::sync::watch;
 use tonic::transport::Server;
 use tonic_health::ServingStatus;
+use tower::util::MapResponseLayer;
 
 use super::Context;
 use super::cluster::Cluster;
@@ -18,6 +19,7 @@ use super::health::keep_health;
 use super::log::Log;
 use super::topic::Topics;
 use crate::port::Incoming;
+use crate::status::explain_refusal;
 
 /// How much a stream, and a connection, may send before it is read.
 const STREAM_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
@@ -66,6 +68,7 @@ pub(crate) async fn serve(parts: ServerParts) -> Result<(), String> {
         .http2_max_header_list_size(HEADER_LIST_BYTES_MAX)
         .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+        .layer(MapResponseLayer::new(explain_refusal))
         .add_service(health)
         .add_service(reflection)
         .add_service(reflection_alpha)

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
+use futures::FutureExt;
 use futures::future::join_all;
 
 use super::super::limits::{FRAME_BYTES_MAX, INCOMING_CALLS_MAX, REDIAL_PAUSE_MAX};
@@ -121,6 +122,19 @@ async fn a_call_without_answer_ends_in_time_and_is_forgotten() {
     assert_eq!(waiting(), 1);
     dropped.abort();
     eventually("the call is forgotten", || waiting() == 0).await;
+}
+
+#[tokio::test]
+async fn a_link_that_was_shut_down_is_quiet_once_what_peers_asked_for_is_done() {
+    let ca = TestCa::new();
+    let (one, two) = pair(&ca).await;
+    let streams = one.link.open_stream("n2", GroupId(0), Lane::Bulk, kinds::ECHO);
+    let mut stream = streams.await.unwrap();
+    stream.sender.send(vec![Bytes::from_static(b"hello")]).await.unwrap();
+    assert_eq!(within(PATIENCE, stream.receiver.recv()).await.unwrap(), "hello");
+    assert!(two.link.quiet().now_or_never().is_none(), "the stream is being served");
+    two.link.shutdown();
+    within(PATIENCE, two.link.quiet()).await;
 }
 
 #[tokio::test]

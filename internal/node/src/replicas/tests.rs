@@ -1,0 +1,260 @@
+//! Replicas on a disk that can be told to hang or to refuse, and what the others do meanwhile.
+
+#![allow(clippy::unwrap_used)]
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use highwater_partition::log::{ClusterId, Disk, DiskFile, GroupId, RealDisk, ReplicaId};
+use highwater_partition::{Member, Role};
+use tempfile::TempDir;
+
+use super::{CATALOG_GROUP, Keeper, KeeperOptions, Registry};
+use crate::catalog::CatalogHost;
+use crate::config::Config;
+use crate::data_dir::{DataDir, Stage};
+use crate::failures::Failures;
+use crate::hex::Id;
+use crate::storage::Storage;
+use crate::test_ca::TestCa;
+use crate::test_node::{PATIENCE, TestNode, eventually};
+
+const CLUSTER_ID: ClusterId = ClusterId([3; 16]);
+
+#[derive(Default)]
+struct Orders {
+    /// Syncs wait as long as this is set.
+    hangs: bool,
+    /// Nothing can be made in this directory.
+    refused: Option<PathBuf>,
+}
+
+/// A real disk that obeys.
+#[derive(Clone, Default)]
+struct TestDisk {
+    orders: Arc<(Mutex<Orders>, Condvar)>,
+}
+
+impl TestDisk {
+    fn order(&self, change: impl FnOnce(&mut Orders)) {
+        change(&mut self.orders.0.lock().unwrap());
+        self.orders.1.notify_all();
+    }
+
+    fn check(&self, path: &Path) -> io::Result<()> {
+        let orders = self.orders.0.lock().unwrap();
+        match orders.refused.as_ref().is_some_and(|refused| path.starts_with(refused)) {
+            true => Err(io::Error::other("as ordered")),
+            false => Ok(()),
+        }
+    }
+
+    fn wait(&self) {
+        let orders = self.orders.0.lock().unwrap();
+        drop(self.orders.1.wait_while(orders, |orders| orders.hangs).unwrap());
+    }
+
+    fn file(&self, file: Arc<dyn DiskFile>) -> Arc<dyn DiskFile> {
+        Arc::new(TestFile {
+            file,
+            disk: self.clone(),
+        })
+    }
+}
+
+impl Disk for TestDisk {
+    fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+        self.check(path)?;
+        RealDisk.create(path).map(|file| self.file(file))
+    }
+    fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+        RealDisk.open(path).map(|file| self.file(file))
+    }
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        RealDisk.rename(from, to)
+    }
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        RealDisk.remove(path)
+    }
+    fn create_dir(&self, path: &Path) -> io::Result<()> {
+        RealDisk.create_dir(path)
+    }
+    fn list(&self, path: &Path) -> io::Result<Vec<String>> {
+        RealDisk.list(path)
+    }
+    fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        RealDisk.sync_dir(path)
+    }
+}
+
+struct TestFile {
+    file: Arc<dyn DiskFile>,
+    disk: TestDisk,
+}
+
+impl DiskFile for TestFile {
+    fn read_at(&self, buffer: &mut [u8], position: u64) -> io::Result<usize> {
+        self.file.read_at(buffer, position)
+    }
+    fn write_at(&self, parts: &[Bytes], position: u64) -> io::Result<()> {
+        self.file.write_at(parts, position)
+    }
+    fn set_len(&self, bytes: u64) -> io::Result<()> {
+        self.file.set_len(bytes)
+    }
+    fn len(&self) -> io::Result<u64> {
+        self.file.len()
+    }
+    fn sync(&self) -> io::Result<()> {
+        self.disk.wait();
+        self.file.sync()
+    }
+}
+
+struct Replicas {
+    keeper: Arc<Keeper>,
+    registry: Arc<Registry>,
+    data: Arc<DataDir>,
+    disk: TestDisk,
+    _node: TestNode,
+    _directory: TempDir,
+}
+
+impl Replicas {
+    async fn none() -> Replicas {
+        let node = TestNode::start(&TestCa::new(), "a").await;
+        let directory = TempDir::new().unwrap();
+        let data = Arc::new(DataDir::open(directory.path(), "prod", "a", Id([7; 16])).unwrap());
+        let (disk, failures, registry) = (TestDisk::default(), Failures::default(), Registry::new());
+        let storage = Storage::start_on(Arc::new(disk.clone()), &Config::default(), failures.clone());
+        let keeper = Keeper::new(KeeperOptions {
+            data: data.clone(),
+            storage: Arc::new(storage.unwrap()),
+            registry: registry.clone(),
+            catalog: CatalogHost::new(failures.clone()),
+            link: node.link.clone(),
+            failures,
+        });
+        Replicas {
+            keeper: Arc::new(keeper),
+            registry,
+            data,
+            disk,
+            _node: node,
+            _directory: directory,
+        }
+    }
+
+    /// Groups of one member each, all led here.
+    async fn led(groups: &[GroupId]) -> Replicas {
+        let replicas = Replicas::none().await;
+        let new = groups.iter().map(|group| (*group, replica_of(*group))).collect();
+        replicas.keeper.make(CLUSTER_ID, new).await.unwrap();
+        for group in groups {
+            let member = Member {
+                replica_id: replica_of(*group),
+                node: "a".to_owned(),
+            };
+            replicas.keeper.initialize(*group, vec![member]).await.unwrap();
+            eventually("it leads", || replicas.role(*group) == Some(Role::Leader)).await;
+        }
+        replicas
+    }
+
+    fn role(&self, group: GroupId) -> Option<Role> {
+        self.registry.hosted(group).map(|hosted| hosted.status().role)
+    }
+
+    fn stages(&self) -> Vec<(u64, Stage)> {
+        let records = self.data.replicas();
+        records.iter().map(|record| (record.group, record.stage)).collect()
+    }
+}
+
+impl Drop for Replicas {
+    fn drop(&mut self) {
+        self.disk.order(|orders| orders.hangs = false);
+    }
+}
+
+fn replica_of(group: GroupId) -> ReplicaId {
+    ReplicaId(group.0 + 100)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn partitions_are_stopped_together_and_the_catalog_after_them() {
+    let partitions = [GroupId(1), GroupId(2), GroupId(3)];
+    let replicas = Replicas::led(&[CATALOG_GROUP, partitions[0], partitions[1], partitions[2]]).await;
+    replicas.disk.order(|orders| orders.hangs = true);
+    let keeper = replicas.keeper.clone();
+    let stopping = tokio::spawn(async move { keeper.stop_all(PATIENCE).await });
+    // None of them can have ended: the disk takes nothing.
+    let all_asked = || {
+        partitions
+            .iter()
+            .all(|group| replicas.role(*group) == Some(Role::Stopped))
+    };
+    eventually("every partition is asked to stop before one has", all_asked).await;
+    assert_eq!(replicas.role(CATALOG_GROUP), Some(Role::Leader));
+    replicas.disk.order(|orders| orders.hangs = false);
+    stopping.await.unwrap();
+    assert_eq!(replicas.role(CATALOG_GROUP), Some(Role::Stopped));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn stopping_ends_also_when_the_disk_does_not_answer() {
+    let replicas = Replicas::led(&[CATALOG_GROUP, GroupId(1)]).await;
+    replicas.disk.order(|orders| orders.hangs = true);
+    let stopping = replicas.keeper.stop_all(Duration::from_millis(50));
+    tokio::time::timeout(PATIENCE, stopping).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_that_cannot_be_made_keeps_no_other_from_running_and_is_tried_again() {
+    let replicas = Replicas::none().await;
+    let new: Vec<_> = [1, 2, 3]
+        .map(|group| (GroupId(group), replica_of(GroupId(group))))
+        .to_vec();
+    let refused = replicas.data.replica_path(new[1].0, new[1].1);
+    replicas.disk.order(|orders| orders.refused = Some(refused));
+    let error = replicas.keeper.make(CLUSTER_ID, new.clone()).await.unwrap_err();
+    assert_eq!(error.group, 2, "{error}");
+    assert!(replicas.role(GroupId(1)).is_some() && replicas.role(GroupId(3)).is_some());
+    let stages = [(1, Stage::Started), (2, Stage::Preparing), (3, Stage::Started)];
+    assert_eq!(replicas.stages(), stages);
+    replicas.disk.order(|orders| orders.refused = None);
+    replicas.keeper.make(CLUSTER_ID, vec![new[1]]).await.unwrap();
+    assert!(replicas.role(GroupId(2)).is_some());
+    assert!(replicas.stages().iter().all(|(_, stage)| *stage == Stage::Started));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_half_made_at_a_crash_is_made_anew_at_the_next_start() {
+    let replicas = Replicas::none().await;
+    let (group, replica) = (GroupId(5), replica_of(GroupId(5)));
+    replicas.data.record_preparing(&[(group, replica)]).unwrap();
+    let path = replicas.data.replica_path(group, replica);
+    std::fs::create_dir(&path).unwrap();
+    std::fs::write(path.join("hard-state"), "half").unwrap();
+    let record = replicas.data.replicas()[0];
+    replicas.keeper.open(CLUSTER_ID, record).await.unwrap();
+    assert_eq!(replicas.stages(), [(5, Stage::Started)]);
+    assert!(replicas.role(group).is_some());
+    assert_ne!(std::fs::read(path.join("hard-state")).unwrap(), b"half");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_started_replica_without_its_directory_is_dead_and_not_made_anew() {
+    let replicas = Replicas::none().await;
+    let dead = (GroupId(5), replica_of(GroupId(5)));
+    replicas.data.record_preparing(&[dead]).unwrap();
+    replicas.data.record_started(&[dead]).unwrap();
+    let record = replicas.data.replicas()[0];
+    let error = replicas.keeper.open(CLUSTER_ID, record).await.unwrap_err();
+    assert!(error.why.contains("dead"), "{error}");
+    assert!(replicas.role(GroupId(5)).is_none());
+    assert!(!replicas.data.replica_path(dead.0, dead.1).exists());
+}

@@ -43,6 +43,7 @@ mod partition;
 mod peers;
 mod progress;
 mod responder;
+mod runtime;
 mod serve;
 mod status;
 mod storage;
@@ -58,5 +59,7 @@ pub use partition::{GroupOptions, Partition, StoredBatch};
 pub use peers::{Lane, PeerError, PeerStream, Peers};
 pub use progress::Watermark;
 pub use responder::{Answer, NotApplied};
+#[cfg(highwater_simulation)]
+pub use runtime::simulation;
 pub use status::{Role, Status, VoterChange};
 pub use types::Member;

@@ -12,7 +12,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use highwater_log::{Decision, EntryId, Log, ReplicaId};
+use highwater_log::{Decision, EntryId, Log, ReplicaId, mutant};
 use openraft::errors::{ClientWriteError, ForwardToLeader};
 
 use crate::progress::Progress;
@@ -180,6 +180,14 @@ impl Waiting<WriteResult> for BatchAnswer {
                 leader: leader_hint(&forward),
                 term: self.term,
             }),
+            Err(ClientWriteError::LogEntryDiscarded(forward))
+                if mutant!("LogEntryDiscarded reported as not applied") =>
+            {
+                Answer::NotApplied(NotApplied::NotLeader {
+                    leader: leader_hint(&forward),
+                    term: self.term,
+                })
+            }
             Err(other) => Answer::Unknown(other.to_string()),
         };
         self.give(answer);

@@ -23,6 +23,7 @@ use tokio::sync::oneshot;
 
 use crate::error::Error;
 use crate::progress::Progress;
+use crate::runtime;
 use crate::types::{LogEntry, LogId, TypeConfig, Vote, log_id};
 
 /// Most bytes that one read for replication or for applying takes from the log, unless one entry alone is larger.
@@ -179,7 +180,7 @@ impl RaftLogReader<TypeConfig> for GroupReader {
 
     async fn get_key_log_ids(&mut self, range: RangeInclusive<LogId>) -> Result<Vec<LogId>, io::Error> {
         let log = self.log.clone();
-        tokio::task::spawn_blocking(move || key_log_ids(&log, *range.start(), *range.end()))
+        runtime::blocking(move || key_log_ids(&log, *range.start(), *range.end()))
             .await
             .map_err(io::Error::other)?
     }
@@ -232,7 +233,7 @@ async fn read_frames(log: &Log, start: u64, end: u64) -> Result<Vec<Frame>, io::
         Some(frames) => frames,
         None => {
             let log = log.clone();
-            tokio::task::spawn_blocking(move || log.read(start, end, READ_BYTES_MAX))
+            runtime::blocking(move || log.read(start, end, READ_BYTES_MAX))
                 .await
                 .map_err(io::Error::other)?
                 .map_err(io::Error::other)?

@@ -16,6 +16,7 @@ use crate::codec::membership as membership_codec;
 use crate::error::Error;
 use crate::machine::GroupMachine;
 use crate::responder::Responder;
+use crate::runtime::Runtime;
 
 /// The types of a group.
 #[derive(Debug, Clone, Copy, Default, Eq, PartialEq, Ord, PartialOrd)]
@@ -40,8 +41,7 @@ impl RaftTypeConfig for TypeConfig {
         = openraft::impls::InlineBatch<T>
     where
         T: Send + 'static;
-    #[allow(deprecated)] // the replacement lives in a crate that openraft brings along anyway
-    type AsyncRuntime = openraft::impls::TokioRuntime;
+    type AsyncRuntime = Runtime;
     type ErrorSource = AnyError;
 }
 

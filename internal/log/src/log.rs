@@ -107,6 +107,11 @@ impl Log {
         })
     }
 
+    /// Whose log it is.
+    pub fn identity(&self) -> Identity {
+        self.inner.open.identity
+    }
+
     pub(crate) fn lock(&self) -> MutexGuard<'_, LogState> {
         self.inner.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

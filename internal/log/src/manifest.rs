@@ -64,7 +64,7 @@ impl Manifest {
     }
 
     /// Refuses a manifest of another group.
-    pub(crate) fn check_group(&self, identity: &Identity) -> Result<(), FormatError> {
+    pub fn check_group(&self, identity: &Identity) -> Result<(), FormatError> {
         if self.cluster_id != identity.cluster_id {
             return Err(FormatError::Invalid {
                 field: "cluster id of a manifest, first byte",

@@ -9,6 +9,8 @@
 //! * The input is never polled again after it has ended.
 //! * While anything is unanswered for `IDLE_TIMEOUT`, the stream breaks. openraft has no deadline of its own here: a
 //!   follower that dies silently would stay behind for ever.
+//! * A follower that still needs what is to be purged, and was waited for long enough, is let go: the stream breaks, and
+//!   openraft, which waits for live streams only, purges and sends the manifest.
 //! * openraft sends a request without entries at once whenever the commit point moves. It takes the time of the
 //!   acknowledgement that is due at the same moment, so it is held for `HOLD_TIMEOUT`, or until another request
 //!   follows or the input ends. Order and number of answers stay.
@@ -32,6 +34,7 @@ use tokio::time::{Instant, Sleep};
 use crate::codec::append;
 use crate::network::{broken, check_result};
 use crate::peers::PeerStream;
+use crate::snapshot::LetGo;
 use crate::types::{AppendRequest, AppendResult, RpcError, Vote};
 
 /// Most unanswered requests to one follower.
@@ -70,6 +73,7 @@ pub(crate) struct AppendStream<S> {
     requests: S,
     input: Input,
     stream: PeerStream,
+    let_go: LetGo,
     unanswered: VecDeque<Sent>,
     unanswered_bytes: usize,
     /// A request without entries that waits for company, and until when.
@@ -86,12 +90,13 @@ impl<S> AppendStream<S>
 where
     S: Stream<Item = AppendRequest> + Unpin,
 {
-    pub(crate) fn new(target: u64, requests: S, stream: PeerStream) -> AppendStream<S> {
+    pub(crate) fn new(target: u64, requests: S, stream: PeerStream, let_go: LetGo) -> AppendStream<S> {
         AppendStream {
             target,
             requests,
             input: Input::Open,
             stream,
+            let_go,
             unanswered: VecDeque::with_capacity(WINDOW_REQUESTS),
             unanswered_bytes: 0,
             held: None,
@@ -150,6 +155,12 @@ where
     }
 
     fn send(&mut self, request: AppendRequest) -> Result<(), RpcError> {
+        let first_index = request.prev_log_id.map_or(0, |id| id.index() + 1);
+        if self.let_go.has(first_index) {
+            return Err(lost(format!(
+                "entry {first_index} is to be purged, the follower gets the manifest"
+            )));
+        }
         let vote = request.vote;
         let (parts, bytes) = append::encode_request(self.target, request).map_err(broken)?;
         if self.unanswered.is_empty() {

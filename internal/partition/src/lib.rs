@@ -37,6 +37,7 @@ mod codec;
 mod config;
 mod error;
 mod hand_over;
+mod install;
 mod machine;
 mod network;
 mod partition;
@@ -45,10 +46,12 @@ mod progress;
 mod responder;
 mod runtime;
 mod serve;
+mod snapshot;
 mod status;
 mod storage;
 #[cfg(test)]
 mod tests;
+mod trim;
 mod types;
 
 pub use config::Timers;

@@ -7,7 +7,7 @@
 //! What peers answer is checked before openraft believes it: an answer with a term far ahead of the request's is
 //! refused, because one such answer could use up the terms.
 //!
-//! Deliberately absent: sending snapshots. No log is trimmed yet, so no follower can be behind a log's start.
+//! A follower behind the floor is sent the manifest (see `install`).
 
 use std::future::Future;
 use std::sync::Arc;
@@ -26,8 +26,9 @@ use openraft::raft::{AppendEntriesResponse, SnapshotResponse, StreamAppendError}
 use crate::append_stream::{self, AppendStream};
 use crate::codec::{append, bad, calls, kind};
 use crate::error::Error;
-use crate::machine::GroupSnapshot;
+use crate::install;
 use crate::peers::{Lane, PeerError, Peers};
+use crate::snapshot::{GroupSnapshot, SnapshotData, Snapshots};
 use crate::types::{
     AppendRequest, AppendResult, NodeName, RpcError, TransferRequest, TransferResponse, TypeConfig, Vote, VoteRequest,
     VoteResponse,
@@ -41,12 +42,14 @@ pub(crate) const TERM_JUMP_MAX: u64 = 1 << 20;
 pub(crate) struct GroupNetwork {
     pub(crate) group_id: GroupId,
     pub(crate) peers: Arc<dyn Peers>,
+    pub(crate) snapshots: Arc<Snapshots>,
 }
 
 impl GroupNetwork {
     fn client(&self, target: u64, node: &NodeName, lane: Lane) -> PeerClient {
         PeerClient {
             peers: self.peers.clone(),
+            snapshots: self.snapshots.clone(),
             group_id: self.group_id,
             target,
             node: node.0.clone(),
@@ -70,6 +73,7 @@ impl RaftNetworkFactory<TypeConfig> for GroupNetwork {
 /// The way to one other replica.
 pub(crate) struct PeerClient {
     peers: Arc<dyn Peers>,
+    snapshots: Arc<Snapshots>,
     group_id: GroupId,
     target: u64,
     node: String,
@@ -95,7 +99,7 @@ impl PeerClient {
 }
 
 impl RaftNetworkV2<TypeConfig> for PeerClient {
-    type SnapshotData = Bytes;
+    type SnapshotData = SnapshotData;
 
     async fn append_entries(
         &mut self,
@@ -143,7 +147,12 @@ impl RaftNetworkV2<TypeConfig> for PeerClient {
                 tokio::time::sleep(append_stream::OPEN_RETRY_PAUSE).await;
             }
             let stream = opened?;
-            let appends: BoxStream<'s, _> = Box::pin(AppendStream::new(self.target, input, stream));
+            let appends: BoxStream<'s, _> = Box::pin(AppendStream::new(
+                self.target,
+                input,
+                stream,
+                self.snapshots.let_go().clone(),
+            ));
             Ok(appends)
         })
     }
@@ -158,13 +167,25 @@ impl RaftNetworkV2<TypeConfig> for PeerClient {
 
     async fn full_snapshot(
         &mut self,
-        _vote: Vote,
-        _snapshot: GroupSnapshot,
-        _cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
+        vote: Vote,
+        snapshot: GroupSnapshot,
+        cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
         _option: RPCOption,
     ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
-        let why = format!("{} would need a manifest, but no log is trimmed yet", self.node);
-        Err(StreamingError::Unreachable(Unreachable::from_string(why)))
+        let _sending = self.snapshots.sending();
+        let to = (self.target, self.node.as_str());
+        let send = install::send(self.peers.as_ref(), self.group_id, to, vote, &snapshot.snapshot);
+        let sent = tokio::select! {
+            biased;
+            closed = cancel => return Err(StreamingError::Closed(closed)),
+            sent = send => sent,
+        };
+        // whatever went wrong, the next try begins anew, so it is not hurried
+        let answer = sent.map_err(|err| StreamingError::Unreachable(Unreachable::from_string(err)))?;
+        if let Err(err) = check_term(&vote, &answer) {
+            return Err(StreamingError::Unreachable(Unreachable::from_string(err)));
+        }
+        Ok(SnapshotResponse::new(answer))
     }
 
     async fn transfer_leader(

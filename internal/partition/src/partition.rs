@@ -24,8 +24,10 @@ use crate::progress::{Progress, Watermark};
 use crate::responder::{Answer, BatchAnswer, InFlight, NotApplied, leader_hint};
 use crate::runtime;
 use crate::serve::{Server, unknown_kind};
+use crate::snapshot::Snapshots;
 use crate::status::{Ending, Observer, Role, Status};
 use crate::storage::GroupStorage;
+use crate::trim::Trimmer;
 use crate::types::{Member, NodeName, Proposal, Raft, TypeConfig, body_bytes, nodes, voter_set};
 
 /// How long a follower waits for the leader's confirmed high watermark.
@@ -105,13 +107,19 @@ impl Partition {
         } = options;
         let config = Arc::new(timers.config(group_id.0)?);
         let has_machine = machine.is_some();
-        let group_machine = recover(log.clone(), machine).await?;
-        let progress = Arc::new(Progress::new(log.clone()));
+        let recovered = recover(log.clone(), machine).await?;
+        let Recovered {
+            progress,
+            snapshots,
+            machine: group_machine,
+        } = recovered;
+        let due = group_machine.due();
         let network = GroupNetwork {
             group_id,
             peers: peers.clone(),
+            snapshots: snapshots.clone(),
         };
-        let storage = GroupStorage::new(log.clone(), progress.clone());
+        let storage = GroupStorage::new(log.clone(), progress.clone(), snapshots.clone());
         let raft = Raft::new(replica_id.0, config, network, storage, group_machine)
             .await
             .map_err(|err| Error::Raft(err.to_string()))?;
@@ -123,9 +131,15 @@ impl Partition {
         let (changes_sender, changes) = watch::channel(observer.status());
         let (ending_sender, ending) = watch::channel(None);
         runtime::spawn(observer.clone().watch(changes_sender, ending_sender));
+        let trimmer = Trimmer {
+            raft: raft.clone(),
+            log: log.clone(),
+            snapshots,
+        };
+        runtime::spawn(trimmer.run(due));
         let inner = Inner {
             group_id,
-            server: Server::new(replica_id.0, raft.clone()),
+            server: Server::new(replica_id.0, raft.clone(), log.clone()),
             hand_over: HandOver::new(raft.clone(), timers.election_max_ms),
             raft,
             log,
@@ -181,20 +195,24 @@ impl Partition {
         if !inner.has_machine {
             return Err(CommandError::Refused("this group has no machine".to_owned()));
         }
-        if inner.stopped() {
-            return Err(CommandError::Stopped);
+        inner.write(Body::Command(command)).await
+    }
+
+    /// Lets go of all records below `offset`, which must be committed, on all replicas; the log start never goes back. Answered
+    /// with the log start when that was applied here. The files follow by and by. Waits as long as there is no quorum: set a
+    /// deadline around it.
+    pub async fn trim(&self, offset: u64) -> Result<u64, CommandError> {
+        let inner = &self.inner;
+        if inner.has_machine {
+            return Err(CommandError::Refused("a group with a machine trims itself".to_owned()));
         }
-        let body = Body::Command(command);
-        if let Err(err) = body.check() {
-            return Err(CommandError::Refused(err.to_string()));
+        let high_watermark = inner.progress.watermark().high_watermark;
+        if offset > high_watermark {
+            let why = format!("offset {offset} is above the high watermark {high_watermark}");
+            return Err(CommandError::Refused(why));
         }
-        let Some(_share) = inner.in_flight.take(body_bytes(&body)) else {
-            return Err(CommandError::Refused("too many bytes in flight".to_owned()));
-        };
-        let written = inner.raft.client_write(Proposal(body)).await;
-        written
-            .map(|response| response.data)
-            .map_err(|err| inner.write_error(err))
+        inner.write(Body::Trim { offset }).await?;
+        Ok(inner.progress.watermark().log_start)
     }
 
     /// The watermark, now and whenever it moves.
@@ -337,6 +355,7 @@ impl Partition {
     pub async fn handle_stream(&self, from: &str, kind: u8, stream: PeerStream) -> Result<(), Error> {
         match kind {
             kind::APPEND_STREAM => self.inner.server.append_stream(from, stream).await,
+            kind::INSTALL_STREAM => self.inner.server.install_stream(from, stream).await,
             other => Err(unknown_kind(other)),
         }
     }
@@ -394,6 +413,23 @@ impl Inner {
         self.shutting_down.load(Ordering::Acquire) || self.ending.borrow().is_some() || self.observer.ended().is_some()
     }
 
+    /// Proposes an entry and waits until it was applied here.
+    async fn write(&self, body: Body) -> Result<Bytes, CommandError> {
+        if self.stopped() {
+            return Err(CommandError::Stopped);
+        }
+        if let Err(err) = body.check() {
+            return Err(CommandError::Refused(err.to_string()));
+        }
+        let Some(_share) = self.in_flight.take(body_bytes(&body)) else {
+            return Err(CommandError::Refused("too many bytes in flight".to_owned()));
+        };
+        let written = self.raft.client_write(Proposal(body)).await;
+        written
+            .map(|response| response.data)
+            .map_err(|err| self.write_error(err))
+    }
+
     fn not_leader(&self, status: Status) -> CommandError {
         match status.role {
             Role::Stopped => CommandError::Stopped,
@@ -444,13 +480,27 @@ impl Inner {
     }
 }
 
+/// What a replica starts from.
+struct Recovered {
+    progress: Arc<Progress>,
+    snapshots: Arc<Snapshots>,
+    machine: GroupMachine,
+}
+
 /// Takes up what is known to be committed, and rebuilds the machine from it; off the async threads.
-async fn recover(log: Log, machine: Option<Arc<dyn Machine>>) -> Result<GroupMachine, Error> {
+async fn recover(log: Log, machine: Option<Arc<dyn Machine>>) -> Result<Recovered, Error> {
     let recovered = runtime::blocking(move || {
         if let Some(noted) = log.noted_commit() {
             log.commit(noted.index)?;
         }
-        GroupMachine::recover(&log, machine)
+        let progress = Arc::new(Progress::new(log.clone()));
+        let snapshots = Snapshots::new(log.clone());
+        let machine = GroupMachine::recover(log, machine, progress.clone(), snapshots.clone())?;
+        Ok(Recovered {
+            progress,
+            snapshots,
+            machine,
+        })
     });
     match recovered.await {
         Ok(recovered) => recovered,

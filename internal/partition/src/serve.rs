@@ -19,10 +19,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::Bytes;
 use futures::stream::BoxStream;
 use futures::{Stream, StreamExt};
+use highwater_log::Log;
 use tokio::sync::mpsc;
 
 use crate::codec::{append, bad, calls, kind};
 use crate::error::Error;
+use crate::install::Receiver;
 use crate::network::TERM_JUMP_MAX;
 use crate::peers::PeerStream;
 use crate::types::{AppendRequest, AppendResult, Raft, Vote};
@@ -32,11 +34,16 @@ use crate::types::{AppendRequest, AppendResult, Raft, Vote};
 pub(crate) struct Server {
     replica_id: u64,
     raft: Raft,
+    manifests: Receiver,
 }
 
 impl Server {
-    pub(crate) fn new(replica_id: u64, raft: Raft) -> Server {
-        Server { replica_id, raft }
+    pub(crate) fn new(replica_id: u64, raft: Raft, log: Log) -> Server {
+        Server {
+            replica_id,
+            manifests: Receiver::new(raft.clone(), log),
+            raft,
+        }
     }
 
     /// Answers one append.
@@ -104,6 +111,12 @@ impl Server {
         }
         let refused = refused.lock().unwrap_or_else(PoisonError::into_inner).take();
         refused.map_or(Ok(()), Err)
+    }
+
+    /// Takes a manifest from the leader and installs it.
+    pub(crate) async fn install_stream(&self, from: &str, stream: PeerStream) -> Result<(), Error> {
+        let check = |to, vote: &Vote| self.check(from, to, vote);
+        self.manifests.receive(stream, check).await
     }
 
     /// The checked requests of a stream; ends at the first that is refused, with the reason in `refused`.
@@ -205,10 +218,11 @@ fn checked_requests(
 /// What kind of message a call is.
 pub(crate) fn unknown_kind(kind: u8) -> Error {
     bad(format!(
-        "message kind {kind} is unknown; calls are {} to {}, the stream is {}",
+        "message kind {kind} is unknown; calls are {} to {}, streams {} to {}",
         kind::APPEND,
         kind::CONFIRM,
-        kind::APPEND_STREAM
+        kind::APPEND_STREAM,
+        kind::INSTALL_STREAM
     ))
 }
 

@@ -6,8 +6,8 @@
 //! off the async threads, if not. An entry that merely left the cache is never an error, because an error from a
 //! reader ends the core.
 //!
-//! Deliberately absent: purging. No log is trimmed yet, nothing asks for it, and a purge that is asked for anyway is
-//! refused rather than pretended.
+//! A purge is the log taking over the manifest that was pinned for it (see `trim`); it is queued here, and done behind
+//! everything else by the writer.
 
 use std::fmt::Debug;
 use std::io;
@@ -24,7 +24,8 @@ use tokio::sync::oneshot;
 use crate::error::Error;
 use crate::progress::Progress;
 use crate::runtime;
-use crate::types::{LogEntry, LogId, TypeConfig, Vote, log_id};
+use crate::snapshot::Snapshots;
+use crate::types::{LogEntry, LogId, TypeConfig, Vote, entry_id, log_id};
 
 /// Most bytes that one read for replication or for applying takes from the log, unless one entry alone is larger.
 pub(crate) const READ_BYTES_MAX: usize = 1024 * 1024;
@@ -37,11 +38,16 @@ const ROOM_PAUSE: Duration = Duration::from_millis(5);
 pub(crate) struct GroupStorage {
     log: Log,
     progress: Arc<Progress>,
+    snapshots: Arc<Snapshots>,
 }
 
 impl GroupStorage {
-    pub(crate) fn new(log: Log, progress: Arc<Progress>) -> GroupStorage {
-        GroupStorage { log, progress }
+    pub(crate) fn new(log: Log, progress: Arc<Progress>, snapshots: Arc<Snapshots>) -> GroupStorage {
+        GroupStorage {
+            log,
+            progress,
+            snapshots,
+        }
     }
 }
 
@@ -109,10 +115,27 @@ impl RaftLogStorage<TypeConfig> for GroupStorage {
     }
 
     async fn purge(&mut self, upto: LogId) -> Result<(), io::Error> {
-        Err(io::Error::new(
-            io::ErrorKind::Unsupported,
-            format!("purging up to {upto} was asked for, but no log can be trimmed yet"),
-        ))
+        let floor = entry_id(&upto);
+        if self.log.floor() >= Some(floor) {
+            return Ok(()); // an installed manifest brought it
+        }
+        let Some(manifest) = self.snapshots.pinned_at(floor.index) else {
+            return Err(io::Error::other(format!(
+                "there is no manifest to purge up to {floor} with"
+            )));
+        };
+        let (log, snapshots) = (self.log.clone(), self.snapshots.clone());
+        let purge = move || {
+            let done = Box::new(move |result: Result<(), highwater_log::Error>| match result {
+                Ok(()) => tracing::info!(%floor, "the log is purged"),
+                Err(error) => tracing::error!(%floor, %error, "the log could not be purged"),
+            });
+            let purged = log.purge(Arc::unwrap_or_clone(manifest), done);
+            snapshots.unpin(floor);
+            purged
+        };
+        let purged = runtime::blocking(purge).await.map_err(io::Error::other)?;
+        purged.map_err(io::Error::other)
     }
 }
 

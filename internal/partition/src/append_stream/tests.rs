@@ -15,6 +15,7 @@ use super::{AppendStream, IDLE_TIMEOUT, WINDOW_REQUESTS};
 use crate::codec::append;
 use crate::network::TERM_JUMP_MAX;
 use crate::peers::PeerStream;
+use crate::snapshot::LetGo;
 use crate::types::{AppendRequest, AppendResult, CommittedLeaderId, LogEntry, LogId, LogPayload, Vote};
 
 type Appends = AppendStream<UnboundedReceiverStream<AppendRequest>>;
@@ -23,6 +24,7 @@ type Appends = AppendStream<UnboundedReceiverStream<AppendRequest>>;
 struct Exchange {
     input: Option<mpsc::UnboundedSender<AppendRequest>>,
     appends: Appends,
+    let_go: LetGo,
     arrived: mpsc::Receiver<Vec<Bytes>>,
     answers: Option<mpsc::Sender<Bytes>>,
 }
@@ -33,9 +35,11 @@ impl Exchange {
         let (sender, arrived) = mpsc::channel(link_capacity);
         let (answers, receiver) = mpsc::channel(100);
         let stream = PeerStream { sender, receiver };
+        let let_go = LetGo::default();
         Exchange {
             input: Some(input),
-            appends: AppendStream::new(3, UnboundedReceiverStream::new(requests), stream),
+            appends: AppendStream::new(3, UnboundedReceiverStream::new(requests), stream, let_go.clone()),
+            let_go,
             arrived,
             answers: Some(answers),
         }
@@ -267,4 +271,18 @@ async fn dropping_the_stream_tells_the_peer() {
     assert!(exchange.arrived.recv().await.is_some());
     assert!(exchange.arrived.recv().await.is_none());
     assert!(exchange.answers.unwrap().is_closed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_follower_that_is_let_go_ends_its_stream_at_the_next_request_below_the_floor() {
+    let mut exchange = Exchange::new(100);
+    exchange.let_go.below(12);
+    exchange.request(request(11));
+    exchange.idle();
+    assert_eq!(exchange.arrived(), [Some(11)], "the first entry that stays may be sent");
+    exchange.request(request(10));
+    // it waits for company first: it is without entries
+    assert!(exchange.appends.next().await.unwrap().is_err());
+    assert_eq!(exchange.arrived(), [], "nothing below the floor is sent");
+    assert!(exchange.appends.next().await.is_none());
 }

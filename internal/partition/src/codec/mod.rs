@@ -17,6 +17,7 @@
 
 pub(crate) mod append;
 pub(crate) mod calls;
+pub(crate) mod install;
 pub(crate) mod membership;
 #[cfg(test)]
 mod tests;
@@ -46,6 +47,8 @@ pub(crate) mod kind {
     pub(crate) const CONFIRM: u8 = 5;
     /// Stream: appends, answered in order.
     pub(crate) const APPEND_STREAM: u8 = 16;
+    /// Stream: a manifest, answered once.
+    pub(crate) const INSTALL_STREAM: u8 = 17;
 }
 
 /// Builds a message.

@@ -55,15 +55,22 @@ pub(super) struct Cluster {
     pub(super) network: Arc<Network>,
     pub(super) nodes: Vec<Option<Node>>,
     make_machine: MakeMachine,
+    config: LogConfig,
     dir: TempDir,
 }
 
 /// Opens the log of a replica, or makes it.
 pub(super) fn open_log(dir: &Path, replica_id: u64, cache_bytes: usize) -> (Log, DiskWriter) {
-    open_log_on(Arc::new(RealDisk), dir, replica_id, cache_bytes)
+    open_log_on(Arc::new(RealDisk), dir, replica_id, cache_bytes, LogConfig::default())
 }
 
-pub(super) fn open_log_on(disk: Arc<dyn Disk>, dir: &Path, replica_id: u64, cache_bytes: usize) -> (Log, DiskWriter) {
+pub(super) fn open_log_on(
+    disk: Arc<dyn Disk>,
+    dir: &Path,
+    replica_id: u64,
+    cache_bytes: usize,
+    config: LogConfig,
+) -> (Log, DiskWriter) {
     let writer = DiskWriter::start(disk.clone(), Box::new(|err| panic!("the disk failed: {err}"))).unwrap();
     let open = OpenLog {
         dir: dir.to_owned(),
@@ -78,7 +85,7 @@ pub(super) fn open_log_on(disk: Arc<dyn Disk>, dir: &Path, replica_id: u64, cach
         }),
         writer: writer.clone(),
         cache: TailCache::new(cache_bytes),
-        config: LogConfig::default(),
+        config,
     };
     let log = match dir.exists() {
         true => Log::open(open),
@@ -128,7 +135,19 @@ impl Cluster {
     }
 
     pub(super) async fn start_with(make_machine: MakeMachine) -> Cluster {
-        let cluster = Cluster::pristine(make_machine).await;
+        Cluster::found(Cluster::pristine(make_machine).await).await
+    }
+
+    /// Three replicas whose segments hold only a few entries, so that much of their logs can be purged.
+    pub(super) async fn with_small_segments(make_machine: MakeMachine) -> Cluster {
+        let config = LogConfig {
+            segment_bytes_max: 2 * 1024,
+            ..LogConfig::default()
+        };
+        Cluster::found(Cluster::pristine_with(make_machine, config).await).await
+    }
+
+    async fn found(cluster: Cluster) -> Cluster {
         assert!(cluster.partition(0).initialize(members(3)).await.unwrap());
         cluster.leader().await;
         cluster
@@ -136,10 +155,15 @@ impl Cluster {
 
     /// Three replicas that know of no members yet.
     pub(super) async fn pristine(make_machine: MakeMachine) -> Cluster {
+        Cluster::pristine_with(make_machine, LogConfig::default()).await
+    }
+
+    async fn pristine_with(make_machine: MakeMachine, config: LogConfig) -> Cluster {
         let mut cluster = Cluster {
             network: Network::new(),
             nodes: Vec::new(),
             make_machine,
+            config,
             dir: tempfile::tempdir().unwrap(),
         };
         for index in 0..NAMES.len() {
@@ -160,7 +184,13 @@ impl Cluster {
     pub(super) async fn boot(&mut self, index: usize) {
         let name = node_name(index);
         let replica_id = index as u64 + 1;
-        let (log, writer) = open_log(&self.dir.path().join(&name), replica_id, 16 << 20);
+        let (log, writer) = open_log_on(
+            Arc::new(RealDisk),
+            &self.dir.path().join(&name),
+            replica_id,
+            16 << 20,
+            self.config.clone(),
+        );
         let machine = (self.make_machine)();
         let options = GroupOptions {
             group_id: GROUP,
@@ -300,14 +330,15 @@ impl Cluster {
     }
 }
 
-/// Every frame of a log, from the disk or the cache.
+/// Every frame of a log that is not purged, from the disk or the cache.
 pub(super) fn all_frames(log: &Log) -> Vec<Frame> {
     let mut frames = Vec::new();
     let Some(last) = log.last() else {
         return frames;
     };
-    while (frames.len() as u64) <= last.index {
-        let Ok(more) = log.read(frames.len() as u64, last.index + 1, 1 << 20) else {
+    let first = log.floor().map_or(0, |floor| floor.index + 1);
+    while first + (frames.len() as u64) <= last.index {
+        let Ok(more) = log.read(first + frames.len() as u64, last.index + 1, 1 << 20) else {
             break;
         };
         if more.is_empty() {

@@ -20,6 +20,10 @@ struct Links {
     deaf: BTreeSet<(String, String)>,
     /// Calls of this kind get lost, everywhere.
     lost_kind: Option<u8>,
+    /// Streams of this kind break after so many messages, everywhere.
+    broken_kind: Option<(u8, usize)>,
+    /// How long each message takes over these links, in streams.
+    slow: BTreeMap<(String, String), Duration>,
 }
 
 pub(super) struct Network {
@@ -74,9 +78,23 @@ impl Network {
         self.change(|links| links.lost_kind = Some(kind));
     }
 
+    /// Streams of this kind break after so many messages, everywhere.
+    pub(super) fn break_streams(&self, kind: u8, messages: usize) {
+        self.change(|links| links.broken_kind = Some((kind, messages)));
+    }
+
+    /// Messages of streams from `from` to `to` take so long, one after the other.
+    pub(super) fn slow_down(&self, from: &str, to: &str, pause: Duration) {
+        self.change(|links| {
+            links.slow.insert((from.to_owned(), to.to_owned()), pause);
+        });
+    }
+
     pub(super) fn heal(&self) {
         self.change(|links| {
             links.lost_kind = None;
+            links.broken_kind = None;
+            links.slow.clear();
             links.cut.clear();
             links.deaf.clear();
         });
@@ -115,9 +133,10 @@ impl Network {
         to: String,
         mut messages: mpsc::Receiver<Vec<Bytes>>,
         out: mpsc::Sender<Bytes>,
-        deaf: bool,
+        (kind, deaf): (u8, bool),
     ) {
         let mut changed = self.changed.subscribe();
+        let mut carried = 0;
         loop {
             let message = tokio::select! {
                 biased;
@@ -133,6 +152,18 @@ impl Network {
             let Some(parts) = message else { return };
             if deaf && self.is_deaf(&to, &from) {
                 continue;
+            }
+            let (broken, pause) = {
+                let links = self.links();
+                let pause = links.slow.get(&(from.clone(), to.clone())).copied();
+                (links.broken_kind == Some((kind, carried)), pause)
+            };
+            if broken {
+                return;
+            }
+            carried += 1;
+            if let Some(pause) = pause {
+                tokio::time::sleep(pause).await;
             }
             if out.send(Bytes::from(parts.concat())).await.is_err() {
                 return;
@@ -199,9 +230,9 @@ impl Peers for Link {
             tokio::spawn(
                 network
                     .clone()
-                    .carry(from.clone(), node.clone(), near_messages, far_out, false),
+                    .carry(from.clone(), node.clone(), near_messages, far_out, (kind, false)),
             );
-            tokio::spawn(network.carry(node, from.clone(), far_messages, near_out, true));
+            tokio::spawn(network.carry(node, from.clone(), far_messages, near_out, (kind, true)));
             let far = PeerStream {
                 sender: far_sender,
                 receiver: far_receiver,

@@ -6,7 +6,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use highwater_log::{Disk, DiskFile, RealDisk, ReplicaId};
+use highwater_log::{Disk, DiskFile, LogConfig, RealDisk, ReplicaId};
 
 use super::cluster::{Cluster, GROUP, NAMES, TIMERS, batch, eventually, in_time, member, open_log_on, propose_now};
 use super::network::Network;
@@ -95,7 +95,13 @@ async fn a_replica_stops_though_its_disk_hangs() {
     let dir = tempfile::tempdir().unwrap();
     let disk = HangingDisk::default();
     let gate = disk.0.clone();
-    let (log, writer) = open_log_on(Arc::new(disk), &dir.path().join("log"), 1, 1 << 20);
+    let (log, writer) = open_log_on(
+        Arc::new(disk),
+        &dir.path().join("log"),
+        1,
+        1 << 20,
+        LogConfig::default(),
+    );
     let options = GroupOptions {
         group_id: GROUP,
         replica_id: ReplicaId(1),

@@ -146,6 +146,15 @@ impl CacheKey {
         generation
     }
 
+    /// Everything below this index is on disk.
+    pub(crate) fn written_end(&self) -> u64 {
+        self.cache
+            .lock()
+            .tails
+            .get(&self.key)
+            .map_or(0, |tail| tail.written_end)
+    }
+
     /// Index of the first frame held.
     pub(crate) fn first_index(&self) -> Option<u64> {
         let state = self.cache.lock();

@@ -14,9 +14,13 @@
 //! Deliberately absent: Raft, network, async, wall clocks and randomness (all time comes from a [`Clock`], all I/O goes through a
 //! [`Disk`]). Not yet here: removing trimmed segments, refilling damaged ranges, scrubbing. The README specifies the bytes.
 
+mod assess;
 mod cache;
 mod checkpoint;
 mod clock;
+mod create;
+mod damage;
+mod directory;
 pub mod disk;
 mod entry;
 mod error;
@@ -27,18 +31,25 @@ mod ids;
 mod index;
 mod log;
 mod manifest;
+mod mend;
 pub mod mutants;
 mod reader;
 mod recovery;
+mod refill;
+mod repair;
 mod round;
 mod scan;
+mod scrub;
+mod sealed;
 mod segment;
+mod survey;
 mod tail;
 mod trim;
 mod writer;
 
 pub use cache::TailCache;
 pub use clock::{Clock, SystemClock};
+pub use damage::DamagedRange;
 pub use disk::{Disk, DiskFile, RealDisk};
 pub use entry::{Batch, Body, Decision, Entry, Frame, GROUP_NAME_BYTES_MAX, Header, Kind, Verdict, Vote};
 pub use error::{Error, FormatError, Grade};
@@ -48,4 +59,6 @@ pub use format::frame::{DETAIL_BYTES_MAX, HEADER_BYTES, PAYLOAD_BYTES_MAX};
 pub use ids::{ClusterId, EntryId, GroupId, Identity, PrincipalDigest, ProducerId, ReplicaId};
 pub use log::{DECISIONS_KEPT, Log, LogConfig, OpenLog};
 pub use manifest::{MANIFEST_BYTES_MAX, Manifest};
+pub use repair::Repair;
+pub use scrub::Verified;
 pub use writer::{Callback, DiskWriter};

@@ -12,6 +12,7 @@ use bytes::Bytes;
 use crate::cache::{CacheKey, TailCache};
 use crate::checkpoint::CHECKPOINT;
 use crate::clock::Clock;
+use crate::create;
 use crate::disk::Disk;
 use crate::entry::{Body, Decision, Entry, Frame, Header, Vote};
 use crate::error::Error;
@@ -21,7 +22,8 @@ use crate::format::detail::Parts;
 use crate::format::files::{Mark, SEGMENT_HEADER_BYTES};
 use crate::format::frame::HEADER_BYTES;
 use crate::ids::{EntryId, Identity};
-use crate::recovery;
+use crate::mend::OnDamage;
+use crate::recovery::{self, Recovered};
 use crate::round::Op;
 use crate::segment::Segment;
 use crate::tail::{CheckpointNote, LogState};
@@ -84,24 +86,31 @@ pub struct Log {
 pub(crate) struct Inner {
     pub(crate) open: OpenLog,
     pub(crate) cached: Arc<CacheKey>,
+    pub(crate) on_damage: Mutex<Option<OnDamage>>,
     state: Mutex<LogState>,
 }
 
 impl Log {
     /// Makes a new, empty log; `dir` must not exist, its parent must. Synced, with its directory entry, before it returns.
     pub fn create(open: OpenLog) -> Result<Log, Error> {
-        recovery::create(&open)?;
+        create::create(&open)?;
         Log::open(open)
     }
 
     /// Opens an existing one and recovers it; refuses another identity. What it finds at the end is synced before it returns.
+    /// There are three results: a log, maybe with damage inside that it refills while it runs ([`Log::damage`]); `Error::NeedsRefill`: see
+    /// [`crate::Repair`]; and an error of [`crate::Grade::Dead`].
     pub fn open(open: OpenLog) -> Result<Log, Error> {
-        let state = recovery::recover(&open)?;
+        let state = match recovery::recover(&open)? {
+            Recovered::Open(state) => *state,
+            Recovered::Damaged(damaged) => return Err(damaged.error),
+        };
         let cached = open.cache.join(state.tail.next_index);
         Ok(Log {
             inner: Arc::new(Inner {
                 open,
                 cached,
+                on_damage: Mutex::default(),
                 state: Mutex::new(state),
             }),
         })

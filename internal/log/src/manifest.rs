@@ -16,7 +16,7 @@ use crate::fold::State;
 use crate::format::files::SegmentHeader;
 use crate::format::manifest;
 use crate::ids::{ClusterId, EntryId, GroupId, Identity};
-use crate::segment::read_whole;
+use crate::segment::{Join, read_whole};
 
 /// Name of the file.
 pub(crate) const MANIFEST: &str = "manifest";
@@ -81,17 +81,8 @@ impl Manifest {
     }
 
     /// The header of a segment that begins right behind the floor.
-    pub(crate) fn next_segment(&self) -> SegmentHeader {
-        let state = &self.state;
-        SegmentHeader {
-            cluster_id: self.cluster_id,
-            group_id: self.group_id,
-            first_index: state.next_index,
-            base_offset: state.log_end,
-            term_before: state.last.term,
-            chain_before: state.chain,
-            append_time_before_ms: state.append_time_ms,
-        }
+    pub(crate) fn next_segment(&self, identity: &Identity) -> SegmentHeader {
+        Join::at(&self.state).header(identity)
     }
 }
 

@@ -9,7 +9,7 @@ use bytes::{Buf, Bytes};
 use crate::disk::DiskFile;
 use crate::entry::{Frame, Header, Kind};
 use crate::error::Error;
-use crate::format::files::{Point, SEGMENT_HEADER_BYTES};
+use crate::format::files::SEGMENT_HEADER_BYTES;
 use crate::format::frame::{self, HEADER_BYTES};
 use crate::segment::Segment;
 
@@ -55,36 +55,29 @@ impl Scanner {
         let mut scanner = Scanner::new(file, segment, end)?;
         scanner.position = SEGMENT_HEADER_BYTES;
         scanner.next_index = header.first_index;
-        scanner.chain = Some(header.chain_before);
+        scanner.chain = (!segment.headless).then_some(header.chain_before);
         Ok(scanner)
     }
 
-    /// From a known place; the chain before it is not known.
-    pub(crate) fn from_point(
-        file: Arc<dyn DiskFile>,
-        segment: &Segment,
-        point: Point,
-        end: u64,
-    ) -> Result<Scanner, Error> {
-        let mut scanner = Scanner::new(file, segment, end)?;
-        scanner.position = point.position;
-        scanner.next_index = point.index;
-        Ok(scanner)
-    }
-
-    /// From a place where the next index and the chain are known.
-    pub(crate) fn resume(
+    /// From a known place; it must follow on this chain, if that is known.
+    pub(crate) fn at(
         file: Arc<dyn DiskFile>,
         segment: &Segment,
         position: u64,
         next_index: u64,
-        chain: u64,
+        chain: Option<u64>,
     ) -> Result<Scanner, Error> {
         let mut scanner = Scanner::new(file, segment, u64::MAX)?;
         scanner.position = position;
         scanner.next_index = next_index;
-        scanner.chain = Some(chain);
+        scanner.chain = chain;
         Ok(scanner)
+    }
+
+    /// Stops at this position, if the file does not end before it.
+    pub(crate) fn up_to(mut self, end: u64) -> Scanner {
+        self.end = self.end.min(end);
+        self
     }
 
     fn new(file: Arc<dyn DiskFile>, segment: &Segment, end: u64) -> Result<Scanner, Error> {
@@ -100,11 +93,6 @@ impl Scanner {
             next_index: 0,
             chain: None,
         })
-    }
-
-    /// Where the scan ends at the latest: the end of the file, or the end asked for.
-    pub(crate) fn end(&self) -> u64 {
-        self.end
     }
 
     /// The next frame, wholly checked.
@@ -249,5 +237,5 @@ impl Scanner {
 }
 
 fn frame_bytes(header: &Header) -> usize {
-    HEADER_BYTES + usize::from(header.detail_bytes) + header.payload_bytes as usize
+    usize::try_from(header.frame_bytes()).unwrap_or(usize::MAX)
 }

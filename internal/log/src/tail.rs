@@ -6,19 +6,21 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use crate::damage::Gaps;
 use crate::entry::{Decision, Entry, Frame, Header, Kind};
 use crate::error::Error;
 use crate::fold::{Item, State};
 use crate::format::crc32c;
 use crate::format::detail::{Detail, Parts};
-use crate::format::files::{Mark, SEGMENT_HEADER_BYTES, SegmentHeader};
+use crate::format::files::{Mark, SEGMENT_HEADER_BYTES};
 use crate::format::frame::{chain_of, encode_head};
 use crate::hard_state::HardState;
 use crate::ids::{EntryId, Identity};
 use crate::index::SparseIndex;
 use crate::log::DECISIONS_KEPT;
 use crate::manifest::Manifest;
-use crate::segment::{Active, Before, Place, Segment, point_of};
+use crate::scrub::Cursor;
+use crate::segment::{Active, Join, Place, Segment, point_of};
 
 /// Sparse indexes of sealed segments kept in memory, of each log.
 const INDEXES_LOADED_MAX: usize = 16;
@@ -40,12 +42,16 @@ pub(crate) struct LogState {
     /// Sealed segments whose index is loaded, oldest first.
     pub(crate) loaded: VecDeque<Arc<Segment>>,
     pub(crate) hard: HardState,
-    /// Counts truncations: what was read from disk under an older generation may be mixed.
+    /// Counts truncations and other changes of files below the tail: what was read from disk under an older generation may be mixed.
     pub(crate) generation: u64,
     /// Last committed entry as known when the log was opened.
     pub(crate) noted_commit: Option<EntryId>,
     /// What remains of the purged entries.
     pub(crate) manifest: Option<Arc<Manifest>>,
+    /// Damage among committed entries.
+    pub(crate) gaps: Gaps,
+    /// Where the scrubber stands; None: at the floor.
+    pub(crate) scrub: Option<Cursor>,
     /// When the log last changed, by the clock.
     pub(crate) changed_ms: u64,
     pub(crate) checkpoint: CheckpointNote,
@@ -246,7 +252,7 @@ impl LogState {
         let position = self.active.end;
         self.active.end += frame.len_bytes() as u64;
         self.active.sparse.add(point_of(&frame.header, position));
-        self.active.before = Before::of(&frame.header);
+        self.active.before = Join::behind(&frame.header);
         self.pending.push_back(Pending {
             membership: (frame.header.kind == Kind::Membership).then(|| frame.payload.clone()),
             header: frame.header.clone(),
@@ -269,18 +275,11 @@ impl LogState {
 
     /// Seals the active segment and makes the next one, which begins with `first`.
     pub(crate) fn roll(&mut self, dir: &Path, identity: &Identity, first: &Header) {
-        let segment = Segment::new(
-            dir,
-            SegmentHeader {
-                cluster_id: identity.cluster_id,
-                group_id: identity.group_id,
-                first_index: first.id.index,
-                base_offset: first.base_offset,
-                term_before: self.active.before.term,
-                chain_before: self.active.before.chain,
-                append_time_before_ms: self.active.before.append_time_ms,
-            },
+        debug_assert_eq!(
+            first.id.index, self.active.before.next_index,
+            "a segment begins behind the last entry"
         );
+        let segment = Segment::new(dir, self.active.before.header(identity));
         self.seal_active();
         self.segments.push(segment.clone());
         self.active.segment = segment;
@@ -397,11 +396,7 @@ impl LogState {
             .retain(|segment| segment.header.first_index < self.active.segment.header.first_index);
         self.active.sparse.truncate(first, position);
         self.active.end = position;
-        self.active.before = Before {
-            term: self.tail.last.term,
-            chain: self.tail.chain,
-            append_time_ms: self.tail.append_time_ms,
-        };
+        self.active.before = Join::at(&self.tail);
         self.generation += 1;
         gone
     }

@@ -21,7 +21,8 @@ use crate::log::Log;
 use crate::manifest::{MANIFEST, Manifest};
 use crate::mutant;
 use crate::round::Op;
-use crate::segment::{Active, Before, Place, Segment};
+use crate::scan::Scanner;
+use crate::segment::{Active, Join, Place, Segment};
 use crate::tail::{CheckpointNote, LogState, item};
 use crate::writer::Callback;
 
@@ -93,21 +94,13 @@ impl Log {
             let Some(plan) = self.plan_read(start, end)? else {
                 continue;
             };
-            let heads = self.scan_from(&plan, Target::Index(start)).and_then(|scanner| {
-                let mut scanner = scanner.heads_only();
-                while scanner.next_index < start && scanner.expect_header()?.is_some() {}
-                let mut heads = Vec::new();
-                while scanner.next_index < plan.stop && heads.len() < HEADS_MAX {
-                    let Some(frame) = scanner.expect_head()? else { break };
-                    heads.push(frame);
-                }
-                match heads.is_empty() {
-                    true => Err(scanner.damaged("the file ends too early")),
-                    false => Ok(heads),
-                }
-            });
-            if self.lock().generation == plan.generation {
-                return heads;
+            let heads = self
+                .scan_from(&plan, Target::Index(start))
+                .and_then(|scanner| collect_heads(scanner.heads_only(), start, plan.stop));
+            match heads {
+                _ if self.lock().generation != plan.generation => {}
+                Err(error @ Error::Damaged { .. }) => self.on_bad_frame(&plan, start, error)?,
+                heads => return heads,
             }
         }
         Err(Error::Truncated { index: start })
@@ -137,7 +130,13 @@ impl Log {
         let first_kept = state.segments.first().map_or(0, |segment| segment.header.first_index);
         state.loaded.retain(|segment| segment.header.first_index >= first_kept);
         state.generation += 1;
-        self.inner.open.writer.submit(ops, done)
+        let fewer = state.gaps.purge(floor_end);
+        let submitted = self.inner.open.writer.submit(ops, done);
+        drop(state);
+        if fewer {
+            self.inner.notify_damage();
+        }
+        submitted
     }
 
     /// Whether the log agrees with a manifest about the entry at the floor.
@@ -205,7 +204,7 @@ impl Log {
         ops.push(Op::Remove {
             path: self.inner.open.dir.join(crate::checkpoint::CHECKPOINT),
         });
-        let segment = Segment::new(&self.inner.open.dir, manifest.next_segment());
+        let segment = Segment::new(&self.inner.open.dir, manifest.next_segment(&self.inner.open.identity));
         ops.extend([
             Op::Sync,
             Op::Create {
@@ -219,7 +218,13 @@ impl Log {
         ops.push(state.hard.set_mark(mark));
         state.changed_ms = self.inner.open.clock.now_ms();
         let generation = self.inner.cached.reset(next_index);
-        self.submit(ops, generation, next_index, done)
+        let fewer = state.gaps.purge(next_index);
+        let submitted = self.submit(ops, generation, next_index, done);
+        drop(state);
+        if fewer {
+            self.inner.notify_damage();
+        }
+        submitted
     }
 
     fn replace_manifest(&self, manifest: &Manifest) -> Op {
@@ -248,7 +253,7 @@ impl LogState {
             segment,
             end: SEGMENT_HEADER_BYTES,
             sparse: SparseIndex::covering_from(SEGMENT_HEADER_BYTES),
-            before: Before::at(state),
+            before: Join::at(state),
         };
         self.checkpoint = CheckpointNote {
             next_index: 0,
@@ -269,6 +274,24 @@ impl LogState {
             .find(begins)
             .map(|segment| segment.header.chain_before)
     }
+}
+
+/// Frames `start..stop` mostly without their payloads, from a scanner that stands at or before `start`.
+fn collect_heads(mut scanner: Scanner, start: u64, stop: u64) -> Result<Vec<Frame>, Error> {
+    while scanner.next_index < start && scanner.expect_header()?.is_some() {}
+    let mut heads = Vec::new();
+    while scanner.next_index < stop && heads.len() < HEADS_MAX {
+        match scanner.expect_head() {
+            Ok(Some(frame)) => heads.push(frame),
+            Ok(None) => break,
+            Err(Error::Damaged { .. }) if !heads.is_empty() => break,
+            Err(error) => return Err(error),
+        }
+    }
+    if heads.is_empty() || scanner.next_index < start {
+        return Err(scanner.damaged("the file ends too early"));
+    }
+    Ok(heads)
 }
 
 fn check_committed(state: &LogState, index: u64) -> Result<(), Error> {

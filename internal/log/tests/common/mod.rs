@@ -2,6 +2,7 @@
 #![allow(dead_code, clippy::unwrap_used)]
 
 pub(crate) mod hooked;
+pub(crate) mod pair;
 pub(crate) mod rig;
 pub(crate) mod store;
 pub(crate) mod world;

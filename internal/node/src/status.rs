@@ -234,6 +234,10 @@ impl Problem {
                     high_watermark,
                 },
             },
+            damaged @ ReadError::Damaged { .. } => Problem::Unavailable {
+                why: format!("{damaged}; read from another replica"),
+                hint: None,
+            },
             ReadError::Stopped => Problem::Unavailable {
                 why: "the replica is stopping; read from another one".to_owned(),
                 hint: None,

@@ -24,10 +24,11 @@ use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
 use tokio::sync::{oneshot, watch};
 
 use crate::error::Error;
+use crate::mending::Mending;
 use crate::progress::Progress;
 use crate::runtime;
 use crate::snapshot::{GroupSnapshot, SnapshotData, SnapshotMeta, Snapshots, membership_in, snapshot_of};
-use crate::storage::READ_BYTES_MAX;
+use crate::storage::read_frames;
 use crate::trim::{CHECKPOINT_ENTRIES, Due};
 use crate::types::{LogEntry, LogId, LogPayload, StoredMembership, TypeConfig, log_id};
 
@@ -55,12 +56,13 @@ pub(crate) struct GroupMachine {
 
 impl GroupMachine {
     /// Takes up the log's committed state; restores the machine from the manifest and replays all committed commands behind
-    /// it. Reads the disk.
-    pub(crate) fn recover(
+    /// it. Waits for commands that are damaged.
+    pub(crate) async fn recover(
         log: Log,
         machine: Option<Arc<dyn Machine>>,
         progress: Arc<Progress>,
         snapshots: Arc<Snapshots>,
+        mending: &Mending,
     ) -> Result<GroupMachine, Error> {
         let (last, log_start, membership) =
             log.committed(|state| (state.last_entry(), state.log_start, membership_in(state)));
@@ -69,7 +71,7 @@ impl GroupMachine {
                 restore(machine.as_ref(), &manifest)?;
             }
             if let Some(last) = last {
-                replay(&log, last.index, machine.as_ref())?;
+                replay(&log, mending, last.index, machine.as_ref()).await?;
             }
         }
         let due = match machine {
@@ -156,10 +158,11 @@ fn check_order(applied: Option<LogId>, id: LogId, first: bool) -> Result<(), io:
 }
 
 /// Feeds the machine with every command from the first entry that is there to `last_index`, inclusive.
-fn replay(log: &Log, last_index: u64, machine: &dyn Machine) -> Result<(), Error> {
+async fn replay(log: &Log, mending: &Mending, last_index: u64, machine: &dyn Machine) -> Result<(), Error> {
     let mut next = log.floor().map_or(0, |id| id.index + 1);
     while next <= last_index {
-        let frames = log.read(next, last_index + 1, READ_BYTES_MAX)?;
+        let frames = read_frames(log, mending, next, last_index + 1).await;
+        let frames = frames.map_err(|err| Error::Raft(format!("replaying commands: {err}")))?;
         if frames.is_empty() {
             return Err(Error::Raft(format!(
                 "entry {next} is missing below the commit point {last_index}"

@@ -23,10 +23,11 @@ use openraft::errors::{NetworkError, ReplicationClosed, StreamingError, Unreacha
 use openraft::network::{RPCOption, RaftNetworkFactory, RaftNetworkV2, stream_append_sequential};
 use openraft::raft::{AppendEntriesResponse, SnapshotResponse, StreamAppendError};
 
-use crate::append_stream::{self, AppendStream};
+use crate::append_stream::{self, AppendStream, Follower};
 use crate::codec::{append, bad, calls, kind};
 use crate::error::Error;
 use crate::install;
+use crate::memory::Memory;
 use crate::peers::{Lane, PeerError, Peers};
 use crate::snapshot::{GroupSnapshot, SnapshotData, Snapshots};
 use crate::types::{
@@ -43,6 +44,7 @@ pub(crate) struct GroupNetwork {
     pub(crate) group_id: GroupId,
     pub(crate) peers: Arc<dyn Peers>,
     pub(crate) snapshots: Arc<Snapshots>,
+    pub(crate) memory: Arc<Memory>,
 }
 
 impl GroupNetwork {
@@ -50,6 +52,7 @@ impl GroupNetwork {
         PeerClient {
             peers: self.peers.clone(),
             snapshots: self.snapshots.clone(),
+            memory: self.memory.clone(),
             group_id: self.group_id,
             target,
             node: node.0.clone(),
@@ -74,6 +77,7 @@ impl RaftNetworkFactory<TypeConfig> for GroupNetwork {
 pub(crate) struct PeerClient {
     peers: Arc<dyn Peers>,
     snapshots: Arc<Snapshots>,
+    memory: Arc<Memory>,
     group_id: GroupId,
     target: u64,
     node: String,
@@ -81,6 +85,14 @@ pub(crate) struct PeerClient {
 }
 
 impl PeerClient {
+    fn peer(&self) -> Follower {
+        Follower {
+            id: self.target,
+            let_go: self.snapshots.let_go().clone(),
+            memory: self.memory.clone(),
+        }
+    }
+
     async fn call(&self, kind: u8, body: Vec<Bytes>, option: &RPCOption) -> Result<Bytes, RpcError> {
         let timeout = option.hard_ttl();
         let call = self
@@ -94,6 +106,9 @@ impl PeerClient {
         let reply = self.call(kind, body, option).await?;
         let response = calls::decode_vote_response(reply).map_err(broken)?;
         check_term(&request.vote, &response.vote).map_err(broken)?;
+        if kind == kind::VOTE && response.vote_granted {
+            self.memory.note(self.target, &response.vote, None);
+        }
         Ok(response)
     }
 }
@@ -114,6 +129,9 @@ impl RaftNetworkV2<TypeConfig> for PeerClient {
         check_result(&vote, &result).map_err(broken)?;
         if previous.is_none() && matches!(result, Err(StreamAppendError::Conflict(_))) {
             return Err(broken(bad("a conflict with nothing")));
+        }
+        if let Ok(matching) = result {
+            self.memory.note(self.target, &vote, matching);
         }
         Ok(match result {
             Ok(matching) => AppendEntriesResponse::PartialSuccess(matching),
@@ -147,12 +165,7 @@ impl RaftNetworkV2<TypeConfig> for PeerClient {
                 tokio::time::sleep(append_stream::OPEN_RETRY_PAUSE).await;
             }
             let stream = opened?;
-            let appends: BoxStream<'s, _> = Box::pin(AppendStream::new(
-                self.target,
-                input,
-                stream,
-                self.snapshots.let_go().clone(),
-            ));
+            let appends: BoxStream<'s, _> = Box::pin(AppendStream::new(self.peer(), input, stream));
             Ok(appends)
         })
     }
@@ -184,6 +197,9 @@ impl RaftNetworkV2<TypeConfig> for PeerClient {
         let answer = sent.map_err(|err| StreamingError::Unreachable(Unreachable::from_string(err)))?;
         if let Err(err) = check_term(&vote, &answer) {
             return Err(StreamingError::Unreachable(Unreachable::from_string(err)));
+        }
+        if answer == vote {
+            self.memory.note(self.target, &vote, snapshot.meta.last_log_id);
         }
         Ok(SnapshotResponse::new(answer))
     }

@@ -22,9 +22,11 @@ use futures::{Stream, StreamExt};
 use highwater_log::Log;
 use tokio::sync::mpsc;
 
-use crate::codec::{append, bad, calls, kind};
+use crate::codec::{append, bad, calls, kind, recall};
 use crate::error::Error;
 use crate::install::Receiver;
+use crate::memory::Memory;
+use crate::mending;
 use crate::network::TERM_JUMP_MAX;
 use crate::peers::PeerStream;
 use crate::types::{AppendRequest, AppendResult, Raft, Vote};
@@ -34,15 +36,19 @@ use crate::types::{AppendRequest, AppendResult, Raft, Vote};
 pub(crate) struct Server {
     replica_id: u64,
     raft: Raft,
+    log: Log,
     manifests: Receiver,
+    memory: Arc<Memory>,
 }
 
 impl Server {
-    pub(crate) fn new(replica_id: u64, raft: Raft, log: Log) -> Server {
+    pub(crate) fn new(replica_id: u64, raft: Raft, log: Log, memory: Arc<Memory>) -> Server {
         Server {
             replica_id,
-            manifests: Receiver::new(raft.clone(), log),
+            manifests: Receiver::new(raft.clone(), log.clone()),
             raft,
+            log,
+            memory,
         }
     }
 
@@ -50,6 +56,7 @@ impl Server {
     pub(crate) async fn append(&self, from: &str, body: Bytes) -> Result<Vec<Bytes>, Error> {
         let (to, request) = append::decode_request(body)?;
         self.check(from, to, &request.vote)?;
+        self.memory.note_leader(&request.vote);
         let previous = request.prev_log_id;
         let last = request
             .entries
@@ -67,6 +74,9 @@ impl Server {
     pub(crate) async fn vote(&self, from: &str, body: Bytes) -> Result<Vec<Bytes>, Error> {
         let (to, request) = calls::decode_vote_request(body)?;
         self.check(from, to, &request.vote)?;
+        // a candidate has its own vote, and the log that it shows, on its disk by now
+        let candidate = request.vote.leader_id.voted_for;
+        self.memory.note(candidate, &request.vote, request.last_log_id);
         let response = self.raft.vote(request).await.map_err(raft_error)?;
         Ok(vec![calls::encode_vote_response(&response)])
     }
@@ -89,6 +99,29 @@ impl Server {
     pub(crate) fn check_confirm(&self, from: &str, body: Bytes) -> Result<(), Error> {
         let to = calls::decode_confirm_request(body)?;
         self.check_receiver(to)?;
+        self.check_member(from)
+    }
+
+    /// What this replica remembers of a member's promises. Whoever asks about a replica that this one knows must be on its
+    /// node; about one that it does not know, it remembers what that one has shown.
+    pub(crate) fn remember(&self, from: &str, body: Bytes) -> Result<Vec<Bytes>, Error> {
+        let (to, asker) = recall::decode_remember(body)?;
+        self.check_receiver(to)?;
+        let metrics = self.raft.server_metrics();
+        let metrics = openraft::async_runtime::watch::WatchReceiver::borrow_watched(&metrics);
+        match metrics.membership_config.membership().get_node(&asker) {
+            Some(name) if name.0 != from => Err(bad(format!("{from} asks for replica {asker}, which is on {}", name.0))),
+            _ => Ok(vec![recall::encode_seen(self.memory.of(asker).as_ref())]),
+        }
+    }
+
+    /// Entries or a manifest for a member that has lost them.
+    pub(crate) async fn recall(&self, from: &str, kind: u8, body: Bytes) -> Result<Vec<Bytes>, Error> {
+        self.check_member(from)?;
+        recall_call(&self.log, self.replica_id, kind, body).await
+    }
+
+    fn check_member(&self, from: &str) -> Result<(), Error> {
         let metrics = self.raft.server_metrics();
         let metrics = openraft::async_runtime::watch::WatchReceiver::borrow_watched(&metrics);
         match metrics.membership_config.nodes().any(|(_, name)| name.0 == from) {
@@ -166,13 +199,7 @@ impl Server {
     }
 
     fn check_receiver(&self, to: u64) -> Result<(), Error> {
-        if to != self.replica_id {
-            return Err(bad(format!(
-                "a message for replica {to} reached replica {}",
-                self.replica_id
-            )));
-        }
-        Ok(())
+        check_receiver(self.replica_id, to)
     }
 }
 
@@ -191,6 +218,7 @@ impl StreamChecks {
             return Ok(request);
         }
         self.server.check(&self.from, to, &request.vote)?;
+        self.server.memory.note_leader(&request.vote);
         self.checked = Some(request.vote);
         Ok(request)
     }
@@ -215,12 +243,31 @@ fn checked_requests(
         })
 }
 
+/// Answers a member's call for entries or for a manifest, from the log alone.
+pub(crate) async fn recall_call(log: &Log, own: u64, kind: u8, body: Bytes) -> Result<Vec<Bytes>, Error> {
+    if kind == kind::MANIFEST {
+        let (to, offset) = recall::decode_manifest_request(body)?;
+        check_receiver(own, to)?;
+        return Ok(recall::encode_manifest_piece(mending::serve_manifest(log, offset)));
+    }
+    let (to, first, end) = recall::decode_refill_request(body)?;
+    check_receiver(own, to)?;
+    Ok(recall::encode_refill(mending::serve(log, first, end).await?))
+}
+
+fn check_receiver(own: u64, to: u64) -> Result<(), Error> {
+    match to == own {
+        true => Ok(()),
+        false => Err(bad(format!("a message for replica {to} reached replica {own}"))),
+    }
+}
+
 /// What kind of message a call is.
 pub(crate) fn unknown_kind(kind: u8) -> Error {
     bad(format!(
         "message kind {kind} is unknown; calls are {} to {}, streams {} to {}",
         kind::APPEND,
-        kind::CONFIRM,
+        kind::MANIFEST,
         kind::APPEND_STREAM,
         kind::INSTALL_STREAM
     ))

@@ -68,6 +68,12 @@ impl Snapshots {
         }
     }
 
+    /// The floor of a pinned manifest that the log has not taken over yet.
+    pub(crate) fn pending(&self) -> Option<EntryId> {
+        let pinned = self.pinned().as_deref().map(Manifest::last);
+        pinned.filter(|pinned| Some(*pinned) > self.log.floor())
+    }
+
     /// The pinned manifest, if it is the one for this floor.
     pub(crate) fn pinned_at(&self, floor: u64) -> Option<Arc<Manifest>> {
         self.pinned().clone().filter(|manifest| manifest.last().index == floor)

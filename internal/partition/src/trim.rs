@@ -19,11 +19,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use highwater_log::{Log, Manifest};
+use highwater_log::Log;
 use tokio::sync::watch;
 
 use crate::error::Error;
-use crate::runtime;
+use crate::mending::Mending;
 use crate::snapshot::Snapshots;
 use crate::types::{LogId, Raft, RaftMetrics, log_id};
 
@@ -55,6 +55,7 @@ pub(crate) struct Trimmer {
     pub(crate) raft: Raft,
     pub(crate) log: Log,
     pub(crate) snapshots: Arc<Snapshots>,
+    pub(crate) mending: Arc<Mending>,
 }
 
 impl Trimmer {
@@ -98,6 +99,9 @@ impl Trimmer {
 
     /// The highest entry that can go, and the machine's state behind it. None if there is nothing to purge.
     fn floor(&self, due: Due) -> Result<Option<(u64, Bytes)>, Error> {
+        if let Some(pinned) = self.snapshots.pending() {
+            return Ok(Some((pinned.index, Bytes::new()))); // folded before, or another member's
+        }
         match due {
             Due::Nothing => Ok(None),
             Due::Records(log_start) => Ok(self.log.floor_for(log_start)?.map(|floor| (floor, Bytes::new()))),
@@ -113,9 +117,8 @@ impl Trimmer {
         if let Some(manifest) = self.snapshots.pinned_at(floor) {
             return Ok(log_id(manifest.last()));
         }
-        let log = self.log.clone();
-        let folded = runtime::blocking(move || log.fold_manifest(floor)).await;
-        let manifest: Manifest = folded.map_err(|err| Error::Raft(format!("folding a manifest: {err}")))??;
+        let folded = self.mending.read(move |log| log.fold_manifest(floor)).await;
+        let manifest = folded.map_err(|err| Error::Raft(format!("folding a manifest: {err}")))?;
         let id = log_id(manifest.last());
         self.snapshots.pin(manifest.with_machine(machine));
         Ok(id)

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -11,8 +12,9 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_stream::wrappers::UnboundedReceiverStream;
 
-use super::{AppendStream, IDLE_TIMEOUT, WINDOW_REQUESTS};
+use super::{AppendStream, Follower, IDLE_TIMEOUT, WINDOW_REQUESTS};
 use crate::codec::append;
+use crate::memory::Memory;
 use crate::network::TERM_JUMP_MAX;
 use crate::peers::PeerStream;
 use crate::snapshot::LetGo;
@@ -25,6 +27,7 @@ struct Exchange {
     input: Option<mpsc::UnboundedSender<AppendRequest>>,
     appends: Appends,
     let_go: LetGo,
+    memory: Arc<Memory>,
     arrived: mpsc::Receiver<Vec<Bytes>>,
     answers: Option<mpsc::Sender<Bytes>>,
 }
@@ -35,11 +38,17 @@ impl Exchange {
         let (sender, arrived) = mpsc::channel(link_capacity);
         let (answers, receiver) = mpsc::channel(100);
         let stream = PeerStream { sender, receiver };
-        let let_go = LetGo::default();
+        let (let_go, memory) = (LetGo::default(), Arc::<Memory>::default());
+        let follower = Follower {
+            id: 3,
+            let_go: let_go.clone(),
+            memory: memory.clone(),
+        };
         Exchange {
             input: Some(input),
-            appends: AppendStream::new(3, UnboundedReceiverStream::new(requests), stream, let_go.clone()),
+            appends: AppendStream::new(follower, UnboundedReceiverStream::new(requests), stream),
             let_go,
+            memory,
             arrived,
             answers: Some(answers),
         }
@@ -99,6 +108,8 @@ async fn answers_come_in_the_order_of_the_requests() {
     }
     for previous in 0..3 {
         assert_eq!(exchange.appends.next().await.unwrap().unwrap(), Ok(Some(id(previous))));
+        let seen = exchange.memory.of(3).unwrap();
+        assert_eq!((seen.vote, seen.last), (Vote::new_committed(5, 1), Some(id(previous))));
     }
 }
 

@@ -1,11 +1,12 @@
 //! Three replicas on three directories, and what tests want to know of them.
 
 use std::future::Future;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::future::join_all;
 use highwater_log::{
     Batch, Clock, ClusterId, Disk, DiskWriter, Frame, GroupId, Identity, Log, LogConfig, OpenLog, PrincipalDigest,
     ProducerId, RealDisk, ReplicaId, SystemClock, TailCache, Verdict,
@@ -14,7 +15,7 @@ use tempfile::TempDir;
 use tokio::sync::oneshot;
 
 use super::network::Network;
-use crate::{Answer, GroupOptions, Machine, Member, Partition, Role, StoredBatch, Timers};
+use crate::{Answer, Error, GroupOptions, Machine, Member, Partition, Role, ScrubPace, StoredBatch, Timers};
 
 pub(super) const NAMES: [&str; 3] = ["a", "b", "c"];
 pub(super) const GROUP: GroupId = GroupId(7);
@@ -56,6 +57,7 @@ pub(super) struct Cluster {
     pub(super) nodes: Vec<Option<Node>>,
     make_machine: MakeMachine,
     config: LogConfig,
+    cache_bytes: usize,
     dir: TempDir,
 }
 
@@ -147,6 +149,11 @@ impl Cluster {
         Cluster::found(Cluster::pristine_with(make_machine, config).await).await
     }
 
+    /// From the next boot on, what is on disk is read from there.
+    pub(super) fn without_caches(&mut self) {
+        self.cache_bytes = 0;
+    }
+
     async fn found(cluster: Cluster) -> Cluster {
         assert!(cluster.partition(0).initialize(members(3)).await.unwrap());
         cluster.leader().await;
@@ -164,6 +171,7 @@ impl Cluster {
             nodes: Vec::new(),
             make_machine,
             config,
+            cache_bytes: 16 << 20,
             dir: tempfile::tempdir().unwrap(),
         };
         for index in 0..NAMES.len() {
@@ -180,17 +188,41 @@ impl Cluster {
         self.nodes.len() - 1
     }
 
+    /// Where a replica's log is.
+    pub(super) fn path(&self, index: usize) -> PathBuf {
+        self.dir.path().join(node_name(index))
+    }
+
     /// Starts a replica on its directory.
     pub(super) async fn boot(&mut self, index: usize) {
+        self.try_boot(index, Vec::new()).await.unwrap();
+    }
+
+    /// Starts several replicas at the same time: they may need each other for it.
+    pub(super) async fn boot_together(&mut self, indexes: &[usize]) {
+        let nodes = join_all(indexes.iter().map(|index| self.launch(*index, Vec::new()))).await;
+        for (index, node) in indexes.iter().zip(nodes) {
+            self.nodes[*index] = Some(node.unwrap());
+        }
+    }
+
+    /// Starts a replica on its directory; `members` are known to it otherwise than from its log.
+    pub(super) async fn try_boot(&mut self, index: usize, members: Vec<Member>) -> Result<(), Error> {
+        self.nodes[index] = Some(self.launch(index, members).await?);
+        Ok(())
+    }
+
+    async fn launch(&self, index: usize, members: Vec<Member>) -> Result<Node, Error> {
         let name = node_name(index);
         let replica_id = index as u64 + 1;
         let (log, writer) = open_log_on(
             Arc::new(RealDisk),
-            &self.dir.path().join(&name),
+            &self.path(index),
             replica_id,
-            16 << 20,
+            self.cache_bytes,
             self.config.clone(),
         );
+        self.network.begin(&name, log.clone());
         let machine = (self.make_machine)();
         let options = GroupOptions {
             group_id: GROUP,
@@ -199,16 +231,26 @@ impl Cluster {
             machine: machine.clone(),
             peers: self.network.peers(&name),
             timers: TIMERS,
+            members,
+            scrub: ScrubPace::default(),
         };
-        let partition = Partition::start(options).await.unwrap();
+        let started = Partition::start(options).await;
+        let partition = match started {
+            Ok(partition) => partition,
+            Err(error) => {
+                self.network.leave(&name);
+                writer.stop();
+                return Err(error);
+            }
+        };
         self.network.join(&name, partition.clone());
-        self.nodes[index] = Some(Node {
+        Ok(Node {
             name,
             partition,
             log,
             machine,
             writer,
-        });
+        })
     }
 
     /// Ends a replica without closing its log, as a crash of the process would.

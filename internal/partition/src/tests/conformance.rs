@@ -20,6 +20,7 @@ use tempfile::TempDir;
 
 use super::cluster::open_log;
 use crate::machine::GroupMachine;
+use crate::mending::Mending;
 use crate::progress::Progress;
 use crate::snapshot::{SnapshotMeta, Snapshots};
 use crate::storage::{GroupReader, GroupStorage};
@@ -248,13 +249,16 @@ impl StoreBuilder<TypeConfig, SuiteStorage, SuiteMachine, Guard> for Builder {
         let dir = tempfile::tempdir().unwrap();
         let (log, writer) = open_log(&dir.path().join("log"), 1, 1 << 20);
         let (progress, snapshots) = (Arc::new(Progress::new(log.clone())), Snapshots::new(log.clone()));
+        let mending = Mending::new(log.clone());
         let machine = SuiteMachine {
-            inner: GroupMachine::recover(log.clone(), None, progress.clone(), snapshots.clone()).unwrap(),
+            inner: GroupMachine::recover(log.clone(), None, progress.clone(), snapshots.clone(), &mending)
+                .await
+                .unwrap(),
             installed: None,
             snapshot: None,
         };
         let storage = SuiteStorage {
-            inner: GroupStorage::new(log.clone(), progress, snapshots),
+            inner: GroupStorage::new(log.clone(), progress, snapshots, mending),
             log,
             hidden: Arc::default(),
         };

@@ -4,10 +4,12 @@
 mod answers;
 mod cluster;
 mod conformance;
+mod damage;
 mod failover;
 mod hand_over;
 mod manifests;
 mod network;
+mod promises;
 mod recovery;
 mod replication;
 mod shutdown;

@@ -10,7 +10,7 @@ use highwater_log::{Disk, DiskFile, LogConfig, RealDisk, ReplicaId};
 
 use super::cluster::{Cluster, GROUP, NAMES, TIMERS, batch, eventually, in_time, member, open_log_on, propose_now};
 use super::network::Network;
-use crate::{Answer, Error, GroupOptions, Partition, Role};
+use crate::{Answer, Error, GroupOptions, Partition, Role, ScrubPace};
 
 /// Whether syncs return.
 #[derive(Default)]
@@ -109,6 +109,8 @@ async fn a_replica_stops_though_its_disk_hangs() {
         machine: None,
         peers: Network::new().peers(NAMES[0]),
         timers: TIMERS,
+        members: Vec::new(),
+        scrub: ScrubPace::default(),
     };
     let partition = Partition::start(options).await.unwrap();
     assert!(partition.initialize(vec![member(0)]).await.unwrap());

@@ -11,18 +11,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 
 use crate::disk::{Disk, DiskFile};
 use crate::error::Error;
 
-/// A file that the writer knows: opened on first use, or made by [`Op::Create`].
+/// A file that the writer knows: opened on first use, or made by [`Op::Create`], and let go of when its log is idle.
 pub(crate) struct LogFile {
     number: u64,
     pub(crate) path: PathBuf,
-    handle: OnceLock<Arc<dyn DiskFile>>,
+    handle: Mutex<Option<Arc<dyn DiskFile>>>,
     /// Up to here the file is known to have space that was written before. Only the writer changes it.
     prepared: AtomicU64,
 }
@@ -41,19 +41,25 @@ impl LogFile {
         Arc::new(LogFile {
             number,
             path,
-            handle: OnceLock::new(),
+            handle: Mutex::default(),
             prepared: AtomicU64::new(0),
         })
     }
 
     pub(crate) fn open(&self, disk: &dyn Disk) -> Result<Arc<dyn DiskFile>, Error> {
-        if let Some(handle) = self.handle.get() {
+        let mut kept = self.handle.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(handle) = &*kept {
             return Ok(handle.clone());
         }
         let handle = disk
             .open(&self.path)
             .map_err(|error| Error::io("open", &self.path, error))?;
-        Ok(self.handle.get_or_init(|| handle).clone())
+        Ok(kept.insert(handle).clone())
+    }
+
+    /// Lets go of the open file; whoever needs it next opens it again. A thousand logs must not hold thousands of files open.
+    pub(crate) fn release(&self) {
+        *self.handle.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 }
 
@@ -217,7 +223,8 @@ impl<'a> Round<'a> {
             .disk
             .create(&file.path)
             .map_err(|error| Error::io("create", &file.path, error))?;
-        let handle = file.handle.get_or_init(|| made).clone();
+        *file.handle.lock().unwrap_or_else(PoisonError::into_inner) = Some(made.clone());
+        let handle = made;
         self.touch_dir(&file.path);
         self.files.insert(file.number, (file.clone(), handle.clone()));
         handle

@@ -151,6 +151,9 @@ impl Log {
             return Ok((stay, bytes));
         };
         self.verify_index(step, next)?;
+        if segment.loaded().is_none() {
+            segment.file.release();
+        }
         let on = Cursor {
             segment_first_index: next.header.first_index,
             from: From::start_of(next),

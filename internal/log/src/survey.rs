@@ -101,8 +101,9 @@ pub(crate) fn survey(disk: &dyn Disk, segment: &Segment, from: From, bound: &Bou
         bound,
         gaps: Vec::new(),
     };
-    survey.run(from)?;
-    Ok(survey.gaps)
+    let surveyed = survey.run(from);
+    segment.file.release();
+    surveyed.map(|()| survey.gaps)
 }
 
 struct Survey<'a> {

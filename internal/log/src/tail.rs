@@ -312,6 +312,17 @@ impl LogState {
         }
     }
 
+    /// Lets go of everything that can be made again when it is needed.
+    pub(crate) fn rest(&mut self) {
+        self.loaded.drain(..).for_each(|segment| segment.unload());
+        self.active.segment.file.release();
+        self.hard.file().release();
+        if self.pending.is_empty() {
+            self.pending.shrink_to_fit();
+            self.decided = VecDeque::new();
+        }
+    }
+
     /// Moves the commit point to `index_end` (exclusive), at most to the tail.
     pub(crate) fn commit_to(&mut self, index_end: u64) -> Result<(), Error> {
         while self.committed.next_index < index_end {

@@ -29,6 +29,7 @@ mod format;
 mod hard_state;
 mod ids;
 mod index;
+pub mod inspect;
 mod log;
 mod manifest;
 mod mend;

@@ -118,6 +118,9 @@ struct Survey<'a> {
 impl Survey<'_> {
     fn run(&mut self, from: From) -> Result<(), Error> {
         let mut here = from;
+        if from.index >= self.bound.index {
+            return Ok(());
+        }
         if self.segment.headless && from.position == SEGMENT_HEADER_BYTES {
             // A segment's header and its first frame are mended together.
             match self.gap_at(here)? {

@@ -138,6 +138,15 @@ fn a_log_opens_from_its_manifest_without_a_checkpoint_wherever_the_floor_is() {
         whole.fill();
         let whole = whole.open().unwrap();
         log.committed(|state| whole.committed(|other| assert_eq!(state, other, "floor {floor}")));
+        let records = frames[floor as usize + 1..30]
+            .iter()
+            .filter(|frame| frame.header.record_count > 0);
+        let log_start = log.committed(|state| state.log_start);
+        for frame in records.filter(|frame| frame.header.base_offset >= log_start) {
+            let found = log.read_records(frame.header.base_offset, 1).unwrap();
+            assert_eq!(found[0], *frame, "floor {floor}");
+        }
+        log.offset_at(0).unwrap();
     }
 }
 

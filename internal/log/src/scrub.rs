@@ -46,17 +46,18 @@ impl Log {
     /// a segment's end, its sparse index, which is rebuilt if it is bad. Damage that it finds is noted (see [`Log::damage`]); finding
     /// out its extent may read the rest of the segment. Blocking.
     pub fn verify_step(&self, bytes_max: usize) -> Result<Verified, Error> {
+        let bytes_max = bytes_max.max(1) as u64;
         let before = self.damage();
         let mut bytes = 0;
         let mut finished = false;
-        while bytes < bytes_max.max(1) as u64 && !finished {
+        while bytes < bytes_max && !finished {
             let step = self.next_step(&self.lock());
             let Some(step) = step else {
                 self.lock().scrub = None;
                 finished = true;
                 continue;
             };
-            let (cursor, read) = match self.verify(&step, bytes_max as u64 - bytes) {
+            let (cursor, read) = match self.verify(&step, bytes_max - bytes) {
                 Err(_) if self.lock().generation != step.generation => continue, // its file may be gone
                 verified => verified?,
             };

@@ -20,7 +20,7 @@ pub struct Verified {
     pub bytes: u64,
     /// Damaged ranges known behind this step and not before it.
     pub found: Vec<DamagedRange>,
-    /// This step came to the end of what is committed and on disk; the next one begins anew at the floor.
+    /// This step came to the end of what was committed when the pass began; the next one begins anew at the floor.
     pub finished: bool,
 }
 
@@ -29,6 +29,8 @@ pub struct Verified {
 pub(crate) struct Cursor {
     segment_first_index: u64,
     from: From,
+    /// Where this pass ends: what was committed when it began. Otherwise it would run behind a busy log without end.
+    pass_end: u64,
 }
 
 /// What one step looks at: a part of one segment.
@@ -38,6 +40,7 @@ struct Step {
     from: From,
     /// Index behind the last entry to look at.
     end: u64,
+    pass_end: u64,
     generation: u64,
 }
 
@@ -98,7 +101,9 @@ impl Log {
         }
         let segment = state.segments.get(place)?.clone();
         let next = state.segments.get(place + 1).cloned();
-        let certain = self.inner.cached.written_end().min(state.committed.next_index);
+        let committed_end = state.committed.next_index;
+        let pass_end = state.scrub.map_or(committed_end, |cursor| cursor.pass_end);
+        let certain = self.inner.cached.written_end().min(pass_end);
         let segment_end = next.as_ref().map_or(u64::MAX, |next| next.header.first_index);
         let gap = state.gaps.after(from.index).map_or(u64::MAX, |gap| gap.first);
         let end = certain.min(segment_end).min(gap);
@@ -107,6 +112,7 @@ impl Log {
             next,
             from,
             end,
+            pass_end,
             generation: state.generation,
         })
     }
@@ -135,6 +141,7 @@ impl Log {
         let stay = Cursor {
             segment_first_index: segment.header.first_index,
             from: here,
+            pass_end: step.pass_end,
         };
         let next = step
             .next
@@ -158,6 +165,7 @@ impl Log {
         let on = Cursor {
             segment_first_index: next.header.first_index,
             from: From::start_of(next),
+            pass_end: step.pass_end,
         };
         Ok((on, bytes.max(SEGMENT_HEADER_BYTES)))
     }

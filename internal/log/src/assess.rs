@@ -97,7 +97,7 @@ impl Assessor<'_> {
     }
 
     fn length(&self, segment: &Segment) -> u64 {
-        let file = segment.file.open(self.disk()).ok();
+        let file = self.disk().open(&segment.file.path).ok(); // not kept open
         file.and_then(|file| file.len().ok()).unwrap_or(0)
     }
 

@@ -34,8 +34,11 @@ const QUIET_MS: u64 = 1_000;
 /// How often the checkpoint is renewed while entries are committed.
 const CHECKPOINT_INTERVAL_MS: u64 = 30_000;
 
+/// A log that did not change for so long lets go of what it can make again: open files, indexes, decisions that were asked for.
+const IDLE_MS: u64 = 10_000;
+
 /// Decisions kept of committed batches. Whoever has at most so many proposals unanswered finds the decision about each, in however
-/// few steps they are committed.
+/// few steps they are committed, unless the log has been idle for ten seconds since.
 pub const DECISIONS_KEPT: usize = 8 * 1024;
 
 /// For how long `close` waits for the disk.
@@ -360,6 +363,9 @@ impl Log {
         let now_ms = self.inner.open.clock.now_ms();
         let mut state = self.lock();
         let quiet = now_ms.saturating_sub(state.changed_ms) >= QUIET_MS;
+        if now_ms.saturating_sub(state.changed_ms) >= IDLE_MS {
+            state.rest();
+        }
         let due = now_ms.saturating_sub(state.checkpoint.noted_ms) >= CHECKPOINT_INTERVAL_MS;
         let mut ops = vec![Op::Sync];
         if quiet && (state.hard.mark() != state.mark_here() || !state.hard.is_doubled()) {

@@ -113,7 +113,7 @@ impl Log {
     /// How to read entry `start` from the disk, and what follows it in the same segment, at most up to `end`. None: it has come into the
     /// cache meanwhile. A plan that stops at `start` says that the log ends before it.
     pub(crate) fn plan_read(&self, start: u64, end: u64) -> Result<Option<Plan>, Error> {
-        let state = self.lock();
+        let mut state = self.lock();
         if start < state.floor_end() {
             return Err(Error::Purged {
                 index: start,
@@ -125,6 +125,7 @@ impl Log {
             let why = format!("entries up to {} wait for a refill", gap.end - 1);
             return Err(Error::damaged(&path, gap.at.position, gap.first, why));
         }
+        state.was_read = true;
         let mut plan = plan(&state, Target::Index(start), state.segment_of(start));
         if start >= state.tail.next_index {
             plan.stop = start;
@@ -338,8 +339,10 @@ impl Log {
                 plan(&state, target, before - 1)
             };
             let point = self.locate(&plan, target);
-            if self.lock().generation == plan.generation {
-                return Ok(point?.map_or(plan.segment.header.first_index, |point| point.index));
+            let state = self.lock();
+            if state.generation == plan.generation {
+                let index = point?.map_or(plan.segment.header.first_index, |point| point.index);
+                return Ok(index.max(state.floor_end()));
             }
         }
         Err(Error::Truncated { index: 0 })

@@ -249,6 +249,7 @@ impl Replay<'_> {
             noted_commit: None,
             manifest: self.directory.manifest.clone(),
             gaps: Gaps::default(),
+            was_read: false,
             scrub: None,
             changed_ms: 0,
         }

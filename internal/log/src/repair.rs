@@ -40,7 +40,8 @@ impl Repair {
         Ok(())
     }
 
-    /// The entries that are missing; empty if the log can be opened.
+    /// The entries that are missing; empty if the log can be opened. Those below the checkpoint may be among them: if nobody has those,
+    /// the log may well open without.
     pub fn damage(&self) -> Vec<DamagedRange> {
         self.damaged
             .as_ref()

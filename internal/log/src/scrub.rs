@@ -20,7 +20,7 @@ pub struct Verified {
     pub bytes: u64,
     /// Damaged ranges known behind this step and not before it.
     pub found: Vec<DamagedRange>,
-    /// This step came to the end of what is committed and on disk; the next one begins anew at the floor.
+    /// This step came to the end of what was committed when the pass began; the next one begins anew at the floor.
     pub finished: bool,
 }
 
@@ -29,6 +29,8 @@ pub struct Verified {
 pub(crate) struct Cursor {
     segment_first_index: u64,
     from: From,
+    /// Where this pass ends: what was committed when it began. Otherwise it would run behind a busy log without end.
+    pass_end: u64,
 }
 
 /// What one step looks at: a part of one segment.
@@ -38,6 +40,7 @@ struct Step {
     from: From,
     /// Index behind the last entry to look at.
     end: u64,
+    pass_end: u64,
     generation: u64,
 }
 
@@ -46,17 +49,18 @@ impl Log {
     /// a segment's end, its sparse index, which is rebuilt if it is bad. Damage that it finds is noted (see [`Log::damage`]); finding
     /// out its extent may read the rest of the segment. Blocking.
     pub fn verify_step(&self, bytes_max: usize) -> Result<Verified, Error> {
+        let bytes_max = bytes_max.max(1) as u64;
         let before = self.damage();
         let mut bytes = 0;
         let mut finished = false;
-        while bytes < bytes_max.max(1) as u64 && !finished {
+        while bytes < bytes_max && !finished {
             let step = self.next_step(&self.lock());
             let Some(step) = step else {
                 self.lock().scrub = None;
                 finished = true;
                 continue;
             };
-            let (cursor, read) = match self.verify(&step, bytes_max as u64 - bytes) {
+            let (cursor, read) = match self.verify(&step, bytes_max - bytes) {
                 Err(_) if self.lock().generation != step.generation => continue, // its file may be gone
                 verified => verified?,
             };
@@ -97,7 +101,9 @@ impl Log {
         }
         let segment = state.segments.get(place)?.clone();
         let next = state.segments.get(place + 1).cloned();
-        let certain = self.inner.cached.written_end().min(state.committed.next_index);
+        let committed_end = state.committed.next_index;
+        let pass_end = state.scrub.map_or(committed_end, |cursor| cursor.pass_end);
+        let certain = self.inner.cached.written_end().min(pass_end);
         let segment_end = next.as_ref().map_or(u64::MAX, |next| next.header.first_index);
         let gap = state.gaps.after(from.index).map_or(u64::MAX, |gap| gap.first);
         let end = certain.min(segment_end).min(gap);
@@ -106,6 +112,7 @@ impl Log {
             next,
             from,
             end,
+            pass_end,
             generation: state.generation,
         })
     }
@@ -134,6 +141,7 @@ impl Log {
         let stay = Cursor {
             segment_first_index: segment.header.first_index,
             from: here,
+            pass_end: step.pass_end,
         };
         let next = step
             .next
@@ -151,9 +159,13 @@ impl Log {
             return Ok((stay, bytes));
         };
         self.verify_index(step, next)?;
+        if segment.loaded().is_none() {
+            segment.file.release();
+        }
         let on = Cursor {
             segment_first_index: next.header.first_index,
             from: From::start_of(next),
+            pass_end: step.pass_end,
         };
         Ok((on, bytes.max(SEGMENT_HEADER_BYTES)))
     }

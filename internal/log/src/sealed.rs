@@ -76,7 +76,7 @@ impl Segment {
     }
 
     /// The points of the index file and its footer, if it is whole.
-    fn read_index(&self, disk: &dyn Disk) -> Option<(Vec<Point>, IndexFooter)> {
+    pub(crate) fn read_index(&self, disk: &dyn Disk) -> Option<(Vec<Point>, IndexFooter)> {
         let bytes = read_whole(disk, &self.index_path(), INDEX_BYTES_MAX).ok()?;
         let (points, footer) = files::decode_index(self.header.group_id, self.header.first_index, &bytes).ok()?;
         let ordered = points

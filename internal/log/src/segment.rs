@@ -174,7 +174,9 @@ impl Segment {
         self.sparse.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Lets go of the index and of the open file.
     pub(crate) fn unload(&self) {
+        self.file.release();
         *self.sparse.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 }

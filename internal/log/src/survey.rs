@@ -101,8 +101,9 @@ pub(crate) fn survey(disk: &dyn Disk, segment: &Segment, from: From, bound: &Bou
         bound,
         gaps: Vec::new(),
     };
-    survey.run(from)?;
-    Ok(survey.gaps)
+    let surveyed = survey.run(from);
+    segment.file.release();
+    surveyed.map(|()| survey.gaps)
 }
 
 struct Survey<'a> {
@@ -117,6 +118,9 @@ struct Survey<'a> {
 impl Survey<'_> {
     fn run(&mut self, from: From) -> Result<(), Error> {
         let mut here = from;
+        if from.index >= self.bound.index {
+            return Ok(());
+        }
         if self.segment.headless && from.position == SEGMENT_HEADER_BYTES {
             // A segment's header and its first frame are mended together.
             match self.gap_at(here)? {

@@ -50,6 +50,8 @@ pub(crate) struct LogState {
     pub(crate) manifest: Option<Arc<Manifest>>,
     /// Damage among committed entries.
     pub(crate) gaps: Gaps,
+    /// Whether the disk was read since the last rest.
+    pub(crate) was_read: bool,
     /// Where the scrubber stands; None: at the floor.
     pub(crate) scrub: Option<Cursor>,
     /// When the log last changed, by the clock.
@@ -309,6 +311,20 @@ impl LogState {
             && let Some(oldest) = self.loaded.remove(oldest)
         {
             oldest.unload();
+        }
+    }
+
+    /// Lets go of everything that can be made again when it is needed.
+    pub(crate) fn rest(&mut self) {
+        if std::mem::take(&mut self.was_read) {
+            return; // readers are at it; perhaps the next time
+        }
+        self.loaded.drain(..).for_each(|segment| segment.unload());
+        self.active.segment.file.release();
+        self.hard.file().release();
+        if self.pending.is_empty() {
+            self.pending.shrink_to_fit();
+            self.decided = VecDeque::new();
         }
     }
 

@@ -9,10 +9,11 @@ use common::world::{Step, World};
 use highwater_log::disk::simulated::{Fault, Keep};
 
 /// Appends over several small segments, group commits, truncations within and across segments, votes, marks, checkpoints.
-/// a = append, x = drop from the tail, v = vote, c = commit up to so far below the tail, t = pass milliseconds and tick, r = round.
+/// a = append, x = drop from the tail, v = vote, c = commit up to so far below the tail,
+/// t = pass milliseconds and tick, p = purge what lies below the log start, r = round.
 const SCRIPT: &str = "v r a1 r a3 a2 r c2 t1500 r a12 r v a4 r x5 a2 r a9 c4 r t40000 r a8 a7 r a6 r t1000 r \
-     x20 r a5 x2 a3 v r t2000 r c0 a14 x13 a16 r c3 t31000 a1 r v v r a10 r x9 r t1000 t1000 r a2 r \
-     a3 t1000 r a2 c0 t31000 v r v v v r x4 r a1 r a20 a9 x28 v r a1 r";
+     x20 r a5 x2 a3 v r t2000 r c0 a14 x13 a16 r c3 t31000 a1 p r v v r a10 r x9 r t1000 t1000 r a2 r \
+     a3 t1000 r a2 c0 t31000 v r v v v r x4 r a1 r a20 p a9 x28 v r a1 r a30 r c9 r a30 c3 p a4 r c0 p x2 r a9 r";
 
 fn script() -> impl Iterator<Item = Step> {
     SCRIPT.split_whitespace().map(|word| {
@@ -23,6 +24,7 @@ fn script() -> impl Iterator<Item = Step> {
             "v" => Step::Vote,
             "c" => Step::Commit(number),
             "t" => Step::Tick(number),
+            "p" => Step::Purge,
             _ => Step::Round,
         }
     })
@@ -61,6 +63,7 @@ fn at_each_operation(seeds: u64, mut check: impl FnMut(World, u64)) -> u64 {
             world.disk.fault_at(operation, Fault::Crash);
             if !run_until_stopped(&mut world) {
                 world.check_now();
+                assert!(world.log.floor().is_some(), "nothing was purged");
                 return operation;
             }
             check(world, seed);

@@ -138,6 +138,15 @@ fn a_log_opens_from_its_manifest_without_a_checkpoint_wherever_the_floor_is() {
         whole.fill();
         let whole = whole.open().unwrap();
         log.committed(|state| whole.committed(|other| assert_eq!(state, other, "floor {floor}")));
+        let records = frames[floor as usize + 1..30]
+            .iter()
+            .filter(|frame| frame.header.record_count > 0);
+        let log_start = log.committed(|state| state.log_start);
+        for frame in records.filter(|frame| frame.header.base_offset >= log_start) {
+            let found = log.read_records(frame.header.base_offset, 1).unwrap();
+            assert_eq!(found[0], *frame, "floor {floor}");
+        }
+        log.offset_at(0).unwrap();
     }
 }
 
@@ -379,7 +388,7 @@ fn a_purge_beside_appends_that_roll_can_be_interrupted_at_any_operation() {
 
 #[test]
 fn an_installation_can_be_interrupted_at_any_operation() {
-    for (count, commit, diverging) in [(10, 4, 0), (12, 9, 30), (1, 0, 0)] {
+    for (count, commit, diverging) in [(10, 4, 0), (12, 9, 38), (1, 0, 0)] {
         let Lagging {
             store,
             log,
@@ -388,6 +397,7 @@ fn an_installation_can_be_interrupted_at_any_operation() {
         } = Lagging::new(count, commit);
         if diverging > 0 {
             store.append(&log, 7, count as u64..diverging);
+            store.certain(|done| log.note_end(done)); // marked beyond the floor
         }
         let before = read_all(&log).unwrap();
         drop(log);

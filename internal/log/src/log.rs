@@ -26,6 +26,7 @@ use crate::mend::OnDamage;
 use crate::recovery::{self, Recovered};
 use crate::round::Op;
 use crate::segment::Segment;
+use crate::space::Space;
 use crate::tail::{CheckpointNote, LogState};
 use crate::writer::{Callback, DiskWriter};
 
@@ -165,6 +166,11 @@ impl Log {
     /// of many logs, whose appends together can be more than the disk takes, waits for room before each.
     pub fn has_room(&self) -> bool {
         self.inner.open.writer.has_room()
+    }
+
+    /// How much room there is on the disk, see [`DiskWriter::space`].
+    pub fn space(&self) -> Space {
+        self.inner.open.writer.space()
     }
 
     /// Queues a job; when it is done, everything below `index_end` is on disk.

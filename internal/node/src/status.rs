@@ -250,6 +250,7 @@ impl Problem {
     pub(crate) fn from_query(what: &str, error: CommandError) -> Problem {
         match error {
             CommandError::NotLeader { .. } | CommandError::Unknown(_) => Problem::NoQuorum { what: what.to_owned() },
+            full @ CommandError::DiskFull => Problem::Overloaded(full.to_string()),
             CommandError::Refused(why) => Problem::Overloaded(why),
             CommandError::Stopped => Problem::Unavailable {
                 why: format!("the replica of {what} here is stopping"),

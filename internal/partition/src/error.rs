@@ -48,6 +48,9 @@ pub enum CommandError {
         /// The term this replica is in.
         term: u64,
     },
+    /// Certainly not applied: the disk of this node is nearly full. It may have room later.
+    #[error("the disk is nearly full")]
+    DiskFull,
     /// Certainly not applied, for the given reason.
     #[error("refused: {0}")]
     Refused(String),
@@ -68,6 +71,9 @@ pub enum Error {
     /// The Raft core failed or has stopped; fatal for this replica.
     #[error("raft: {0}")]
     Raft(String),
+    /// The disk of this node is nearly full: it takes no entries, but everything else. The sender may try again later.
+    #[error("the disk is nearly full, no entries are taken")]
+    DiskFull,
     /// This replica has lost promises that it made: its id must not be used any more. It is to be replaced under a new id,
     /// its data kept until then.
     #[error("{0}")]
@@ -84,7 +90,7 @@ impl Error {
         match self {
             Error::Dead(_) => true,
             Error::Log(error) => error.grade() == Grade::Dead,
-            Error::Raft(_) | Error::BadMessage(_) => false,
+            Error::Raft(_) | Error::BadMessage(_) | Error::DiskFull => false,
         }
     }
 }

@@ -110,7 +110,11 @@ impl HandOver {
         for successor in &successors {
             let to = successor.replica_id.0;
             if self.prepare(to).await.is_ok() && self.raft.trigger().transfer_leader(to).await.is_ok() {
-                tracing::warn!(replica = self.raft.node_id(), to, "leadership goes to a replica without damage");
+                tracing::warn!(
+                    replica = self.raft.node_id(),
+                    to,
+                    "leadership goes to a replica without damage"
+                );
                 return true;
             }
         }

@@ -69,12 +69,17 @@ impl Seen {
         }
         let same_vote = self.vote.leader_id == vote.leader_id;
         if rank(&self.vote) == rank(vote) && !same_vote {
-            return Some(format!("its vote {}, the disk holds {vote} of the same term", self.vote));
+            return Some(format!(
+                "its vote {}, the disk holds {vote} of the same term",
+                self.vote
+            ));
         }
         match self.last {
             Some(end) if same_vote && last < Some(end) => {
                 let last = last.map_or("nothing".to_owned(), |last| last.to_string());
-                Some(format!("its log up to {end} under the vote {vote}, the disk holds {last}"))
+                Some(format!(
+                    "its log up to {end} under the vote {vote}, the disk holds {last}"
+                ))
             }
             _ => None,
         }
@@ -93,10 +98,7 @@ impl Memory {
     pub(crate) fn note(&self, replica: u64, vote: &Vote, last: Option<LogId>) {
         let new = Seen { vote: *vote, last };
         let mut members = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        members
-            .entry(replica)
-            .and_modify(|seen| seen.merge(new))
-            .or_insert(new);
+        members.entry(replica).and_modify(|seen| seen.merge(new)).or_insert(new);
         if members.len() > REMEMBERED_MAX {
             members.pop_first();
         }
@@ -132,7 +134,6 @@ pub(crate) async fn check_promises(
     let vote = stored_vote(log, own);
     let last = log.last().map(log_id);
     for (member, seen) in answers {
-        eprintln!("DEBUG own {own} member {member:?} seen {seen:?} vote {vote} last {last:?}");
         let Some(lost) = seen.and_then(|seen| seen.lost(&vote, last)) else {
             continue;
         };
@@ -140,7 +141,9 @@ pub(crate) async fn check_promises(
             continue;
         }
         let id = member.replica_id.0;
-        return Err(Error::Dead(format!("replica {own} is dead: replica {id} remembers {lost}")));
+        return Err(Error::Dead(format!(
+            "replica {own} is dead: replica {id} remembers {lost}"
+        )));
     }
     Ok(())
 }
@@ -149,7 +152,14 @@ pub(crate) async fn check_promises(
 async fn ask(peers: &dyn Peers, group_id: GroupId, own: u64, member: &Member) -> Option<Seen> {
     loop {
         let body = vec![recall::encode_remember(member.replica_id.0, own)];
-        let call = peers.call(&member.node, group_id, Lane::Control, kind::REMEMBER, body, CALL_TIMEOUT);
+        let call = peers.call(
+            &member.node,
+            group_id,
+            Lane::Control,
+            kind::REMEMBER,
+            body,
+            CALL_TIMEOUT,
+        );
         match call.await.map(recall::decode_seen) {
             Ok(Ok(seen)) => return seen,
             Ok(Err(error)) => {
@@ -226,7 +236,11 @@ mod tests {
         ]);
         assert_eq!((seen.vote, seen.last), (Vote::new_committed(3, 1), id(3, 12)));
         let seen = memory(&[(Vote::new_committed(3, 1), id(3, 12)), (Vote::new(4, 2), None)]);
-        assert_eq!((seen.vote, seen.last), (Vote::new(4, 2), None), "under another leader a log may become shorter");
+        assert_eq!(
+            (seen.vote, seen.last),
+            (Vote::new(4, 2), None),
+            "under another leader a log may become shorter"
+        );
     }
 
     #[test]
@@ -235,7 +249,10 @@ mod tests {
         let lost = |vote: Vote, last| seen.lost(&vote, last).is_some();
         assert!(lost(Vote::new(0, 5), None));
         assert!(lost(Vote::new_committed(2, 4), id(2, 90)), "an older vote");
-        assert!(lost(Vote::new(3, 1), id(3, 12)), "the vote before it was known to be granted by a quorum");
+        assert!(
+            lost(Vote::new(3, 1), id(3, 12)),
+            "the vote before it was known to be granted by a quorum"
+        );
         assert!(lost(Vote::new_committed(3, 1), id(3, 11)), "a shorter log");
         assert!(lost(Vote::new_committed(3, 1), id(2, 12)), "an older log end");
         assert!(lost(Vote::new_committed(3, 1), None));
@@ -248,9 +265,17 @@ mod tests {
         let lost = |vote: Vote, last| seen.lost(&vote, last);
         assert_eq!(lost(Vote::new_committed(3, 1), id(3, 12)), None);
         assert_eq!(lost(Vote::new_committed(3, 1), id(3, 13)), None);
-        assert_eq!(lost(Vote::new(4, 2), id(2, 7)), None, "truncated by a later leader, perhaps");
+        assert_eq!(
+            lost(Vote::new(4, 2), id(2, 7)),
+            None,
+            "truncated by a later leader, perhaps"
+        );
         let candidate = memory(&[(Vote::new(3, 5), id(2, 12))]);
-        assert_eq!(candidate.lost(&Vote::new_committed(3, 2), id(2, 4)), None, "it lost to another candidate");
+        assert_eq!(
+            candidate.lost(&Vote::new_committed(3, 2), id(2, 4)),
+            None,
+            "it lost to another candidate"
+        );
         assert!(candidate.lost(&Vote::new(3, 5), id(2, 4)).is_some());
     }
 

@@ -271,7 +271,14 @@ pub(crate) async fn ask(
     range: DamagedRange,
 ) -> Result<Refill, Error> {
     let body = recall::encode_refill_request(member.replica_id.0, range.first_index, range.end_index);
-    let call = peers.call(&member.node, group_id, Lane::Bulk, kind::REFILL, vec![body], ASK_TIMEOUT);
+    let call = peers.call(
+        &member.node,
+        group_id,
+        Lane::Bulk,
+        kind::REFILL,
+        vec![body],
+        ASK_TIMEOUT,
+    );
     let answer = call.await.map_err(|err| Error::Raft(err.to_string()))?;
     recall::decode_refill(answer)
 }
@@ -282,7 +289,14 @@ pub(crate) async fn pull_manifest(peers: &dyn Peers, group_id: GroupId, member: 
     let mut begun: Option<(u64, u64, u32)> = None;
     loop {
         let body = recall::encode_manifest_request(member.replica_id.0, bytes.len() as u64);
-        let call = peers.call(&member.node, group_id, Lane::Bulk, kind::MANIFEST, vec![body], ASK_TIMEOUT);
+        let call = peers.call(
+            &member.node,
+            group_id,
+            Lane::Bulk,
+            kind::MANIFEST,
+            vec![body],
+            ASK_TIMEOUT,
+        );
         let answer = call.await.map_err(|err| Error::Raft(err.to_string()))?;
         let Some(piece) = recall::decode_manifest_piece(answer)? else {
             return Err(bad("there is no manifest"));

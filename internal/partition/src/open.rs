@@ -72,7 +72,11 @@ async fn mend(mut repair: Repair, group_id: GroupId, members: &[Member], peers: 
         }
         if !filled {
             let ranges = repair.damage();
-            tracing::error!(group = group_id.0, ?ranges, "no member has answered with what the log needs to open");
+            tracing::error!(
+                group = group_id.0,
+                ?ranges,
+                "no member has answered with what the log needs to open"
+            );
             tokio::time::sleep(RETRY_PAUSE).await;
         }
     }

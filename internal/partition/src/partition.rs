@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::FutureExt;
-use highwater_log::{Batch, Body, GroupId, Log, ReplicaId};
+use highwater_log::{Batch, Body, GroupId, Log, ReplicaId, Space};
 use openraft::ReadPolicy;
 use openraft::errors::{ClientWriteError, ForwardToLeader, InitializeError, LinearizableReadError, RaftError};
 use tokio::sync::watch;
@@ -83,6 +83,9 @@ impl Partition {
         let body = Body::Batch(batch);
         if let Err(err) = body.check() {
             return answer(Answer::NotApplied(NotApplied::Invalid(err.to_string())));
+        }
+        if inner.log.space() == Space::Full {
+            return answer(Answer::NotApplied(NotApplied::DiskFull));
         }
         let Some(share) = inner.in_flight.take(body_bytes(&body)) else {
             return answer(Answer::NotApplied(NotApplied::Overloaded));
@@ -303,6 +306,10 @@ impl Inner {
         }
         if let Err(err) = body.check() {
             return Err(CommandError::Refused(err.to_string()));
+        }
+        // a trim makes room
+        if self.log.space() == Space::Full && !matches!(body, Body::Trim { .. }) {
+            return Err(CommandError::DiskFull);
         }
         let Some(_share) = self.in_flight.take(body_bytes(&body)) else {
             return Err(CommandError::Refused("too many bytes in flight".to_owned()));

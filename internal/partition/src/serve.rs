@@ -15,11 +15,12 @@
 //! all of that majority that could lead are away.
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
+use futures::StreamExt;
 use futures::stream::BoxStream;
-use futures::{Stream, StreamExt};
-use highwater_log::Log;
+use highwater_log::{Log, Space};
 use tokio::sync::mpsc;
 
 use crate::codec::{append, bad, calls, kind, recall};
@@ -30,6 +31,9 @@ use crate::mending;
 use crate::network::TERM_JUMP_MAX;
 use crate::peers::PeerStream;
 use crate::types::{AppendRequest, AppendResult, Raft, Vote};
+
+/// How long a request with entries waits for room on the disk before it is refused. Below a leader's patience with a stream.
+const FULL_PAUSE: Duration = Duration::from_secs(1);
 
 /// Checks and answers the messages of peers.
 #[derive(Clone)]
@@ -57,6 +61,7 @@ impl Server {
         let (to, request) = append::decode_request(body)?;
         self.check(from, to, &request.vote)?;
         self.memory.note_leader(&request.vote);
+        self.check_space(&request).await?;
         let previous = request.prev_log_id;
         let last = request
             .entries
@@ -110,7 +115,9 @@ impl Server {
         let metrics = self.raft.server_metrics();
         let metrics = openraft::async_runtime::watch::WatchReceiver::borrow_watched(&metrics);
         match metrics.membership_config.membership().get_node(&asker) {
-            Some(name) if name.0 != from => Err(bad(format!("{from} asks for replica {asker}, which is on {}", name.0))),
+            Some(name) if name.0 != from => {
+                Err(bad(format!("{from} asks for replica {asker}, which is on {}", name.0)))
+            }
             _ => Ok(vec![recall::encode_seen(self.memory.of(asker).as_ref())]),
         }
     }
@@ -119,6 +126,18 @@ impl Server {
     pub(crate) async fn recall(&self, from: &str, kind: u8, body: Bytes) -> Result<Vec<Bytes>, Error> {
         self.check_member(from)?;
         recall_call(&self.log, self.replica_id, kind, body).await
+    }
+
+    /// Refuses entries while the disk is nearly full; not at once, so that the leader does not send them again and again.
+    async fn check_space(&self, request: &AppendRequest) -> Result<(), Error> {
+        if request.entries.is_empty() || self.log.space() != Space::Full {
+            return Ok(());
+        }
+        tokio::time::sleep(FULL_PAUSE).await;
+        match self.log.space() {
+            Space::Full => Err(Error::DiskFull),
+            Space::Low | Space::Plenty => Ok(()),
+        }
     }
 
     fn check_member(&self, from: &str) -> Result<(), Error> {
@@ -164,10 +183,20 @@ impl Server {
             from,
             checked: None,
         };
-        let messages = futures::stream::unfold(receiver, |mut receiver| async move {
-            receiver.recv().await.map(|message| (message, receiver))
+        let requests = futures::stream::unfold((receiver, checks), move |(mut receiver, mut checks)| {
+            let refused = refused.clone();
+            async move {
+                let message = receiver.recv().await?;
+                match checks.request(message).await {
+                    Ok(request) => Some((request, (receiver, checks))),
+                    Err(err) => {
+                        *refused.lock().unwrap_or_else(PoisonError::into_inner) = Some(err);
+                        None
+                    }
+                }
+            }
         });
-        Box::pin(checked_requests(messages, checks, refused))
+        Box::pin(requests)
     }
 
     /// Whether `from` may speak with `vote` to the replica `to`.
@@ -211,8 +240,9 @@ struct StreamChecks {
 }
 
 impl StreamChecks {
-    fn request(&mut self, message: Bytes) -> Result<AppendRequest, Error> {
+    async fn request(&mut self, message: Bytes) -> Result<AppendRequest, Error> {
         let (to, request) = append::decode_request(message)?;
+        self.server.check_space(&request).await?;
         if self.checked == Some(request.vote) {
             self.server.check_receiver(to)?;
             return Ok(request);
@@ -222,25 +252,6 @@ impl StreamChecks {
         self.checked = Some(request.vote);
         Ok(request)
     }
-}
-
-fn checked_requests(
-    messages: impl Stream<Item = Bytes> + Send + 'static,
-    mut checks: StreamChecks,
-    refused: Arc<Mutex<Option<Error>>>,
-) -> impl Stream<Item = AppendRequest> + Send + 'static {
-    messages
-        .map(move |message| checks.request(message))
-        .scan(refused, |refused, request| {
-            let request = match request {
-                Ok(request) => Some(request),
-                Err(err) => {
-                    *refused.lock().unwrap_or_else(PoisonError::into_inner) = Some(err);
-                    None
-                }
-            };
-            futures::future::ready(request)
-        })
 }
 
 /// Answers a member's call for entries or for a manifest, from the log alone.

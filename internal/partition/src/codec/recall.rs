@@ -60,7 +60,9 @@ pub(crate) fn decode_manifest_request(message: Bytes) -> Result<(u64, u64), Erro
 pub(crate) fn encode_manifest_piece(piece: Option<ManifestPiece>) -> Vec<Bytes> {
     let mut writer = Writer::reply();
     writer.u8(u8::from(piece.is_some()));
-    let Some(piece) = piece else { return vec![writer.finish()] };
+    let Some(piece) = piece else {
+        return vec![writer.finish()];
+    };
     writer.u64(piece.floor);
     writer.u64(piece.bytes);
     writer.u32(piece.crc);
@@ -74,7 +76,9 @@ pub(crate) fn decode_manifest_piece(message: Bytes) -> Result<Option<ManifestPie
     }
     let (floor, bytes, crc) = (reader.number("index")?, reader.u64("bytes")?, reader.u32("checksum")?);
     if bytes > MANIFEST_BYTES_MAX {
-        return Err(bad(format!("a manifest of {bytes} bytes, at most {MANIFEST_BYTES_MAX} are possible")));
+        return Err(bad(format!(
+            "a manifest of {bytes} bytes, at most {MANIFEST_BYTES_MAX} are possible"
+        )));
     }
     let piece = std::mem::take(reader.rest());
     Ok(Some(ManifestPiece {

@@ -1,15 +1,17 @@
 //! Three replicas on three directories, and what tests want to know of them.
 
 use std::future::Future;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::join_all;
 use highwater_log::{
-    Batch, Clock, ClusterId, Disk, DiskWriter, Frame, GroupId, Identity, Log, LogConfig, OpenLog, PrincipalDigest,
-    ProducerId, RealDisk, ReplicaId, SystemClock, TailCache, Verdict,
+    Batch, Clock, ClusterId, Disk, DiskFile, DiskWriter, Frame, GroupId, Identity, Log, LogConfig, OpenLog,
+    PrincipalDigest, ProducerId, RealDisk, ReplicaId, SpaceLimits, SystemClock, TailCache, Verdict,
 };
 use tempfile::TempDir;
 use tokio::sync::oneshot;
@@ -58,7 +60,46 @@ pub(super) struct Cluster {
     make_machine: MakeMachine,
     config: LogConfig,
     cache_bytes: usize,
+    /// Bytes that each replica's disk says are left.
+    rooms: Vec<Arc<AtomicU64>>,
     dir: TempDir,
+}
+
+/// When the disks are low or full.
+const LIMITS: SpaceLimits = SpaceLimits {
+    low_bytes: 40_000,
+    full_bytes: 10_000,
+    reserve_bytes: 4_096,
+};
+
+/// A real disk that says what a test wants about the room that is left.
+struct RoomyDisk(Arc<AtomicU64>);
+
+impl Disk for RoomyDisk {
+    fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+        RealDisk.create(path)
+    }
+    fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+        RealDisk.open(path)
+    }
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        RealDisk.rename(from, to)
+    }
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        RealDisk.remove(path)
+    }
+    fn create_dir(&self, path: &Path) -> io::Result<()> {
+        RealDisk.create_dir(path)
+    }
+    fn list(&self, path: &Path) -> io::Result<Vec<String>> {
+        RealDisk.list(path)
+    }
+    fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        RealDisk.sync_dir(path)
+    }
+    fn free_bytes(&self, _path: &Path) -> io::Result<u64> {
+        Ok(self.0.load(Ordering::Acquire))
+    }
 }
 
 /// Opens the log of a replica, or makes it.
@@ -149,6 +190,23 @@ impl Cluster {
         Cluster::found(Cluster::pristine_with(make_machine, config).await).await
     }
 
+    /// Three replicas on disks whose room can be set.
+    pub(super) async fn with_rooms(make_machine: MakeMachine) -> Cluster {
+        let mut cluster = Cluster::pristine(make_machine).await;
+        cluster.rooms = (0..3).map(|_| Arc::new(AtomicU64::new(u64::MAX))).collect();
+        for index in 0..3 {
+            cluster.crash(index).await;
+            cluster.boot(index).await;
+        }
+        Cluster::found(cluster).await
+    }
+
+    /// The replica's disk has so many bytes left from now on, and its node has noticed.
+    pub(super) fn leave_room(&self, index: usize, bytes: u64) {
+        self.rooms[index].store(bytes, Ordering::Release);
+        self.node(index).writer.check_space().unwrap();
+    }
+
     /// From the next boot on, what is on disk is read from there.
     pub(super) fn without_caches(&mut self) {
         self.cache_bytes = 0;
@@ -172,6 +230,7 @@ impl Cluster {
             make_machine,
             config,
             cache_bytes: 16 << 20,
+            rooms: Vec::new(),
             dir: tempfile::tempdir().unwrap(),
         };
         for index in 0..NAMES.len() {
@@ -215,13 +274,23 @@ impl Cluster {
     async fn launch(&self, index: usize, members: Vec<Member>) -> Result<Node, Error> {
         let name = node_name(index);
         let replica_id = index as u64 + 1;
+        let room = self.rooms.get(index).cloned();
+        let disk: Arc<dyn Disk> = match &room {
+            Some(room) => Arc::new(RoomyDisk(room.clone())),
+            None => Arc::new(RealDisk),
+        };
         let (log, writer) = open_log_on(
-            Arc::new(RealDisk),
+            disk,
             &self.path(index),
             replica_id,
             self.cache_bytes,
             self.config.clone(),
         );
+        if room.is_some() {
+            let reserve = self.path(index).with_extension("reserve");
+            std::fs::create_dir_all(&reserve).unwrap();
+            writer.clone().with_reserve(&reserve, LIMITS).unwrap();
+        }
         self.network.begin(&name, log.clone());
         let machine = (self.make_machine)();
         let options = GroupOptions {

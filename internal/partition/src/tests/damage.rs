@@ -46,9 +46,12 @@ fn rot(cluster: &Cluster, index: usize, place: usize) {
     file.write_all_at(&[bytes[position] ^ 0x10], position as u64).unwrap();
 }
 
+/// Reads all that is known to be committed, most of what there is, and compares it.
 async fn reads_whole(partition: &Partition) {
+    let end = partition.watermark().borrow().high_watermark;
+    assert!(end > 60, "only {end} is known to be committed");
     let mut next = 0;
-    while next < 120 {
+    while next < end {
         let batches = match partition.read(next, 300).await {
             Ok(batches) => batches,
             Err(ReadError::Damaged { everywhere: false, .. }) => {
@@ -57,6 +60,7 @@ async fn reads_whole(partition: &Partition) {
             }
             Err(other) => panic!("{other:?}"),
         };
+        assert!(!batches.is_empty(), "nothing at {next}");
         for found in batches {
             assert_eq!(found.base_offset, next);
             assert_eq!(found.payload, batch(1, next / 2).payload, "a wrong record");
@@ -68,7 +72,11 @@ async fn reads_whole(partition: &Partition) {
 async fn whole_again(cluster: &Cluster, index: usize, before: &BTreeMap<PathBuf, Vec<u8>>) {
     eventually("whole files", || {
         let now = segments(cluster, index);
-        before.iter().rev().skip(1).all(|(path, bytes)| now.get(path) == Some(bytes))
+        before
+            .iter()
+            .rev()
+            .skip(1)
+            .all(|(path, bytes)| now.get(path) == Some(bytes))
     })
     .await;
     eventually("no damage", || cluster.partition(index).status().damage.is_empty()).await;
@@ -99,7 +107,12 @@ async fn a_rotten_leader_gives_leadership_away_and_serves_nothing_of_the_range()
         loop {
             match cluster.partition(leader).read(next, 1).await {
                 Ok(batches) => next += u64::from(batches[0].record_count),
-                Err(ReadError::Damaged { offset, first_index, end_index, .. }) => {
+                Err(ReadError::Damaged {
+                    offset,
+                    first_index,
+                    end_index,
+                    ..
+                }) => {
                     assert_eq!(offset, next);
                     break DamagedRange { first_index, end_index };
                 }
@@ -110,12 +123,18 @@ async fn a_rotten_leader_gives_leadership_away_and_serves_nothing_of_the_range()
     let range = in_time("the damage", found).await;
     assert_eq!(cluster.partition(leader).status().damage, [range]);
     eventually("another leader", || {
-        cluster.running().any(|(index, node)| index != leader && node.partition.status().role == Role::Leader)
+        cluster
+            .running()
+            .any(|(index, node)| index != leader && node.partition.status().role == Role::Leader)
     })
     .await;
     cluster.accept(batch(1, 60)).await;
     cluster.all_reach(122).await;
-    assert_eq!(cluster.partition(leader).status().damage, [range], "nobody could be asked");
+    assert_eq!(
+        cluster.partition(leader).status().damage,
+        [range],
+        "nobody could be asked"
+    );
     cluster.network.heal();
     whole_again(&cluster, leader, &before).await;
     in_time("the records", reads_whole(cluster.partition(leader))).await;
@@ -159,7 +178,11 @@ async fn what_is_rotten_everywhere_is_reported_for_its_offset_and_never_skipped(
         for offset in (0..120).step_by(2) {
             match partition.read(offset, 1).await {
                 Ok(batches) => assert_eq!(batches[0].base_offset, offset, "another record instead"),
-                Err(ReadError::Damaged { offset: found, everywhere: true, .. }) => {
+                Err(ReadError::Damaged {
+                    offset: found,
+                    everywhere: true,
+                    ..
+                }) => {
                     assert_eq!(found, offset);
                     assert!(!frames.contains(&offset), "{offset} is whole");
                     lost += 1;
@@ -203,7 +226,11 @@ async fn a_replica_that_needs_a_damaged_entry_waits_for_its_refill() {
         .await
         .unwrap();
     eventually("damage", || {
-        cluster.running().filter(|(_, node)| !node.partition.status().damage.is_empty()).count() > 0
+        cluster
+            .running()
+            .filter(|(_, node)| !node.partition.status().damage.is_empty())
+            .count()
+            > 0
     })
     .await;
     // whoever leads by now has rotten entries as well, and nobody else may be asked: but one is put right by hand
@@ -224,7 +251,12 @@ async fn a_replica_that_needs_a_damaged_entry_waits_for_its_refill() {
     cluster.boot(healer).await;
     cluster.all_reach(122).await;
     assert!(cluster.node(new).log.last() > held);
-    eventually("no damage", || cluster.running().all(|(_, node)| node.partition.status().damage.is_empty())).await;
+    eventually("no damage", || {
+        cluster
+            .running()
+            .all(|(_, node)| node.partition.status().damage.is_empty())
+    })
+    .await;
     let frames = cluster.equal_logs().await;
     assert_eq!(frames, all_frames(&cluster.node(new).log));
 }
@@ -240,7 +272,10 @@ async fn what_is_rotten_here_and_purged_elsewhere_is_given_up_for_the_manifest()
     let leader = cluster.leader_among(&others).await;
     let trimmed = cluster.partition(leader).trim(100);
     assert_eq!(in_time("a trim", trimmed).await, Ok(100));
-    eventually("floors", || others.iter().all(|index| cluster.node(*index).log.floor().is_some())).await;
+    eventually("floors", || {
+        others.iter().all(|index| cluster.node(*index).log.floor().is_some())
+    })
+    .await;
     let floor = cluster.node(leader).log.floor();
     cluster.boot(sleeper).await;
     eventually("the floor", || cluster.node(sleeper).log.floor() == floor).await;

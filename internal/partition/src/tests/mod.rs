@@ -6,6 +6,7 @@ mod cluster;
 mod conformance;
 mod damage;
 mod failover;
+mod full_disk;
 mod hand_over;
 mod manifests;
 mod network;

@@ -88,7 +88,9 @@ impl Network {
 
     /// Calls of this kind get lost, everywhere.
     pub(super) fn lose(&self, kind: u8) {
-        self.change(|links| { links.lost_kinds.insert(kind); });
+        self.change(|links| {
+            links.lost_kinds.insert(kind);
+        });
     }
 
     /// Streams of this kind break after so many messages, everywhere.

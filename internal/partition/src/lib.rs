@@ -25,12 +25,20 @@
 //! * Leadership is handed over (`hand_over`) only to a voter that is there, and never in the middle of a change of voters.
 //! * A core that ends is noticed at once: `Partition::stopped` says why.
 //!
+//! # Beside the way
+//!
+//! * Trims (`trim`): a committed `Trim` lets each replica purge its log behind a manifest, which is openraft's snapshot
+//!   (`snapshot`). Who is behind the floor is brought up with it (`install`). A group with a machine trims itself.
+//! * Promises (`memory`): before its core runs, a replica asks the others whether its disk still holds what it promised.
+//! * Damage (`mending`, `scrub`, `open`): entries that are damaged here come back from any member that has them. Meanwhile
+//!   whoever needs one waits, a leader steps aside, and a reader is sent elsewhere. What no member has is reported.
+//! * A full disk: nothing new is proposed, a follower takes no entries; votes, heartbeats, reads, manifests and trims go on.
+//!
 //! # Not here
 //!
-//! Trimming, purging and manifests (snapshots), refilling damaged ranges, heartbeats coalesced over groups: none of
-//! them is needed before logs are trimmed and nodes hold hundreds of groups. The membership is changed when asked;
-//! who decides to ask is the catalog's business. Clocks and randomness are openraft's and the log's; this crate reads
-//! neither.
+//! Heartbeats coalesced over groups: not needed before nodes hold hundreds of groups. The membership is changed, and the log
+//! trimmed, when asked; who decides to ask is the catalog's business. So is what becomes of a dead replica: here it only
+//! does not run. Clocks and randomness are openraft's and the log's; this crate reads neither.
 
 mod append_stream;
 mod codec;

@@ -36,7 +36,7 @@ const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(3);
 /// One replica of one group; cheap to clone.
 ///
 /// Invariant: the Raft core, the task that observes it and the log live until `shutdown`; dropping all clones does not
-/// stop them.
+/// stop them. It ends the tasks beside them, which trim, mend and verify.
 #[derive(Clone)]
 pub struct Partition {
     pub(crate) inner: Arc<Inner>,

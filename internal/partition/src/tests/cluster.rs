@@ -1,7 +1,6 @@
 //! Three replicas on three directories, and what tests want to know of them.
 
 use std::future::Future;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,13 +9,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::future::join_all;
 use highwater_log::{
-    Batch, Clock, ClusterId, Disk, DiskFile, DiskWriter, Frame, GroupId, Identity, Log, LogConfig, OpenLog,
-    PrincipalDigest, ProducerId, RealDisk, ReplicaId, SpaceLimits, SystemClock, TailCache, Verdict,
+    Batch, Clock, ClusterId, Disk, DiskWriter, Frame, GroupId, Identity, Log, LogConfig, OpenLog, PrincipalDigest,
+    ProducerId, RealDisk, ReplicaId, SystemClock, TailCache, Verdict,
 };
 use tempfile::TempDir;
 use tokio::sync::oneshot;
 
 use super::network::Network;
+use super::room::{LIMITS, RoomyDisk};
 use crate::{Answer, Error, GroupOptions, Machine, Member, Partition, Role, ScrubPace, StoredBatch, Timers};
 
 pub(super) const NAMES: [&str; 3] = ["a", "b", "c"];
@@ -63,43 +63,6 @@ pub(super) struct Cluster {
     /// Bytes that each replica's disk says are left.
     rooms: Vec<Arc<AtomicU64>>,
     dir: TempDir,
-}
-
-/// When the disks are low or full.
-const LIMITS: SpaceLimits = SpaceLimits {
-    low_bytes: 40_000,
-    full_bytes: 10_000,
-    reserve_bytes: 4_096,
-};
-
-/// A real disk that says what a test wants about the room that is left.
-struct RoomyDisk(Arc<AtomicU64>);
-
-impl Disk for RoomyDisk {
-    fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
-        RealDisk.create(path)
-    }
-    fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
-        RealDisk.open(path)
-    }
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        RealDisk.rename(from, to)
-    }
-    fn remove(&self, path: &Path) -> io::Result<()> {
-        RealDisk.remove(path)
-    }
-    fn create_dir(&self, path: &Path) -> io::Result<()> {
-        RealDisk.create_dir(path)
-    }
-    fn list(&self, path: &Path) -> io::Result<Vec<String>> {
-        RealDisk.list(path)
-    }
-    fn sync_dir(&self, path: &Path) -> io::Result<()> {
-        RealDisk.sync_dir(path)
-    }
-    fn free_bytes(&self, _path: &Path) -> io::Result<u64> {
-        Ok(self.0.load(Ordering::Acquire))
-    }
 }
 
 /// Opens the log of a replica, or makes it.

@@ -154,7 +154,7 @@ async fn three_rotten_replicas_mend_each_other_also_without_a_leader() {
     for (index, before) in before.iter().enumerate() {
         in_time("the records", reads_whole(cluster.partition(index))).await;
         whole_again(&cluster, index, before).await;
-        assert!(cluster.partition(index).status().leader.is_none(), "nobody leads");
+        assert_ne!(cluster.partition(index).status().role, Role::Leader, "without votes");
     }
     cluster.network.heal();
     cluster.accept(batch(1, 60)).await;

@@ -13,6 +13,7 @@ mod network;
 mod promises;
 mod recovery;
 mod replication;
+mod room;
 mod shutdown;
 mod strangers;
 mod trims;

@@ -165,7 +165,10 @@ async fn members_that_cannot_be_asked_are_not_waited_for_for_ever() {
     cluster.crash(follower).await;
     cluster.isolate(follower);
     in_time("a start alone", cluster.boot(follower)).await;
-    assert_eq!(cluster.partition(follower).status().role, Role::Follower);
+    eventually("a follower", || {
+        cluster.partition(follower).status().role == Role::Follower
+    })
+    .await;
     cluster.network.heal();
     cluster.accept(batch(1, 5)).await;
     cluster.all_reach(12).await;

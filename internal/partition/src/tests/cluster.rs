@@ -343,6 +343,25 @@ impl Cluster {
         among.iter().all(agreed).then_some(leader)
     }
 
+    /// Hands leadership over until this replica has it: the others may be quicker once or twice.
+    pub(super) async fn let_lead(&self, index: usize) {
+        let handed = async {
+            loop {
+                let leader = self.leader().await;
+                if leader == index {
+                    return;
+                }
+                let transfer = self.partition(leader).transfer_leader(member(index).replica_id);
+                if transfer.await.is_ok() {
+                    let mut status = self.partition(leader).status_changes();
+                    let moved = status.wait_for(|status| status.role != Role::Leader);
+                    let _ = tokio::time::timeout(Duration::from_secs(3), moved).await;
+                }
+            }
+        };
+        in_time("a hand-over", handed).await;
+    }
+
     /// A replica that does not lead.
     pub(super) async fn follower(&self) -> usize {
         (self.leader().await + 1) % NAMES.len()

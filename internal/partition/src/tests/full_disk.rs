@@ -69,6 +69,11 @@ async fn a_follower_with_a_full_disk_takes_no_entries_but_follows_and_catches_up
     assert_eq!(cluster.node(full).log.last(), held, "entries were taken");
     let status = cluster.partition(full).status();
     assert_eq!((status.role, status.term), (Role::Follower, term));
+    // without the third replica a read needs its heartbeats
+    cluster.isolate(3 - leader - full);
+    let confirmed = cluster.partition(leader).confirmed_high_watermark();
+    assert_eq!(in_time("a confirmation", confirmed).await, Ok(20));
+    cluster.network.heal();
     cluster.leave_room(full, u64::MAX);
     cluster.all_reach(20).await;
     cluster.equal_logs().await;

@@ -5,10 +5,15 @@ use std::sync::Arc;
 use bytes::Bytes;
 use highwater_log::{ClusterId, Disk, DiskWriter, GroupId, Identity, Log, LogConfig, Manifest, OpenLog, RealDisk};
 use highwater_log::{ReplicaId, SystemClock, TailCache};
+use openraft::storage::RaftStateMachine;
 use tokio::sync::mpsc;
 
-use super::cluster::{Cluster, GROUP, NAMES, batch, in_time};
+use super::cluster::{Cluster, GROUP, NAMES, batch, in_time, open_log};
 use crate::codec::{install, kind};
+use crate::machine::GroupMachine;
+use crate::mending::Mending;
+use crate::progress::Progress;
+use crate::snapshot::{Snapshots, snapshot_of};
 use crate::types::Vote;
 use crate::{Error, PeerStream};
 
@@ -136,4 +141,27 @@ async fn a_manifest_that_no_leader_of_this_group_would_send_is_refused() {
     assert_eq!(cluster.partition(leader).status().term, term);
     cluster.accept(batch(1, 5)).await;
     cluster.all_reach(12).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_manifest_brings_can_be_seen_as_soon_as_it_is_installed() {
+    let (cluster, _, leader) = group().await;
+    let manifest = cluster.node(leader).log.fold_manifest(4).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let (log, _writer) = open_log(&dir.path().join("log"), 9, 1 << 20);
+    let (progress, snapshots) = (Arc::new(Progress::new(log.clone())), Snapshots::new(log.clone()));
+    let mending = Mending::new(log.clone());
+    let recovered = GroupMachine::recover(log.clone(), None, progress.clone(), snapshots, &mending);
+    let mut machine = recovered.await.unwrap();
+    let snapshot = snapshot_of(Arc::new(manifest.clone())).unwrap();
+    for _ in 0..2 {
+        let data = snapshot.snapshot.clone();
+        machine.install_snapshot(&snapshot.meta, data).await.unwrap();
+        assert_eq!(progress.watermark().high_watermark, manifest.state().log_end);
+        assert_eq!(progress.committed_end(), 5);
+        let (applied, membership) = machine.applied_state().await.unwrap();
+        assert_eq!(applied, snapshot.meta.last_log_id);
+        assert_eq!(membership.nodes().count(), 3);
+        assert_eq!(log.floor(), Some(manifest.last()));
+    }
 }

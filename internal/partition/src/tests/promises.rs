@@ -3,12 +3,14 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use bytes::Bytes;
 use openraft::async_runtime::watch::WatchReceiver;
 use tempfile::TempDir;
 
-use super::cluster::{Cluster, NAMES, batch, eventually, in_time, member, members};
-use crate::codec::kind;
-use crate::types::log_id;
+use super::cluster::{Cluster, NAMES, batch, eventually, in_time, members};
+use crate::codec::{calls, kind, recall};
+use crate::memory::Seen;
+use crate::types::{Vote, VoteRequest, log_id};
 use crate::{Error, Role};
 
 /// A copy of a replica's directory, to be put back later.
@@ -93,10 +95,8 @@ async fn a_replica_with_an_older_vote_than_it_gave_is_dead() {
     let copy = Copy::of(&cluster, follower);
     cluster.boot(follower).await;
     let leader = cluster.leader().await;
-    let other = 3 - leader - follower;
     let term = cluster.partition(leader).status().term;
-    let handed = cluster.partition(leader).transfer_leader(member(other).replica_id);
-    in_time("a hand-over", handed).await.unwrap();
+    cluster.let_lead(3 - leader - follower).await;
     eventually("another term", || {
         let status = cluster.partition(follower).status();
         status.term > term && status.leader.is_some()
@@ -116,13 +116,7 @@ async fn a_leader_with_an_older_vote_than_it_led_with_is_dead() {
     cluster.crash(follower).await;
     let copy = Copy::of(&cluster, follower);
     cluster.boot(follower).await;
-    let leader = cluster.leader().await;
-    let handed = cluster.partition(leader).transfer_leader(member(follower).replica_id);
-    in_time("a hand-over", handed).await.unwrap();
-    eventually("the other leads", || {
-        cluster.partition(follower).status().role == Role::Leader
-    })
-    .await;
+    cluster.let_lead(follower).await;
     cluster.accept(batch(1, 5)).await;
     cluster.crash(follower).await;
     copy.put_back();
@@ -145,6 +139,28 @@ async fn an_emptied_replica_is_dead_if_its_node_knows_the_members() {
     cluster.crash(emptied).await;
     copy.put_back();
     is_dead(cluster.try_boot(emptied, members(3)).await, "the disk holds");
+}
+
+/// A candidate has its vote and its log on its disk before it shows them, whether it wins or not.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_candidate_has_shown_is_remembered() {
+    let (cluster, follower) = group().await;
+    let leader = cluster.leader().await;
+    let (candidate, node) = (3 - leader - follower, NAMES[3 - leader - follower]);
+    let partition = cluster.partition(follower);
+    let vote = Vote::new(partition.status().term + 1, candidate as u64 + 1);
+    let last = cluster.node(candidate).log.last().map(log_id);
+    let request = calls::encode_vote_request(follower as u64 + 1, &VoteRequest::new(vote, last));
+    partition.handle_call(node, kind::VOTE, request).await.unwrap();
+    let question = recall::encode_remember(follower as u64 + 1, candidate as u64 + 1);
+    let answer = partition
+        .handle_call(node, kind::REMEMBER, question.clone())
+        .await
+        .unwrap();
+    let seen = recall::decode_seen(Bytes::from(answer.concat())).unwrap();
+    assert_eq!(seen, Some(Seen { vote, last }));
+    let curious = partition.handle_call(NAMES[leader], kind::REMEMBER, question).await;
+    assert!(matches!(curious, Err(Error::BadMessage(_))), "{curious:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

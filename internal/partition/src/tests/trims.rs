@@ -138,18 +138,8 @@ async fn a_replica_behind_the_floor_is_brought_up_with_the_manifest() {
     cluster.all_reach(162).await;
     assert_eq!(purged(&cluster, None).await, floor);
     cluster.equal_logs().await;
-    let again = {
-        let leader = cluster.leader().await;
-        if leader != sleeper {
-            let handed = cluster.partition(leader).transfer_leader(member(sleeper).replica_id);
-            in_time("a hand-over", handed).await.unwrap();
-        }
-        eventually("the sleeper leads", || {
-            cluster.partition(sleeper).status().role == crate::Role::Leader
-        })
-        .await;
-        cluster.decide(batch(9, 0)).await
-    };
+    cluster.let_lead(sleeper).await;
+    let again = cluster.decide(batch(9, 0)).await;
     assert_eq!((again.verdict, again.base_offset), (Verdict::Duplicate, 120));
 }
 

@@ -79,6 +79,20 @@ pub(super) fn open_log_on(
 ) -> (Log, DiskWriter) {
     let writer = DiskWriter::start(disk.clone(), Box::new(|err| panic!("the disk failed: {err}"))).unwrap();
     let open = OpenLog {
+        cache: TailCache::new(cache_bytes),
+        config,
+        ..open_options(disk, dir, replica_id, &writer)
+    };
+    let log = match dir.exists() {
+        true => Log::open(open),
+        false => Log::create(open),
+    };
+    (log.unwrap(), writer)
+}
+
+/// How a replica's log is opened.
+pub(super) fn open_options(disk: Arc<dyn Disk>, dir: &Path, replica_id: u64, writer: &DiskWriter) -> OpenLog {
+    OpenLog {
         dir: dir.to_owned(),
         identity: Identity {
             cluster_id: ClusterId([1; 16]),
@@ -90,14 +104,9 @@ pub(super) fn open_log_on(
             ahead_ms: replica_id * 1_000,
         }),
         writer: writer.clone(),
-        cache: TailCache::new(cache_bytes),
-        config,
-    };
-    let log = match dir.exists() {
-        true => Log::open(open),
-        false => Log::create(open),
-    };
-    (log.unwrap(), writer)
+        cache: TailCache::new(0),
+        config: LogConfig::default(),
+    }
 }
 
 pub(super) fn members(count: usize) -> Vec<Member> {

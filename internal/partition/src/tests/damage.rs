@@ -5,11 +5,11 @@ use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use highwater_log::{DamagedRange, Kind};
+use highwater_log::{DamagedRange, DiskWriter, Kind, Log, RealDisk};
 
-use super::cluster::{Cluster, all_frames, batch, eventually, in_time, member};
+use super::cluster::{Cluster, GROUP, NAMES, all_frames, batch, eventually, in_time, member, members, open_options};
 use crate::codec::kind;
-use crate::{Partition, ReadError, Role};
+use crate::{Partition, ReadError, Role, open_log};
 
 /// Three replicas with 60 batches of two records in small segments, which are read from the disk.
 async fn group() -> Cluster {
@@ -281,4 +281,56 @@ async fn what_is_rotten_here_and_purged_elsewhere_is_given_up_for_the_manifest()
     eventually("the floor", || cluster.node(sleeper).log.floor() == floor).await;
     eventually("no damage", || cluster.partition(sleeper).status().damage.is_empty()).await;
     cluster.equal_logs().await;
+}
+
+/// Without its checkpoint a log must be folded from its first entry, so it cannot be opened with damage there.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_that_cannot_be_opened_is_mended_first_by_the_others_or_by_their_manifest() {
+    for trimmed in [false, true] {
+        let mut cluster = group().await;
+        let follower = cluster.follower().await;
+        let before = segments(&cluster, follower);
+        cluster.crash(follower).await;
+        rot(&cluster, follower, 1);
+        std::fs::remove_file(cluster.path(follower).join("checkpoint")).unwrap();
+        let others: Vec<usize> = (0..3).filter(|index| *index != follower).collect();
+        let leader = cluster.leader_among(&others).await;
+        if trimmed {
+            let trim = cluster.partition(leader).trim(60);
+            assert_eq!(in_time("a trim", trim).await, Ok(60));
+            eventually("floors", || {
+                others.iter().all(|index| cluster.node(*index).log.floor().is_some())
+            })
+            .await;
+        }
+        let writer = DiskWriter::start(Arc::new(RealDisk), Box::new(|err| panic!("{err}"))).unwrap();
+        let options = {
+            let (dir, writer) = (cluster.path(follower), writer.clone());
+            move || open_options(Arc::new(RealDisk), &dir, follower as u64 + 1, &writer)
+        };
+        assert!(matches!(
+            Log::open(options()),
+            Err(highwater_log::Error::NeedsRefill { .. })
+        ));
+        let peers = cluster.network.peers(NAMES[follower]);
+        let opened = in_time("an opening", open_log(options, GROUP, &members(3), peers.as_ref())).await;
+        let log = opened.unwrap();
+        assert_eq!(log.floor(), cluster.node(leader).log.floor());
+        drop(log);
+        assert!(writer.stop());
+        if !trimmed {
+            let now = segments(&cluster, follower);
+            assert!(
+                before
+                    .iter()
+                    .rev()
+                    .skip(1)
+                    .all(|(path, bytes)| now.get(path) == Some(bytes))
+            );
+        }
+        cluster.boot(follower).await;
+        cluster.accept(batch(1, 60)).await;
+        cluster.all_reach(122).await;
+        cluster.equal_logs().await;
+    }
 }

@@ -275,6 +275,18 @@ fn only_frames_that_fit_are_taken() {
         offer(&pair.frames[6..7]),
         Err(Error::Refused { index: 6, .. })
     ));
+    assert!(
+        log.damage()[0].end_index > 6,
+        "wider, as what stood behind did not follow on frames that did"
+    );
+    let mut group = identity();
+    group.group_id.0 += 1;
+    let foreign = Store::on(SimulatedDisk::new(4), "/log", group);
+    let foreign = foreign.fill();
+    assert!(
+        matches!(offer(&foreign[5..6]), Err(Error::Refused { index: 5, .. })),
+        "not even as a part"
+    );
     let mut torn = pair.frames[5].clone();
     torn.payload = bytes::Bytes::from_static(b"other");
     assert!(matches!(offer(&[torn]), Err(Error::Refused { index: 5, .. })));

@@ -193,9 +193,44 @@ impl Assessor<'_> {
         next.map_or_else(|| self.lost_end(), |next| Bound::segment(next))
     }
 
+    /// Whether the last certain entry's place is gone, and no later segment shows that the log went on. Then what came behind it, and may have
+    /// been acknowledged since, is gone as well.
+    fn end_is_lost(&self) -> Option<Place> {
+        let (mark, segments) = (self.directory.mark, &self.directory.segments);
+        let certain_end = self.directory.certain_end();
+        if segments
+            .iter()
+            .any(|segment| !segment.headless && segment.header.first_index >= certain_end)
+        {
+            return None;
+        }
+        let marked = Place {
+            segment_first_index: mark.segment_first_index,
+            position: mark.position,
+        };
+        let further = mark.index_end >= self.start.join.next_index;
+        let place = if further { marked } else { self.start.place };
+        let holds = |segment: &&Arc<Segment>| segment.header.first_index == place.segment_first_index;
+        let there = segments
+            .iter()
+            .find(holds)
+            .is_some_and(|segment| self.length(segment) >= place.position);
+        (!there).then_some(place)
+    }
+
     /// What damage behind the start means: a refill, or the end of the replica.
     pub(crate) fn judge(&self, gaps: &Gaps) -> Error {
         let commit_end = self.directory.mark.commit_end.max(self.start.join.next_index);
+        if let Some(place) = self.end_is_lost() {
+            let path = segment_path(&self.open.dir, place.segment_first_index);
+            let index = gaps.iter().last().map_or(self.directory.certain_end(), |gap| gap.first);
+            return Error::dead(
+                &path,
+                place.position,
+                index,
+                "the log was synced up to here, and ends before",
+            );
+        }
         let fatal = gaps.iter().find(|gap| gap.behind.is_none() || gap.end > commit_end);
         if let Some(gap) = fatal {
             let path = segment_path(&self.open.dir, gap.at.segment_first_index);

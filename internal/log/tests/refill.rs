@@ -275,6 +275,18 @@ fn only_frames_that_fit_are_taken() {
         offer(&pair.frames[6..7]),
         Err(Error::Refused { index: 6, .. })
     ));
+    assert!(
+        log.damage()[0].end_index > 6,
+        "wider, as what stood behind did not follow on frames that did"
+    );
+    let mut group = identity();
+    group.group_id.0 += 1;
+    let foreign = Store::on(SimulatedDisk::new(4), "/log", group);
+    let foreign = foreign.fill();
+    assert!(
+        matches!(offer(&foreign[5..6]), Err(Error::Refused { index: 5, .. })),
+        "not even as a part"
+    );
     let mut torn = pair.frames[5].clone();
     torn.payload = bytes::Bytes::from_static(b"other");
     assert!(matches!(offer(&[torn]), Err(Error::Refused { index: 5, .. })));
@@ -357,21 +369,29 @@ fn damage_above_the_committed_index_is_the_replica_s_end_when_it_is_read() {
 
 #[test]
 fn a_lost_log_end_is_the_replica_s_end() {
-    let pair = Pair::new();
-    let closed = pair.store.fork();
-    let log = closed.open().unwrap();
-    closed.certain(|done| log.note_end(done));
-    let pair = Pair { store: closed, ..pair };
-    let last = pair.store.segments().pop().unwrap();
-    let length = pair.store.disk.bytes(&last).unwrap().len() as u64;
-    for bytes in [0, 79, 80, length - 1] {
-        let copy = pair.store.fork();
-        copy.cut(&last, bytes);
-        assert_eq!(copy.open().err().unwrap().grade(), Grade::Dead, "{bytes} bytes");
+    for (commit, checkpoint) in [(29, true), (39, true), (39, false)] {
+        let closed = Pair::new().store.fork();
+        let log = closed.open().unwrap();
+        log.commit(commit).unwrap();
+        closed.certain(|done| log.note_end(done));
+        drop(log);
+        closed.disk.restart();
+        if !checkpoint {
+            closed.disk.remove(Path::new("/log/checkpoint")).unwrap();
+        }
+        let last = closed.segments().pop().unwrap();
+        let length = closed.disk.bytes(&last).unwrap().len() as u64;
+        for bytes in [0, 79, 80, length - 1] {
+            let copy = closed.fork();
+            copy.cut(&last, bytes);
+            let grade = copy.open().err().map(|error| error.grade());
+            assert_eq!(grade, Some(Grade::Dead), "{commit} {checkpoint}: {bytes} bytes");
+        }
+        let copy = closed.fork();
+        copy.disk.remove(&last).unwrap();
+        assert_eq!(copy.open().err().unwrap().grade(), Grade::Dead);
+        closed.fork().open().unwrap();
     }
-    let copy = pair.store.fork();
-    copy.disk.remove(&last).unwrap();
-    assert_eq!(copy.open().err().unwrap().grade(), Grade::Dead);
 }
 
 #[test]

@@ -137,6 +137,24 @@ impl CacheKey {
         tail.generation
     }
 
+    /// Drops all frames; everything below `written_end` is on disk or no longer wanted. Returns the new generation.
+    pub(crate) fn reset(&self, written_end: u64) -> u64 {
+        let generation = self.truncate(0);
+        if let Some(tail) = self.cache.lock().tails.get_mut(&self.key) {
+            tail.written_end = written_end;
+        }
+        generation
+    }
+
+    /// Everything below this index is on disk.
+    pub(crate) fn written_end(&self) -> u64 {
+        self.cache
+            .lock()
+            .tails
+            .get(&self.key)
+            .map_or(0, |tail| tail.written_end)
+    }
+
     /// Index of the first frame held.
     pub(crate) fn first_index(&self) -> Option<u64> {
         let state = self.cache.lock();

@@ -30,7 +30,8 @@ pub(crate) fn read(disk: &dyn Disk, dir: &Path, identity: Identity) -> Result<Op
         }
     };
     if (checkpoint.cluster_id, checkpoint.group_id) != (identity.cluster_id, identity.group_id) {
-        return Err(Error::damaged(&path, 0, 0, "it belongs to another group"));
+        tracing::warn!(path = %path.display(), "the checkpoint belongs to another group; the log is replayed without it");
+        return Ok(None);
     }
     Ok(Some(checkpoint))
 }

@@ -194,6 +194,13 @@ pub struct Header {
     pub chain: u64,
 }
 
+impl Header {
+    /// Length of the whole frame.
+    pub(crate) fn frame_bytes(&self) -> u64 {
+        HEADER_BYTES as u64 + u64::from(self.detail_bytes) + u64::from(self.payload_bytes)
+    }
+}
+
 /// An entry as stored: decoded header, encoded header with detail, payload.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Frame {

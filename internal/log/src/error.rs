@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::damage::DamagedRange;
 use crate::ids::{EntryId, Identity};
 
 /// Bytes that are not what they should be. Says which field, so that a report can be acted on.
@@ -57,8 +58,12 @@ pub enum Grade {
     Request,
     /// The log changed under the call, or its writer is busy: try again.
     Retry,
-    /// This replica cannot go on (damage, divergence, failed disk); the report must reach a person.
+    /// Committed entries are damaged here: any replica that has them can help, and nothing is lost.
+    Inside,
+    /// This process cannot go on (divergence, failed disk); the report must reach a person.
     Fatal,
+    /// What this replica promised is lost: its id must never vote again. The directory is kept until it has been replaced.
+    Dead,
 }
 
 /// Cloneable, because one failed sync fails many callbacks.
@@ -110,6 +115,35 @@ pub enum Error {
         /// Index of the first entry affected.
         index: u64,
         /// What is wrong with it.
+        why: String,
+    },
+    /// Committed entries are bad or gone here, and without them the log cannot be folded; vote, mark and log end are whole. Any replica
+    /// that has them can help: see [`crate::Repair`].
+    #[error("{path} needs entries from another replica before it can be opened: {ranges:?}")]
+    NeedsRefill {
+        /// The log's directory.
+        path: PathBuf,
+        /// The entries that are missing.
+        ranges: Vec<DamagedRange>,
+    },
+    /// The log end, or entries that are not known to be committed, are bad or gone: this replica id is dead.
+    #[error("{path}: the replica is dead: entry {index} is lost at byte {position}: {why}")]
+    Dead {
+        /// The file.
+        path: PathBuf,
+        /// Byte position of the first bad frame or field.
+        position: u64,
+        /// Index of the first entry lost.
+        index: u64,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// A frame offered for a refill does not fit; nothing was changed.
+    #[error("entry {index} does not refill what is damaged here: {why}")]
+    Refused {
+        /// Index of the frame.
+        index: u64,
+        /// What does not fit.
         why: String,
     },
     /// The hard state (vote and identity) cannot be read; this replica id is dead.
@@ -169,6 +203,14 @@ pub enum Error {
         /// Exclusive end of the committed entries.
         committed_end: u64,
     },
+    /// Only what is committed can be folded for good or purged.
+    #[error("entry {index} is not committed: everything below {committed_end} is")]
+    NotCommitted {
+        /// The index asked for.
+        index: u64,
+        /// Exclusive end of the committed entries.
+        committed_end: u64,
+    },
     /// The offset is trimmed away.
     #[error("offset {offset} is below the log start {log_start} (high watermark {high_watermark})")]
     BelowStart {
@@ -224,6 +266,19 @@ impl Error {
         }
     }
 
+    pub(crate) fn dead(path: &Path, position: u64, index: u64, why: impl Into<String>) -> Error {
+        Error::Dead {
+            path: path.to_owned(),
+            position,
+            index,
+            why: why.into(),
+        }
+    }
+
+    pub(crate) fn refill(index: u64, why: impl Into<String>) -> Error {
+        Error::Refused { index, why: why.into() }
+    }
+
     /// What the caller can do about it.
     pub fn grade(&self) -> Grade {
         match self {
@@ -234,15 +289,17 @@ impl Error {
             | Error::BelowStart { .. }
             | Error::AboveEnd { .. }
             | Error::Purged { .. }
+            | Error::NotCommitted { .. }
+            | Error::Refused { .. }
             | Error::Stopped
             | Error::Format(_) => Grade::Request,
+            Error::Damaged { .. } | Error::NeedsRefill { .. } => Grade::Inside,
+            Error::HardStateLost { .. } | Error::Dead { .. } => Grade::Dead,
             Error::Io { .. }
             | Error::Poisoned { .. }
             | Error::Panicked
             | Error::Stalled { .. }
             | Error::NeverCreated { .. }
-            | Error::Damaged { .. }
-            | Error::HardStateLost { .. }
             | Error::WrongIdentity { .. }
             | Error::Diverged { .. } => Grade::Fatal,
         }

@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use crate::disk::Disk;
 use crate::entry::Vote;
-use crate::error::Error;
+use crate::error::{Error, FormatError};
 use crate::format::chain_origin;
 use crate::format::files::{Mark, SEGMENT_HEADER_BYTES, SLOT_BYTES, Slot};
 use crate::ids::Identity;
@@ -57,16 +57,7 @@ impl HardState {
             path: path.clone(),
             why,
         };
-        let bytes = read_whole(disk, &path, FILE_BYTES_MAX).map_err(|error| match error {
-            Error::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound => lost("it is missing".into()),
-            Error::Format(error) => lost(error.to_string()),
-            error => error,
-        })?;
-        let slots = SLOT_POSITIONS.map(|position| {
-            let start = bytes.len().min(position as usize);
-            let end = bytes.len().min(start + SLOT_BYTES);
-            Slot::decode(&bytes[start..end])
-        });
+        let slots = read_slots(disk, dir)?;
         let (slot, vote_copies) = match slots {
             [Ok(one), Ok(two)] if one.sequence == two.sequence => {
                 return Err(lost(format!("both slots have sequence {}", one.sequence)));
@@ -159,4 +150,23 @@ fn unvoted(identity: Identity) -> Slot {
         vote: None,
         mark,
     }
+}
+
+/// Both slots, good or bad.
+pub(crate) fn read_slots(disk: &dyn Disk, dir: &Path) -> Result<[Result<Slot, FormatError>; 2], Error> {
+    let path = dir.join(HARD_STATE);
+    let lost = |why: String| Error::HardStateLost {
+        path: path.clone(),
+        why,
+    };
+    let bytes = read_whole(disk, &path, FILE_BYTES_MAX).map_err(|error| match error {
+        Error::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound => lost("it is missing".into()),
+        Error::Format(error) => lost(error.to_string()),
+        error => error,
+    })?;
+    Ok(SLOT_POSITIONS.map(|position| {
+        let start = bytes.len().min(position as usize);
+        let end = bytes.len().min(start + SLOT_BYTES);
+        Slot::decode(&bytes[start..end])
+    }))
 }

@@ -12,6 +12,7 @@ use bytes::Bytes;
 use crate::cache::{CacheKey, TailCache};
 use crate::checkpoint::CHECKPOINT;
 use crate::clock::Clock;
+use crate::create;
 use crate::disk::Disk;
 use crate::entry::{Body, Decision, Entry, Frame, Header, Vote};
 use crate::error::Error;
@@ -21,10 +22,12 @@ use crate::format::detail::Parts;
 use crate::format::files::{Mark, SEGMENT_HEADER_BYTES};
 use crate::format::frame::HEADER_BYTES;
 use crate::ids::{EntryId, Identity};
+use crate::mend::OnDamage;
 use crate::mutant;
-use crate::recovery;
+use crate::recovery::{self, Recovered};
 use crate::round::Op;
 use crate::segment::Segment;
+use crate::space::Space;
 use crate::tail::{CheckpointNote, LogState};
 use crate::writer::{Callback, DiskWriter};
 
@@ -33,8 +36,11 @@ const QUIET_MS: u64 = 1_000;
 /// How often the checkpoint is renewed while entries are committed.
 const CHECKPOINT_INTERVAL_MS: u64 = 30_000;
 
+/// A log that did not change for so long lets go of what it can make again: open files, indexes, decisions that were asked for.
+const IDLE_MS: u64 = 10_000;
+
 /// Decisions kept of committed batches. Whoever has at most so many proposals unanswered finds the decision about each, in however
-/// few steps they are committed.
+/// few steps they are committed, unless the log has been idle for ten seconds since.
 pub const DECISIONS_KEPT: usize = 8 * 1024;
 
 /// For how long `close` waits for the disk.
@@ -85,27 +91,39 @@ pub struct Log {
 pub(crate) struct Inner {
     pub(crate) open: OpenLog,
     pub(crate) cached: Arc<CacheKey>,
+    pub(crate) on_damage: Mutex<Option<OnDamage>>,
     state: Mutex<LogState>,
 }
 
 impl Log {
     /// Makes a new, empty log; `dir` must not exist, its parent must. Synced, with its directory entry, before it returns.
     pub fn create(open: OpenLog) -> Result<Log, Error> {
-        recovery::create(&open)?;
+        create::create(&open)?;
         Log::open(open)
     }
 
     /// Opens an existing one and recovers it; refuses another identity. What it finds at the end is synced before it returns.
+    /// There are three results: a log, maybe with damage inside that it refills while it runs ([`Log::damage`]); `Error::NeedsRefill`: see
+    /// [`crate::Repair`]; and an error of [`crate::Grade::Dead`].
     pub fn open(open: OpenLog) -> Result<Log, Error> {
-        let state = recovery::recover(&open)?;
+        let state = match recovery::recover(&open)? {
+            Recovered::Open(state) => *state,
+            Recovered::Damaged(damaged) => return Err(damaged.error),
+        };
         let cached = open.cache.join(state.tail.next_index);
         Ok(Log {
             inner: Arc::new(Inner {
                 open,
                 cached,
+                on_damage: Mutex::default(),
                 state: Mutex::new(state),
             }),
         })
+    }
+
+    /// Whose log it is.
+    pub fn identity(&self) -> Identity {
+        self.inner.open.identity
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, LogState> {
@@ -151,8 +169,13 @@ impl Log {
         self.inner.open.writer.has_room()
     }
 
+    /// How much room there is on the disk, see [`DiskWriter::space`].
+    pub fn space(&self) -> Space {
+        self.inner.open.writer.space()
+    }
+
     /// Queues a job; when it is done, everything below `index_end` is on disk.
-    fn submit(&self, ops: Vec<Op>, generation: u64, index_end: u64, done: Callback) -> Result<(), Error> {
+    pub(crate) fn submit(&self, ops: Vec<Op>, generation: u64, index_end: u64, done: Callback) -> Result<(), Error> {
         let cached = self.inner.cached.clone();
         let reported = move |result: Result<(), Error>| {
             if result.is_ok() {
@@ -209,7 +232,7 @@ impl Log {
     }
 
     /// Must stand behind an `Op::Sync`: a checkpoint must never be ahead of the synced log.
-    fn push_checkpoint(&self, state: &mut LogState, ops: &mut Vec<Op>) {
+    pub(crate) fn push_checkpoint(&self, state: &mut LogState, ops: &mut Vec<Op>) {
         if state.committed.next_index == state.checkpoint.next_index {
             return;
         }
@@ -337,14 +360,9 @@ impl Log {
         self.lock().tail.last_entry()
     }
 
-    /// First index still here minus one (purged), or None.
+    /// The last entry that was purged, or None.
     pub fn floor(&self) -> Option<EntryId> {
-        let state = self.lock();
-        let header = &state.segments.first()?.header;
-        Some(EntryId {
-            term: header.term_before,
-            index: header.first_index.checked_sub(1)?,
-        })
+        self.manifest().map(|manifest| manifest.last())
     }
 
     /// Exclusive end of the records appended here, committed or not.
@@ -360,6 +378,9 @@ impl Log {
         let now_ms = self.inner.open.clock.now_ms();
         let mut state = self.lock();
         let quiet = now_ms.saturating_sub(state.changed_ms) >= QUIET_MS;
+        if now_ms.saturating_sub(state.changed_ms) >= IDLE_MS {
+            state.rest();
+        }
         let due = now_ms.saturating_sub(state.checkpoint.noted_ms) >= CHECKPOINT_INTERVAL_MS;
         let mut ops = vec![Op::Sync];
         if quiet && (state.hard.mark() != state.mark_here() || !state.hard.is_doubled()) {

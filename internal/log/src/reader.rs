@@ -8,13 +8,15 @@ use std::sync::Arc;
 use crate::cache::Budget;
 use crate::entry::{Frame, Kind};
 use crate::error::Error;
-use crate::format::files::{Point, SegmentHeader};
+use crate::format::files::Point;
 use crate::ids::EntryId;
 use crate::index::{SparseIndex, Target};
 use crate::log::Log;
 use crate::mutant;
+use crate::round::Op;
 use crate::scan::Scanner;
-use crate::segment::{Segment, scan_points};
+use crate::sealed::scan_points;
+use crate::segment::{Segment, segment_path};
 use crate::tail::LogState;
 
 /// How often a read is tried again because of truncations.
@@ -23,17 +25,21 @@ const ATTEMPTS_MAX: usize = 16;
 const SEARCH_BYTES: usize = 256 * 1024;
 
 /// What a disk read must know; taken under the lock.
-struct Plan {
-    segment: Arc<Segment>,
-    /// Header of the segment behind; None for the active one.
-    next: Option<SegmentHeader>,
+pub(crate) struct Plan {
+    pub(crate) segment: Arc<Segment>,
+    /// The segment behind; None for the active one.
+    next: Option<Arc<Segment>>,
     /// Where the active segment ended.
     end: u64,
     /// A known place at or before the target, if the index was at hand.
     point: Option<Point>,
+    /// Where frames go on behind the last damage before the target: index and position.
+    resume: Option<(u64, u64)>,
     /// From where on the active segment's index was complete.
     covered_from: Option<u64>,
-    generation: u64,
+    /// Where to stop reading: entries from here on may not be on disk, or were not asked for.
+    pub(crate) stop: u64,
+    pub(crate) generation: u64,
 }
 
 impl Log {
@@ -51,8 +57,15 @@ impl Log {
 
     /// Like `read` but only if it can be served from memory: None means "ask the disk" (call `read` off the async threads).
     pub fn read_cached(&self, start: u64, end: u64, bytes_max: usize) -> Option<Vec<Frame>> {
-        if start >= end || start >= self.lock().tail.next_index {
+        let (floor_end, tail_end) = {
+            let state = self.lock();
+            (state.floor_end(), state.tail.next_index)
+        };
+        if start >= end || start >= tail_end {
             return Some(Vec::new());
+        }
+        if start < floor_end {
+            return None; // `read` says so
         }
         self.inner
             .cached
@@ -64,59 +77,126 @@ impl Log {
         if let Some(frames) = self.read_cached(start, end, bytes_max) {
             return Ok(Some(frames));
         }
-        let (plan, stop) = {
-            let state = self.lock();
-            if start >= state.tail.next_index {
-                return Ok(Some(Vec::new()));
-            }
-            let first_index = state.segments.first().map_or(0, |segment| segment.header.first_index);
-            if start < first_index {
-                return Err(Error::Purged {
-                    index: start,
-                    first_index,
-                });
-            }
-            // Everything below the first cached frame is on disk; the rest may not be.
-            let stop = end.min(self.inner.cached.first_index().unwrap_or(state.tail.next_index));
-            (plan(&state, Target::Index(start), state.segment_of(start)), stop)
-        };
-        if stop <= start {
+        let Some(plan) = self.plan_read(start, end)? else {
             return Ok(None);
+        };
+        if plan.stop <= start {
+            return Ok(Some(Vec::new())); // beyond the tail
         }
-        let frames = self.locate(&plan, Target::Index(start)).and_then(|point| {
-            let scanner = self.scanner(&plan, point)?;
-            let segment_end = plan.next.map_or(stop, |next| next.first_index);
-            collect(scanner, start, stop.min(segment_end), bytes_max)
-        });
+        let frames = self
+            .scan_from(&plan, Target::Index(start))
+            .and_then(|scanner| collect(scanner, start, plan.stop, bytes_max));
         if self.lock().generation != plan.generation {
             return Ok(None);
         }
-        frames.map(Some)
+        match frames {
+            Err(error @ Error::Damaged { .. }) => self.on_bad_frame(&plan, start, error).map(|()| None),
+            frames => frames.map(Some),
+        }
+    }
+
+    /// Finds out what a bad frame means. Ok: look again; the damage is known now, or was the index's.
+    pub(crate) fn on_bad_frame(&self, plan: &Plan, start: u64, error: Error) -> Result<(), Error> {
+        if self.examine(&plan.segment, None)? || plan.segment.distrust() {
+            return Ok(());
+        }
+        match error {
+            Error::Damaged {
+                path,
+                position,
+                index,
+                why,
+            } if start >= self.lock().committed.next_index => Err(Error::dead(&path, position, index, why)),
+            error => Err(error),
+        }
+    }
+
+    /// How to read entry `start` from the disk, and what follows it in the same segment, at most up to `end`. None: it has come into the
+    /// cache meanwhile. A plan that stops at `start` says that the log ends before it.
+    pub(crate) fn plan_read(&self, start: u64, end: u64) -> Result<Option<Plan>, Error> {
+        let mut state = self.lock();
+        if start < state.floor_end() {
+            return Err(Error::Purged {
+                index: start,
+                first_index: state.floor_end(),
+            });
+        }
+        if let Some(gap) = state.gaps.holding(start) {
+            let path = segment_path(&self.inner.open.dir, gap.at.segment_first_index);
+            let why = format!("entries up to {} wait for a refill", gap.end - 1);
+            return Err(Error::damaged(&path, gap.at.position, gap.first, why));
+        }
+        state.was_read = true;
+        let mut plan = plan(&state, Target::Index(start), state.segment_of(start));
+        if start >= state.tail.next_index {
+            plan.stop = start;
+            return Ok(Some(plan));
+        }
+        // Everything below the first cached frame is on disk; the rest may not be.
+        let on_disk = self.inner.cached.first_index().unwrap_or(state.tail.next_index);
+        let segment_end = plan.next.as_ref().map_or(u64::MAX, |next| next.header.first_index);
+        let gap = state.gaps.after(start).map_or(u64::MAX, |gap| gap.first);
+        plan.stop = end.min(on_disk).min(segment_end).min(gap);
+        Ok((plan.stop > start).then_some(plan))
+    }
+
+    /// A scanner that stands at or before the target.
+    pub(crate) fn scan_from(&self, plan: &Plan, target: Target) -> Result<Scanner, Error> {
+        let point = self.locate(plan, target)?;
+        self.scanner(plan, point)
     }
 
     fn scanner(&self, plan: &Plan, point: Option<Point>) -> Result<Scanner, Error> {
         let file = plan.segment.file.open(&*self.inner.open.disk)?;
         match point {
-            Some(point) => Scanner::from_point(file, &plan.segment, point, plan.end),
+            Some(point) => Ok(Scanner::at(file, &plan.segment, point.position, point.index, None)?.up_to(plan.end)),
             None => Scanner::from_start(file, &plan.segment, plan.end),
         }
     }
 
     /// The known place in the plan's segment from which to look for the target; None for its start.
     fn locate(&self, plan: &Plan, target: Target) -> Result<Option<Point>, Error> {
-        let disk = &*self.inner.open.disk;
-        if let Some(next) = &plan.next {
-            let fresh = plan.segment.loaded().is_none();
-            let sparse = plan.segment.load(disk, next)?;
-            if fresh {
-                self.lock().note_loaded(plan.segment.clone());
-            }
-            return Ok(sparse.find(target));
+        let found = match &plan.next {
+            Some(next) => self.locate_sealed(plan, next, target)?,
+            None => self.locate_active(plan, target)?,
+        };
+        let beyond = plan
+            .resume
+            .filter(|(index, _)| found.is_none_or(|point| point.index < *index));
+        match (beyond, target) {
+            (Some((index, position)), Target::Index(_)) => Ok(Some(Point {
+                index,
+                position,
+                base_offset: 0,
+                append_time_ms: 0,
+            })),
+            _ => Ok(found),
         }
+    }
+
+    fn locate_sealed(&self, plan: &Plan, next: &Segment, target: Target) -> Result<Option<Point>, Error> {
+        let fresh = plan.segment.loaded().is_none();
+        let loaded = plan.segment.load(&*self.inner.open.disk, next)?;
+        if fresh {
+            let mut state = self.lock();
+            state.note_loaded(plan.segment.clone());
+            if let Some(bytes) = loaded.rebuilt.filter(|_| state.generation == plan.generation) {
+                let path = plan.segment.index_path();
+                let rewrite = vec![Op::Replace { path, bytes }];
+                let _ = self.inner.open.writer.submit(rewrite, Box::new(|_| {})); // refused: the writer has failed
+            }
+        }
+        Ok(loaded.sparse.find(target))
+    }
+
+    fn locate_active(&self, plan: &Plan, target: Target) -> Result<Option<Point>, Error> {
         let Some(covered_from) = plan.covered_from.filter(|_| plan.point.is_none()) else {
             return Ok(plan.point);
         };
-        let mut points = scan_points(disk, &plan.segment, covered_from)?;
+        let mut points = match scan_points(&*self.inner.open.disk, &plan.segment, covered_from) {
+            Err(Error::Damaged { .. }) => return Ok(None), // who reads there will find out more
+            points => points?,
+        };
         let mut state = self.lock();
         if state.generation == plan.generation && Arc::ptr_eq(&state.active.segment, &plan.segment) {
             let sparse = &mut state.active.sparse;
@@ -175,11 +255,27 @@ impl Log {
         let mut found: Vec<Frame> = Vec::new();
         let mut start = self.find_start(Target::Offset(offset))?;
         while found.is_empty() {
-            let frames = self.read(start, u64::MAX, bytes_max.max(SEARCH_BYTES))?;
+            let frames = match self.read(start, u64::MAX, bytes_max.max(SEARCH_BYTES)) {
+                Err(error @ Error::Damaged { .. }) => {
+                    let skipped = self.skip_damage(start, |header| header.base_offset <= offset)?;
+                    start = skipped.ok_or(error)?;
+                    continue;
+                }
+                frames => frames?,
+            };
             let Some(last) = frames.last() else {
                 return Ok(found);
             };
             start = last.header.id.index + 1;
+            if frames[0].header.base_offset > offset {
+                let path = &self.inner.open.dir;
+                return Err(Error::damaged(
+                    path,
+                    0,
+                    frames[0].id().index,
+                    format!("offset {offset} is missing before it"),
+                ));
+            }
             let wanted = frames.into_iter().filter(|frame| {
                 has_records(frame) && frame.offset_end() > offset && frame.offset_end() <= high_watermark
             });
@@ -214,7 +310,14 @@ impl Log {
         let (log_start, high_watermark) = self.committed(|state| (state.log_start, state.log_end));
         let mut start = self.find_start(Target::Time(time_ms))?;
         loop {
-            let frames = self.read(start, u64::MAX, SEARCH_BYTES)?;
+            let frames = match self.read(start, u64::MAX, SEARCH_BYTES) {
+                Err(error @ Error::Damaged { .. }) => {
+                    let skipped = self.skip_damage(start, |header| header.append_time_ms < time_ms)?;
+                    start = skipped.ok_or(error)?;
+                    continue;
+                }
+                frames => frames?,
+            };
             let Some(last) = frames.last() else {
                 return Ok(high_watermark);
             };
@@ -239,11 +342,16 @@ impl Log {
                     Target::Offset(offset) => segment.header.base_offset <= offset,
                     Target::Time(time_ms) => segment.header.append_time_before_ms < time_ms,
                 });
-                plan(&state, target, before.saturating_sub(1))
+                if before == 0 {
+                    return Ok(state.floor_end()); // what is looked for stands before the first segment that is there
+                }
+                plan(&state, target, before - 1)
             };
             let point = self.locate(&plan, target);
-            if self.lock().generation == plan.generation {
-                return Ok(point?.map_or(plan.segment.header.first_index, |point| point.index));
+            let state = self.lock();
+            if state.generation == plan.generation {
+                let index = point?.map_or(plan.segment.header.first_index, |point| point.index);
+                return Ok(index.max(state.floor_end()));
             }
         }
         Err(Error::Truncated { index: 0 })
@@ -251,15 +359,26 @@ impl Log {
 }
 
 fn plan(state: &LogState, target: Target, segment: usize) -> Plan {
-    let next = state.segments.get(segment + 1).map(|next| next.header);
+    let next = state.segments.get(segment + 1).cloned();
     let active = next.is_none();
     let sparse = &state.active.sparse;
+    let segment = state.segments[segment].clone();
+    let resume = match target {
+        Target::Index(index) => state
+            .gaps
+            .before(index)
+            .and_then(|gap| gap.behind.as_ref().map(|behind| (gap.end, behind.place))),
+        _ => None,
+    };
+    let resume = resume.filter(|(_, place)| place.segment_first_index == segment.header.first_index);
     Plan {
-        segment: state.segments[segment].clone(),
+        segment,
+        resume: resume.map(|(index, place)| (index, place.position)),
         next,
         end: if active { state.active.end } else { u64::MAX },
         point: if active { sparse.find(target) } else { None },
         covered_from: (active && !sparse.is_complete()).then_some(sparse.covered_from),
+        stop: u64::MAX,
         generation: state.generation,
     }
 }
@@ -274,8 +393,11 @@ fn collect(mut scanner: Scanner, start: u64, stop: u64, bytes_max: usize) -> Res
     let mut budget = Budget::new(bytes_max);
     let mut frames = Vec::new();
     while scanner.next_index < stop {
-        let Some(frame) = scanner.expect()? else {
-            break;
+        let frame = match scanner.expect() {
+            Ok(Some(frame)) => frame,
+            Ok(None) => break,
+            Err(Error::Damaged { .. }) if !frames.is_empty() => break, // whoever reads on from there is told
+            Err(error) => return Err(error),
         };
         if !budget.take(frame.len_bytes()) {
             break;

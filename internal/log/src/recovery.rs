@@ -1,236 +1,238 @@
-//! Creating and opening a log directory.
+//! Opening a log directory.
 //!
-//! Opening reads the hard state, then the checkpoint, then every frame behind the checkpoint. What lies at or before the mark was
-//! synced and must be whole, otherwise the log is damaged and stays closed. Behind the mark the first thing that is not the next frame
-//! is where a crash interrupted the writer: everything from there on is cut. The steps are numbered in the README.
+//! Opening starts from the newest state on disk, the checkpoint or the manifest, and folds every frame behind it. What lies below the mark
+//! was synced and must be whole; if it is not, `assess` says what that means. Behind the mark the first thing that is not the next frame
+//! is where a crash interrupted the writer: everything from there on is cut. What lies below the start is not read, so an opening takes
+//! as long as what lies behind it. The steps are numbered in the README.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::checkpoint::{self, CHECKPOINT};
+use crate::assess::{Assessor, Start};
+use crate::checkpoint::CHECKPOINT;
+use crate::damage::Gaps;
+use crate::directory::Directory;
 use crate::error::Error;
 use crate::fold::State;
-use crate::format::checkpoint::Checkpoint;
-use crate::format::files::{Mark, SEGMENT_HEADER_BYTES, SegmentHeader};
-use crate::hard_state::{HARD_STATE, HardState};
+use crate::format::files::SEGMENT_HEADER_BYTES;
+use crate::hard_state::HardState;
 use crate::index::SparseIndex;
 use crate::log::OpenLog;
+use crate::manifest::{MANIFEST, Manifest};
 use crate::mutant;
-use crate::round::{LogFile, replace_file};
+use crate::round::LogFile;
 use crate::scan::{Scanned, Scanner};
-use crate::segment::{Active, Before, Place, Segment, segment_first_index, segment_path};
+use crate::segment::{Active, Join, Place, Segment};
+use crate::survey::{Bound, From, survey};
 use crate::tail::{CheckpointNote, LogState};
 
-/// Makes the directory of an empty log, all synced.
-pub(crate) fn create(open: &OpenLog) -> Result<(), Error> {
-    let OpenLog {
-        dir, identity, disk, ..
-    } = open;
-    disk.create_dir(dir).map_err(|error| match error.kind() {
-        std::io::ErrorKind::AlreadyExists => Error::AlreadyExists { path: dir.clone() },
-        _ => Error::io("create", dir, error),
-    })?;
-    let state = State::empty(identity.cluster_id, identity.group_id);
-    let header = SegmentHeader {
-        cluster_id: identity.cluster_id,
-        group_id: identity.group_id,
-        first_index: 0,
-        base_offset: 0,
-        term_before: 0,
-        chain_before: state.chain,
-        append_time_before_ms: 0,
-    };
-    let path = segment_path(dir, 0);
-    let file = disk.create(&path).map_err(|error| Error::io("create", &path, error))?;
-    let head = Bytes::from(header.encode());
-    file.write_at(&[head], 0)
-        .map_err(|error| Error::io("write", &path, error))?;
-    file.sync().map_err(|error| Error::io("sync", &path, error))?;
-    let mark = Mark {
-        segment_first_index: 0,
-        position: SEGMENT_HEADER_BYTES,
-        last_term: 0,
-        index_end: 0,
-        chain: state.chain,
-        commit_end: 0,
-    };
-    replace_file(
-        &**disk,
-        &dir.join(HARD_STATE),
-        Bytes::from(HardState::initial(*identity, mark)),
-    )?;
-    disk.sync_dir(dir).map_err(|error| Error::io("sync", dir, error))?;
-    let parent = dir.parent().unwrap_or(dir);
-    disk.sync_dir(parent).map_err(|error| Error::io("sync", parent, error))
+/// What an opening comes to.
+pub(crate) enum Recovered {
+    /// A log that can be appended to; it may have inside damage.
+    Open(Box<LogState>),
+    /// Damage behind the start: nothing was changed.
+    Damaged(Box<Damaged>),
 }
 
-/// Whether the directory holds no more than an interrupted [`create`] may leave: the hard state comes last, so everything but it, and
-/// no entry.
-fn is_unfinished(open: &OpenLog) -> Result<bool, Error> {
-    let OpenLog { dir, disk, .. } = open;
-    let names = match disk.list(dir) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
-        names => names.map_err(|error| Error::io("list", dir, error))?,
-    };
-    let first = segment_path(dir, 0);
-    for path in names.iter().map(|name| dir.join(name)) {
-        if path == dir.join(HARD_STATE).with_extension("tmp") {
-            continue;
-        }
-        let entries = path != first || {
-            let file = disk.open(&path).map_err(|error| Error::io("open", &path, error))?;
-            file.len().map_err(|error| Error::io("read", &path, error))? > SEGMENT_HEADER_BYTES
-        };
-        if entries {
-            return Ok(false);
-        }
-    }
-    Ok(true)
+/// A log that cannot be folded.
+pub(crate) struct Damaged {
+    pub(crate) segments: Vec<Arc<Segment>>,
+    /// All gaps, also those below the start.
+    pub(crate) gaps: Gaps,
+    /// Up to where the log must be whole; None if its end is lost.
+    pub(crate) end: Option<Bound>,
+    /// What it means for the replica.
+    pub(crate) error: Error,
 }
 
 /// Opens a log directory and brings it to a state that can be appended to.
-pub(crate) fn recover(open: &OpenLog) -> Result<LogState, Error> {
-    let hard = match HardState::read(&*open.disk, &open.dir, open.identity) {
-        Err(Error::HardStateLost { .. }) if is_unfinished(open)? => {
-            return Err(Error::NeverCreated { path: open.dir.clone() });
-        }
-        read => read?,
+pub(crate) fn recover(open: &OpenLog) -> Result<Recovered, Error> {
+    let (hard, directory) = Directory::read(open)?;
+    let (committed, place) = match locate_start(open, &directory)? {
+        Ok(start) => start,
+        Err(damaged) => return Ok(Recovered::Damaged(Box::new(damaged))),
     };
-    let checkpoint = checkpoint::read(&*open.disk, &open.dir, open.identity)?;
-    let mut recovery = Recovery {
+    let start = Start {
+        join: Join::at(&committed),
+        place,
+    };
+    let assessor = Assessor {
         open,
-        mark: hard.mark(),
-        replayed: Vec::new(),
-        remove: Vec::new(),
+        directory: &directory,
+        start,
     };
-    let segments = recovery.segments(checkpoint.as_ref())?;
-    let mut state = recovery.start(hard, checkpoint, segments)?;
-    recovery.replay(&mut state)?;
-    recovery.settle(&state)?;
-    state.commit_to(recovery.mark.commit_end)?;
+    let below = assessor.below()?;
+    let mut replay = Replay {
+        open,
+        directory: &directory,
+        mended: Vec::new(),
+        replayed: Vec::new(),
+        cuts: Vec::new(),
+        beyond: directory.beyond.clone(),
+    };
+    let Some(mut state) = replay.run(hard, committed, place)? else {
+        let mut gaps = assessor.behind_start()?;
+        gaps.note(below.iter().cloned());
+        let error = assessor.judge(&gaps);
+        let segments = directory.segments.clone();
+        let end = Some(assessor.marked()).filter(|end| end.behind.is_some());
+        return Ok(Recovered::Damaged(Box::new(Damaged {
+            segments,
+            gaps,
+            end,
+            error,
+        })));
+    };
+    replay.settle(&state)?;
+    state.commit_to(directory.mark.commit_end)?;
     state.noted_commit = state.committed.last_entry();
     state.changed_ms = open.clock.now_ms();
     state.checkpoint.noted_ms = state.changed_ms;
-    Ok(state)
+    state.gaps = below;
+    if !state.gaps.is_empty() {
+        let ranges = state.gaps.ranges();
+        tracing::error!(dir = %open.dir.display(), ?ranges, "committed entries are damaged here");
+    }
+    Ok(Recovered::Open(Box::new(state)))
 }
 
-struct Recovery<'a> {
+/// The newest state on disk and where the log goes on behind it.
+fn locate_start(open: &OpenLog, directory: &Directory) -> Result<Result<(State, Place), Damaged>, Error> {
+    if let Some(checkpoint) = &directory.checkpoint {
+        let place = Place {
+            segment_first_index: checkpoint.segment_first_index,
+            position: checkpoint.position,
+        };
+        return Ok(Ok((checkpoint.state.clone(), place)));
+    }
+    let Some(manifest) = &directory.manifest else {
+        let place = Place {
+            segment_first_index: 0,
+            position: SEGMENT_HEADER_BYTES,
+        };
+        return Ok(Ok((
+            State::empty(open.identity.cluster_id, open.identity.group_id),
+            place,
+        )));
+    };
+    Ok(place_behind(open, directory, manifest)?.map(|place| (manifest.state.clone(), place)))
+}
+
+/// Where the log goes on behind the manifest: mostly a segment begins there.
+fn place_behind(open: &OpenLog, directory: &Directory, manifest: &Manifest) -> Result<Result<Place, Damaged>, Error> {
+    let next_index = manifest.state.next_index;
+    let segments = &directory.segments;
+    let behind = segments.partition_point(|segment| segment.header.first_index <= next_index);
+    let holding = behind.checked_sub(1).and_then(|last| segments.get(last));
+    let Some(segment) = holding.filter(|segment| segment.header.first_index < next_index) else {
+        return Ok(Ok(Place {
+            segment_first_index: next_index,
+            position: SEGMENT_HEADER_BYTES,
+        }));
+    };
+    let end = directory.certain_end().max(next_index);
+    let bound = segments.get(behind).map_or(
+        Bound {
+            index: end,
+            behind: None,
+        },
+        |next| Bound::segment(next),
+    );
+    let mut gaps = Gaps::default();
+    gaps.note(survey(&*open.disk, segment, From::start_of(segment), &bound)?);
+    if gaps.holding(next_index).is_some() {
+        let error = Error::NeedsRefill {
+            path: open.dir.clone(),
+            ranges: gaps.ranges(),
+        };
+        let segments = segments.clone();
+        return Ok(Err(Damaged {
+            segments,
+            gaps,
+            end: None,
+            error,
+        }));
+    }
+    let from = gaps
+        .before(next_index)
+        .and_then(|gap| gap.behind.as_ref().map(|behind| (gap.end, behind.place.position)));
+    let (index, position) = from.unwrap_or((segment.header.first_index, SEGMENT_HEADER_BYTES));
+    let mut scanner = Scanner::at(segment.file.open(&*open.disk)?, segment, position, index, None)?.heads_only();
+    while scanner.next_index < next_index && scanner.expect_header()?.is_some() {}
+    Ok(Ok(Place {
+        segment_first_index: segment.header.first_index,
+        position: scanner.position,
+    }))
+}
+
+/// The replay of what lies behind the start, and what it changes on disk once it is clear that the log can be opened.
+struct Replay<'a> {
     open: &'a OpenLog,
-    mark: Mark,
+    directory: &'a Directory,
+    /// Segments whose header was bad and is known again.
+    mended: Vec<Arc<Segment>>,
     /// Segment files that were read, and may hold bytes that were written but never synced.
     replayed: Vec<Arc<LogFile>>,
+    /// Where files end, of those that are longer.
+    cuts: Vec<(Arc<LogFile>, u64)>,
     /// Segments behind the end of the log, last first.
-    remove: Vec<Arc<Segment>>,
+    beyond: Vec<Arc<Segment>>,
 }
 
-impl Recovery<'_> {
-    /// The segments with whole headers, in order. Behind mark and checkpoint the first bad header ends the log.
-    fn segments(&mut self, checkpoint: Option<&Checkpoint>) -> Result<Vec<Arc<Segment>>, Error> {
-        let OpenLog {
-            dir, identity, disk, ..
-        } = self.open;
-        let names = disk.list(dir).map_err(|error| Error::io("list", dir, error))?;
-        for name in names.iter().filter(|name| name.ends_with(".tmp")) {
-            let path = dir.join(name);
-            disk.remove(&path).map_err(|error| Error::io("remove", &path, error))?;
+impl Replay<'_> {
+    /// Folds everything behind the start. None if something is missing that was certain.
+    fn run(&mut self, hard: HardState, committed: State, place: Place) -> Result<Option<LogState>, Error> {
+        let next_index = committed.next_index;
+        let segments = &self.directory.segments;
+        let behind = segments.partition_point(|segment| segment.header.first_index <= next_index);
+        let Some(first) = behind.checked_sub(1).and_then(|last| segments.get(last)) else {
+            return Ok(None);
+        };
+        let begins = first.header.first_index == next_index;
+        if !begins && first.header.first_index != place.segment_first_index {
+            return Ok(None);
         }
-        let certain = checkpoint.map_or(0, |checkpoint| checkpoint.segment_first_index);
-        let certain = certain.max(self.mark.segment_first_index);
-        let mut segments: Vec<Arc<Segment>> = Vec::new();
-        for first_index in names.iter().filter_map(|name| segment_first_index(name)) {
-            let header = self.read_header(first_index);
-            let follows = |header: &SegmentHeader| segments.last().is_none_or(|last| last.header.is_before(header));
-            match header {
-                Ok(header) if self.remove.is_empty() && follows(&header) => segments.push(Segment::new(dir, header)),
-                Ok(_) if first_index <= certain => {
-                    let path = segment_path(dir, first_index);
-                    return Err(Error::damaged(&path, 0, first_index, "its header does not follow on"));
-                }
-                Err(error) if first_index <= certain || !is_damage(&error) => return Err(error),
-                _ => self.remove.insert(0, Segment::unreadable(dir, identity, first_index)),
-            }
+        let start = Place {
+            segment_first_index: first.header.first_index,
+            position: if begins { SEGMENT_HEADER_BYTES } else { place.position },
+        };
+        let mut kept = segments[..behind].to_vec();
+        let first = if begins {
+            self.with_header(first, &committed)
+        } else {
+            first.clone()
+        };
+        kept[behind - 1] = first.clone();
+        let file = first.file.open(&*self.open.disk)?;
+        if file.len().map_err(|error| Error::io("read", &first.file.path, error))? < start.position {
+            return Ok(None);
         }
-        if segments.last().is_none_or(|last| last.header.first_index < certain) {
-            let why = "the segment is missing";
-            return Err(Error::damaged(&segment_path(dir, certain), 0, certain, why));
-        }
-        Ok(segments)
+        let mut state = self.state(hard, committed, start, kept);
+        self.replayed.push(first.file.clone());
+        let whole = self.replay(&mut state, segments[behind..].to_vec())?;
+        Ok(whole.then_some(state))
     }
 
-    fn read_header(&self, first_index: u64) -> Result<SegmentHeader, Error> {
-        let OpenLog {
-            dir, identity, disk, ..
-        } = self.open;
-        let path = segment_path(dir, first_index);
-        let file = disk.open(&path).map_err(|error| Error::io("open", &path, error))?;
-        let mut bytes = [0; SEGMENT_HEADER_BYTES as usize];
-        let count = file
-            .read_at(&mut bytes, 0)
-            .map_err(|error| Error::io("read", &path, error))?;
-        let damaged = |why: String| Error::damaged(&path, 0, first_index, why);
-        let header = SegmentHeader::decode(&bytes[..count]).map_err(|error| damaged(error.to_string()))?;
-        let ours = (identity.cluster_id, identity.group_id, first_index);
-        if (header.cluster_id, header.group_id, header.first_index) != ours {
-            return Err(damaged("the header names another group or index".into()));
+    /// The segment with the header that the state before it gives, if it has no good one.
+    fn with_header(&mut self, segment: &Arc<Segment>, before: &State) -> Arc<Segment> {
+        if !segment.headless {
+            return segment.clone();
         }
-        Ok(header)
+        let mended = segment.mended(Join::at(before).header(&self.open.identity));
+        self.mended.push(mended.clone());
+        mended
     }
 
-    /// The state before the replay: at the checkpoint, or before the first entry.
-    fn start(
-        &self,
-        hard: HardState,
-        checkpoint: Option<Checkpoint>,
-        segments: Vec<Arc<Segment>>,
-    ) -> Result<LogState, Error> {
-        let OpenLog { dir, identity, .. } = self.open;
-        let (committed, place) = match checkpoint {
-            Some(checkpoint) => {
-                let Checkpoint {
-                    segment_first_index,
-                    position,
-                    state,
-                    ..
-                } = checkpoint;
-                (
-                    state,
-                    Place {
-                        segment_first_index,
-                        position,
-                    },
-                )
-            }
-            None => (
-                State::empty(identity.cluster_id, identity.group_id),
-                Place {
-                    segment_first_index: 0,
-                    position: SEGMENT_HEADER_BYTES,
-                },
-            ),
-        };
-        let found = segments
-            .iter()
-            .find(|segment| segment.header.first_index == place.segment_first_index);
-        let Some(segment) = found.cloned() else {
-            let path = segment_path(dir, place.segment_first_index);
-            let why = "the log does not go back to where the checkpoint ends";
-            return Err(Error::damaged(&path, 0, place.segment_first_index, why));
-        };
-        let before = Before {
-            term: committed.last.term,
-            chain: committed.chain,
-            append_time_ms: committed.append_time_ms,
-        };
-        let sparse = SparseIndex::covering_from(place.position);
-        Ok(LogState {
+    fn state(&self, hard: HardState, committed: State, place: Place, segments: Vec<Arc<Segment>>) -> LogState {
+        let segment = segments[segments.len() - 1].clone();
+        LogState {
             checkpoint: CheckpointNote {
                 next_index: committed.next_index,
                 noted_ms: 0,
             },
             tail: committed.clone(),
-            committed,
             committed_at: place,
             pending: VecDeque::new(),
             decided: VecDeque::new(),
@@ -238,143 +240,109 @@ impl Recovery<'_> {
             active: Active {
                 segment,
                 end: place.position,
-                sparse,
-                before,
+                sparse: SparseIndex::covering_from(place.position),
+                before: Join::at(&committed),
             },
+            committed,
             loaded: VecDeque::new(),
             hard,
             generation: 0,
             noted_commit: None,
+            manifest: self.directory.manifest.clone(),
+            gaps: Gaps::default(),
+            was_read: false,
+            scrub: None,
             changed_ms: 0,
-        })
+        }
     }
 
-    /// Folds everything behind the checkpoint, segment by segment, and cuts what does not follow on.
-    fn replay(&mut self, state: &mut LogState) -> Result<(), Error> {
-        let all = std::mem::take(&mut state.segments);
-        let first = state.active.segment.header.first_index;
-        let mut torn = false;
-        for segment in all {
-            if segment.header.first_index < first {
-                state.segments.push(segment);
+    /// Folds segment by segment, up to the end of the log; false if something is missing before it.
+    fn replay(&mut self, state: &mut LogState, rest: Vec<Arc<Segment>>) -> Result<bool, Error> {
+        let mut rest = rest.into_iter();
+        loop {
+            let why = self.replay_segment(state)?;
+            let next = rest.next();
+            if let Some(next) = next.as_ref().filter(|next| self.follows(state, next)) {
+                self.end_segment(state, None)?;
+                let next = self.with_header(next, &state.tail);
+                self.replayed.push(next.file.clone());
+                state.seal_active();
+                state.segments.push(next.clone());
+                state.active.segment = next;
+                state.active.end = SEGMENT_HEADER_BYTES;
                 continue;
             }
-            if torn || !self.enter(state, &segment)? {
-                torn = true;
-                self.remove.insert(0, segment);
-                continue;
+            if state.tail.next_index < self.directory.certain_end() && !mutant!("truncate at first bad checksum") {
+                return Ok(false);
             }
-            state.segments.push(segment);
-            torn = !self.replay_segment(state)?;
+            self.end_segment(state, Some(&why))?;
+            let beyond = next.into_iter().chain(rest);
+            beyond.for_each(|segment| self.beyond.insert(0, segment));
+            self.beyond
+                .sort_by_key(|segment| std::cmp::Reverse(segment.header.first_index));
+            return Ok(true);
         }
-        self.sort_removed();
-        self.check_mark_reached(state)
     }
 
-    fn sort_removed(&mut self) {
-        self.remove
-            .sort_by_key(|segment| std::cmp::Reverse(segment.header.first_index));
+    /// Whether a segment begins where the log ends now.
+    fn follows(&self, state: &LogState, next: &Segment) -> bool {
+        let join = Join::at(&state.tail);
+        next.header.first_index == join.next_index && (next.headless || next.header == join.header(&self.open.identity))
     }
 
-    /// Makes `segment` the active one; false if it does not follow on behind the mark.
-    fn enter(&mut self, state: &mut LogState, segment: &Arc<Segment>) -> Result<bool, Error> {
-        if Arc::ptr_eq(segment, &state.active.segment) {
-            self.replayed.push(segment.file.clone());
-            return Ok(true); // the checkpoint's own: entered at its position
-        }
-        let (header, tail) = (&segment.header, &state.tail);
-        let found = (
-            header.first_index,
-            header.chain_before,
-            header.base_offset,
-            header.append_time_before_ms,
-        );
-        if found != (tail.next_index, tail.chain, tail.log_end, tail.append_time_ms) {
-            self.check_mark_reached(state)?;
-            return Ok(false);
-        }
-        self.replayed.push(segment.file.clone());
-        state.seal_active();
-        state.active.segment = segment.clone();
-        state.active.end = SEGMENT_HEADER_BYTES;
-        Ok(true)
-    }
-
-    /// Folds the frames of the active segment; false if something behind them had to be cut.
-    fn replay_segment(&self, state: &mut LogState) -> Result<bool, Error> {
-        let disk = &*self.open.disk;
+    /// Folds the frames of the active segment, up to the first thing that is not the next one; says what that is.
+    fn replay_segment(&self, state: &mut LogState) -> Result<String, Error> {
         let segment = state.active.segment.clone();
-        let file = segment.file.open(disk)?;
-        let (position, tail) = (state.active.end, &state.tail);
-        let mut scanner = Scanner::resume(file.clone(), &segment, position, tail.next_index, tail.chain)?;
-        if scanner.end() < position {
-            return Err(scanner.damaged("the file ends before its checkpoint"));
-        }
-        let why = loop {
+        let file = segment.file.open(&*self.open.disk)?;
+        let tail = &state.tail;
+        let mut scanner = Scanner::at(file, &segment, state.active.end, tail.next_index, Some(tail.chain))?;
+        loop {
             self.check_mark(state)?;
             match scanner.next()? {
                 Scanned::Frame(frame) => {
                     let folded = state.fold_replicated(frame)?;
                     state.place(folded);
-                    state.commit_to(self.mark.commit_end.min(state.tail.next_index))?;
+                    state.commit_to(self.directory.mark.commit_end.min(state.tail.next_index))?;
                 }
-                Scanned::End => break "nothing but zeros follows".to_owned(),
-                Scanned::Bad(why) => break why,
+                Scanned::End => return Ok("nothing but zeros follows".to_owned()),
+                Scanned::Bad(why) => return Ok(why),
             }
-        };
-        let (path, file_end) = (&segment.file.path, scanner.end());
-        if state.active.end == file_end {
-            return Ok(true);
         }
-        if state.tail.next_index < self.mark.index_end && !mutant!("truncate at first bad checksum") {
-            return Err(scanner.damaged(&why));
+    }
+
+    /// Notes that the active segment's file ends behind its last frame. `torn` says what stands there instead of a next one.
+    fn end_segment(&mut self, state: &LogState, torn: Option<&str>) -> Result<(), Error> {
+        let (file, position) = (&state.active.segment.file, state.active.end);
+        let handle = file.open(&*self.open.disk)?;
+        let file_end = handle.len().map_err(|error| Error::io("read", &file.path, error))?;
+        if file_end == position {
+            return Ok(());
         }
-        let (position, index) = (state.active.end, state.tail.next_index);
-        let prepared = scanner.rest_is_zeros()?;
-        if prepared {
-            file.set_len(position).map_err(|error| Error::io("cut", path, error))?;
-            return Ok(true);
+        let index = state.tail.next_index;
+        let mut scanner = Scanner::at(handle, &state.active.segment, position, index, None)?;
+        if !scanner.rest_is_zeros()? {
+            let path = file.path.display();
+            tracing::warn!(%path, position, file_end, index, why = torn, "cutting a torn tail");
         }
-        tracing::warn!(path = %path.display(), position, file_end, index, why, "cutting a torn tail");
-        file.set_len(position).map_err(|error| Error::io("cut", path, error))?;
-        Ok(false)
+        self.cuts.push((file.clone(), position));
+        Ok(())
     }
 
     /// When the replay stands at the mark, what it found must be what was marked.
     fn check_mark(&self, state: &LogState) -> Result<(), Error> {
-        let mark = &self.mark;
+        let mark = &self.directory.mark;
         if state.tail.next_index != mark.index_end || state.tail.chain == mark.chain {
             return Ok(());
         }
         let why = format!("chain is {:#x} where {:#x} was marked", state.tail.chain, mark.chain);
-        Err(Error::damaged(
-            &state.active.segment.file.path,
-            state.active.end,
-            mark.index_end,
-            why,
-        ))
-    }
-
-    fn check_mark_reached(&self, state: &LogState) -> Result<(), Error> {
-        if state.tail.next_index >= self.mark.index_end || mutant!("truncate at first bad checksum") {
-            return Ok(());
-        }
-        let why = format!(
-            "the log ends here, but was synced up to entry {}",
-            self.mark.index_end - 1
-        );
-        Err(Error::damaged(
-            &state.active.segment.file.path,
-            state.active.end,
-            state.tail.next_index,
-            why,
-        ))
+        let path = &state.active.segment.file.path;
+        Err(Error::dead(path, state.active.end, mark.index_end, why))
     }
 
     /// Removes what is behind the end, and syncs everything that may have been written but not synced before the start.
     fn settle(&self, state: &LogState) -> Result<(), Error> {
         let OpenLog { dir, disk, .. } = self.open;
-        for segment in &self.remove {
+        for segment in &self.beyond {
             tracing::warn!(path = %segment.file.path.display(), "removing a segment behind the end of the log");
             for path in [&segment.file.path, &segment.index_path()] {
                 match disk.remove(path) {
@@ -382,6 +350,16 @@ impl Recovery<'_> {
                     result => result.map_err(|error| Error::io("remove", path, error))?,
                 }
             }
+        }
+        for segment in &self.mended {
+            tracing::warn!(path = %segment.file.path.display(), "putting the segment's header right");
+            let (path, header) = (&segment.file.path, Bytes::from(segment.header.encode()));
+            let written = segment.file.open(&**disk)?.write_at(&[header], 0);
+            written.map_err(|error| Error::io("write", path, error))?;
+        }
+        for (file, position) in &self.cuts {
+            let cut = file.open(&**disk)?.set_len(*position);
+            cut.map_err(|error| Error::io("cut", &file.path, error))?;
         }
         for file in &self.replayed {
             file.open(&**disk)?
@@ -393,14 +371,11 @@ impl Recovery<'_> {
             .open(&**disk)?
             .sync()
             .map_err(|error| Error::io("sync", &hard_state.path, error))?;
-        let checkpoint = dir.join(CHECKPOINT);
-        if let Ok(file) = disk.open(&checkpoint) {
-            file.sync().map_err(|error| Error::io("sync", &checkpoint, error))?;
+        for path in [dir.join(CHECKPOINT), dir.join(MANIFEST)] {
+            if let Ok(file) = disk.open(&path) {
+                file.sync().map_err(|error| Error::io("sync", &path, error))?;
+            }
         }
         disk.sync_dir(dir).map_err(|error| Error::io("sync", dir, error))
     }
-}
-
-fn is_damage(error: &Error) -> bool {
-    matches!(error, Error::Damaged { .. })
 }

@@ -11,19 +11,20 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 
 use crate::disk::{Disk, DiskFile};
 use crate::error::Error;
 use crate::mutant;
+use crate::space::{Space, SpaceWatch, is_derived, is_full};
 
-/// A file that the writer knows: opened on first use, or made by [`Op::Create`].
+/// A file that the writer knows: opened on first use, or made by [`Op::Create`], and let go of when its log is idle.
 pub(crate) struct LogFile {
     number: u64,
     pub(crate) path: PathBuf,
-    handle: OnceLock<Arc<dyn DiskFile>>,
+    handle: Mutex<Option<Arc<dyn DiskFile>>>,
     /// Up to here the file is known to have space that was written before. Only the writer changes it.
     prepared: AtomicU64,
 }
@@ -42,19 +43,25 @@ impl LogFile {
         Arc::new(LogFile {
             number,
             path,
-            handle: OnceLock::new(),
+            handle: Mutex::default(),
             prepared: AtomicU64::new(0),
         })
     }
 
     pub(crate) fn open(&self, disk: &dyn Disk) -> Result<Arc<dyn DiskFile>, Error> {
-        if let Some(handle) = self.handle.get() {
+        let mut kept = self.handle.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(handle) = &*kept {
             return Ok(handle.clone());
         }
         let handle = disk
             .open(&self.path)
             .map_err(|error| Error::io("open", &self.path, error))?;
-        Ok(self.handle.get_or_init(|| handle).clone())
+        Ok(kept.insert(handle).clone())
+    }
+
+    /// Lets go of the open file; whoever needs it next opens it again. A thousand logs must not hold thousands of files open.
+    pub(crate) fn release(&self) {
+        *self.handle.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 }
 
@@ -82,6 +89,8 @@ pub(crate) enum Op {
     Replace { path: PathBuf, bytes: Bytes },
     /// Everything before is synced before anything behind is begun.
     Sync,
+    /// Makes the reserve again.
+    Reserve,
 }
 
 impl Op {
@@ -89,7 +98,7 @@ impl Op {
         match self {
             Op::Write { parts, .. } => parts.iter().map(Bytes::len).sum(),
             Op::Create { head: bytes, .. } | Op::Overwrite { bytes, .. } | Op::Replace { bytes, .. } => bytes.len(),
-            Op::Cut { .. } | Op::Remove { .. } | Op::Sync => 0,
+            Op::Cut { .. } | Op::Remove { .. } | Op::Sync | Op::Reserve => 0,
         }
     }
 }
@@ -109,6 +118,8 @@ pub(crate) struct Round<'a> {
     disk: &'a dyn Disk,
     /// Zeros written ahead of small writes.
     prepare_bytes: usize,
+    /// None: there is no reserve.
+    space: Option<&'a SpaceWatch>,
     runs: BTreeMap<u64, Run>,
     files: BTreeMap<u64, (Arc<LogFile>, Arc<dyn DiskFile>)>,
     dirs: BTreeSet<PathBuf>,
@@ -119,9 +130,27 @@ impl<'a> Round<'a> {
         Round {
             disk,
             prepare_bytes: prepare_bytes.min(PREPARED_BYTES_MAX),
+            space: None,
             runs: BTreeMap::new(),
             files: BTreeMap::new(),
             dirs: BTreeSet::new(),
+        }
+    }
+
+    /// Gives up the reserve if the disk is full, and prepares nothing when there is little room.
+    pub(crate) fn with_space(mut self, space: Option<&'a SpaceWatch>) -> Self {
+        if space.is_some_and(|space| space.space() < Space::Plenty) {
+            self.prepare_bytes = 0;
+        }
+        self.space = space;
+        self
+    }
+
+    /// Does something that needs room; once more if the reserve could be given up for it. Never for a sync.
+    fn with_room<T>(&self, attempt: impl Fn() -> io::Result<T>) -> io::Result<T> {
+        match attempt() {
+            Err(error) if is_full(&error) && self.space.is_some_and(|space| space.release(self.disk)) => attempt(),
+            result => result,
         }
     }
 
@@ -147,8 +176,7 @@ impl<'a> Round<'a> {
                 self.flush()?;
                 let handle = self.touch(&file)?;
                 file.prepared.store(bytes, Ordering::Relaxed);
-                handle
-                    .set_len(bytes)
+                self.with_room(|| handle.set_len(bytes))
                     .map_err(|error| Error::io("cut", &file.path, error))
             }
             Op::Remove { path } => {
@@ -160,6 +188,12 @@ impl<'a> Round<'a> {
                 self.replace(&path, bytes)
             }
             Op::Sync => self.sync(),
+            Op::Reserve => {
+                if let Some(space) = self.space {
+                    space.reserve(self.disk);
+                }
+                Ok(())
+            }
         }
     }
 
@@ -189,7 +223,7 @@ impl<'a> Round<'a> {
         for mut run in std::mem::take(&mut self.runs).into_values() {
             self.prepare(&mut run);
             let handle = self.touch(&run.file)?;
-            let written = handle.write_at(&run.parts, run.position);
+            let written = self.with_room(|| handle.write_at(&run.parts, run.position));
             written.map_err(|error| Error::io("write", &run.file.path, error))?;
         }
         Ok(())
@@ -215,14 +249,13 @@ impl<'a> Round<'a> {
 
     fn create(&mut self, file: Arc<LogFile>, head: Bytes) -> Result<(), Error> {
         let made = self
-            .disk
-            .create(&file.path)
+            .with_room(|| self.disk.create(&file.path))
             .map_err(|error| Error::io("create", &file.path, error))?;
-        let handle = file.handle.get_or_init(|| made).clone();
+        *file.handle.lock().unwrap_or_else(PoisonError::into_inner) = Some(made.clone());
+        let handle = made;
         self.touch_dir(&file.path);
         self.files.insert(file.number, (file.clone(), handle.clone()));
-        handle
-            .write_at(&[head], 0)
+        self.with_room(|| handle.write_at(std::slice::from_ref(&head), 0))
             .map_err(|error| Error::io("write", &file.path, error))
     }
 
@@ -232,8 +265,7 @@ impl<'a> Round<'a> {
             sync_file(&file, &*handle)?;
         }
         let handle = self.touch(&file)?;
-        handle
-            .write_at(&[bytes], position)
+        self.with_room(|| handle.write_at(std::slice::from_ref(&bytes), position))
             .map_err(|error| Error::io("write", &file.path, error))
     }
 
@@ -248,7 +280,19 @@ impl<'a> Round<'a> {
     }
 
     fn replace(&mut self, path: &Path, bytes: Bytes) -> Result<(), Error> {
-        replace_file(self.disk, path, bytes)?;
+        let full = |error: &Error| matches!(error, Error::Io { source, .. } if is_full(source));
+        let replaced = match replace_file(self.disk, path, bytes.clone()) {
+            Err(error) if full(&error) && is_derived(path) => {
+                tracing::warn!(%error, "there is no room for it; it is left as it was");
+                let _ = self.disk.remove(&path.with_extension("tmp"));
+                return Ok(());
+            }
+            Err(error) if full(&error) && self.space.is_some_and(|space| space.release(self.disk)) => {
+                replace_file(self.disk, path, bytes)
+            }
+            replaced => replaced,
+        };
+        replaced?;
         self.touch_dir(path);
         Ok(())
     }
@@ -306,7 +350,8 @@ pub(crate) fn replace_file(disk: &dyn Disk, path: &Path, bytes: Bytes) -> Result
         .map_err(|error| Error::io("create", &temporary, error))?;
     file.write_at(&[bytes], 0)
         .map_err(|error| Error::io("write", &temporary, error))?;
-    file.sync().map_err(|error| Error::io("sync", &temporary, error))?;
+    let synced = file.sync().map_err(io::Error::other); // of another kind: a failed sync is never done again
+    synced.map_err(|error| Error::io("sync", &temporary, error))?;
     disk.rename(&temporary, path)
         .map_err(|error| Error::io("rename", path, error))
 }

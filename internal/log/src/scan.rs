@@ -7,15 +7,17 @@ use std::sync::Arc;
 use bytes::{Buf, Bytes};
 
 use crate::disk::DiskFile;
-use crate::entry::{Frame, Header};
+use crate::entry::{Frame, Header, Kind};
 use crate::error::Error;
-use crate::format::files::{Point, SEGMENT_HEADER_BYTES};
+use crate::format::files::SEGMENT_HEADER_BYTES;
 use crate::format::frame::{self, HEADER_BYTES};
 use crate::mutant;
 use crate::segment::Segment;
 
 /// Bytes read at once, unless one frame needs more.
 const CHUNK_BYTES: usize = 128 * 1024;
+/// The same for those who step over the payloads.
+const HEAD_CHUNK_BYTES: usize = 8 * 1024;
 
 /// What stands at a position.
 pub(crate) enum Scanned {
@@ -39,6 +41,8 @@ pub(crate) struct Scanner {
     path: PathBuf,
     pub(crate) position: u64,
     end: u64,
+    /// Bytes read at once, unless one frame needs more.
+    chunk_bytes: usize,
     chunk: Bytes,
     pub(crate) next_index: u64,
     /// The chain before `position`, if known.
@@ -52,36 +56,29 @@ impl Scanner {
         let mut scanner = Scanner::new(file, segment, end)?;
         scanner.position = SEGMENT_HEADER_BYTES;
         scanner.next_index = header.first_index;
-        scanner.chain = Some(header.chain_before);
+        scanner.chain = (!segment.headless).then_some(header.chain_before);
         Ok(scanner)
     }
 
-    /// From a known place; the chain before it is not known.
-    pub(crate) fn from_point(
-        file: Arc<dyn DiskFile>,
-        segment: &Segment,
-        point: Point,
-        end: u64,
-    ) -> Result<Scanner, Error> {
-        let mut scanner = Scanner::new(file, segment, end)?;
-        scanner.position = point.position;
-        scanner.next_index = point.index;
-        Ok(scanner)
-    }
-
-    /// From a place where the next index and the chain are known.
-    pub(crate) fn resume(
+    /// From a known place; it must follow on this chain, if that is known.
+    pub(crate) fn at(
         file: Arc<dyn DiskFile>,
         segment: &Segment,
         position: u64,
         next_index: u64,
-        chain: u64,
+        chain: Option<u64>,
     ) -> Result<Scanner, Error> {
         let mut scanner = Scanner::new(file, segment, u64::MAX)?;
         scanner.position = position;
         scanner.next_index = next_index;
-        scanner.chain = Some(chain);
+        scanner.chain = chain;
         Ok(scanner)
+    }
+
+    /// Stops at this position, if the file does not end before it.
+    pub(crate) fn up_to(mut self, end: u64) -> Scanner {
+        self.end = self.end.min(end);
+        self
     }
 
     fn new(file: Arc<dyn DiskFile>, segment: &Segment, end: u64) -> Result<Scanner, Error> {
@@ -92,15 +89,11 @@ impl Scanner {
             path,
             position: 0,
             end: end.min(length),
+            chunk_bytes: CHUNK_BYTES,
             chunk: Bytes::new(),
             next_index: 0,
             chain: None,
         })
-    }
-
-    /// Where the scan ends at the latest: the end of the file, or the end asked for.
-    pub(crate) fn end(&self) -> u64 {
-        self.end
     }
 
     /// The next frame, wholly checked.
@@ -146,6 +139,28 @@ impl Scanner {
         self.chunk.advance(bytes.min(self.chunk.len()));
         self.advance(&header);
         Ok(Some((header, position)))
+    }
+
+    /// From here on the payloads are stepped over: read less ahead.
+    pub(crate) fn heads_only(mut self) -> Scanner {
+        self.chunk_bytes = HEAD_CHUNK_BYTES;
+        self
+    }
+
+    /// The next frame with its payload left out unread, unless the fold keeps it (a membership's).
+    pub(crate) fn expect_head(&mut self) -> Result<Option<Frame>, Error> {
+        let header = match self.head()? {
+            Head::Whole(header) if header.kind == Kind::Membership => return self.expect(),
+            Head::Whole(header) => header,
+            _ => return self.expect(),
+        };
+        let head = self.chunk.slice(..HEADER_BYTES + usize::from(header.detail_bytes));
+        self.expect_header()?;
+        Ok(Some(Frame {
+            head: Bytes::copy_from_slice(&head),
+            payload: Bytes::new(),
+            header,
+        }))
     }
 
     pub(crate) fn damaged(&self, why: &str) -> Error {
@@ -213,7 +228,7 @@ impl Scanner {
         if self.chunk.len() >= bytes.min(left) {
             return Ok(());
         }
-        let mut buffer = vec![0; bytes.max(CHUNK_BYTES).min(left)];
+        let mut buffer = vec![0; bytes.max(self.chunk_bytes).min(left)];
         let read = self.file.read_at(&mut buffer, self.position);
         let count = read.map_err(|error| Error::io("read", &self.path, error))?;
         buffer.truncate(count);
@@ -223,5 +238,5 @@ impl Scanner {
 }
 
 fn frame_bytes(header: &Header) -> usize {
-    HEADER_BYTES + usize::from(header.detail_bytes) + header.payload_bytes as usize
+    usize::try_from(header.frame_bytes()).unwrap_or(usize::MAX)
 }

@@ -2,26 +2,29 @@
 //! a truncation makes one of them the active one again.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::disk::Disk;
 use crate::entry::Header;
 use crate::error::Error;
-use crate::format::files::{self, IndexFooter, Point, SEGMENT_HEADER_BYTES, SegmentHeader};
+use crate::fold::State;
+use crate::format::files::{self, IndexFooter, Point, SegmentHeader};
 use crate::ids::{EntryId, Identity};
 use crate::index::SparseIndex;
-use crate::round::LogFile;
-use crate::scan::Scanner;
-
-/// Most bytes of an index file that is read.
-const INDEX_BYTES_MAX: u64 = 64 * 1024 * 1024;
+use crate::round::{LogFile, Op};
 
 /// A segment file and what its header says.
 pub(crate) struct Segment {
     pub(crate) file: Arc<LogFile>,
+    /// What its header says, or what is assumed of it.
     pub(crate) header: SegmentHeader,
+    /// Its header is bad: only `first_index` is known, the rest stands for lookups and is that of a segment behind it.
+    pub(crate) headless: bool,
     /// A sealed segment's index, while loaded.
-    sparse: Mutex<Option<Arc<SparseIndex>>>,
+    pub(crate) sparse: Mutex<Option<Arc<SparseIndex>>>,
+    /// The index file led to a wrong place: it is not read again.
+    pub(crate) distrusted: AtomicBool,
 }
 
 /// The segment that is appended to.
@@ -31,15 +34,17 @@ pub(crate) struct Active {
     pub(crate) end: u64,
     pub(crate) sparse: SparseIndex,
     /// The last entry of the log, which the next segment's header will name.
-    pub(crate) before: Before,
+    pub(crate) before: Join,
 }
 
-/// What a segment's header says of the entry before it.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Before {
+/// What an entry leaves behind for the next one to follow on: all that a segment's header says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Join {
+    pub(crate) next_index: u64,
     pub(crate) term: u64,
     pub(crate) chain: u64,
     pub(crate) append_time_ms: u64,
+    pub(crate) log_end: u64,
 }
 
 /// A place in the log's files.
@@ -70,38 +75,76 @@ pub(crate) fn point_of(header: &Header, position: u64) -> Point {
     }
 }
 
-impl Before {
-    pub(crate) fn of(header: &Header) -> Before {
-        Before {
+impl Join {
+    pub(crate) fn at(state: &State) -> Join {
+        Join {
+            next_index: state.next_index,
+            term: state.last.term,
+            chain: state.chain,
+            append_time_ms: state.append_time_ms,
+            log_end: state.log_end,
+        }
+    }
+
+    /// Behind the entry with this header.
+    pub(crate) fn behind(header: &Header) -> Join {
+        Join {
+            next_index: header.id.index + 1,
             term: header.id.term,
             chain: header.chain,
             append_time_ms: header.append_time_ms,
+            log_end: header.base_offset + u64::from(header.record_count),
+        }
+    }
+
+    /// Before a segment's first entry.
+    pub(crate) fn before(header: &SegmentHeader) -> Join {
+        Join {
+            next_index: header.first_index,
+            term: header.term_before,
+            chain: header.chain_before,
+            append_time_ms: header.append_time_before_ms,
+            log_end: header.base_offset,
+        }
+    }
+
+    /// The header of a segment that begins here.
+    pub(crate) fn header(&self, identity: &Identity) -> SegmentHeader {
+        SegmentHeader {
+            cluster_id: identity.cluster_id,
+            group_id: identity.group_id,
+            first_index: self.next_index,
+            base_offset: self.log_end,
+            term_before: self.term,
+            chain_before: self.chain,
+            append_time_before_ms: self.append_time_ms,
         }
     }
 }
 
 impl Segment {
     pub(crate) fn new(dir: &Path, header: SegmentHeader) -> Arc<Segment> {
-        let file = LogFile::new(segment_path(dir, header.first_index));
+        Segment::of(LogFile::new(segment_path(dir, header.first_index)), header, false)
+    }
+
+    /// A segment whose header is bad; `header` is assumed.
+    pub(crate) fn headless(dir: &Path, header: SegmentHeader) -> Arc<Segment> {
+        Segment::of(LogFile::new(segment_path(dir, header.first_index)), header, true)
+    }
+
+    /// The same file with a header that was put right.
+    pub(crate) fn mended(&self, header: SegmentHeader) -> Arc<Segment> {
+        Segment::of(self.file.clone(), header, false)
+    }
+
+    fn of(file: Arc<LogFile>, header: SegmentHeader, headless: bool) -> Arc<Segment> {
         Arc::new(Segment {
             file,
             header,
+            headless,
             sparse: Mutex::default(),
+            distrusted: AtomicBool::new(false),
         })
-    }
-
-    /// A segment without a readable header, to be removed.
-    pub(crate) fn unreadable(dir: &Path, identity: &Identity, first_index: u64) -> Arc<Segment> {
-        let header = SegmentHeader {
-            cluster_id: identity.cluster_id,
-            group_id: identity.group_id,
-            first_index,
-            base_offset: 0,
-            term_before: 0,
-            chain_before: 0,
-            append_time_before_ms: 0,
-        };
-        Segment::new(dir, header)
     }
 
     /// The same segment sealed: without the open file, with its index loaded if it is complete.
@@ -111,7 +154,9 @@ impl Segment {
         Arc::new(Segment {
             file,
             header: self.header,
+            headless: self.headless,
             sparse: Mutex::new(sparse),
+            distrusted: AtomicBool::new(false),
         })
     }
 
@@ -119,65 +164,20 @@ impl Segment {
         self.file.path.with_extension("index")
     }
 
+    /// What removes the segment's files.
+    pub(crate) fn removal(&self) -> [Op; 2] {
+        [self.file.path.clone(), self.index_path()].map(|path| Op::Remove { path })
+    }
+
     /// The index, if loaded.
     pub(crate) fn loaded(&self) -> Option<Arc<SparseIndex>> {
         self.sparse.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Lets go of the index and of the open file.
     pub(crate) fn unload(&self) {
+        self.file.release();
         *self.sparse.lock().unwrap_or_else(PoisonError::into_inner) = None;
-    }
-
-    /// The index of a sealed segment, from memory, from its file, or rebuilt from the segment. `next` is the header of the segment behind.
-    ///
-    /// Just after the seal the writer may not be done with the file: then what is there already makes an index for this once.
-    pub(crate) fn load(&self, disk: &dyn Disk, next: &SegmentHeader) -> Result<Arc<SparseIndex>, Error> {
-        if let Some(sparse) = self.loaded() {
-            return Ok(sparse);
-        }
-        let (points, whole) = match self.read_index(disk, next) {
-            Some(points) => (points, true),
-            None => {
-                tracing::warn!(path = %self.index_path().display(), "sparse index is missing or bad; rebuilding it in memory");
-                self.rebuild_index(disk, next)?
-            }
-        };
-        let sparse = Arc::new(SparseIndex {
-            points,
-            covered_from: SEGMENT_HEADER_BYTES,
-        });
-        if whole {
-            *self.sparse.lock().unwrap_or_else(PoisonError::into_inner) = Some(sparse.clone());
-        }
-        Ok(sparse)
-    }
-
-    /// The points up to the first thing that is not a frame, and whether that is the segment's end. Damage is for those to report who
-    /// read the frames themselves.
-    fn rebuild_index(&self, disk: &dyn Disk, next: &SegmentHeader) -> Result<(Vec<Point>, bool), Error> {
-        let mut scanner = Scanner::from_start(self.file.open(disk)?, self, u64::MAX)?;
-        let mut sparse = SparseIndex::covering_from(SEGMENT_HEADER_BYTES);
-        while scanner.next_index < next.first_index {
-            match scanner.expect_header() {
-                Ok(Some((header, position))) => sparse.add(point_of(&header, position)),
-                Ok(None) | Err(Error::Damaged { .. }) => return Ok((sparse.points, false)),
-                Err(error) => return Err(error),
-            }
-        }
-        Ok((sparse.points, true))
-    }
-
-    /// The points of the index file, if it is whole and belongs to exactly this content.
-    fn read_index(&self, disk: &dyn Disk, next: &SegmentHeader) -> Option<Vec<Point>> {
-        let bytes = read_whole(disk, &self.index_path(), INDEX_BYTES_MAX).ok()?;
-        let (points, footer) = files::decode_index(self.header.group_id, self.header.first_index, &bytes).ok()?;
-        let follows = footer.chain == next.chain_before && footer.last.index + 1 == next.first_index;
-        let ordered = points
-            .windows(2)
-            .all(|pair| pair[0].index < pair[1].index && pair[0].position < pair[1].position);
-        let first = points.first()?;
-        let complete = first.position == SEGMENT_HEADER_BYTES && first.index == self.header.first_index;
-        (follows && ordered && complete).then_some(points)
     }
 }
 
@@ -193,17 +193,6 @@ impl Active {
         let header = &self.segment.header;
         files::encode_index(header.group_id, header.first_index, &self.sparse.points, &footer)
     }
-}
-
-/// The points of a segment up to `end`, found by walking over its frames' headers.
-pub(crate) fn scan_points(disk: &dyn Disk, segment: &Segment, end: u64) -> Result<Vec<Point>, Error> {
-    let file = segment.file.open(disk)?;
-    let mut scanner = Scanner::from_start(file, segment, end)?;
-    let mut sparse = SparseIndex::covering_from(SEGMENT_HEADER_BYTES);
-    while let Some((header, position)) = scanner.expect_header()? {
-        sparse.add(point_of(&header, position));
-    }
-    Ok(sparse.points)
 }
 
 /// Reads a small file.

@@ -6,19 +6,22 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use crate::damage::Gaps;
 use crate::entry::{Decision, Entry, Frame, Header, Kind};
 use crate::error::Error;
 use crate::fold::{Item, State};
 use crate::format::crc32c;
 use crate::format::detail::{Detail, Parts};
-use crate::format::files::{Mark, SEGMENT_HEADER_BYTES, SegmentHeader};
+use crate::format::files::{Mark, SEGMENT_HEADER_BYTES};
 use crate::format::frame::{chain_of, encode_head};
 use crate::hard_state::HardState;
 use crate::ids::{EntryId, Identity};
 use crate::index::SparseIndex;
 use crate::log::DECISIONS_KEPT;
+use crate::manifest::Manifest;
 use crate::mutant;
-use crate::segment::{Active, Before, Place, Segment, point_of};
+use crate::scrub::Cursor;
+use crate::segment::{Active, Join, Place, Segment, point_of};
 
 /// Sparse indexes of sealed segments kept in memory, of each log.
 const INDEXES_LOADED_MAX: usize = 16;
@@ -40,10 +43,18 @@ pub(crate) struct LogState {
     /// Sealed segments whose index is loaded, oldest first.
     pub(crate) loaded: VecDeque<Arc<Segment>>,
     pub(crate) hard: HardState,
-    /// Counts truncations: what was read from disk under an older generation may be mixed.
+    /// Counts truncations and other changes of files below the tail: what was read from disk under an older generation may be mixed.
     pub(crate) generation: u64,
     /// Last committed entry as known when the log was opened.
     pub(crate) noted_commit: Option<EntryId>,
+    /// What remains of the purged entries.
+    pub(crate) manifest: Option<Arc<Manifest>>,
+    /// Damage among committed entries.
+    pub(crate) gaps: Gaps,
+    /// Whether the disk was read since the last rest.
+    pub(crate) was_read: bool,
+    /// Where the scrubber stands; None: at the floor.
+    pub(crate) scrub: Option<Cursor>,
     /// When the log last changed, by the clock.
     pub(crate) changed_ms: u64,
     pub(crate) checkpoint: CheckpointNote,
@@ -91,7 +102,13 @@ impl Pending {
     }
 }
 
-fn item<'a>(header: &Header, detail: &'a Detail, detail_bytes: &'a [u8], membership: Option<&'a Bytes>) -> Item<'a> {
+/// What the fold is given of a frame.
+pub(crate) fn item<'a>(
+    header: &Header,
+    detail: &'a Detail,
+    detail_bytes: &'a [u8],
+    membership: Option<&'a Bytes>,
+) -> Item<'a> {
     Item {
         id: header.id,
         kind: header.kind,
@@ -239,7 +256,7 @@ impl LogState {
         let position = self.active.end;
         self.active.end += frame.len_bytes() as u64;
         self.active.sparse.add(point_of(&frame.header, position));
-        self.active.before = Before::of(&frame.header);
+        self.active.before = Join::behind(&frame.header);
         self.pending.push_back(Pending {
             membership: (frame.header.kind == Kind::Membership).then(|| frame.payload.clone()),
             header: frame.header.clone(),
@@ -262,18 +279,11 @@ impl LogState {
 
     /// Seals the active segment and makes the next one, which begins with `first`.
     pub(crate) fn roll(&mut self, dir: &Path, identity: &Identity, first: &Header) {
-        let segment = Segment::new(
-            dir,
-            SegmentHeader {
-                cluster_id: identity.cluster_id,
-                group_id: identity.group_id,
-                first_index: first.id.index,
-                base_offset: first.base_offset,
-                term_before: self.active.before.term,
-                chain_before: self.active.before.chain,
-                append_time_before_ms: self.active.before.append_time_ms,
-            },
+        debug_assert_eq!(
+            first.id.index, self.active.before.next_index,
+            "a segment begins behind the last entry"
         );
+        let segment = Segment::new(dir, self.active.before.header(identity));
         self.seal_active();
         self.segments.push(segment.clone());
         self.active.segment = segment;
@@ -303,6 +313,20 @@ impl LogState {
             && let Some(oldest) = self.loaded.remove(oldest)
         {
             oldest.unload();
+        }
+    }
+
+    /// Lets go of everything that can be made again when it is needed.
+    pub(crate) fn rest(&mut self) {
+        if std::mem::take(&mut self.was_read) {
+            return; // readers are at it; perhaps the next time
+        }
+        self.loaded.drain(..).for_each(|segment| segment.unload());
+        self.active.segment.file.release();
+        self.hard.file().release();
+        if self.pending.is_empty() {
+            self.pending.shrink_to_fit();
+            self.decided = VecDeque::new();
         }
     }
 
@@ -347,6 +371,11 @@ impl LogState {
         self.decided.get(place).copied()
     }
 
+    /// First index that is not purged.
+    pub(crate) fn floor_end(&self) -> u64 {
+        self.manifest.as_ref().map_or(0, |manifest| manifest.state.next_index)
+    }
+
     /// Which segment holds the entry with this index.
     pub(crate) fn segment_of(&self, index: u64) -> usize {
         self.segments
@@ -385,11 +414,7 @@ impl LogState {
             .retain(|segment| segment.header.first_index < self.active.segment.header.first_index);
         self.active.sparse.truncate(first, position);
         self.active.end = position;
-        self.active.before = Before {
-            term: self.tail.last.term,
-            chain: self.tail.chain,
-            append_time_ms: self.tail.append_time_ms,
-        };
+        self.active.before = Join::at(&self.tail);
         self.generation += 1;
         gone
     }

@@ -14,7 +14,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -22,6 +22,7 @@ use crate::disk::Disk;
 use crate::error::Error;
 use crate::mutant;
 use crate::round::{Op, PREPARED_BYTES_MAX, Round};
+use crate::space::{Space, SpaceLimits, SpaceWatch};
 
 /// Most bytes that may wait for the disk. The owners of the logs bound what they have in flight far below; this only keeps a mistake
 /// from taking all memory.
@@ -69,6 +70,8 @@ struct Shared {
     changed: Condvar,
     /// Signals the driver of a manual writer that there is work.
     on_work: Option<OnWork>,
+    /// Watches the room on the disk, if there is a reserve.
+    space: OnceLock<SpaceWatch>,
     on_fatal: OnFatal,
 }
 
@@ -149,6 +152,7 @@ impl DiskWriter {
             queue: Mutex::new(Queue::default()),
             changed: Condvar::new(),
             on_work,
+            space: OnceLock::new(),
             on_fatal,
         });
         let thread = Arc::new(Thread {
@@ -157,6 +161,30 @@ impl DiskWriter {
             manual,
         });
         DiskWriter { shared, thread }
+    }
+
+    /// Keeps a reserve in the data directory `dir` and watches the room on its disk.
+    pub fn with_reserve(self, dir: &Path, limits: SpaceLimits) -> Result<DiskWriter, Error> {
+        let watch = SpaceWatch::new(&*self.shared.disk, dir, limits)?;
+        self.shared.space.get_or_init(|| watch);
+        Ok(self)
+    }
+
+    /// How much room there was when it was last looked at, or when a write found none. Without a reserve always plenty. While it is
+    /// full nothing should be proposed, and no entries be taken from others; everything else goes on.
+    pub fn space(&self) -> Space {
+        self.shared.space.get().map_or(Space::Plenty, SpaceWatch::space)
+    }
+
+    /// Looks how much room there is now; for the owner to do about once a second. Makes the reserve again if it was given up and there is
+    /// room for it.
+    pub fn check_space(&self) -> Result<Space, Error> {
+        if let Some(space) = self.shared.space.get()
+            && space.check(&*self.shared.disk)?
+        {
+            self.submit(vec![Op::Reserve], Box::new(|_| {}))?;
+        }
+        Ok(self.space())
     }
 
     /// One round; false if there was nothing to do. For manual writers.
@@ -318,7 +346,8 @@ impl Shared {
         let result = match poisoned {
             Some(cause) => Err(cause),
             None => catch_unwind(AssertUnwindSafe(|| {
-                Round::new(&*self.disk, self.prepare_bytes).run(ops)
+                let round = Round::new(&*self.disk, self.prepare_bytes);
+                round.with_space(self.space.get()).run(ops)
             }))
             .unwrap_or(Err(Error::Panicked)),
         };

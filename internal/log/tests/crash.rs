@@ -12,10 +12,11 @@ use common::world::{Step, World};
 use highwater_log::disk::simulated::{Fault, Keep};
 
 /// Appends over several small segments, group commits, truncations within and across segments, votes, marks, checkpoints.
-/// a = append, x = drop from the tail, v = vote, c = commit up to so far below the tail, t = pass milliseconds and tick, r = round.
+/// a = append, x = drop from the tail, v = vote, c = commit up to so far below the tail,
+/// t = pass milliseconds and tick, p = purge what lies below the log start, r = round.
 const SCRIPT: &str = "v r a1 r a3 a2 r c2 t1500 r a12 r v a4 r x5 a2 r a9 c4 r t40000 r a8 a7 r a6 r t1000 r \
-     x20 r a5 x2 a3 v r t2000 r c0 a14 x13 a16 r c3 t31000 a1 r v v r a10 r x9 r t1000 t1000 r a2 r \
-     a3 t1000 r a2 c0 t31000 v r v v v r x4 r a1 r a20 a9 x28 v r a1 r";
+     x20 r a5 x2 a3 v r t2000 r c0 a14 x13 a16 r c3 t31000 a1 p r v v r a10 r x9 r t1000 t1000 r a2 r \
+     a3 t1000 r a2 c0 t31000 v r v v v r x4 r a1 r a20 p a9 x28 v r a1 r a30 r c9 r a30 c3 p a4 r c0 p x2 r a9 r";
 
 pub(crate) fn script() -> Vec<Step> {
     let step = |word: &str| {
@@ -26,6 +27,7 @@ pub(crate) fn script() -> Vec<Step> {
             "v" => Step::Vote,
             "c" => Step::Commit(number),
             "t" => Step::Tick(number),
+            "p" => Step::Purge,
             _ => Step::Round,
         }
     };
@@ -178,11 +180,20 @@ fn go_on(world: &mut World) {
     world.check_files();
 }
 
+/// Whether the script takes anything from the log's front.
+#[cfg(test)]
+fn purges(script: &[Step]) -> bool {
+    let mut world = World::new(0, 0);
+    script.iter().for_each(|step| world.step(step).unwrap());
+    world.log.floor().is_some()
+}
+
 /// Runs some trials at all operations of the script.
 #[cfg(test)]
 fn try_all(trials: &[Trial]) {
     let script = script();
     let operations = operations(&script);
+    assert!(purges(&script), "the script purges nothing");
     assert!(operations.end > 100, "the script has only {operations:?}");
     for trial in trials {
         for operation in operations.clone() {

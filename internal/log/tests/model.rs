@@ -21,6 +21,7 @@ fn moves() -> impl Strategy<Value = Vec<Move>> {
         1 => Just(Step::Vote),
         3 => (0_u64..9).prop_map(Step::Commit),
         2 => (0_u64..20_000).prop_map(Step::Tick),
+        2 => Just(Step::Purge),
         5 => Just(Step::Round),
     ];
     let keep = prop_oneof![Just(Keep::Nothing), Just(Keep::Everything), Just(Keep::Torn)];

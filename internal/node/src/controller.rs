@@ -374,6 +374,8 @@ mod tests {
             log_end: 0,
             watermark: Watermark::default(),
             committed_index: 1,
+            damage: Vec::new(),
+            damage_everywhere: Vec::new(),
         }
     }
 

@@ -234,6 +234,10 @@ impl Problem {
                     high_watermark,
                 },
             },
+            damaged @ ReadError::Damaged { .. } => Problem::Unavailable {
+                why: format!("{damaged}; read from another replica"),
+                hint: None,
+            },
             ReadError::Stopped => Problem::Unavailable {
                 why: "the replica is stopping; read from another one".to_owned(),
                 hint: None,
@@ -246,6 +250,7 @@ impl Problem {
     pub(crate) fn from_query(what: &str, error: CommandError) -> Problem {
         match error {
             CommandError::NotLeader { .. } | CommandError::Unknown(_) => Problem::NoQuorum { what: what.to_owned() },
+            full @ CommandError::DiskFull => Problem::Overloaded(full.to_string()),
             CommandError::Refused(why) => Problem::Overloaded(why),
             CommandError::Stopped => Problem::Unavailable {
                 why: format!("the replica of {what} here is stopping"),

@@ -9,6 +9,8 @@
 //! * The input is never polled again after it has ended.
 //! * While anything is unanswered for `IDLE_TIMEOUT`, the stream breaks. openraft has no deadline of its own here: a
 //!   follower that dies silently would stay behind for ever.
+//! * A follower that still needs what is to be purged, and was waited for long enough, is let go: the stream breaks, and
+//!   openraft, which waits for live streams only, purges and sends the manifest.
 //! * openraft sends a request without entries at once whenever the commit point moves. It takes the time of the
 //!   acknowledgement that is due at the same moment, so it is held for `HOLD_TIMEOUT`, or until another request
 //!   follows or the input ends. Order and number of answers stay.
@@ -19,6 +21,7 @@ mod tests;
 use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -30,8 +33,10 @@ use tokio::sync::mpsc::error::TrySendError;
 use tokio::time::{Instant, Sleep};
 
 use crate::codec::append;
+use crate::memory::Memory;
 use crate::network::{broken, check_result};
 use crate::peers::PeerStream;
+use crate::snapshot::LetGo;
 use crate::types::{AppendRequest, AppendResult, RpcError, Vote};
 
 /// Most unanswered requests to one follower.
@@ -46,6 +51,13 @@ pub(crate) const OPEN_TIMEOUT: Duration = Duration::from_secs(2);
 pub(crate) const OPEN_RETRY_PAUSE: Duration = Duration::from_millis(50);
 /// How long a request without entries waits for company.
 const HOLD_TIMEOUT: Duration = Duration::from_millis(1);
+
+/// Whom the stream leads to, and what is to be known about it.
+pub(crate) struct Follower {
+    pub(crate) id: u64,
+    pub(crate) let_go: LetGo,
+    pub(crate) memory: Arc<Memory>,
+}
 
 /// A request that was sent and is not yet answered.
 struct Sent {
@@ -66,7 +78,7 @@ enum Input {
 /// Invariants: `unanswered` holds exactly the requests handed to the peer stream or to `blocked`, oldest first, and
 /// `unanswered_bytes` their sum. At most one request is held, and it was taken after all of those.
 pub(crate) struct AppendStream<S> {
-    target: u64,
+    follower: Follower,
     requests: S,
     input: Input,
     stream: PeerStream,
@@ -86,9 +98,9 @@ impl<S> AppendStream<S>
 where
     S: Stream<Item = AppendRequest> + Unpin,
 {
-    pub(crate) fn new(target: u64, requests: S, stream: PeerStream) -> AppendStream<S> {
+    pub(crate) fn new(follower: Follower, requests: S, stream: PeerStream) -> AppendStream<S> {
         AppendStream {
-            target,
+            follower,
             requests,
             input: Input::Open,
             stream,
@@ -150,8 +162,14 @@ where
     }
 
     fn send(&mut self, request: AppendRequest) -> Result<(), RpcError> {
+        let first_index = request.prev_log_id.map_or(0, |id| id.index() + 1);
+        if self.follower.let_go.has(first_index) {
+            return Err(lost(format!(
+                "entry {first_index} is to be purged, the follower gets the manifest"
+            )));
+        }
         let vote = request.vote;
-        let (parts, bytes) = append::encode_request(self.target, request).map_err(broken)?;
+        let (parts, bytes) = append::encode_request(self.follower.id, request).map_err(broken)?;
         if self.unanswered.is_empty() {
             self.restart_idle();
         }
@@ -219,6 +237,9 @@ where
         self.restart_idle();
         let result = append::decode_result(message).map_err(broken)?;
         check_result(&sent.vote, &result).map_err(broken)?;
+        if let Ok(matching) = result {
+            self.follower.memory.note(self.follower.id, &sent.vote, matching);
+        }
         Ok(result)
     }
 

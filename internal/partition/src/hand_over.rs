@@ -10,11 +10,15 @@
 //! voters are settled.
 
 use std::cmp::Reverse;
+use std::sync::Arc;
 use std::time::Duration;
 
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::{Instant as _, ServerState};
+use tokio::sync::watch;
 
+use crate::mending::Mending;
+use crate::status::{Role, Status};
 use crate::types::{LogId, Member, Raft, RaftMetrics, member};
 
 /// How long a hand-over waits for a change of voters to end, and for a sign of life of the next leader.
@@ -39,7 +43,11 @@ impl Obstacle {
     }
 }
 
+/// How soon a leader that is to step aside tries again.
+const STEP_ASIDE_PAUSE: Duration = Duration::from_secs(1);
+
 /// Picks and prepares a hand-over of one replica's leadership.
+#[derive(Clone)]
 pub(crate) struct HandOver {
     raft: Raft,
     /// Who answered longer ago than this may be gone.
@@ -67,6 +75,50 @@ impl HandOver {
         let membership = metrics.membership_config.membership();
         let others = voters.into_iter().filter(|id| *id != metrics.id);
         others.filter_map(|id| member(membership, id)).collect()
+    }
+
+    /// Gives leadership away while entries are damaged here, if this replica leads: it could not serve them, and its followers
+    /// would wait for them. Once each time that damage appears, so that leadership does not go round in a group in which all
+    /// are damaged. Runs until the core has ended.
+    pub(crate) async fn step_aside(self, mending: Arc<Mending>, mut status: watch::Receiver<Status>) {
+        let mut damage = mending.changes();
+        let mut stepped_aside = false;
+        loop {
+            let whole = mending.damage().is_empty();
+            stepped_aside &= !whole;
+            let due = !whole && !stepped_aside && status.borrow_and_update().role == Role::Leader;
+            if due {
+                stepped_aside = self.give_away().await;
+            }
+            let again = due && !stepped_aside;
+            tokio::select! {
+                biased;
+                changed = status.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                }
+                Ok(()) = damage.changed() => {}
+                () = tokio::time::sleep(STEP_ASIDE_PAUSE), if again => {}
+            }
+        }
+    }
+
+    /// Whether leadership is on its way to somebody, or there is nobody to give it to.
+    async fn give_away(&self) -> bool {
+        let successors = self.successors();
+        for successor in &successors {
+            let to = successor.replica_id.0;
+            if self.prepare(to).await.is_ok() && self.raft.trigger().transfer_leader(to).await.is_ok() {
+                tracing::warn!(
+                    replica = self.raft.node_id(),
+                    to,
+                    "leadership goes to a replica without damage"
+                );
+                return true;
+            }
+        }
+        successors.is_empty()
     }
 
     /// Waits until leadership can go to `to`. Or what is in the way, which leaves this replica leading as before.

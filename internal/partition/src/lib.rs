@@ -25,41 +25,63 @@
 //! * Leadership is handed over (`hand_over`) only to a voter that is there, and never in the middle of a change of voters.
 //! * A core that ends is noticed at once: `Partition::stopped` says why.
 //!
+//! # Beside the way
+//!
+//! * Trims (`trim`): a committed `Trim` lets each replica purge its log behind a manifest, which is openraft's snapshot
+//!   (`snapshot`). Who is behind the floor is brought up with it (`install`). A group with a machine trims itself.
+//! * Promises (`memory`): before its core runs, a replica asks the others whether its disk still holds what it promised.
+//! * Damage (`mending`, `scrub`, `open`): entries that are damaged here come back from any member that has them. Meanwhile
+//!   whoever needs one waits, a leader steps aside, and a reader is sent elsewhere. What no member has is reported.
+//! * A full disk: nothing new is proposed, a follower takes no entries; votes, heartbeats, reads, manifests and trims go on.
+//!
 //! # Not here
 //!
-//! Trimming, purging and manifests (snapshots), refilling damaged ranges, heartbeats coalesced over groups: none of
-//! them is needed before logs are trimmed and nodes hold hundreds of groups. The membership is changed when asked;
-//! who decides to ask is the catalog's business. Clocks and randomness are openraft's and the log's; this crate reads
-//! neither.
+//! Heartbeats coalesced over groups: not needed before nodes hold hundreds of groups. The membership is changed, and the log
+//! trimmed, when asked; who decides to ask is the catalog's business. So is what becomes of a dead replica: here it only
+//! does not run. Clocks and randomness are openraft's and the log's; this crate reads neither.
 
 mod append_stream;
 mod codec;
 mod config;
 mod error;
 mod hand_over;
+mod install;
+mod life;
 mod machine;
+mod memory;
+mod mending;
 mod network;
+mod open;
 mod partition;
 mod peers;
 mod progress;
+mod read;
 mod responder;
 mod runtime;
+mod scrub;
 mod serve;
+mod snapshot;
+mod start;
 mod status;
 mod storage;
 #[cfg(test)]
 mod tests;
+mod trim;
 mod types;
 
 pub use config::Timers;
 pub use error::{CommandError, Error, ReadError};
 pub use highwater_log as log; // the node passes ids, batches and disks through; it never touches a Log itself
 pub use machine::Machine;
-pub use partition::{GroupOptions, Partition, StoredBatch};
+pub use open::open_log;
+pub use partition::Partition;
 pub use peers::{Lane, PeerError, PeerStream, Peers};
 pub use progress::Watermark;
+pub use read::StoredBatch;
 pub use responder::{Answer, NotApplied};
 #[cfg(highwater_simulation)]
 pub use runtime::simulation;
+pub use scrub::ScrubPace;
+pub use start::GroupOptions;
 pub use status::{Role, Status, VoterChange};
 pub use types::Member;

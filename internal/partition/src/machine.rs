@@ -4,11 +4,11 @@
 //! applying only keeps the membership, feeds commands to the group's machine and answers those who wait for it.
 //! Batches arrive without their payload.
 //!
-//! The machine's state is not persisted yet. Because no log is trimmed yet, it is rebuilt at start from all commands
-//! up to the commit point, in order; when logs are trimmed, the manifest will carry the machine's checkpoint.
+//! The machine's state is saved while applying, at every `CHECKPOINT_ENTRIES`th entry, and becomes part of the manifest
+//! (see `trim`). A start restores it from there and replays the commands behind it, in order.
 //!
-//! A snapshot here is the state at the last applied entry, kept in memory. Nothing in this crate asks for one or
-//! sends one: a log that cannot be trimmed never needs it.
+//! A snapshot is the log's manifest and nothing else (see `snapshot`); it is folded before openraft asks for it, so
+//! building one is handing it out.
 //!
 //! Invariant: entries are applied in order; a round of them has no gap.
 
@@ -18,14 +18,19 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::{Stream, TryStreamExt};
-use highwater_log::{Body, Frame, Kind, Log};
+use highwater_log::{Body, Frame, Kind, Log, Manifest};
 use openraft::entry::RaftEntry;
-use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine, Snapshot};
+use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
+use tokio::sync::{oneshot, watch};
 
-use crate::codec::membership as membership_codec;
 use crate::error::Error;
-use crate::storage::READ_BYTES_MAX;
-use crate::types::{CommittedLeaderId, LogEntry, LogId, LogPayload, NodeName, StoredMembership, TypeConfig, log_id};
+use crate::mending::Mending;
+use crate::progress::Progress;
+use crate::runtime;
+use crate::snapshot::{GroupSnapshot, SnapshotData, SnapshotMeta, Snapshots, membership_in, snapshot_of};
+use crate::storage::read_frames;
+use crate::trim::{CHECKPOINT_ENTRIES, Due};
+use crate::types::{LogEntry, LogId, LogPayload, StoredMembership, TypeConfig, log_id};
 
 /// Derived state of a control group, fed with committed commands in order (the catalog).
 pub trait Machine: Send + Sync + 'static {
@@ -37,34 +42,56 @@ pub trait Machine: Send + Sync + 'static {
     fn restore(&self, checkpoint: &[u8]) -> Result<(), String>;
 }
 
-pub(crate) type SnapshotMeta = openraft::SnapshotMeta<CommittedLeaderId, u64, NodeName>;
-pub(crate) type GroupSnapshot = Snapshot<CommittedLeaderId, u64, NodeName, Bytes>;
-
 /// The state machine of one replica.
 pub(crate) struct GroupMachine {
+    log: Log,
     machine: Option<Arc<dyn Machine>>,
+    progress: Arc<Progress>,
+    snapshots: Arc<Snapshots>,
+    /// What has been applied that lets the log be trimmed.
+    due: watch::Sender<Due>,
     applied: Option<LogId>,
     membership: StoredMembership,
-    snapshot: Option<GroupSnapshot>,
 }
 
 impl GroupMachine {
-    /// Takes up the log's committed state and replays all committed commands into the machine. Reads the disk.
-    pub(crate) fn recover(log: &Log, machine: Option<Arc<dyn Machine>>) -> Result<GroupMachine, Error> {
-        let (last, stored) = log.committed(|state| (state.last_entry(), state.membership.clone()));
-        let membership = match stored {
-            Some((id, bytes)) => StoredMembership::new(Some(log_id(id)), membership_codec::decode(bytes)?),
-            None => StoredMembership::default(),
-        };
-        if let (Some(machine), Some(last)) = (&machine, last) {
-            replay(log, last.index, machine.as_ref())?;
+    /// Takes up the log's committed state; restores the machine from the manifest and replays all committed commands behind
+    /// it. Waits for commands that are damaged.
+    pub(crate) async fn recover(
+        log: Log,
+        machine: Option<Arc<dyn Machine>>,
+        progress: Arc<Progress>,
+        snapshots: Arc<Snapshots>,
+        mending: &Mending,
+    ) -> Result<GroupMachine, Error> {
+        let (last, log_start, membership) =
+            log.committed(|state| (state.last_entry(), state.log_start, membership_in(state)));
+        if let Some(machine) = &machine {
+            if let Some(manifest) = log.manifest() {
+                restore(machine.as_ref(), &manifest)?;
+            }
+            if let Some(last) = last {
+                replay(&log, mending, last.index, machine.as_ref()).await?;
+            }
         }
+        let due = match machine {
+            None if log_start > 0 => Due::Records(log_start),
+            _ => Due::Nothing,
+        };
         Ok(GroupMachine {
+            log,
             machine,
+            progress,
+            snapshots,
+            due: watch::Sender::new(due),
             applied: last.map(log_id),
-            membership,
-            snapshot: None,
+            membership: membership?,
         })
+    }
+
+    /// What has been applied that lets the log be trimmed, now and whenever there is more. Ends with the core.
+    pub(crate) fn due(&self) -> watch::Receiver<Due> {
+        self.due.subscribe()
     }
 
     fn apply_one(&mut self, entry: LogEntry) -> Result<Bytes, io::Error> {
@@ -77,30 +104,40 @@ impl GroupMachine {
             LogPayload::Stored(frame) if frame.header.kind == Kind::Command => {
                 answer = self.command(frame)?;
             }
+            LogPayload::Stored(frame) if frame.header.kind == Kind::Trim => self.trimmed(),
             _ => {}
         }
         self.applied = Some(id);
+        self.save(id.index())?;
         Ok(answer)
+    }
+
+    /// The log start may have moved.
+    fn trimmed(&self) {
+        if self.machine.is_none() {
+            let log_start = self.progress.watermark().log_start;
+            self.due.send_replace(Due::Records(log_start));
+        }
+    }
+
+    /// Saves the machine's state if it is to be saved behind the entry `index`.
+    fn save(&self, index: u64) -> Result<(), Error> {
+        let Some(machine) = &self.machine else { return Ok(()) };
+        if !(index + 1).is_multiple_of(CHECKPOINT_ENTRIES) {
+            return Ok(());
+        }
+        let saved = unpanicked(
+            &format!("the machine panicked while it was saved behind entry {index}"),
+            || machine.checkpoint(),
+        )?;
+        self.due.send_replace(Due::Checkpoint(index, saved));
+        Ok(())
     }
 
     fn command(&self, frame: Frame) -> Result<Bytes, io::Error> {
         match &self.machine {
             Some(machine) => Ok(apply_command(machine.as_ref(), &frame)?),
             None => Ok(Bytes::new()),
-        }
-    }
-
-    fn snapshot_now(&self) -> GroupSnapshot {
-        GroupSnapshot {
-            meta: SnapshotMeta {
-                last_log_id: self.applied,
-                last_membership: self.membership.clone(),
-            },
-            snapshot: self
-                .machine
-                .as_ref()
-                .map(|machine| machine.checkpoint())
-                .unwrap_or_default(),
         }
     }
 }
@@ -120,11 +157,12 @@ fn check_order(applied: Option<LogId>, id: LogId, first: bool) -> Result<(), io:
     }
 }
 
-/// Feeds the machine with every command from the start of the log to `last_index`, inclusive.
-fn replay(log: &Log, last_index: u64, machine: &dyn Machine) -> Result<(), Error> {
+/// Feeds the machine with every command from the first entry that is there to `last_index`, inclusive.
+async fn replay(log: &Log, mending: &Mending, last_index: u64, machine: &dyn Machine) -> Result<(), Error> {
     let mut next = log.floor().map_or(0, |id| id.index + 1);
     while next <= last_index {
-        let frames = log.read(next, last_index + 1, READ_BYTES_MAX)?;
+        let frames = read_frames(log, mending, next, last_index + 1).await;
+        let frames = frames.map_err(|err| Error::Raft(format!("replaying commands: {err}")))?;
         if frames.is_empty() {
             return Err(Error::Raft(format!(
                 "entry {next} is missing below the commit point {last_index}"
@@ -138,7 +176,6 @@ fn replay(log: &Log, last_index: u64, machine: &dyn Machine) -> Result<(), Error
     Ok(())
 }
 
-/// A panic in the machine must end the core, as every other failure here does, not just one task of it.
 fn apply_command(machine: &dyn Machine, frame: &Frame) -> Result<Bytes, Error> {
     let index = frame.header.id.index;
     let command = match frame.body() {
@@ -146,13 +183,33 @@ fn apply_command(machine: &dyn Machine, frame: &Frame) -> Result<Bytes, Error> {
         Ok(_) => return Err(Error::Raft(format!("entry {index} is not the command it says it is"))),
         Err(err) => return Err(Error::Raft(format!("entry {index}: {err}"))),
     };
-    std::panic::catch_unwind(AssertUnwindSafe(|| machine.apply(index, command)))
-        .map_err(|_| Error::Raft(format!("the machine panicked at entry {index}")))
+    unpanicked(&format!("the machine panicked at entry {index}"), || {
+        machine.apply(index, command)
+    })
+}
+
+/// Puts the machine into the state that the manifest holds.
+fn restore(machine: &dyn Machine, manifest: &Manifest) -> Result<(), Error> {
+    let last = manifest.last();
+    unpanicked(
+        &format!("the machine panicked when it was restored to entry {last}"),
+        || machine.restore(manifest.machine()),
+    )?
+    .map_err(|err| {
+        Error::Raft(format!(
+            "the machine's state behind entry {last} cannot be restored: {err}"
+        ))
+    })
+}
+
+/// A panic in the machine must end the core, as every other failure here does, not just one task of it.
+fn unpanicked<T>(what: &str, call: impl FnOnce() -> T) -> Result<T, Error> {
+    std::panic::catch_unwind(AssertUnwindSafe(call)).map_err(|_| Error::Raft(what.to_owned()))
 }
 
 impl RaftStateMachine<TypeConfig> for GroupMachine {
-    type SnapshotData = Bytes;
-    type SnapshotBuilder = BuiltSnapshot;
+    type SnapshotData = SnapshotData;
+    type SnapshotBuilder = SnapshotBuilder;
 
     async fn applied_state(&mut self) -> Result<(Option<LogId>, StoredMembership), io::Error> {
         Ok((self.applied, self.membership.clone()))
@@ -174,41 +231,52 @@ impl RaftStateMachine<TypeConfig> for GroupMachine {
         Ok(())
     }
 
-    async fn try_create_snapshot_builder(&mut self, _force: bool) -> Option<BuiltSnapshot> {
-        let snapshot = self.snapshot_now();
-        self.snapshot = Some(snapshot.clone());
-        Some(BuiltSnapshot(snapshot))
+    async fn try_create_snapshot_builder(&mut self, _force: bool) -> Option<SnapshotBuilder> {
+        Some(SnapshotBuilder(self.snapshots.clone()))
     }
 
-    async fn get_snapshot_builder(&mut self) -> BuiltSnapshot {
-        BuiltSnapshot(self.snapshot_now())
+    async fn get_snapshot_builder(&mut self) -> SnapshotBuilder {
+        SnapshotBuilder(self.snapshots.clone())
     }
 
-    async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: Bytes) -> Result<(), io::Error> {
+    /// Idempotent: a manifest at or below the floor changes nothing.
+    async fn install_snapshot(&mut self, meta: &SnapshotMeta, manifest: SnapshotData) -> Result<(), io::Error> {
         if let Some(machine) = &self.machine {
-            machine.restore(&snapshot).map_err(io::Error::other)?;
+            restore(machine.as_ref(), &manifest)?;
         }
+        let (done, installed) = oneshot::channel();
+        let log = self.log.clone();
+        let install = move || {
+            let done = Box::new(move |result| drop(done.send(result)));
+            log.install(Arc::unwrap_or_clone(manifest), done)
+        };
+        let queued = runtime::blocking(install).await.map_err(io::Error::other)?;
+        queued.map_err(io::Error::other)?;
+        match installed.await {
+            Ok(result) => result.map_err(io::Error::other)?,
+            Err(_) => return Err(io::Error::other("the log dropped a manifest without installing it")),
+        }
+        self.progress.publish();
         self.applied = meta.last_log_id;
         self.membership = meta.last_membership.clone();
-        self.snapshot = Some(GroupSnapshot {
-            meta: meta.clone(),
-            snapshot,
-        });
         Ok(())
     }
 
     async fn get_current_snapshot(&mut self) -> Result<Option<GroupSnapshot>, io::Error> {
-        Ok(self.snapshot.clone())
+        Ok(self.snapshots.current().map(snapshot_of).transpose()?)
     }
 }
 
-/// A snapshot, taken when its builder was asked for.
-pub(crate) struct BuiltSnapshot(GroupSnapshot);
+/// Hands out the manifest that was folded before openraft was told to build a snapshot.
+pub(crate) struct SnapshotBuilder(Arc<Snapshots>);
 
-impl RaftSnapshotBuilder<TypeConfig> for BuiltSnapshot {
-    type SnapshotData = Bytes;
+impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
+    type SnapshotData = SnapshotData;
 
     async fn build_snapshot(&mut self) -> Result<GroupSnapshot, io::Error> {
-        Ok(self.0.clone())
+        match self.0.current() {
+            Some(manifest) => Ok(snapshot_of(manifest)?),
+            None => Err(io::Error::other("a snapshot was asked for, but no floor was chosen")),
+        }
     }
 }

@@ -7,7 +7,7 @@
 //! What peers answer is checked before openraft believes it: an answer with a term far ahead of the request's is
 //! refused, because one such answer could use up the terms.
 //!
-//! Deliberately absent: sending snapshots. No log is trimmed yet, so no follower can be behind a log's start.
+//! A follower behind the floor is sent the manifest (see `install`).
 
 use std::future::Future;
 use std::sync::Arc;
@@ -23,11 +23,13 @@ use openraft::errors::{NetworkError, ReplicationClosed, StreamingError, Unreacha
 use openraft::network::{RPCOption, RaftNetworkFactory, RaftNetworkV2, stream_append_sequential};
 use openraft::raft::{AppendEntriesResponse, SnapshotResponse, StreamAppendError};
 
-use crate::append_stream::{self, AppendStream};
+use crate::append_stream::{self, AppendStream, Follower};
 use crate::codec::{append, bad, calls, kind};
 use crate::error::Error;
-use crate::machine::GroupSnapshot;
+use crate::install;
+use crate::memory::Memory;
 use crate::peers::{Lane, PeerError, Peers};
+use crate::snapshot::{GroupSnapshot, SnapshotData, Snapshots};
 use crate::types::{
     AppendRequest, AppendResult, NodeName, RpcError, TransferRequest, TransferResponse, TypeConfig, Vote, VoteRequest,
     VoteResponse,
@@ -41,12 +43,16 @@ pub(crate) const TERM_JUMP_MAX: u64 = 1 << 20;
 pub(crate) struct GroupNetwork {
     pub(crate) group_id: GroupId,
     pub(crate) peers: Arc<dyn Peers>,
+    pub(crate) snapshots: Arc<Snapshots>,
+    pub(crate) memory: Arc<Memory>,
 }
 
 impl GroupNetwork {
     fn client(&self, target: u64, node: &NodeName, lane: Lane) -> PeerClient {
         PeerClient {
             peers: self.peers.clone(),
+            snapshots: self.snapshots.clone(),
+            memory: self.memory.clone(),
             group_id: self.group_id,
             target,
             node: node.0.clone(),
@@ -70,6 +76,8 @@ impl RaftNetworkFactory<TypeConfig> for GroupNetwork {
 /// The way to one other replica.
 pub(crate) struct PeerClient {
     peers: Arc<dyn Peers>,
+    snapshots: Arc<Snapshots>,
+    memory: Arc<Memory>,
     group_id: GroupId,
     target: u64,
     node: String,
@@ -77,6 +85,14 @@ pub(crate) struct PeerClient {
 }
 
 impl PeerClient {
+    fn peer(&self) -> Follower {
+        Follower {
+            id: self.target,
+            let_go: self.snapshots.let_go().clone(),
+            memory: self.memory.clone(),
+        }
+    }
+
     async fn call(&self, kind: u8, body: Vec<Bytes>, option: &RPCOption) -> Result<Bytes, RpcError> {
         let timeout = option.hard_ttl();
         let call = self
@@ -90,12 +106,15 @@ impl PeerClient {
         let reply = self.call(kind, body, option).await?;
         let response = calls::decode_vote_response(reply).map_err(broken)?;
         check_term(&request.vote, &response.vote).map_err(broken)?;
+        if kind == kind::VOTE && response.vote_granted {
+            self.memory.note(self.target, &response.vote, None);
+        }
         Ok(response)
     }
 }
 
 impl RaftNetworkV2<TypeConfig> for PeerClient {
-    type SnapshotData = Bytes;
+    type SnapshotData = SnapshotData;
 
     async fn append_entries(
         &mut self,
@@ -110,6 +129,9 @@ impl RaftNetworkV2<TypeConfig> for PeerClient {
         check_result(&vote, &result).map_err(broken)?;
         if previous.is_none() && matches!(result, Err(StreamAppendError::Conflict(_))) {
             return Err(broken(bad("a conflict with nothing")));
+        }
+        if let Ok(matching) = result {
+            self.memory.note(self.target, &vote, matching);
         }
         Ok(match result {
             Ok(matching) => AppendEntriesResponse::PartialSuccess(matching),
@@ -143,7 +165,7 @@ impl RaftNetworkV2<TypeConfig> for PeerClient {
                 tokio::time::sleep(append_stream::OPEN_RETRY_PAUSE).await;
             }
             let stream = opened?;
-            let appends: BoxStream<'s, _> = Box::pin(AppendStream::new(self.target, input, stream));
+            let appends: BoxStream<'s, _> = Box::pin(AppendStream::new(self.peer(), input, stream));
             Ok(appends)
         })
     }
@@ -158,13 +180,28 @@ impl RaftNetworkV2<TypeConfig> for PeerClient {
 
     async fn full_snapshot(
         &mut self,
-        _vote: Vote,
-        _snapshot: GroupSnapshot,
-        _cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
+        vote: Vote,
+        snapshot: GroupSnapshot,
+        cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
         _option: RPCOption,
     ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
-        let why = format!("{} would need a manifest, but no log is trimmed yet", self.node);
-        Err(StreamingError::Unreachable(Unreachable::from_string(why)))
+        let _sending = self.snapshots.sending();
+        let to = (self.target, self.node.as_str());
+        let send = install::send(self.peers.as_ref(), self.group_id, to, vote, &snapshot.snapshot);
+        let sent = tokio::select! {
+            biased;
+            closed = cancel => return Err(StreamingError::Closed(closed)),
+            sent = send => sent,
+        };
+        // whatever went wrong, the next try begins anew, so it is not hurried
+        let answer = sent.map_err(|err| StreamingError::Unreachable(Unreachable::from_string(err)))?;
+        if let Err(err) = check_term(&vote, &answer) {
+            return Err(StreamingError::Unreachable(Unreachable::from_string(err)));
+        }
+        if answer == vote {
+            self.memory.note(self.target, &vote, snapshot.meta.last_log_id);
+        }
+        Ok(SnapshotResponse::new(answer))
     }
 
     async fn transfer_leader(

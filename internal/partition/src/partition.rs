@@ -1,12 +1,12 @@
 //! One replica of one group: what the node holds, for data partitions and for the catalog alike.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures::FutureExt;
-use highwater_log::{Batch, Body, Frame, GroupId, Log, ReplicaId, mutant};
+use highwater_log::{Batch, Body, GroupId, Log, ReplicaId, Space};
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::{ClientWriteError, ForwardToLeader, InitializeError, LinearizableReadError, RaftError};
 use openraft::{ChangeMembers, ReadPolicy};
@@ -15,18 +15,17 @@ use tokio::sync::watch;
 use crate::codec::calls::{self, Confirmation};
 use crate::codec::kind;
 use crate::codec::membership::{NODE_NAME_BYTES_MAX, REPLICAS_MAX};
-use crate::config::Timers;
-use crate::error::{CommandError, Error, ReadError};
+use crate::error::{CommandError, Error};
 use crate::hand_over::HandOver;
-use crate::machine::{GroupMachine, Machine};
-use crate::network::{GroupNetwork, confirm};
+use crate::life::Life;
+use crate::mending::Mending;
+use crate::network::confirm;
 use crate::peers::{PeerStream, Peers};
 use crate::progress::{Progress, Watermark};
 use crate::responder::{Answer, BatchAnswer, InFlight, NotApplied, leader_hint};
 use crate::runtime;
 use crate::serve::{Server, unknown_kind};
 use crate::status::{Ending, Observer, Role, Status};
-use crate::storage::GroupStorage;
 use crate::types::{Member, NodeName, Proposal, Raft, TypeConfig, body_bytes, nodes, voter_set};
 
 /// How long a follower waits for the leader's confirmed high watermark.
@@ -35,113 +34,35 @@ const CONFIRM_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long `shutdown` waits for the core to end, and then for the log to close: a disk that hangs must not keep the process.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Everything a replica needs.
-pub struct GroupOptions {
-    /// The group.
-    pub group_id: GroupId,
-    /// This replica of it.
-    pub replica_id: ReplicaId,
-    /// Its log, open.
-    pub log: Log,
-    /// The machine of a control group; None for data.
-    pub machine: Option<Arc<dyn Machine>>,
-    /// The way to the other replicas.
-    pub peers: Arc<dyn Peers>,
-    /// The cluster's timers.
-    pub timers: Timers,
-}
-
-/// A committed batch as stored.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct StoredBatch {
-    /// Offset of its first record.
-    pub base_offset: u64,
-    /// Number of its records; never 0.
-    pub record_count: u32,
-    /// How the payload is compressed; the client's business.
-    pub compression: u8,
-    /// The client's CRC32C of the payload.
-    pub payload_crc: u32,
-    /// When the leader appended it, milliseconds since the epoch.
-    pub append_time_ms: u64,
-    /// As the client encoded it.
-    pub payload: Bytes,
-}
-
 /// One replica of one group; cheap to clone.
 ///
 /// Invariant: the Raft core, the task that observes it and the log live until `shutdown`; dropping all clones does not
-/// stop them.
+/// stop them. It ends the tasks beside them, which trim, mend and verify.
 #[derive(Clone)]
 pub struct Partition {
-    inner: Arc<Inner>,
+    pub(crate) inner: Arc<Inner>,
 }
 
-struct Inner {
-    group_id: GroupId,
-    raft: Raft,
-    log: Log,
-    progress: Arc<Progress>,
-    in_flight: Arc<InFlight>,
-    peers: Arc<dyn Peers>,
-    server: Server,
-    observer: Observer,
-    hand_over: HandOver,
-    has_machine: bool,
-    changes: watch::Receiver<Status>,
-    ending: watch::Receiver<Option<Ending>>,
-    shutting_down: AtomicBool,
+pub(crate) struct Inner {
+    pub(crate) group_id: GroupId,
+    pub(crate) raft: Raft,
+    pub(crate) log: Log,
+    pub(crate) progress: Arc<Progress>,
+    pub(crate) in_flight: Arc<InFlight>,
+    pub(crate) peers: Arc<dyn Peers>,
+    pub(crate) server: Server,
+    pub(crate) observer: Observer,
+    pub(crate) hand_over: HandOver,
+    pub(crate) mending: Arc<Mending>,
+    pub(crate) has_machine: bool,
+    pub(crate) changes: watch::Receiver<Status>,
+    pub(crate) ending: watch::Receiver<Option<Ending>>,
+    pub(crate) shutting_down: AtomicBool,
+    /// The tasks beside the core; gone once the replica is being stopped.
+    pub(crate) life: Mutex<Option<Life>>,
 }
 
 impl Partition {
-    /// Starts the replica on its log: recovers what was committed, replays the machine and joins the group's life.
-    pub async fn start(options: GroupOptions) -> Result<Partition, Error> {
-        let GroupOptions {
-            group_id,
-            replica_id,
-            log,
-            machine,
-            peers,
-            timers,
-        } = options;
-        let config = Arc::new(timers.config(group_id.0)?);
-        let has_machine = machine.is_some();
-        let group_machine = recover(log.clone(), machine).await?;
-        let progress = Arc::new(Progress::new(log.clone()));
-        let network = GroupNetwork {
-            group_id,
-            peers: peers.clone(),
-        };
-        let storage = GroupStorage::new(log.clone(), progress.clone());
-        let raft = Raft::new(replica_id.0, config, network, storage, group_machine)
-            .await
-            .map_err(|err| Error::Raft(err.to_string()))?;
-        let observer = Observer {
-            raft: raft.clone(),
-            log: log.clone(),
-            progress: progress.clone(),
-        };
-        let (changes_sender, changes) = watch::channel(observer.status());
-        let (ending_sender, ending) = watch::channel(None);
-        runtime::spawn(observer.clone().watch(changes_sender, ending_sender));
-        let inner = Inner {
-            group_id,
-            server: Server::new(replica_id.0, raft.clone()),
-            hand_over: HandOver::new(raft.clone(), timers.election_max_ms),
-            raft,
-            log,
-            progress,
-            in_flight: Arc::new(InFlight::default()),
-            peers,
-            observer,
-            has_machine,
-            changes,
-            ending,
-            shutting_down: AtomicBool::new(false),
-        };
-        Ok(Partition { inner: Arc::new(inner) })
-    }
-
     /// Makes the group's first membership; false for a group that has a history here. Any of the members may do it, also
     /// several of them: given the same members they make the same first entry, byte for byte, so it does not matter whose
     /// is replicated.
@@ -164,6 +85,9 @@ impl Partition {
         if let Err(err) = body.check() {
             return answer(Answer::NotApplied(NotApplied::Invalid(err.to_string())));
         }
+        if inner.log.space() == Space::Full {
+            return answer(Answer::NotApplied(NotApplied::DiskFull));
+        }
         let Some(share) = inner.in_flight.take(body_bytes(&body)) else {
             return answer(Answer::NotApplied(NotApplied::Overloaded));
         };
@@ -182,20 +106,24 @@ impl Partition {
         if !inner.has_machine {
             return Err(CommandError::Refused("this group has no machine".to_owned()));
         }
-        if inner.stopped() {
-            return Err(CommandError::Stopped);
+        inner.write(Body::Command(command)).await
+    }
+
+    /// Lets go of all records below `offset`, which must be committed, on all replicas; the log start never goes back. Answered
+    /// with the log start when that was applied here. The files follow by and by. Waits as long as there is no quorum: set a
+    /// deadline around it.
+    pub async fn trim(&self, offset: u64) -> Result<u64, CommandError> {
+        let inner = &self.inner;
+        if inner.has_machine {
+            return Err(CommandError::Refused("a group with a machine trims itself".to_owned()));
         }
-        let body = Body::Command(command);
-        if let Err(err) = body.check() {
-            return Err(CommandError::Refused(err.to_string()));
+        let high_watermark = inner.progress.watermark().high_watermark;
+        if offset > high_watermark {
+            let why = format!("offset {offset} is above the high watermark {high_watermark}");
+            return Err(CommandError::Refused(why));
         }
-        let Some(_share) = inner.in_flight.take(body_bytes(&body)) else {
-            return Err(CommandError::Refused("too many bytes in flight".to_owned()));
-        };
-        let written = inner.raft.client_write(Proposal(body)).await;
-        written
-            .map(|response| response.data)
-            .map_err(|err| inner.write_error(err))
+        inner.write(Body::Trim { offset }).await?;
+        Ok(inner.progress.watermark().log_start)
     }
 
     /// The watermark, now and whenever it moves.
@@ -206,39 +134,6 @@ impl Partition {
     /// Bytes of proposals that wait for their answer here.
     pub fn in_flight_bytes(&self) -> usize {
         self.inner.in_flight.bytes()
-    }
-
-    /// Committed batches from the one that holds `offset` on, at least one if there is one, about `bytes_max` bytes;
-    /// empty at or above the high watermark.
-    pub async fn read(&self, offset: u64, bytes_max: usize) -> Result<Vec<StoredBatch>, ReadError> {
-        let Watermark {
-            log_start,
-            high_watermark,
-        } = self.inner.progress.watermark();
-        if offset < log_start || (mutant!("out-of-range from a lagging follower") && offset > high_watermark) {
-            return Err(ReadError::BelowStart {
-                offset,
-                log_start,
-                high_watermark,
-            });
-        }
-        if offset >= high_watermark && !mutant!("serve above commit") {
-            return Ok(Vec::new());
-        }
-        let frames = match self.inner.log.read_records_cached(offset, bytes_max) {
-            Some(frames) => frames,
-            None => {
-                let log = self.inner.log.clone();
-                off_thread(move || log.read_records(offset, bytes_max)).await?
-            }
-        };
-        Ok(frames.into_iter().map(stored_batch).collect())
-    }
-
-    /// First committed offset appended at or after `time_ms`; the high watermark if there is none.
-    pub async fn offset_at(&self, time_ms: u64) -> Result<u64, ReadError> {
-        let log = self.inner.log.clone();
-        off_thread(move || log.offset_at(time_ms)).await
     }
 
     /// The leader's confirmed high watermark: at least everything that was committed anywhere when this was called. A
@@ -348,6 +243,8 @@ impl Partition {
                 let confirmation = self.inner.confirmation().await;
                 Ok(vec![calls::encode_confirmation(&confirmation)])
             }
+            kind::REMEMBER => server.remember(from, body),
+            kind::REFILL | kind::MANIFEST => server.recall(from, kind, body).await,
             other => Err(unknown_kind(other)),
         }
     }
@@ -356,6 +253,7 @@ impl Partition {
     pub async fn handle_stream(&self, from: &str, kind: u8, stream: PeerStream) -> Result<(), Error> {
         match kind {
             kind::APPEND_STREAM => self.inner.server.append_stream(from, stream).await,
+            kind::INSTALL_STREAM => self.inner.server.install_stream(from, stream).await,
             other => Err(unknown_kind(other)),
         }
     }
@@ -371,6 +269,12 @@ impl Partition {
             Some(Ending::Failed(why)) => Some(why),
             _ => None,
         }
+    }
+
+    /// Why this replica's id is dead, if that was found out while it ran: it has lost something that it had promised to keep.
+    /// Its core ends over it; it must be replaced, and never started again.
+    pub fn dead(&self) -> Option<String> {
+        self.inner.mending.dead()
     }
 
     /// Stops the core, then notes the log's mark and checkpoint and closes it. Nothing of the replica runs afterwards. If the
@@ -401,6 +305,7 @@ impl Partition {
     /// Stops the core and leaves the log as it is.
     pub(crate) async fn halt(&self) -> Result<(), Error> {
         self.inner.shutting_down.store(true, Ordering::Release);
+        self.inner.life.lock().unwrap_or_else(PoisonError::into_inner).take();
         let stopped = self.inner.raft.shutdown().await;
         stopped.map_err(|err| Error::Raft(format!("stopping the core: {err}")))?;
         self.stopped().await;
@@ -411,6 +316,27 @@ impl Partition {
 impl Inner {
     fn stopped(&self) -> bool {
         self.shutting_down.load(Ordering::Acquire) || self.ending.borrow().is_some() || self.observer.ended().is_some()
+    }
+
+    /// Proposes an entry and waits until it was applied here.
+    async fn write(&self, body: Body) -> Result<Bytes, CommandError> {
+        if self.stopped() {
+            return Err(CommandError::Stopped);
+        }
+        if let Err(err) = body.check() {
+            return Err(CommandError::Refused(err.to_string()));
+        }
+        // a trim makes room
+        if self.log.space() == Space::Full && !matches!(body, Body::Trim { .. }) {
+            return Err(CommandError::DiskFull);
+        }
+        let Some(_share) = self.in_flight.take(body_bytes(&body)) else {
+            return Err(CommandError::Refused("too many bytes in flight".to_owned()));
+        };
+        let written = self.raft.client_write(Proposal(body)).await;
+        written
+            .map(|response| response.data)
+            .map_err(|err| self.write_error(err))
     }
 
     fn not_leader(&self, status: Status) -> CommandError {
@@ -463,29 +389,6 @@ impl Inner {
     }
 }
 
-/// Takes up what is known to be committed, and rebuilds the machine from it; off the async threads.
-async fn recover(log: Log, machine: Option<Arc<dyn Machine>>) -> Result<GroupMachine, Error> {
-    let recovered = runtime::blocking(move || {
-        if let Some(noted) = log.noted_commit() {
-            log.commit(noted.index)?;
-        }
-        GroupMachine::recover(&log, machine)
-    });
-    match recovered.await {
-        Ok(recovered) => recovered,
-        Err(err) => Err(Error::Raft(format!("recovering: {err}"))),
-    }
-}
-
-async fn off_thread<T: Send + 'static>(
-    read: impl FnOnce() -> Result<T, highwater_log::Error> + Send + 'static,
-) -> Result<T, ReadError> {
-    match runtime::blocking(read).await {
-        Ok(result) => result.map_err(|err| ReadError::Failed(err.to_string())),
-        Err(err) => Err(ReadError::Failed(err.to_string())),
-    }
-}
-
 fn check_members(members: &[Member]) -> Result<(), Error> {
     if members.is_empty() || members.len() > REPLICAS_MAX {
         return Err(Error::Raft(format!(
@@ -496,16 +399,5 @@ fn check_members(members: &[Member]) -> Result<(), Error> {
     match members.iter().find(|member| member.node.len() > NODE_NAME_BYTES_MAX) {
         Some(member) => Err(Error::Raft(format!("the node name {:.40}… is too long", member.node))),
         None => Ok(()),
-    }
-}
-
-fn stored_batch(frame: Frame) -> StoredBatch {
-    StoredBatch {
-        base_offset: frame.header.base_offset,
-        record_count: frame.header.record_count,
-        compression: frame.header.compression,
-        payload_crc: frame.header.payload_crc,
-        append_time_ms: frame.header.append_time_ms,
-        payload: frame.payload,
     }
 }

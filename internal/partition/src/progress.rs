@@ -43,6 +43,12 @@ impl Progress {
             return Ok(());
         }
         self.log.commit(index)?;
+        self.publish();
+        Ok(())
+    }
+
+    /// Publishes where the log's commit point is now, if it has moved: committed here, or installed with a manifest.
+    pub(crate) fn publish(&self) {
         let (committed_end, now) = self.log.committed(point_of);
         self.committed_end.fetch_max(committed_end, Ordering::AcqRel);
         self.watermark.send_if_modified(|current| {
@@ -52,7 +58,6 @@ impl Progress {
             }
             moved
         });
-        Ok(())
     }
 
     /// Index of the first entry that is not committed here.

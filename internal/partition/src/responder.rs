@@ -47,6 +47,8 @@ pub enum NotApplied {
     },
     /// Too many bytes in flight here; try again.
     Overloaded,
+    /// The disk of this node is nearly full; try again later, it may have room then.
+    DiskFull,
     /// The batch breaks a limit or its checksum is wrong; the reason. Trying again does not help.
     Invalid(String),
     /// The group is stopped.

@@ -15,34 +15,53 @@
 //! all of that majority that could lead are away.
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
+use futures::StreamExt;
 use futures::stream::BoxStream;
-use futures::{Stream, StreamExt};
+use highwater_log::{Log, Space};
 use tokio::sync::mpsc;
 
-use crate::codec::{append, bad, calls, kind};
+use crate::codec::{append, bad, calls, kind, recall};
 use crate::error::Error;
+use crate::install::Receiver;
+use crate::memory::Memory;
+use crate::mending;
 use crate::network::TERM_JUMP_MAX;
 use crate::peers::PeerStream;
 use crate::types::{AppendRequest, AppendResult, Raft, Vote};
+
+/// How long a request with entries waits for room on the disk before it is refused. Below a leader's patience with a stream.
+const FULL_PAUSE: Duration = Duration::from_secs(1);
 
 /// Checks and answers the messages of peers.
 #[derive(Clone)]
 pub(crate) struct Server {
     replica_id: u64,
     raft: Raft,
+    log: Log,
+    manifests: Receiver,
+    memory: Arc<Memory>,
 }
 
 impl Server {
-    pub(crate) fn new(replica_id: u64, raft: Raft) -> Server {
-        Server { replica_id, raft }
+    pub(crate) fn new(replica_id: u64, raft: Raft, log: Log, memory: Arc<Memory>) -> Server {
+        Server {
+            replica_id,
+            manifests: Receiver::new(raft.clone(), log.clone()),
+            raft,
+            log,
+            memory,
+        }
     }
 
     /// Answers one append.
     pub(crate) async fn append(&self, from: &str, body: Bytes) -> Result<Vec<Bytes>, Error> {
         let (to, request) = append::decode_request(body)?;
         self.check(from, to, &request.vote)?;
+        self.memory.note_leader(&request.vote);
+        self.check_space(&request).await?;
         let previous = request.prev_log_id;
         let last = request
             .entries
@@ -60,6 +79,9 @@ impl Server {
     pub(crate) async fn vote(&self, from: &str, body: Bytes) -> Result<Vec<Bytes>, Error> {
         let (to, request) = calls::decode_vote_request(body)?;
         self.check(from, to, &request.vote)?;
+        // a candidate has its own vote, and the log that it shows, on its disk by now
+        let candidate = request.vote.leader_id.voted_for;
+        self.memory.note(candidate, &request.vote, request.last_log_id);
         let response = self.raft.vote(request).await.map_err(raft_error)?;
         Ok(vec![calls::encode_vote_response(&response)])
     }
@@ -82,6 +104,43 @@ impl Server {
     pub(crate) fn check_confirm(&self, from: &str, body: Bytes) -> Result<(), Error> {
         let to = calls::decode_confirm_request(body)?;
         self.check_receiver(to)?;
+        self.check_member(from)
+    }
+
+    /// What this replica remembers of a member's promises. Whoever asks about a replica that this one knows must be on its
+    /// node; about one that it does not know, it remembers what that one has shown.
+    pub(crate) fn remember(&self, from: &str, body: Bytes) -> Result<Vec<Bytes>, Error> {
+        let (to, asker) = recall::decode_remember(body)?;
+        self.check_receiver(to)?;
+        let metrics = self.raft.server_metrics();
+        let metrics = openraft::async_runtime::watch::WatchReceiver::borrow_watched(&metrics);
+        match metrics.membership_config.membership().get_node(&asker) {
+            Some(name) if name.0 != from => {
+                Err(bad(format!("{from} asks for replica {asker}, which is on {}", name.0)))
+            }
+            _ => Ok(vec![recall::encode_seen(self.memory.of(asker).as_ref())]),
+        }
+    }
+
+    /// Entries or a manifest for a member that has lost them.
+    pub(crate) async fn recall(&self, from: &str, kind: u8, body: Bytes) -> Result<Vec<Bytes>, Error> {
+        self.check_member(from)?;
+        recall_call(&self.log, self.replica_id, kind, body).await
+    }
+
+    /// Refuses entries while the disk is nearly full; not at once, so that the leader does not send them again and again.
+    async fn check_space(&self, request: &AppendRequest) -> Result<(), Error> {
+        if request.entries.is_empty() || self.log.space() != Space::Full {
+            return Ok(());
+        }
+        tokio::time::sleep(FULL_PAUSE).await;
+        match self.log.space() {
+            Space::Full => Err(Error::DiskFull),
+            Space::Low | Space::Plenty => Ok(()),
+        }
+    }
+
+    fn check_member(&self, from: &str) -> Result<(), Error> {
         let metrics = self.raft.server_metrics();
         let metrics = openraft::async_runtime::watch::WatchReceiver::borrow_watched(&metrics);
         match metrics.membership_config.nodes().any(|(_, name)| name.0 == from) {
@@ -106,6 +165,12 @@ impl Server {
         refused.map_or(Ok(()), Err)
     }
 
+    /// Takes a manifest from the leader and installs it.
+    pub(crate) async fn install_stream(&self, from: &str, stream: PeerStream) -> Result<(), Error> {
+        let check = |to, vote: &Vote| self.check(from, to, vote);
+        self.manifests.receive(stream, check).await
+    }
+
     /// The checked requests of a stream; ends at the first that is refused, with the reason in `refused`.
     fn requests(
         &self,
@@ -118,10 +183,20 @@ impl Server {
             from,
             checked: None,
         };
-        let messages = futures::stream::unfold(receiver, |mut receiver| async move {
-            receiver.recv().await.map(|message| (message, receiver))
+        let requests = futures::stream::unfold((receiver, checks), move |(mut receiver, mut checks)| {
+            let refused = refused.clone();
+            async move {
+                let message = receiver.recv().await?;
+                match checks.request(message).await {
+                    Ok(request) => Some((request, (receiver, checks))),
+                    Err(err) => {
+                        *refused.lock().unwrap_or_else(PoisonError::into_inner) = Some(err);
+                        None
+                    }
+                }
+            }
         });
-        Box::pin(checked_requests(messages, checks, refused))
+        Box::pin(requests)
     }
 
     /// Whether `from` may speak with `vote` to the replica `to`.
@@ -153,13 +228,7 @@ impl Server {
     }
 
     fn check_receiver(&self, to: u64) -> Result<(), Error> {
-        if to != self.replica_id {
-            return Err(bad(format!(
-                "a message for replica {to} reached replica {}",
-                self.replica_id
-            )));
-        }
-        Ok(())
+        check_receiver(self.replica_id, to)
     }
 }
 
@@ -171,44 +240,47 @@ struct StreamChecks {
 }
 
 impl StreamChecks {
-    fn request(&mut self, message: Bytes) -> Result<AppendRequest, Error> {
+    async fn request(&mut self, message: Bytes) -> Result<AppendRequest, Error> {
         let (to, request) = append::decode_request(message)?;
+        self.server.check_space(&request).await?;
         if self.checked == Some(request.vote) {
             self.server.check_receiver(to)?;
             return Ok(request);
         }
         self.server.check(&self.from, to, &request.vote)?;
+        self.server.memory.note_leader(&request.vote);
         self.checked = Some(request.vote);
         Ok(request)
     }
 }
 
-fn checked_requests(
-    messages: impl Stream<Item = Bytes> + Send + 'static,
-    mut checks: StreamChecks,
-    refused: Arc<Mutex<Option<Error>>>,
-) -> impl Stream<Item = AppendRequest> + Send + 'static {
-    messages
-        .map(move |message| checks.request(message))
-        .scan(refused, |refused, request| {
-            let request = match request {
-                Ok(request) => Some(request),
-                Err(err) => {
-                    *refused.lock().unwrap_or_else(PoisonError::into_inner) = Some(err);
-                    None
-                }
-            };
-            futures::future::ready(request)
-        })
+/// Answers a member's call for entries or for a manifest, from the log alone.
+pub(crate) async fn recall_call(log: &Log, own: u64, kind: u8, body: Bytes) -> Result<Vec<Bytes>, Error> {
+    if kind == kind::MANIFEST {
+        let (to, offset) = recall::decode_manifest_request(body)?;
+        check_receiver(own, to)?;
+        return Ok(recall::encode_manifest_piece(mending::serve_manifest(log, offset)));
+    }
+    let (to, first, end) = recall::decode_refill_request(body)?;
+    check_receiver(own, to)?;
+    Ok(recall::encode_refill(mending::serve(log, first, end).await?))
+}
+
+fn check_receiver(own: u64, to: u64) -> Result<(), Error> {
+    match to == own {
+        true => Ok(()),
+        false => Err(bad(format!("a message for replica {to} reached replica {own}"))),
+    }
 }
 
 /// What kind of message a call is.
 pub(crate) fn unknown_kind(kind: u8) -> Error {
     bad(format!(
-        "message kind {kind} is unknown; calls are {} to {}, the stream is {}",
+        "message kind {kind} is unknown; calls are {} to {}, streams {} to {}",
         kind::APPEND,
-        kind::CONFIRM,
-        kind::APPEND_STREAM
+        kind::MANIFEST,
+        kind::APPEND_STREAM,
+        kind::INSTALL_STREAM
     ))
 }
 

@@ -4,12 +4,13 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use highwater_log::{Log, ReplicaId};
+use highwater_log::{DamagedRange, Log, ReplicaId};
 use openraft::ServerState;
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::Fatal;
 use tokio::sync::watch;
 
+use crate::mending::Mending;
 use crate::progress::{Progress, Watermark};
 use crate::types::{Member, Membership, Raft, member};
 
@@ -52,6 +53,10 @@ pub struct Status {
     pub watermark: Watermark,
     /// Index of the last committed entry; also 0 before there is one.
     pub committed_index: u64,
+    /// Committed entries that are damaged on this disk and wait for a refill.
+    pub damage: Vec<DamagedRange>,
+    /// Of those, the ones that no other member has either.
+    pub damage_everywhere: Vec<DamagedRange>,
 }
 
 /// A group between two sets of voters: until the change is finished, every decision needs a majority of both.
@@ -81,6 +86,8 @@ impl Status {
             || self.voter_change != other.voter_change
             || self.is_membership_committed != other.is_membership_committed
             || self.learners != other.learners
+            || self.damage != other.damage
+            || self.damage_everywhere != other.damage_everywhere
     }
 }
 
@@ -97,6 +104,7 @@ pub(crate) struct Observer {
     pub(crate) raft: Raft,
     pub(crate) log: Log,
     pub(crate) progress: Arc<Progress>,
+    pub(crate) mending: Arc<Mending>,
 }
 
 impl Observer {
@@ -122,6 +130,8 @@ impl Observer {
             log_end: self.log.log_end(),
             watermark: self.progress.watermark(),
             committed_index: self.progress.committed_end().saturating_sub(1),
+            damage: self.mending.damage(),
+            damage_everywhere: self.mending.nowhere(),
         }
     }
 
@@ -140,6 +150,7 @@ impl Observer {
         /// How often the log may note its mark and its checkpoint.
         const LOG_TICK: Duration = Duration::from_secs(1);
         let mut metrics = self.raft.server_metrics();
+        let mut damage = self.mending.changes();
         let mut ticks = tokio::time::interval(LOG_TICK);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -151,6 +162,7 @@ impl Observer {
                     }
                     self.publish(&changes);
                 }
+                Ok(()) = damage.changed() => self.publish(&changes),
                 _ = ticks.tick() => self.log.tick(),
             }
         }

@@ -4,10 +4,10 @@
 //! in the same writer, so waiting for it means that everything before it is synced too, as openraft requires.
 //! Readers give a contiguous, byte-capped prefix of what was asked, from the cache if it is there and from the disk,
 //! off the async threads, if not. An entry that merely left the cache is never an error, because an error from a
-//! reader ends the core.
+//! reader ends the core. For the same reason a damaged entry is waited for until it is refilled (see `mending`).
 //!
-//! Deliberately absent: purging. No log is trimmed yet, nothing asks for it, and a purge that is asked for anyway is
-//! refused rather than pretended.
+//! A purge is the log taking over the manifest that was pinned for it (see `trim`); it is queued here, and done behind
+//! everything else by the writer.
 
 use std::fmt::Debug;
 use std::io;
@@ -22,9 +22,11 @@ use openraft::{LogState, RaftLogReader};
 use tokio::sync::oneshot;
 
 use crate::error::Error;
+use crate::mending::Mending;
 use crate::progress::Progress;
 use crate::runtime;
-use crate::types::{LogEntry, LogId, TypeConfig, Vote, log_id};
+use crate::snapshot::Snapshots;
+use crate::types::{LogEntry, LogId, TypeConfig, Vote, entry_id, log_id};
 
 /// Most bytes that one read for replication or for applying takes from the log, unless one entry alone is larger.
 pub(crate) const READ_BYTES_MAX: usize = 1024 * 1024;
@@ -37,11 +39,23 @@ const ROOM_PAUSE: Duration = Duration::from_millis(5);
 pub(crate) struct GroupStorage {
     log: Log,
     progress: Arc<Progress>,
+    snapshots: Arc<Snapshots>,
+    mending: Arc<Mending>,
 }
 
 impl GroupStorage {
-    pub(crate) fn new(log: Log, progress: Arc<Progress>) -> GroupStorage {
-        GroupStorage { log, progress }
+    pub(crate) fn new(
+        log: Log,
+        progress: Arc<Progress>,
+        snapshots: Arc<Snapshots>,
+        mending: Arc<Mending>,
+    ) -> GroupStorage {
+        GroupStorage {
+            log,
+            progress,
+            snapshots,
+            mending,
+        }
     }
 }
 
@@ -58,7 +72,10 @@ impl RaftLogStorage<TypeConfig> for GroupStorage {
     }
 
     async fn get_log_reader(&mut self) -> GroupReader {
-        GroupReader { log: self.log.clone() }
+        GroupReader {
+            log: self.log.clone(),
+            mending: self.mending.clone(),
+        }
     }
 
     async fn save_vote(&mut self, vote: &Vote) -> Result<(), io::Error> {
@@ -109,10 +126,27 @@ impl RaftLogStorage<TypeConfig> for GroupStorage {
     }
 
     async fn purge(&mut self, upto: LogId) -> Result<(), io::Error> {
-        Err(io::Error::new(
-            io::ErrorKind::Unsupported,
-            format!("purging up to {upto} was asked for, but no log can be trimmed yet"),
-        ))
+        let floor = entry_id(&upto);
+        if self.log.floor() >= Some(floor) {
+            return Ok(()); // an installed manifest brought it
+        }
+        let Some(manifest) = self.snapshots.pinned_at(floor.index) else {
+            return Err(io::Error::other(format!(
+                "there is no manifest to purge up to {floor} with"
+            )));
+        };
+        let (log, snapshots) = (self.log.clone(), self.snapshots.clone());
+        let purge = move || {
+            let done = Box::new(move |result: Result<(), highwater_log::Error>| match result {
+                Ok(()) => tracing::info!(%floor, "the log is purged"),
+                Err(error) => tracing::error!(%floor, %error, "the log could not be purged"),
+            });
+            let purged = log.purge(Arc::unwrap_or_clone(manifest), done);
+            snapshots.unpin(floor);
+            purged
+        };
+        let purged = runtime::blocking(purge).await.map_err(io::Error::other)?;
+        purged.map_err(io::Error::other)
     }
 }
 
@@ -120,6 +154,7 @@ impl RaftLogStorage<TypeConfig> for GroupStorage {
 #[derive(Clone)]
 pub(crate) struct GroupReader {
     log: Log,
+    mending: Arc<Mending>,
 }
 
 impl RaftLogReader<TypeConfig> for GroupReader {
@@ -130,7 +165,7 @@ impl RaftLogReader<TypeConfig> for GroupReader {
         let (mut next, end) = bounds(&range);
         let mut entries = Vec::new();
         while next < end {
-            let frames = read_frames(&self.log, next, end).await?;
+            let frames = read_frames(&self.log, &self.mending, next, end).await?;
             if frames.is_empty() {
                 break;
             }
@@ -159,7 +194,7 @@ impl RaftLogReader<TypeConfig> for GroupReader {
     }
 
     async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> Result<Vec<LogEntry>, io::Error> {
-        let frames = read_frames(&self.log, start, end).await?;
+        let frames = read_frames(&self.log, &self.mending, start, end).await?;
         let entries: Result<Vec<_>, Error> = frames.into_iter().map(LogEntry::stored).collect();
         Ok(entries?)
     }
@@ -171,6 +206,7 @@ impl RaftLogReader<TypeConfig> for GroupReader {
         let (next, end) = bounds(&range);
         let state = ApplyRead {
             log: self.log.clone(),
+            mending: self.mending.clone(),
             next,
             end,
             frames: Vec::new().into_iter(),
@@ -179,10 +215,8 @@ impl RaftLogReader<TypeConfig> for GroupReader {
     }
 
     async fn get_key_log_ids(&mut self, range: RangeInclusive<LogId>) -> Result<Vec<LogId>, io::Error> {
-        let log = self.log.clone();
-        runtime::blocking(move || key_log_ids(&log, *range.start(), *range.end()))
-            .await
-            .map_err(io::Error::other)?
+        let (first, last) = range.into_inner();
+        self.mending.read(move |log| key_log_ids(log, first, last)).await
     }
 }
 
@@ -202,6 +236,7 @@ impl openraft::RaftLogReader<TypeConfig> for GroupStorage {
 /// The reading of entries to apply, piece by piece.
 struct ApplyRead {
     log: Log,
+    mending: Arc<Mending>,
     next: u64,
     end: u64,
     frames: std::vec::IntoIter<Frame>,
@@ -210,7 +245,7 @@ struct ApplyRead {
 impl ApplyRead {
     async fn advance(mut self) -> Result<Option<(LogEntry, ApplyRead)>, io::Error> {
         if self.frames.len() == 0 && self.next < self.end {
-            let frames = read_frames(&self.log, self.next, self.end).await?;
+            let frames = read_frames(&self.log, &self.mending, self.next, self.end).await?;
             if frames.is_empty() && self.log.last().is_some_and(|last| last.index >= self.next) {
                 return Err(io::Error::other(format!("entry {} to apply cannot be read", self.next)));
             }
@@ -224,20 +259,14 @@ impl ApplyRead {
     }
 }
 
-/// A contiguous prefix of openraft's entries `start..end`; empty only if there is nothing from `start` on.
-async fn read_frames(log: &Log, start: u64, end: u64) -> Result<Vec<Frame>, io::Error> {
+/// A contiguous prefix of the entries `start..end`; empty only if there is nothing from `start` on. Waits for what is damaged.
+pub(crate) async fn read_frames(log: &Log, mending: &Mending, start: u64, end: u64) -> Result<Vec<Frame>, io::Error> {
     if start >= end {
         return Ok(Vec::new());
     }
     let frames = match log.read_cached(start, end, READ_BYTES_MAX) {
         Some(frames) => frames,
-        None => {
-            let log = log.clone();
-            runtime::blocking(move || log.read(start, end, READ_BYTES_MAX))
-                .await
-                .map_err(io::Error::other)?
-                .map_err(io::Error::other)?
-        }
+        None => mending.read(move |log| log.read(start, end, READ_BYTES_MAX)).await?,
     };
     for (frame, expected) in frames.iter().zip(start..) {
         if frame.header.id.index != expected {
@@ -252,7 +281,7 @@ async fn read_frames(log: &Log, start: u64, end: u64) -> Result<Vec<Frame>, io::
 
 /// The last entry of each term from `first` to `last`, both inclusive. Terms never go down, so each is found by
 /// halving.
-fn key_log_ids(log: &Log, first: LogId, last: LogId) -> Result<Vec<LogId>, io::Error> {
+fn key_log_ids(log: &Log, first: LogId, last: LogId) -> Result<Vec<LogId>, highwater_log::Error> {
     let mut ids = Vec::new();
     let mut start = first;
     while start.committed_leader_id() != last.committed_leader_id() {
@@ -265,7 +294,7 @@ fn key_log_ids(log: &Log, first: LogId, last: LogId) -> Result<Vec<LogId>, io::E
 }
 
 /// The last entry with the term of `start`, knowing that `beyond` has a later one.
-fn last_of_term(log: &Log, start: LogId, beyond: LogId) -> Result<LogId, io::Error> {
+fn last_of_term(log: &Log, start: LogId, beyond: LogId) -> Result<LogId, highwater_log::Error> {
     let (mut inside, mut outside) = (start, beyond.index());
     while inside.index() + 1 < outside {
         let middle = id_at(log, inside.index() + (outside - inside.index()) / 2)?;
@@ -277,10 +306,9 @@ fn last_of_term(log: &Log, start: LogId, beyond: LogId) -> Result<LogId, io::Err
     Ok(inside)
 }
 
-fn id_at(log: &Log, index: u64) -> Result<LogId, io::Error> {
-    let id = log.entry_id(index).map_err(io::Error::other)?;
-    id.map(log_id)
-        .ok_or_else(|| io::Error::other(format!("the log has no entry {index}")))
+fn id_at(log: &Log, index: u64) -> Result<LogId, highwater_log::Error> {
+    let id = log.entry_id(index)?;
+    id.map(log_id).ok_or(highwater_log::Error::Truncated { index })
 }
 
 /// The half-open range that `range` means.

@@ -191,10 +191,10 @@ impl LogEntry {
         Ok(LogEntry::new(log_id, payload))
     }
 
-    /// An entry as applying it needs it: memberships and commands whole, of everything else only the id.
+    /// An entry as applying it needs it: memberships, commands and trims whole, of everything else only the id.
     pub(crate) fn to_apply(frame: Frame) -> Result<LogEntry, Error> {
         match frame.header.kind {
-            Kind::Membership | Kind::Command => LogEntry::stored(frame),
+            Kind::Membership | Kind::Command | Kind::Trim => LogEntry::stored(frame),
             _ => Ok(LogEntry::new(log_id(frame.id()), LogPayload::Elided)),
         }
     }

@@ -19,6 +19,9 @@ mod crash;
 #[path = "../../../internal/log/tests/damage.rs"]
 #[allow(dead_code, clippy::duplicate_mod)]
 mod damage;
+#[path = "../../../internal/log/tests/refill.rs"]
+#[allow(dead_code, clippy::duplicate_mod)]
+mod refill;
 
 use crash::common::world::Step;
 
@@ -35,7 +38,10 @@ const CHECKS: [(&str, fn()); 9] = [
         "segments cut at any byte",
         damage::a_file_cut_at_any_byte_behind_the_mark_keeps_the_whole_frames_before_it,
     ),
-    ("a missing segment", damage::a_missing_segment_is_damage),
+    (
+        "missing and short segments",
+        refill::any_missing_or_short_sealed_segments_are_made_anew,
+    ),
     (
         "a lost hard state",
         damage::a_lost_hard_state_is_never_replaced_by_a_new_one,
@@ -88,7 +94,7 @@ pub(crate) fn run(arguments: &LogArguments) -> ExitCode {
     totals.attempt(
         || "check: every byte flipped".to_owned(),
         || {
-            flips.store(damage::flip_every_byte(), Ordering::Relaxed);
+            flips.store(refill::flip_every_byte(), Ordering::Relaxed);
             0
         },
     );
@@ -188,6 +194,7 @@ fn random_script(seed: u64) -> Vec<Step> {
         10..12 => Step::Commit(random.below(9)),
         12 => Step::Tick(1_000),
         13 => Step::Tick(random.pick(&[40, 1_500, 31_000])),
+        14 => Step::Purge,
         _ => Step::Round,
     };
     (0..STEPS).map(|_| step(&mut random)).collect()

@@ -29,6 +29,10 @@ pub trait DiskFile: Send + Sync {
     fn is_empty(&self) -> io::Result<bool> {
         Ok(self.len()? == 0)
     }
+    /// Gives an empty file so much room that writes within it find it, with zeros.
+    fn allocate(&self, bytes: u64) -> io::Result<()> {
+        write_zeros(self, bytes)
+    }
     /// Returns when data and length are on stable storage.
     fn sync(&self) -> io::Result<()>;
 }
@@ -49,4 +53,27 @@ pub trait Disk: Send + Sync {
     fn list(&self, path: &Path) -> io::Result<Vec<String>>;
     /// Returns when the directory's entries are on stable storage.
     fn sync_dir(&self, path: &Path) -> io::Result<()>;
+    /// Room that is left on the disk on which this directory lies, bytes. A disk that cannot tell has no end of it.
+    fn free_bytes(&self, _path: &Path) -> io::Result<u64> {
+        Ok(u64::MAX)
+    }
+    /// Size of that disk, bytes.
+    fn total_bytes(&self, _path: &Path) -> io::Result<u64> {
+        Ok(u64::MAX)
+    }
+    /// Opens an existing file for reading only.
+    fn open_read_only(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+        self.open(path)
+    }
+}
+
+fn write_zeros(file: &(impl DiskFile + ?Sized), bytes: u64) -> io::Result<()> {
+    static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
+    let mut position = 0;
+    while position < bytes {
+        let count = ZEROS.len().min(usize::try_from(bytes - position).unwrap_or(usize::MAX));
+        file.write_at(&[Bytes::from_static(&ZEROS[..count])], position)?;
+        position += count as u64;
+    }
+    Ok(())
 }

@@ -54,6 +54,20 @@ impl Disk for RealDisk {
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
         File::open(path)?.sync_all()
     }
+
+    fn free_bytes(&self, path: &Path) -> io::Result<u64> {
+        let disk = rustix::fs::statvfs(path)?;
+        Ok(disk.f_bavail.saturating_mul(disk.f_frsize))
+    }
+
+    fn total_bytes(&self, path: &Path) -> io::Result<u64> {
+        let disk = rustix::fs::statvfs(path)?;
+        Ok(disk.f_blocks.saturating_mul(disk.f_frsize))
+    }
+
+    fn open_read_only(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+        Ok(Arc::new(RealFile(File::open(path)?)))
+    }
 }
 
 impl DiskFile for RealFile {
@@ -77,6 +91,14 @@ impl DiskFile for RealFile {
             position += write_all_at(&self.0, &mut slices, position)?;
         }
         Ok(())
+    }
+
+    fn allocate(&self, bytes: u64) -> io::Result<()> {
+        use rustix::fs::{FallocateFlags, fallocate};
+        match fallocate(&self.0, FallocateFlags::empty(), 0, bytes) {
+            Err(rustix::io::Errno::OPNOTSUPP) => super::write_zeros(self, bytes),
+            result => Ok(result?),
+        }
     }
 
     fn set_len(&self, bytes: u64) -> io::Result<()> {

@@ -68,7 +68,7 @@ impl Checkpoint {
     }
 }
 
-fn encode_state(out: &mut Vec<u8>, state: &State) {
+pub(super) fn encode_state(out: &mut Vec<u8>, state: &State) {
     out.put_u64_le(state.next_index);
     out.put_u64_le(state.last.term);
     out.put_u64_le(state.last.index);
@@ -94,7 +94,7 @@ fn encode_state(out: &mut Vec<u8>, state: &State) {
     }
 }
 
-fn decode_state(fields: &mut Fields<'_>) -> Result<State, FormatError> {
+pub(super) fn decode_state(fields: &mut Fields<'_>) -> Result<State, FormatError> {
     let mut state = State {
         next_index: fields.u64()?,
         last: EntryId {

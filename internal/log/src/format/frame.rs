@@ -78,6 +78,15 @@ pub(crate) fn claimed_head_bytes(header: &[u8]) -> Result<usize, FormatError> {
     Ok(HEADER_BYTES + usize::from(detail_bytes))
 }
 
+/// The index in what may be a header, if a cheap look does not rule that out. For those who search for frames byte by byte.
+pub(crate) fn claimed_index(bytes: &[u8]) -> Option<u64> {
+    let fixed = bytes.get(..HEADER_BYTES)?;
+    let plausible = fixed[4] == VERSION && (1..=7).contains(&fixed[5]) && fixed[6] <= 10 && fixed[14..16] == [0, 0];
+    let mut index = [0; 8];
+    index.copy_from_slice(&fixed[24..32]);
+    plausible.then(|| u64::from_le_bytes(index))
+}
+
 /// Decodes a header and checks it, with the detail behind it; does not look at the payload.
 pub(crate) fn decode_header(bytes: &[u8]) -> Result<Header, FormatError> {
     let mut fields = Fields::new("header", bytes);

@@ -6,6 +6,7 @@ pub(crate) mod checkpoint;
 pub(crate) mod detail;
 pub(crate) mod files;
 pub(crate) mod frame;
+pub(crate) mod manifest;
 #[cfg(test)]
 mod tests;
 

@@ -13,6 +13,7 @@ use crate::entry::{Batch, Body, Frame, Header, Kind, Verdict, Vote};
 use crate::error::FormatError;
 use crate::fold::{Item, State};
 use crate::ids::{ClusterId, EntryId, GroupId, Identity, PrincipalDigest, ProducerId, ReplicaId};
+use crate::manifest::Manifest;
 
 const CLUSTER: ClusterId = ClusterId([0xc1; 16]);
 
@@ -267,6 +268,37 @@ fn checkpoints_have_these_bytes() {
 }
 
 #[test]
+fn manifests_have_these_bytes() {
+    let state = all_frames().0;
+    let manifest = Manifest {
+        cluster_id: CLUSTER,
+        group_id: GroupId(5),
+        state,
+        machine: Bytes::from_static(b"machine"),
+    };
+    let bytes = manifest.encode();
+    assert_eq!(hex(&bytes), include_str!("golden/manifest.hex").trim());
+    assert_eq!(Manifest::decode(&bytes), Ok(manifest));
+    for place in 0..bytes.len() {
+        let mut bad = bytes.to_vec();
+        bad[place] ^= 0x10;
+        assert!(Manifest::decode(&bad).is_err(), "byte {place}");
+        assert!(Manifest::decode(&bytes[..place]).is_err(), "{place} bytes");
+    }
+}
+
+#[test]
+fn a_manifest_of_no_entries_is_refused() {
+    let empty = Manifest {
+        cluster_id: CLUSTER,
+        group_id: GroupId(5),
+        state: State::empty(CLUSTER, GroupId(5)),
+        machine: Bytes::new(),
+    };
+    assert!(Manifest::decode(&empty.encode()).is_err());
+}
+
+#[test]
 fn a_flipped_byte_in_any_file_structure_is_noticed() {
     for place in 0..80 {
         let mut bytes = segment_header().encode();
@@ -294,6 +326,7 @@ proptest! {
         prop_assert!(SegmentHeader::decode(&bytes).is_err());
         prop_assert!(Slot::decode(&bytes).is_err());
         prop_assert!(Checkpoint::decode(&bytes).is_err());
+        prop_assert!(Manifest::decode(&bytes).is_err());
         prop_assert!(decode_index(GroupId(1), 0, &bytes).is_err());
     }
 

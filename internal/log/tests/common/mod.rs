@@ -2,7 +2,9 @@
 #![allow(dead_code, clippy::unwrap_used)]
 
 pub(crate) mod hooked;
+pub(crate) mod pair;
 pub(crate) mod rig;
+pub(crate) mod store;
 pub(crate) mod world;
 
 use bytes::Bytes;

@@ -7,7 +7,9 @@ use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use highwater_log::disk::simulated::{Keep, SimulatedDisk};
-use highwater_log::{Body, Clock, DiskWriter, Entry, EntryId, Error, Frame, Log, LogConfig, OpenLog, TailCache, Vote};
+use highwater_log::{
+    Body, Clock, Disk, DiskWriter, Entry, EntryId, Error, Frame, Log, LogConfig, OpenLog, TailCache, Vote,
+};
 
 use super::{batch_of, identity, ids};
 
@@ -34,6 +36,8 @@ pub(crate) enum Step {
     Commit(u64),
     /// Let some time pass and tick.
     Tick(u64),
+    /// Purge what lies below the log start.
+    Purge,
     /// One round of the writer.
     Round,
 }
@@ -157,6 +161,14 @@ impl World {
                 self.log.tick();
                 Ok(())
             }
+            Step::Purge => {
+                let log_start = self.log.committed(|state| state.log_start);
+                let Some(upto) = self.log.floor_for(log_start)? else {
+                    return Ok(());
+                };
+                let manifest = self.log.fold_manifest(upto)?;
+                self.log.purge(manifest, Box::new(|_| {}))
+            }
             Step::Round => {
                 self.writer.run_round();
                 self.writer.failure().map_or(Ok(()), Err)
@@ -238,10 +250,11 @@ impl World {
             .into_iter()
             .filter(|path| path.extension().is_some_and(|end| end == "log"));
         let files: Vec<Vec<u8>> = segments.map(|path| self.disk.bytes(&path).unwrap()).collect();
-        let frames: usize = self
-            .versions
-            .last()
-            .unwrap()
+        let names = self.disk.list(&dir()).unwrap();
+        let first = names
+            .iter()
+            .find_map(|name| name.strip_suffix(".log")?.parse::<usize>().ok());
+        let frames: usize = self.versions.last().unwrap()[first.unwrap()..]
             .iter()
             .map(|id| self.made[id].len_bytes())
             .sum();
@@ -365,8 +378,19 @@ impl World {
 
     /// All entries, read in small steps; each must be the frame that was made under its id, offsets must be dense.
     fn read_all(&self) -> Vec<EntryId> {
-        let mut found: Vec<EntryId> = Vec::new();
-        let mut offset = 0;
+        let (floor_end, mut offset) = match self.log.manifest() {
+            Some(manifest) => (manifest.last().index + 1, manifest.state().log_end),
+            None => (0, 0),
+        };
+        // What is below the floor was committed: it is the same in all versions.
+        let mut found: Vec<EntryId> = self.versions.last().unwrap()[..floor_end as usize].to_vec();
+        if let Some(manifest) = self.log.manifest() {
+            let (last, last_frame) = (manifest.last(), &self.made[&manifest.last()]);
+            assert_eq!(
+                (found.last(), manifest.state().chain),
+                (Some(&last), last_frame.header.chain)
+            );
+        }
         loop {
             let frames = self.log.read(found.len() as u64, u64::MAX, 1500).unwrap();
             if frames.is_empty() {

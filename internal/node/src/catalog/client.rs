@@ -137,7 +137,9 @@ pub(crate) async fn propose_here(partition: &Partition, encoded: Bytes) -> Comma
         Ok(reply) => CommandAnswer::Reply(reply),
         Err(CommandError::NotLeader { leader, .. }) => CommandAnswer::NotLeader(leader.map(|leader| leader.node)),
         Err(CommandError::Unknown(why)) => CommandAnswer::Unknown(why),
-        Err(CommandError::Stopped | CommandError::Refused(_)) => CommandAnswer::NotLeader(None),
+        Err(CommandError::Stopped | CommandError::DiskFull | CommandError::Refused(_)) => {
+            CommandAnswer::NotLeader(None)
+        }
     }
 }
 

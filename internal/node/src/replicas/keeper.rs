@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use highwater_partition::log::{ClusterId, GroupId, Log, ReplicaId};
-use highwater_partition::{GroupOptions, Machine, Member, Partition, Timers};
+use highwater_partition::{GroupOptions, Machine, Member, Partition, ScrubPace, Timers};
 use tokio::time::timeout;
 
 use super::registry::CATALOG_GROUP;
@@ -161,6 +161,8 @@ impl Keeper {
             machine,
             peers: Arc::new(self.options.link.clone()),
             timers: Timers::default(),
+            members: Vec::new(),
+            scrub: ScrubPace::default(),
         };
         let path = self.options.data.replica_path(group, replica);
         let started = Partition::start(options).await;

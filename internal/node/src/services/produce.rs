@@ -103,6 +103,10 @@ fn interpret(context: &Context, opened: &Opened, answer: Answer) -> Result<Produ
         Answer::NotApplied(NotApplied::Overloaded) => {
             Err(Problem::Overloaded(format!("{} has too much in flight", opened.what)))
         }
+        Answer::NotApplied(NotApplied::DiskFull) => Err(Problem::Overloaded(format!(
+            "the disk of the leader of {} is nearly full",
+            what()
+        ))),
         Answer::NotApplied(NotApplied::Invalid(why)) => Err(Problem::Invalid { field: "batch", why }),
         Answer::NotApplied(NotApplied::Stopped) => Err(opened.gone()),
         Answer::Unknown(why) => Err(Problem::Unknown(why)),

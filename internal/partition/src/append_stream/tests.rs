@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -11,10 +12,12 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_stream::wrappers::UnboundedReceiverStream;
 
-use super::{AppendStream, IDLE_TIMEOUT, WINDOW_REQUESTS};
+use super::{AppendStream, Follower, IDLE_TIMEOUT, WINDOW_REQUESTS};
 use crate::codec::append;
+use crate::memory::Memory;
 use crate::network::TERM_JUMP_MAX;
 use crate::peers::PeerStream;
+use crate::snapshot::LetGo;
 use crate::types::{AppendRequest, AppendResult, CommittedLeaderId, LogEntry, LogId, LogPayload, Vote};
 
 type Appends = AppendStream<UnboundedReceiverStream<AppendRequest>>;
@@ -23,6 +26,8 @@ type Appends = AppendStream<UnboundedReceiverStream<AppendRequest>>;
 struct Exchange {
     input: Option<mpsc::UnboundedSender<AppendRequest>>,
     appends: Appends,
+    let_go: LetGo,
+    memory: Arc<Memory>,
     arrived: mpsc::Receiver<Vec<Bytes>>,
     answers: Option<mpsc::Sender<Bytes>>,
 }
@@ -33,9 +38,17 @@ impl Exchange {
         let (sender, arrived) = mpsc::channel(link_capacity);
         let (answers, receiver) = mpsc::channel(100);
         let stream = PeerStream { sender, receiver };
+        let (let_go, memory) = (LetGo::default(), Arc::<Memory>::default());
+        let follower = Follower {
+            id: 3,
+            let_go: let_go.clone(),
+            memory: memory.clone(),
+        };
         Exchange {
             input: Some(input),
-            appends: AppendStream::new(3, UnboundedReceiverStream::new(requests), stream),
+            appends: AppendStream::new(follower, UnboundedReceiverStream::new(requests), stream),
+            let_go,
+            memory,
             arrived,
             answers: Some(answers),
         }
@@ -95,6 +108,8 @@ async fn answers_come_in_the_order_of_the_requests() {
     }
     for previous in 0..3 {
         assert_eq!(exchange.appends.next().await.unwrap().unwrap(), Ok(Some(id(previous))));
+        let seen = exchange.memory.of(3).unwrap();
+        assert_eq!((seen.vote, seen.last), (Vote::new_committed(5, 1), Some(id(previous))));
     }
 }
 
@@ -267,4 +282,18 @@ async fn dropping_the_stream_tells_the_peer() {
     assert!(exchange.arrived.recv().await.is_some());
     assert!(exchange.arrived.recv().await.is_none());
     assert!(exchange.answers.unwrap().is_closed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_follower_that_is_let_go_ends_its_stream_at_the_next_request_below_the_floor() {
+    let mut exchange = Exchange::new(100);
+    exchange.let_go.below(12);
+    exchange.request(request(11));
+    exchange.idle();
+    assert_eq!(exchange.arrived(), [Some(11)], "the first entry that stays may be sent");
+    exchange.request(request(10));
+    // it waits for company first: it is without entries
+    assert!(exchange.appends.next().await.unwrap().is_err());
+    assert_eq!(exchange.arrived(), [], "nothing below the floor is sent");
+    assert!(exchange.appends.next().await.is_none());
 }

@@ -17,7 +17,9 @@
 
 pub(crate) mod append;
 pub(crate) mod calls;
+pub(crate) mod install;
 pub(crate) mod membership;
+pub(crate) mod recall;
 #[cfg(test)]
 mod tests;
 
@@ -44,8 +46,16 @@ pub(crate) mod kind {
     pub(crate) const TRANSFER: u8 = 4;
     /// Call: the leader's confirmed high watermark.
     pub(crate) const CONFIRM: u8 = 5;
+    /// Call: what do you remember of my promises?
+    pub(crate) const REMEMBER: u8 = 6;
+    /// Call: entries that the caller has lost.
+    pub(crate) const REFILL: u8 = 7;
+    /// Call: a piece of the manifest, for a caller that has lost entries below it.
+    pub(crate) const MANIFEST: u8 = 8;
     /// Stream: appends, answered in order.
     pub(crate) const APPEND_STREAM: u8 = 16;
+    /// Stream: a manifest, answered once.
+    pub(crate) const INSTALL_STREAM: u8 = 17;
 }
 
 /// Builds a message.

@@ -10,8 +10,10 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
 use super::calls::Confirmation;
-use super::{NUMBER_MAX, append, calls, membership};
+use super::recall::{ManifestPiece, Refill};
+use super::{NUMBER_MAX, append, calls, install, membership, recall};
 use crate::error::Error;
+use crate::memory::Seen;
 use crate::types::{
     AppendRequest, AppendResult, CommittedLeaderId, LogId, Membership, NodeName, TransferRequest, TransferResponse,
     Vote, VoteRequest, VoteResponse,
@@ -62,6 +64,16 @@ fn samples() -> Vec<(&'static str, Bytes, &'static str)> {
         expected: Vote::new_committed(7, 2),
         actual: Vote::new(8, 1),
     });
+    let seen = Seen {
+        vote: Vote::new_committed(7, 2),
+        last: Some(id(6, 41)),
+    };
+    let piece = ManifestPiece {
+        floor: 41,
+        bytes: 3,
+        crc: 4,
+        piece: Bytes::from_static(b"a"),
+    };
     let conflict: AppendResult = Err(StreamAppendError::Conflict(id(6, 41)));
     let higher: AppendResult = Err(StreamAppendError::HigherVote(Vote::new(9, 1)));
     vec![
@@ -115,12 +127,65 @@ fn samples() -> Vec<(&'static str, Bytes, &'static str)> {
             "01014d00000000000000",
         ),
         (
+            "remember",
+            recall::encode_remember(3, 2),
+            "0103000000000000000200000000000000",
+        ),
+        (
+            "remembered",
+            recall::encode_seen(Some(&seen)),
+            "010107000000000000000200000000000000010106000000000000002900000000000000",
+        ),
+        (
+            "refill",
+            recall::encode_refill_request(3, 40, 42),
+            "01030000000000000028000000000000002a00000000000000",
+        ),
+        ("nothing to refill", one(recall::encode_refill(Refill::Nothing)), "0102"),
+        (
+            "purged",
+            one(recall::encode_refill(Refill::Purged(50))),
+            "01033200000000000000",
+        ),
+        (
+            "manifest request",
+            recall::encode_manifest_request(3, 7),
+            "0103000000000000000700000000000000",
+        ),
+        (
+            "manifest piece",
+            one(recall::encode_manifest_piece(Some(piece))),
+            "0101290000000000000003000000000000000400000061",
+        ),
+        (
+            "install answer",
+            install::encode_answer(&Vote::new_committed(7, 2)),
+            "010700000000000000020000000000000001",
+        ),
+        (
             "membership",
             membership::encode(&sample_membership()).unwrap(),
             "010202010000000000000002000000000000000202000000000000000300000000000000\
              0401000000000000000161020000000000000001620300000000000000026331090000000000000000",
         ),
     ]
+}
+
+/// Like `decode_all`, for what members ask each other; some of these requests look the same.
+fn decode_recalls(bytes: &Bytes) -> usize {
+    [
+        recall::decode_remember(bytes.clone()).is_ok(),
+        recall::decode_seen(bytes.clone()).is_ok(),
+        recall::decode_refill_request(bytes.clone()).is_ok(),
+        recall::decode_refill(bytes.clone()).is_ok(),
+        recall::decode_manifest_request(bytes.clone()).is_ok(),
+        recall::decode_manifest_piece(bytes.clone()).is_ok(),
+        install::decode_head(bytes.clone()).is_ok(),
+        install::decode_answer(bytes.clone()).is_ok(),
+    ]
+    .into_iter()
+    .filter(|taken| *taken)
+    .count()
 }
 
 /// Every decoder; the number of them that took the bytes.
@@ -265,7 +330,8 @@ fn another_version_is_refused() {
     for (name, bytes, _) in samples() {
         let mut other = bytes.to_vec();
         other[0] = 2;
-        assert_eq!(decode_all(&Bytes::from(other)), 0, "{name}");
+        let other = Bytes::from(other);
+        assert_eq!(decode_all(&other) + decode_recalls(&other), 0, "{name}");
     }
 }
 
@@ -290,13 +356,65 @@ fn a_huge_entry_count_allocates_nothing() {
 fn random_bytes_never_panic() {
     let mut random = StdRng::seed_from_u64(7);
     for round in 0..20_000 {
-        let (_, base, _) = samples().swap_remove(round % 11);
+        let mut bases = samples();
+        let (_, base, _) = bases.swap_remove(round % bases.len());
         let mut bytes = base.to_vec();
         for _ in 0..random.random_range(1..4) {
             let at = random.random_range(0..bytes.len());
             bytes[at] = random.random();
         }
         bytes.truncate(random.random_range(0..=bytes.len()));
-        decode_all(&Bytes::from(bytes));
+        let bytes = Bytes::from(bytes);
+        decode_all(&bytes);
+        decode_recalls(&bytes);
     }
+}
+
+#[test]
+fn what_members_recall_comes_back_as_it_was_sent() {
+    let seen = Seen {
+        vote: Vote::new(9, 1),
+        last: None,
+    };
+    for seen in [None, Some(seen)] {
+        assert_eq!(recall::decode_seen(recall::encode_seen(seen.as_ref())).unwrap(), seen);
+    }
+    assert_eq!(recall::decode_remember(recall::encode_remember(4, 9)).unwrap(), (4, 9));
+    let request = recall::encode_refill_request(4, 10, 20);
+    assert_eq!(recall::decode_refill_request(request).unwrap(), (4, 10, 20));
+    for refill in [Refill::Nothing, Refill::Purged(77)] {
+        let decoded = recall::decode_refill(one(recall::encode_refill(refill.clone()))).unwrap();
+        assert_eq!(decoded, refill);
+    }
+    let piece = ManifestPiece {
+        floor: 5,
+        bytes: 9,
+        crc: 1,
+        piece: Bytes::from_static(b"abc"),
+    };
+    for piece in [None, Some(piece)] {
+        let decoded = recall::decode_manifest_piece(one(recall::encode_manifest_piece(piece.clone()))).unwrap();
+        assert_eq!(decoded, piece);
+    }
+}
+
+#[test]
+fn a_refill_of_nothing_or_of_too_much_is_refused() {
+    assert!(recall::decode_refill_request(recall::encode_refill_request(4, 20, 20)).is_err());
+    for count in [0u32, u32::MAX] {
+        let bytes = [&[1, 1][..], &count.to_le_bytes()].concat();
+        let err = recall::decode_refill(Bytes::from(bytes)).unwrap_err();
+        assert!(err.to_string().contains("entries"), "{err}");
+    }
+}
+
+#[test]
+fn a_manifest_beyond_its_limit_is_refused_before_anything_is_kept() {
+    let mut head = vec![1];
+    head.extend_from_slice(&3u64.to_le_bytes());
+    head.extend_from_slice(&[0; 17]);
+    head.extend_from_slice(&(highwater_log::MANIFEST_BYTES_MAX + 1).to_le_bytes());
+    head.extend_from_slice(&[0; 4]);
+    let err = install::decode_head(Bytes::from(head)).unwrap_err();
+    assert!(err.to_string().contains("are possible"), "{err}");
 }

@@ -1,11 +1,13 @@
 //! Three replicas on three directories, and what tests want to know of them.
 
 use std::future::Future;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::future::join_all;
 use highwater_log::{
     Batch, Clock, ClusterId, Disk, DiskWriter, Frame, GroupId, Identity, Log, LogConfig, OpenLog, PrincipalDigest,
     ProducerId, RealDisk, ReplicaId, SystemClock, TailCache, Verdict,
@@ -14,7 +16,8 @@ use tempfile::TempDir;
 use tokio::sync::oneshot;
 
 use super::network::Network;
-use crate::{Answer, GroupOptions, Machine, Member, Partition, Role, StoredBatch, Timers};
+use super::room::{LIMITS, RoomyDisk};
+use crate::{Answer, Error, GroupOptions, Machine, Member, Partition, Role, ScrubPace, StoredBatch, Timers};
 
 pub(super) const NAMES: [&str; 3] = ["a", "b", "c"];
 pub(super) const GROUP: GroupId = GroupId(7);
@@ -55,17 +58,41 @@ pub(super) struct Cluster {
     pub(super) network: Arc<Network>,
     pub(super) nodes: Vec<Option<Node>>,
     make_machine: MakeMachine,
+    config: LogConfig,
+    cache_bytes: usize,
+    /// Bytes that each replica's disk says are left.
+    rooms: Vec<Arc<AtomicU64>>,
     dir: TempDir,
 }
 
 /// Opens the log of a replica, or makes it.
 pub(super) fn open_log(dir: &Path, replica_id: u64, cache_bytes: usize) -> (Log, DiskWriter) {
-    open_log_on(Arc::new(RealDisk), dir, replica_id, cache_bytes)
+    open_log_on(Arc::new(RealDisk), dir, replica_id, cache_bytes, LogConfig::default())
 }
 
-pub(super) fn open_log_on(disk: Arc<dyn Disk>, dir: &Path, replica_id: u64, cache_bytes: usize) -> (Log, DiskWriter) {
+pub(super) fn open_log_on(
+    disk: Arc<dyn Disk>,
+    dir: &Path,
+    replica_id: u64,
+    cache_bytes: usize,
+    config: LogConfig,
+) -> (Log, DiskWriter) {
     let writer = DiskWriter::start(disk.clone(), Box::new(|err| panic!("the disk failed: {err}"))).unwrap();
     let open = OpenLog {
+        cache: TailCache::new(cache_bytes),
+        config,
+        ..open_options(disk, dir, replica_id, &writer)
+    };
+    let log = match dir.exists() {
+        true => Log::open(open),
+        false => Log::create(open),
+    };
+    (log.unwrap(), writer)
+}
+
+/// How a replica's log is opened.
+pub(super) fn open_options(disk: Arc<dyn Disk>, dir: &Path, replica_id: u64, writer: &DiskWriter) -> OpenLog {
+    OpenLog {
         dir: dir.to_owned(),
         identity: Identity {
             cluster_id: ClusterId([1; 16]),
@@ -77,14 +104,9 @@ pub(super) fn open_log_on(disk: Arc<dyn Disk>, dir: &Path, replica_id: u64, cach
             ahead_ms: replica_id * 1_000,
         }),
         writer: writer.clone(),
-        cache: TailCache::new(cache_bytes),
+        cache: TailCache::new(0),
         config: LogConfig::default(),
-    };
-    let log = match dir.exists() {
-        true => Log::open(open),
-        false => Log::create(open),
-    };
-    (log.unwrap(), writer)
+    }
 }
 
 pub(super) fn members(count: usize) -> Vec<Member> {
@@ -128,7 +150,41 @@ impl Cluster {
     }
 
     pub(super) async fn start_with(make_machine: MakeMachine) -> Cluster {
-        let cluster = Cluster::pristine(make_machine).await;
+        Cluster::found(Cluster::pristine(make_machine).await).await
+    }
+
+    /// Three replicas whose segments hold only a few entries, so that much of their logs can be purged.
+    pub(super) async fn with_small_segments(make_machine: MakeMachine) -> Cluster {
+        let config = LogConfig {
+            segment_bytes_max: 2 * 1024,
+            ..LogConfig::default()
+        };
+        Cluster::found(Cluster::pristine_with(make_machine, config).await).await
+    }
+
+    /// Three replicas on disks whose room can be set.
+    pub(super) async fn with_rooms(make_machine: MakeMachine) -> Cluster {
+        let mut cluster = Cluster::pristine(make_machine).await;
+        cluster.rooms = (0..3).map(|_| Arc::new(AtomicU64::new(u64::MAX))).collect();
+        for index in 0..3 {
+            cluster.crash(index).await;
+            cluster.boot(index).await;
+        }
+        Cluster::found(cluster).await
+    }
+
+    /// The replica's disk has so many bytes left from now on, and its node has noticed.
+    pub(super) fn leave_room(&self, index: usize, bytes: u64) {
+        self.rooms[index].store(bytes, Ordering::Release);
+        self.node(index).writer.check_space().unwrap();
+    }
+
+    /// From the next boot on, what is on disk is read from there.
+    pub(super) fn without_caches(&mut self) {
+        self.cache_bytes = 0;
+    }
+
+    async fn found(cluster: Cluster) -> Cluster {
         assert!(cluster.partition(0).initialize(members(3)).await.unwrap());
         cluster.leader().await;
         cluster
@@ -136,10 +192,17 @@ impl Cluster {
 
     /// Three replicas that know of no members yet.
     pub(super) async fn pristine(make_machine: MakeMachine) -> Cluster {
+        Cluster::pristine_with(make_machine, LogConfig::default()).await
+    }
+
+    async fn pristine_with(make_machine: MakeMachine, config: LogConfig) -> Cluster {
         let mut cluster = Cluster {
             network: Network::new(),
             nodes: Vec::new(),
             make_machine,
+            config,
+            cache_bytes: 16 << 20,
+            rooms: Vec::new(),
             dir: tempfile::tempdir().unwrap(),
         };
         for index in 0..NAMES.len() {
@@ -156,11 +219,51 @@ impl Cluster {
         self.nodes.len() - 1
     }
 
+    /// Where a replica's log is.
+    pub(super) fn path(&self, index: usize) -> PathBuf {
+        self.dir.path().join(node_name(index))
+    }
+
     /// Starts a replica on its directory.
     pub(super) async fn boot(&mut self, index: usize) {
+        self.try_boot(index, Vec::new()).await.unwrap();
+    }
+
+    /// Starts several replicas at the same time: they may need each other for it.
+    pub(super) async fn boot_together(&mut self, indexes: &[usize]) {
+        let nodes = join_all(indexes.iter().map(|index| self.launch(*index, Vec::new()))).await;
+        for (index, node) in indexes.iter().zip(nodes) {
+            self.nodes[*index] = Some(node.unwrap());
+        }
+    }
+
+    /// Starts a replica on its directory; `members` are known to it otherwise than from its log.
+    pub(super) async fn try_boot(&mut self, index: usize, members: Vec<Member>) -> Result<(), Error> {
+        self.nodes[index] = Some(self.launch(index, members).await?);
+        Ok(())
+    }
+
+    async fn launch(&self, index: usize, members: Vec<Member>) -> Result<Node, Error> {
         let name = node_name(index);
         let replica_id = index as u64 + 1;
-        let (log, writer) = open_log(&self.dir.path().join(&name), replica_id, 16 << 20);
+        let room = self.rooms.get(index).cloned();
+        let disk: Arc<dyn Disk> = match &room {
+            Some(room) => Arc::new(RoomyDisk(room.clone())),
+            None => Arc::new(RealDisk),
+        };
+        let (log, writer) = open_log_on(
+            disk,
+            &self.path(index),
+            replica_id,
+            self.cache_bytes,
+            self.config.clone(),
+        );
+        if room.is_some() {
+            let reserve = self.path(index).with_extension("reserve");
+            std::fs::create_dir_all(&reserve).unwrap();
+            writer.clone().with_reserve(&reserve, LIMITS).unwrap();
+        }
+        self.network.begin(&name, log.clone());
         let machine = (self.make_machine)();
         let options = GroupOptions {
             group_id: GROUP,
@@ -169,16 +272,26 @@ impl Cluster {
             machine: machine.clone(),
             peers: self.network.peers(&name),
             timers: TIMERS,
+            members,
+            scrub: ScrubPace::default(),
         };
-        let partition = Partition::start(options).await.unwrap();
+        let started = Partition::start(options).await;
+        let partition = match started {
+            Ok(partition) => partition,
+            Err(error) => {
+                self.network.leave(&name);
+                writer.stop();
+                return Err(error);
+            }
+        };
         self.network.join(&name, partition.clone());
-        self.nodes[index] = Some(Node {
+        Ok(Node {
             name,
             partition,
             log,
             machine,
             writer,
-        });
+        })
     }
 
     /// Ends a replica without closing its log, as a crash of the process would.
@@ -237,6 +350,25 @@ impl Cluster {
                 .is_some_and(|named| named.replica_id.0 == leader as u64 + 1)
         };
         among.iter().all(agreed).then_some(leader)
+    }
+
+    /// Hands leadership over until this replica has it: the others may be quicker once or twice.
+    pub(super) async fn let_lead(&self, index: usize) {
+        let handed = async {
+            loop {
+                let leader = self.leader().await;
+                if leader == index {
+                    return;
+                }
+                let transfer = self.partition(leader).transfer_leader(member(index).replica_id);
+                if transfer.await.is_ok() {
+                    let mut status = self.partition(leader).status_changes();
+                    let moved = status.wait_for(|status| status.role != Role::Leader);
+                    let _ = tokio::time::timeout(Duration::from_secs(3), moved).await;
+                }
+            }
+        };
+        in_time("a hand-over", handed).await;
     }
 
     /// A replica that does not lead.
@@ -300,14 +432,15 @@ impl Cluster {
     }
 }
 
-/// Every frame of a log, from the disk or the cache.
+/// Every frame of a log that is not purged, from the disk or the cache.
 pub(super) fn all_frames(log: &Log) -> Vec<Frame> {
     let mut frames = Vec::new();
     let Some(last) = log.last() else {
         return frames;
     };
-    while (frames.len() as u64) <= last.index {
-        let Ok(more) = log.read(frames.len() as u64, last.index + 1, 1 << 20) else {
+    let first = log.floor().map_or(0, |floor| floor.index + 1);
+    while first + (frames.len() as u64) <= last.index {
+        let Ok(more) = log.read(first + frames.len() as u64, last.index + 1, 1 << 20) else {
             break;
         };
         if more.is_empty() {

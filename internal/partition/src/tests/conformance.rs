@@ -3,7 +3,8 @@
 //! The suite does two things that this product never does: it begins logs in the middle and it purges. The wrapper
 //! below supplies just that, and nothing else: what stands before the first entry is filled up with blanks and
 //! hidden, and a purge hides entries instead of removing them. Every append, read, truncation, vote and commit still
-//! goes through the real storage, and applying goes to the real machine without any wrapper.
+//! goes through the real storage, and applying goes to the real machine. The suite also applies entries that are in no log,
+//! and wants snapshots of them; those are kept in memory here. (What snapshots are in this product is tested in `trims`.)
 
 use std::fmt::Debug;
 use std::io;
@@ -12,16 +13,18 @@ use std::sync::{Arc, Mutex};
 
 use highwater_log::{DiskWriter, Log};
 use openraft::entry::RaftEntry;
-use openraft::storage::{IOFlushed, RaftLogStorage};
+use openraft::storage::{EntryResponder, IOFlushed, RaftLogStorage, RaftSnapshotBuilder, RaftStateMachine, Snapshot};
 use openraft::testing::log::{StoreBuilder, Suite};
 use openraft::{LogState, RaftLogReader, StorageError};
 use tempfile::TempDir;
 
 use super::cluster::open_log;
 use crate::machine::GroupMachine;
+use crate::mending::Mending;
 use crate::progress::Progress;
+use crate::snapshot::{SnapshotMeta, Snapshots};
 use crate::storage::{GroupReader, GroupStorage};
-use crate::types::{CommittedLeaderId, LogEntry, LogId, LogPayload, TypeConfig, Vote};
+use crate::types::{CommittedLeaderId, LogEntry, LogId, LogPayload, NodeName, StoredMembership, TypeConfig, Vote};
 
 /// What the wrapper hides.
 #[derive(Default)]
@@ -172,17 +175,90 @@ impl SuiteReader {
     }
 }
 
+/// The real machine, with snapshots of entries that are in no log.
+struct SuiteMachine {
+    inner: GroupMachine,
+    installed: Option<SnapshotMeta>,
+    snapshot: Option<SnapshotMeta>,
+}
+
+struct SuiteSnapshot(SnapshotMeta);
+
+impl SuiteSnapshot {
+    fn of(meta: SnapshotMeta) -> Snapshot<CommittedLeaderId, u64, NodeName, ()> {
+        Snapshot { meta, snapshot: () }
+    }
+}
+
+impl RaftSnapshotBuilder<TypeConfig> for SuiteSnapshot {
+    type SnapshotData = ();
+
+    async fn build_snapshot(&mut self) -> Result<Snapshot<CommittedLeaderId, u64, NodeName, ()>, io::Error> {
+        Ok(SuiteSnapshot::of(self.0.clone()))
+    }
+}
+
+impl RaftStateMachine<TypeConfig> for SuiteMachine {
+    type SnapshotData = ();
+    type SnapshotBuilder = SuiteSnapshot;
+
+    async fn applied_state(&mut self) -> Result<(Option<LogId>, StoredMembership), io::Error> {
+        let applied = self.inner.applied_state().await?;
+        match &self.installed {
+            Some(meta) if meta.last_log_id > applied.0 => Ok((meta.last_log_id, meta.last_membership.clone())),
+            _ => Ok(applied),
+        }
+    }
+
+    async fn apply<S>(&mut self, entries: S) -> Result<(), io::Error>
+    where
+        S: futures::Stream<Item = Result<EntryResponder<TypeConfig>, io::Error>> + Unpin + Send,
+    {
+        self.inner.apply(entries).await
+    }
+
+    async fn get_snapshot_builder(&mut self) -> SuiteSnapshot {
+        let (last_log_id, last_membership) = self.applied_state().await.unwrap();
+        let meta = SnapshotMeta {
+            last_log_id,
+            last_membership,
+        };
+        self.snapshot = Some(meta.clone());
+        SuiteSnapshot(meta)
+    }
+
+    async fn install_snapshot(&mut self, meta: &SnapshotMeta, _: ()) -> Result<(), io::Error> {
+        self.installed = Some(meta.clone());
+        self.snapshot = Some(meta.clone());
+        Ok(())
+    }
+
+    async fn get_current_snapshot(
+        &mut self,
+    ) -> Result<Option<Snapshot<CommittedLeaderId, u64, NodeName, ()>>, io::Error> {
+        Ok(self.snapshot.clone().map(SuiteSnapshot::of))
+    }
+}
+
 struct Builder;
 
 type Guard = (TempDir, DiskWriter);
 
-impl StoreBuilder<TypeConfig, SuiteStorage, GroupMachine, Guard> for Builder {
-    async fn build(&self) -> Result<(Guard, SuiteStorage, GroupMachine), StorageError<TypeConfig>> {
+impl StoreBuilder<TypeConfig, SuiteStorage, SuiteMachine, Guard> for Builder {
+    async fn build(&self) -> Result<(Guard, SuiteStorage, SuiteMachine), StorageError<TypeConfig>> {
         let dir = tempfile::tempdir().unwrap();
         let (log, writer) = open_log(&dir.path().join("log"), 1, 1 << 20);
-        let machine = GroupMachine::recover(&log, None).unwrap();
+        let (progress, snapshots) = (Arc::new(Progress::new(log.clone())), Snapshots::new(log.clone()));
+        let mending = Mending::new(log.clone());
+        let machine = SuiteMachine {
+            inner: GroupMachine::recover(log.clone(), None, progress.clone(), snapshots.clone(), &mending)
+                .await
+                .unwrap(),
+            installed: None,
+            snapshot: None,
+        };
         let storage = SuiteStorage {
-            inner: GroupStorage::new(log.clone(), Arc::new(Progress::new(log.clone()))),
+            inner: GroupStorage::new(log.clone(), progress, snapshots, mending),
             log,
             hidden: Arc::default(),
         };

@@ -4,10 +4,16 @@
 mod answers;
 mod cluster;
 mod conformance;
+mod damage;
 mod failover;
+mod full_disk;
 mod hand_over;
+mod manifests;
 mod network;
+mod promises;
 mod recovery;
 mod replication;
+mod room;
 mod shutdown;
 mod strangers;
+mod trims;

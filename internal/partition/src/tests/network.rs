@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
-use highwater_log::GroupId;
+use highwater_log::{GroupId, Log};
 use tokio::sync::{mpsc, watch};
 
 use crate::{Lane, Partition, PeerError, PeerStream, Peers};
@@ -15,11 +15,17 @@ use crate::{Lane, Partition, PeerError, PeerStream, Peers};
 #[derive(Default)]
 struct Links {
     nodes: BTreeMap<String, Partition>,
+    /// Replicas that are being started.
+    starting: BTreeMap<String, Log>,
     cut: BTreeSet<(String, String)>,
     /// Streams over these links swallow the answers.
     deaf: BTreeSet<(String, String)>,
     /// Calls of this kind get lost, everywhere.
-    lost_kind: Option<u8>,
+    lost_kinds: BTreeSet<u8>,
+    /// Streams of this kind break after so many messages, everywhere.
+    broken_kind: Option<(u8, usize)>,
+    /// How long each message takes over these links, in streams.
+    slow: BTreeMap<(String, String), Duration>,
 }
 
 pub(super) struct Network {
@@ -45,11 +51,22 @@ impl Network {
     }
 
     pub(super) fn join(&self, node: &str, partition: Partition) {
-        self.change(|links| drop(links.nodes.insert(node.to_owned(), partition)));
+        self.change(|links| {
+            links.starting.remove(node);
+            links.nodes.insert(node.to_owned(), partition);
+        });
+    }
+
+    /// A replica that is being started on this log; it answers what can be answered without a core.
+    pub(super) fn begin(&self, node: &str, log: Log) {
+        self.change(|links| drop(links.starting.insert(node.to_owned(), log)));
     }
 
     pub(super) fn leave(&self, node: &str) {
-        self.change(|links| drop(links.nodes.remove(node)));
+        self.change(|links| {
+            links.starting.remove(node);
+            links.nodes.remove(node);
+        });
     }
 
     /// Nobody reaches `node`, and it reaches nobody.
@@ -71,12 +88,28 @@ impl Network {
 
     /// Calls of this kind get lost, everywhere.
     pub(super) fn lose(&self, kind: u8) {
-        self.change(|links| links.lost_kind = Some(kind));
+        self.change(|links| {
+            links.lost_kinds.insert(kind);
+        });
+    }
+
+    /// Streams of this kind break after so many messages, everywhere.
+    pub(super) fn break_streams(&self, kind: u8, messages: usize) {
+        self.change(|links| links.broken_kind = Some((kind, messages)));
+    }
+
+    /// Messages of streams from `from` to `to` take so long, one after the other.
+    pub(super) fn slow_down(&self, from: &str, to: &str, pause: Duration) {
+        self.change(|links| {
+            links.slow.insert((from.to_owned(), to.to_owned()), pause);
+        });
     }
 
     pub(super) fn heal(&self) {
         self.change(|links| {
-            links.lost_kind = None;
+            links.lost_kinds.clear();
+            links.broken_kind = None;
+            links.slow.clear();
             links.cut.clear();
             links.deaf.clear();
         });
@@ -115,9 +148,10 @@ impl Network {
         to: String,
         mut messages: mpsc::Receiver<Vec<Bytes>>,
         out: mpsc::Sender<Bytes>,
-        deaf: bool,
+        (kind, deaf): (u8, bool),
     ) {
         let mut changed = self.changed.subscribe();
+        let mut carried = 0;
         loop {
             let message = tokio::select! {
                 biased;
@@ -133,6 +167,18 @@ impl Network {
             let Some(parts) = message else { return };
             if deaf && self.is_deaf(&to, &from) {
                 continue;
+            }
+            let (broken, pause) = {
+                let links = self.links();
+                let pause = links.slow.get(&(from.clone(), to.clone())).copied();
+                (links.broken_kind == Some((kind, carried)), pause)
+            };
+            if broken {
+                return;
+            }
+            carried += 1;
+            if let Some(pause) = pause {
+                tokio::time::sleep(pause).await;
             }
             if out.send(Bytes::from(parts.concat())).await.is_err() {
                 return;
@@ -158,15 +204,26 @@ impl Peers for Link {
     ) -> BoxFuture<'static, Result<Bytes, PeerError>> {
         let (network, from, node) = (self.network.clone(), self.from.clone(), node.to_owned());
         Box::pin(async move {
-            let partition = network.reach(&from, &node)?;
             let no_answer = |why: &str| PeerError::NoAnswer {
                 node: node.clone(),
                 why: why.to_owned(),
             };
-            if network.links().lost_kind == Some(kind) {
+            let starting = network.links().starting.get(&node).cloned();
+            let partition = match starting {
+                Some(_) if network.is_cut(&from, &node) => return Err(no_answer("cut")),
+                Some(log) => Err(log),
+                None => Ok(network.reach(&from, &node)?),
+            };
+            if network.links().lost_kinds.contains(&kind) {
                 return Err(no_answer("lost"));
             }
-            let call = partition.handle_call(&from, kind, Bytes::from(body.concat()));
+            let body = Bytes::from(body.concat());
+            let call = async {
+                match partition {
+                    Ok(partition) => partition.handle_call(&from, kind, body).await,
+                    Err(log) => Partition::answer_before_start(&log, &from, kind, body).await,
+                }
+            };
             let answer = tokio::time::timeout(timeout, call)
                 .await
                 .map_err(|_| no_answer("timeout"))?;
@@ -199,9 +256,9 @@ impl Peers for Link {
             tokio::spawn(
                 network
                     .clone()
-                    .carry(from.clone(), node.clone(), near_messages, far_out, false),
+                    .carry(from.clone(), node.clone(), near_messages, far_out, (kind, false)),
             );
-            tokio::spawn(network.carry(node, from.clone(), far_messages, near_out, true));
+            tokio::spawn(network.carry(node, from.clone(), far_messages, near_out, (kind, true)));
             let far = PeerStream {
                 sender: far_sender,
                 receiver: far_receiver,

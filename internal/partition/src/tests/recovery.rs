@@ -9,7 +9,7 @@ use super::cluster::{Cluster, MakeMachine, batch, eventually, in_time, propose, 
 use crate::{Answer, CommandError, Machine, NotApplied, Role};
 
 /// Remembers every command; panics at the command "panic" if `fragile`.
-struct Notebook {
+pub(super) struct Notebook {
     lines: Mutex<Vec<(u64, Bytes)>>,
     fragile: bool,
 }
@@ -41,7 +41,7 @@ impl Machine for Notebook {
     }
 }
 
-fn notebooks(fragile: bool) -> MakeMachine {
+pub(super) fn notebooks(fragile: bool) -> MakeMachine {
     Arc::new(move || {
         Some(Arc::new(Notebook {
             lines: Mutex::new(Vec::new()),
@@ -50,14 +50,14 @@ fn notebooks(fragile: bool) -> MakeMachine {
     })
 }
 
-fn pages(cluster: &Cluster) -> Vec<Bytes> {
+pub(super) fn pages(cluster: &Cluster) -> Vec<Bytes> {
     cluster
         .running()
         .map(|(_, node)| node.machine.as_ref().unwrap().checkpoint())
         .collect()
 }
 
-async fn command(cluster: &Cluster, line: &'static str) -> Bytes {
+pub(super) async fn command(cluster: &Cluster, line: &'static str) -> Bytes {
     let written = async {
         loop {
             let leader = cluster.leader().await;

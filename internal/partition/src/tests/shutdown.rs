@@ -6,11 +6,11 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use highwater_log::{Disk, DiskFile, RealDisk, ReplicaId};
+use highwater_log::{Disk, DiskFile, LogConfig, RealDisk, ReplicaId};
 
 use super::cluster::{Cluster, GROUP, NAMES, TIMERS, batch, eventually, in_time, member, open_log_on, propose_now};
 use super::network::Network;
-use crate::{Answer, Error, GroupOptions, Partition, Role};
+use crate::{Answer, Error, GroupOptions, Partition, Role, ScrubPace};
 
 /// Whether syncs return.
 #[derive(Default)]
@@ -95,7 +95,13 @@ async fn a_replica_stops_though_its_disk_hangs() {
     let dir = tempfile::tempdir().unwrap();
     let disk = HangingDisk::default();
     let gate = disk.0.clone();
-    let (log, writer) = open_log_on(Arc::new(disk), &dir.path().join("log"), 1, 1 << 20);
+    let (log, writer) = open_log_on(
+        Arc::new(disk),
+        &dir.path().join("log"),
+        1,
+        1 << 20,
+        LogConfig::default(),
+    );
     let options = GroupOptions {
         group_id: GROUP,
         replica_id: ReplicaId(1),
@@ -103,6 +109,8 @@ async fn a_replica_stops_though_its_disk_hangs() {
         machine: None,
         peers: Network::new().peers(NAMES[0]),
         timers: TIMERS,
+        members: Vec::new(),
+        scrub: ScrubPace::default(),
     };
     let partition = Partition::start(options).await.unwrap();
     assert!(partition.initialize(vec![member(0)]).await.unwrap());

@@ -143,7 +143,7 @@ async fn a_term_from_far_ahead_is_refused() {
 async fn unknown_kinds_are_refused() {
     let (cluster, follower, leader) = group().await;
     let partition = cluster.partition(follower);
-    for kind in [0, 6, kind::APPEND_STREAM, 255] {
+    for kind in [0, kind::MANIFEST + 1, kind::APPEND_STREAM, 255] {
         refused(partition.handle_call(NAMES[leader], kind, Bytes::new()).await, "kind");
     }
     let (sender, _answers) = mpsc::channel(1);

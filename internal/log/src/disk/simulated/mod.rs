@@ -79,6 +79,7 @@ impl SimulatedDisk {
             operations: 0,
             fault: None,
             syncs_fail: false,
+            capacity_bytes: None,
         };
         Arc::new(SimulatedDisk {
             state: Arc::new(Mutex::new(state)),
@@ -146,6 +147,11 @@ impl SimulatedDisk {
     /// Bytes written to files and not synced.
     pub fn unsynced_bytes(&self) -> u64 {
         self.lock().unsynced_bytes()
+    }
+
+    /// From now on the files together can have so many bytes; None: any. What is there already stays.
+    pub fn set_capacity(&self, bytes: Option<u64>) {
+        self.lock().capacity_bytes = bytes;
     }
 
     /// Inverts the bits of `mask` in one byte of a file, as rot would. False if the file has no such byte.
@@ -263,6 +269,16 @@ impl Disk for SimulatedDisk {
         Ok(names)
     }
 
+    fn free_bytes(&self, _path: &Path) -> io::Result<u64> {
+        let state = self.lock();
+        let capacity_bytes = state.capacity_bytes.unwrap_or(u64::MAX);
+        Ok(capacity_bytes.saturating_sub(state.used_bytes()))
+    }
+
+    fn total_bytes(&self, _path: &Path) -> io::Result<u64> {
+        Ok(self.lock().capacity_bytes.unwrap_or(u64::MAX))
+    }
+
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
         let mut state = self.lock();
         if state.operation()? {
@@ -287,6 +303,7 @@ impl SimulatedFile {
 
     fn change(&self, change: FileChange) -> io::Result<()> {
         let mut state = self.state()?;
+        state.check_room(self.inode, change.end())?;
         let crashed = state.operation()?;
         let number = state.changes;
         state.changes += 1;

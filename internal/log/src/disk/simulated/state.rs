@@ -25,6 +25,8 @@ pub(super) struct DiskState {
     pub(super) operations: u64,
     pub(super) fault: Option<(u64, Fault)>,
     pub(super) syncs_fail: bool,
+    /// Most bytes of all files together.
+    pub(super) capacity_bytes: Option<u64>,
 }
 
 #[derive(Clone, Default)]
@@ -72,6 +74,24 @@ impl DiskState {
                 Ok(true)
             }
             _ => Ok(false),
+        }
+    }
+
+    /// Bytes of all files that have a name.
+    pub(super) fn used_bytes(&self) -> u64 {
+        let inodes = self.now.files.values().filter_map(|number| self.inodes.get(number));
+        inodes.map(|inode| inode.now.len() as u64).sum()
+    }
+
+    /// Whether a file may grow to this length.
+    pub(super) fn check_room(&self, inode: u64, end: u64) -> io::Result<()> {
+        let length = self.inodes.get(&inode).map_or(0, |inode| inode.now.len() as u64);
+        let growth = end.saturating_sub(length);
+        match self.capacity_bytes {
+            Some(capacity_bytes) if growth > 0 && self.used_bytes() + growth > capacity_bytes => {
+                Err(ErrorKind::StorageFull.into())
+            }
+            _ => Ok(()),
         }
     }
 
@@ -214,6 +234,14 @@ pub(super) fn sectors(position: u64, bytes: &[u8]) -> Vec<FileChange> {
 }
 
 impl FileChange {
+    /// How long the file must be for it.
+    pub(super) fn end(&self) -> u64 {
+        match self {
+            FileChange::SetLen(bytes) => *bytes,
+            FileChange::Write { position, bytes } => position + bytes.len() as u64,
+        }
+    }
+
     pub(super) fn apply(&self, file: &mut Vec<u8>) {
         match self {
             FileChange::SetLen(bytes) => file.resize(*bytes as usize, 0),

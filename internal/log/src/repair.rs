@@ -1,0 +1,151 @@
+//! Mending a log that cannot be opened, because entries are damaged that have to be folded. Its vote, mark and end are whole, so once
+//! the entries are put back from any replica that has them, it opens as if nothing had happened.
+
+use std::sync::Arc;
+
+use crate::damage::{DamagedRange, Gap};
+use crate::entry::Frame;
+use crate::error::{Error, Grade};
+use crate::fold::State;
+use crate::log::OpenLog;
+use crate::manifest::{MANIFEST, Manifest};
+use crate::recovery::{Damaged, Recovered, recover};
+use crate::refill::{self, Files, Unfit};
+use crate::round::{Op, Round};
+use crate::scan::Scanner;
+use crate::segment::{Join, Segment};
+use crate::survey::Bound;
+
+/// A closed log that needs entries from another replica (`Error::NeedsRefill`). Blocking; the directory must not be open otherwise.
+pub struct Repair {
+    open: OpenLog,
+    damaged: Option<Damaged>,
+}
+
+impl Repair {
+    /// Looks at a log that `Log::open` refused with `Error::NeedsRefill`. One that can be opened has no damage to repair here; one that is
+    /// dead, or cannot be read, gives the same error as an opening.
+    pub fn open(open: OpenLog) -> Result<Repair, Error> {
+        let mut repair = Repair { open, damaged: None };
+        repair.look()?;
+        Ok(repair)
+    }
+
+    fn look(&mut self) -> Result<(), Error> {
+        self.damaged = match recover(&self.open)? {
+            Recovered::Open(_) => None,
+            Recovered::Damaged(damaged) if damaged.error.grade() == Grade::Inside => Some(*damaged),
+            Recovered::Damaged(damaged) => return Err(damaged.error),
+        };
+        Ok(())
+    }
+
+    /// The entries that are missing; empty if the log can be opened. Those below the checkpoint may be among them: if nobody has those,
+    /// the log may well open without.
+    pub fn damage(&self) -> Vec<DamagedRange> {
+        self.damaged
+            .as_ref()
+            .map(|damaged| damaged.gaps.ranges())
+            .unwrap_or_default()
+    }
+
+    /// Like [`crate::Log::refill`], with the same checks; on return the frames are synced.
+    pub fn refill(&mut self, frames: &[Frame]) -> Result<(), Error> {
+        let Some(first) = frames.first().map(|frame| frame.header.id.index) else {
+            return Ok(());
+        };
+        let Some(damaged) = &mut self.damaged else {
+            return Err(Error::refill(first, "nothing is damaged"));
+        };
+        let gap = damaged.gaps.holding(first).filter(|gap| gap.first == first).cloned();
+        let gap = gap.ok_or_else(|| Error::refill(first, "no damaged range begins there"))?;
+        let before = join_before(&self.open, damaged, &gap)?;
+        let files = Files {
+            dir: &self.open.dir,
+            identity: &self.open.identity,
+            segment_bytes_max: self.open.config.segment_bytes_max,
+            segments: &damaged.segments,
+        };
+        let plan = match refill::plan(&files, &gap, before, frames) {
+            Ok(plan) => plan,
+            Err(Unfit::Frames(error)) => return Err(error),
+            Err(Unfit::Behind(error)) => {
+                // What was taken for good frames behind the gap only looks like it.
+                let next = damaged
+                    .segments
+                    .iter()
+                    .find(|segment| segment.header.first_index > gap.end);
+                let bound = next.map(|next| Bound::segment(next)).or_else(|| damaged.end.clone());
+                damaged
+                    .gaps
+                    .note(bound.map(|bound| gap.widened(bound.index, bound.behind)));
+                return Err(error);
+            }
+        };
+        Round::new(&*self.open.disk, 0).run(vec![plan.ops])?;
+        for segment in plan.mended {
+            let first_index = segment.header.first_index;
+            damaged.segments.retain(|other| other.header.first_index != first_index);
+            damaged.segments.push(segment);
+        }
+        damaged.segments.sort_by_key(|segment| segment.header.first_index);
+        damaged.gaps.filled(first, plan.left);
+        if damaged.gaps.is_empty() {
+            self.look()?;
+        }
+        Ok(())
+    }
+
+    /// Another replica's manifest instead of one that is lost, or of entries that nobody has any more: what lies below it is not
+    /// needed then. It must not reach beyond what is known to be committed here.
+    pub fn replace_manifest(&mut self, manifest: &Manifest) -> Result<(), Error> {
+        manifest.check_group(&self.open.identity)?;
+        let (hard, _) = crate::directory::Directory::read(&self.open)?;
+        let (last, committed_end) = (manifest.last(), hard.mark().commit_end);
+        if last.index >= committed_end {
+            return Err(Error::NotCommitted {
+                index: last.index,
+                committed_end,
+            });
+        }
+        let replace = Op::Replace {
+            path: self.open.dir.join(MANIFEST),
+            bytes: manifest.encode(),
+        };
+        Round::new(&*self.open.disk, 0).run(vec![vec![replace]])?;
+        self.look()
+    }
+}
+
+/// What the first frame of the gap follows on.
+fn join_before(open: &OpenLog, damaged: &Damaged, gap: &Gap) -> Result<Join, Error> {
+    if let Some(before) = gap.before {
+        return Ok(before);
+    }
+    if gap.first == 0 {
+        return Ok(Join::at(&State::empty(
+            open.identity.cluster_id,
+            open.identity.group_id,
+        )));
+    }
+    let holds = |segment: &&Arc<Segment>| segment.header.first_index < gap.first;
+    let segment = damaged.segments.iter().rev().find(holds);
+    let segment = segment.ok_or_else(|| Error::refill(gap.first, "the entry before it is not here"))?;
+    let resume = damaged
+        .gaps
+        .before(gap.first)
+        .and_then(|before| before.behind.clone().map(|behind| (before.end, behind.place)));
+    let resume = resume.filter(|(_, place)| place.segment_first_index == segment.header.first_index);
+    let file = segment.file.open(&*open.disk)?;
+    let mut scanner = match resume {
+        Some((index, place)) => Scanner::at(file, segment, place.position, index, None)?,
+        None => Scanner::from_start(file, segment, u64::MAX)?,
+    };
+    let mut join = None;
+    while scanner.next_index < gap.first
+        && let Some((header, _)) = scanner.expect_header()?
+    {
+        join = Some(Join::behind(&header));
+    }
+    join.ok_or_else(|| Error::refill(gap.first, "the entry before it is not here"))
+}

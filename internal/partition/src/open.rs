@@ -1,0 +1,108 @@
+//! Opening a replica's log, if need be with the help of the others.
+//!
+//! A log with damage among entries that have to be folded cannot be opened; its vote and its end are whole, so once the
+//! entries are put back from any member that has them it opens as if nothing had happened. Meanwhile the replica is just
+//! away, as far as its group is concerned.
+
+use std::time::Duration;
+
+use highwater_log::{DamagedRange, Frame, Grade, GroupId, Log, Manifest, OpenLog, Repair};
+
+use crate::codec::recall::Refill;
+use crate::error::Error;
+use crate::mending::{ask, pull_manifest};
+use crate::peers::Peers;
+use crate::runtime;
+use crate::types::Member;
+
+/// How soon to ask again when nobody had anything.
+const RETRY_PAUSE: Duration = Duration::from_secs(1);
+
+/// Opens a log; mends it first, from `members`, if it cannot be opened otherwise. That takes as long as it takes for one of
+/// them to answer that has what is missing. `options` makes the options of an opening, as often as one is tried.
+/// `Error::is_dead` tells whether the replica must be replaced.
+pub async fn open_log(
+    options: impl Fn() -> OpenLog + Send + Sync + Clone + 'static,
+    group_id: GroupId,
+    members: &[Member],
+    peers: &dyn Peers,
+) -> Result<Log, Error> {
+    loop {
+        let make = options.clone();
+        match off_thread(move || Log::open(make())).await? {
+            Ok(log) => return Ok(log),
+            Err(error) if error.grade() == Grade::Inside => {
+                tracing::warn!(group = group_id.0, %error, "the log is mended before it is opened");
+            }
+            Err(error) => return Err(error.into()),
+        }
+        let make = options.clone();
+        let repair = off_thread(move || Repair::open(make())).await??;
+        mend(repair, group_id, members, peers).await?;
+    }
+}
+
+async fn mend(mut repair: Repair, group_id: GroupId, members: &[Member], peers: &dyn Peers) -> Result<(), Error> {
+    while !repair.damage().is_empty() {
+        let mut filled = false;
+        for range in repair.damage() {
+            for member in members {
+                let Some(help) = help(peers, group_id, member, range).await else {
+                    continue;
+                };
+                let put_back = move || {
+                    let result = match help {
+                        Help::Frames(frames) => repair.refill(&frames),
+                        Help::Manifest(manifest) => repair.replace_manifest(&manifest),
+                    };
+                    (repair, result)
+                };
+                let result;
+                (repair, result) = off_thread(put_back).await?;
+                match result {
+                    Ok(()) => filled = true,
+                    Err(error) if error.grade() == Grade::Request => {
+                        tracing::warn!(node = %member.node, %error, "a refill does not fit");
+                        continue;
+                    }
+                    Err(error) => return Err(error.into()),
+                }
+                break;
+            }
+        }
+        if !filled {
+            let ranges = repair.damage();
+            tracing::error!(
+                group = group_id.0,
+                ?ranges,
+                "no member has answered with what the log needs to open"
+            );
+            tokio::time::sleep(RETRY_PAUSE).await;
+        }
+    }
+    Ok(())
+}
+
+/// What a member has for a range.
+enum Help {
+    Frames(Vec<Frame>),
+    /// It has purged all of the range: this stands for it.
+    Manifest(Box<Manifest>),
+}
+
+async fn help(peers: &dyn Peers, group_id: GroupId, member: &Member, range: DamagedRange) -> Option<Help> {
+    match ask(peers, group_id, member, range).await {
+        Ok(Refill::Frames(frames)) => Some(Help::Frames(frames)),
+        Ok(Refill::Purged(first_index)) if first_index >= range.end_index => {
+            let manifest = pull_manifest(peers, group_id, member).await.ok()?;
+            Some(Help::Manifest(Box::new(manifest)))
+        }
+        Ok(_) | Err(_) => None,
+    }
+}
+
+async fn off_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Error> {
+    runtime::blocking(work)
+        .await
+        .map_err(|err| Error::Raft(format!("opening the log: {err}")))
+}

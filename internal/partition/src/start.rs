@@ -1,0 +1,183 @@
+//! Starting a replica: what was committed, what the others remember, and then the core.
+//!
+//! The order matters. The tasks that mend the log come first, because everything behind them may need an entry that is
+//! damaged. Then the others are asked what they remember of this replica: before that it may not vote, campaign or
+//! acknowledge anything, so there is no core yet.
+
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use highwater_log::{GroupId, Log, ReplicaId};
+use tokio::sync::watch;
+
+use crate::codec::{kind, recall};
+use crate::config::Timers;
+use crate::error::Error;
+use crate::hand_over::HandOver;
+use crate::life::Life;
+use crate::machine::{GroupMachine, Machine};
+use crate::memory::{Memory, check_promises, members_in};
+use crate::mending::{Mending, Refiller};
+use crate::network::GroupNetwork;
+use crate::partition::{Inner, Partition};
+use crate::peers::Peers;
+use crate::progress::Progress;
+use crate::responder::InFlight;
+use crate::runtime;
+use crate::scrub::{ScrubPace, scrub};
+use crate::serve::{Server, recall_call, unknown_kind};
+use crate::snapshot::Snapshots;
+use crate::status::Observer;
+use crate::storage::GroupStorage;
+use crate::trim::Trimmer;
+use crate::types::{Member, Raft};
+
+/// Everything a replica needs.
+pub struct GroupOptions {
+    /// The group.
+    pub group_id: GroupId,
+    /// This replica of it.
+    pub replica_id: ReplicaId,
+    /// Its log, open.
+    pub log: Log,
+    /// The machine of a control group; None for data.
+    pub machine: Option<Arc<dyn Machine>>,
+    /// The way to the other replicas.
+    pub peers: Arc<dyn Peers>,
+    /// The cluster's timers.
+    pub timers: Timers,
+    /// Members that are known otherwise than from the log, which may have lost them; may be empty. They, too, are asked for
+    /// what they remember of this replica, and for entries that it has lost.
+    pub members: Vec<Member>,
+    /// How fast the log is verified in the background; one for all replicas of a node.
+    pub scrub: ScrubPace,
+}
+
+impl Partition {
+    /// Starts the replica on its log: recovers what was committed, asks the other members whether the log holds all that
+    /// this replica has promised, replays the machine and joins the group's life. Takes as long as it takes to get back
+    /// damaged entries that are needed for that, and up to a few seconds if members cannot be reached.
+    /// `Error::is_dead` tells whether the replica must be replaced instead.
+    pub async fn start(options: GroupOptions) -> Result<Partition, Error> {
+        let GroupOptions {
+            group_id,
+            replica_id,
+            log,
+            machine,
+            peers,
+            timers,
+            members,
+            scrub: pace,
+        } = options;
+        let config = Arc::new(timers.config(group_id.0)?);
+        let has_machine = machine.is_some();
+        let (progress, snapshots) = take_up(log.clone())?;
+        let mending = Mending::new(log.clone());
+        let life = Life::begin();
+        let refiller = Refiller {
+            group_id,
+            own: replica_id.0,
+            log: log.clone(),
+            peers: peers.clone(),
+            known: members.clone(),
+            mending: mending.clone(),
+            snapshots: snapshots.clone(),
+        };
+        life.spawn(refiller.run());
+        life.spawn(scrub(log.clone(), pace));
+        let all = all_members(&log, members).await?;
+        check_promises(peers.as_ref(), group_id, replica_id.0, &all, &log).await?;
+        let group_machine =
+            GroupMachine::recover(log.clone(), machine, progress.clone(), snapshots.clone(), &mending).await?;
+        let due = group_machine.due();
+        let memory = Arc::new(Memory::default());
+        let network = GroupNetwork {
+            group_id,
+            peers: peers.clone(),
+            snapshots: snapshots.clone(),
+            memory: memory.clone(),
+        };
+        let storage = GroupStorage::new(log.clone(), progress.clone(), snapshots.clone(), mending.clone());
+        let raft = Raft::new(replica_id.0, config, network, storage, group_machine)
+            .await
+            .map_err(|err| Error::Raft(err.to_string()))?;
+        let observer = Observer {
+            raft: raft.clone(),
+            log: log.clone(),
+            progress: progress.clone(),
+            mending: mending.clone(),
+        };
+        let (changes_sender, changes) = watch::channel(observer.status());
+        let (ending_sender, ending) = watch::channel(None);
+        runtime::spawn(observer.clone().watch(changes_sender, ending_sender));
+        let trimmer = Trimmer {
+            raft: raft.clone(),
+            log: log.clone(),
+            snapshots,
+            mending: mending.clone(),
+        };
+        life.spawn(trimmer.run(due));
+        let hand_over = HandOver::new(raft.clone(), timers.election_max_ms);
+        life.spawn(hand_over.clone().step_aside(mending.clone(), changes.clone()));
+        let inner = Inner {
+            group_id,
+            server: Server::new(replica_id.0, raft.clone(), log.clone(), memory),
+            hand_over,
+            raft,
+            log,
+            progress,
+            in_flight: Arc::new(InFlight::default()),
+            peers,
+            observer,
+            mending,
+            has_machine,
+            changes,
+            ending,
+            shutting_down: AtomicBool::new(false),
+            life: Mutex::new(Some(life)),
+        };
+        Ok(Partition { inner: Arc::new(inner) })
+    }
+
+    /// Answers a peer's call for a replica whose log is open but which is still being started: the others may need entries
+    /// from it to start themselves, and it remembers nothing. Everything else is refused; so is a node that is no member.
+    pub async fn answer_before_start(log: &Log, from: &str, kind: u8, body: Bytes) -> Result<Vec<Bytes>, Error> {
+        if !(kind::REMEMBER..=kind::MANIFEST).contains(&kind) {
+            return Err(unknown_kind(kind));
+        }
+        let members = all_members(log, Vec::new()).await?;
+        if !members.is_empty() && members.iter().all(|member| member.node != from) {
+            return Err(crate::codec::bad(format!("{from} is no member of this group")));
+        }
+        let own = log.identity().replica_id.0;
+        match kind {
+            kind::REMEMBER => {
+                recall::decode_remember(body)?;
+                Ok(vec![recall::encode_seen(None)])
+            }
+            _ => recall_call(log, own, kind, body).await,
+        }
+    }
+}
+
+/// Takes up what is known to be committed.
+fn take_up(log: Log) -> Result<(Arc<Progress>, Arc<Snapshots>), Error> {
+    if let Some(noted) = log.noted_commit() {
+        log.commit(noted.index)?;
+    }
+    Ok((Arc::new(Progress::new(log.clone())), Snapshots::new(log)))
+}
+
+/// The members that the log names, and those that are known otherwise.
+async fn all_members(log: &Log, known: Vec<Member>) -> Result<Vec<Member>, Error> {
+    let log = log.clone();
+    let named = runtime::blocking(move || members_in(&log)).await;
+    let mut members = named.map_err(|err| Error::Raft(format!("reading the members: {err}")))??;
+    for member in known {
+        if members.iter().all(|other| other.replica_id != member.replica_id) {
+            members.push(member);
+        }
+    }
+    Ok(members)
+}

@@ -388,7 +388,7 @@ fn answered(
             };
             (answer, Vec::new())
         }
-        Err(ReadError::Stopped | ReadError::Failed(_)) => (PollAnswer::Failed, Vec::new()),
+        Err(ReadError::Damaged { .. } | ReadError::Stopped | ReadError::Failed(_)) => (PollAnswer::Failed, Vec::new()),
     }
 }
 

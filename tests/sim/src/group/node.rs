@@ -8,7 +8,7 @@ use highwater_log::{
     ClusterId, DiskWriter, EntryId, Error, GroupId, Identity, Log, LogConfig, OpenLog, ReplicaId, TailCache, crc32c,
 };
 use highwater_partition::simulation::Life;
-use highwater_partition::{GroupOptions, Partition, Role};
+use highwater_partition::{GroupOptions, Partition, Role, ScrubPace};
 use highwater_verify::history::{FaultKind, IncidentKind, Leader, Promise, PromiseKind};
 use tokio::sync::Notify;
 
@@ -157,6 +157,8 @@ async fn start_once(world: &Arc<World>, node: usize) -> bool {
             from: node,
         }),
         timers: timers(),
+        members: Vec::new(),
+        scrub: ScrubPace::default(),
     };
     let (inner, nodes) = (world.clone(), world.plan.nodes);
     drop(life.clone().spawn(world.task_seed(), async move {

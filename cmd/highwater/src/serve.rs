@@ -159,8 +159,7 @@ async fn serve(config: Config, end_with_stdin: bool) -> Result<()> {
         failure = node.failed() => failure,
     };
     tracing::error!(node = %name, %failure, "ending");
-    Err(Failure::new(Code::Failure, format!("the node had to end: {failure}"))
-        .hint("look at the lines above, then start the node again on the same data directory"))
+    Err(Failure::new(Code::Failure, format!("the node had to end: {failure}")).hint(failure.hint()))
 }
 
 async fn shut_down(node: NodeHandle, stop: &mut Stop) -> Result<()> {

@@ -12,7 +12,7 @@ use crate::limits::{
     REPLICATION_MAX, RETENTION_BYTES_DEFAULT, RETENTION_MS_DEFAULT, TENANT_TOPICS_MAX, TOPIC_PARTITIONS_MAX,
     VERSION_BYTES_MAX,
 };
-use crate::model::{Node, Partition, PastLife, Placement, Replica, Topic};
+use crate::model::{Incarnation, Node, Partition, PastLife, Placement, Replica, Topic};
 use crate::names;
 use crate::placement::Placer;
 use crate::reply::{Refusal, Reply};
@@ -63,6 +63,7 @@ impl Catalog {
                 address,
                 rack,
                 version,
+                lost_catalog_replica,
             } => {
                 let seen = Node {
                     name: name.clone(),
@@ -73,7 +74,7 @@ impl Catalog {
                     catalog_replica_id: 0, // decided when it is registered
                     past_lives: Vec::new(),
                 };
-                self.register_node(index, seen)
+                self.register_node(index, seen, *lost_catalog_replica)
             }
             Command::CreateTopic {
                 tenant,
@@ -153,7 +154,8 @@ impl Catalog {
 
     // --------------------------------------------------------------------------------------------------- the nodes
 
-    fn register_node(&mut self, index: u64, seen: Node) -> Result<Reply, Refusal> {
+    /// `lost`: the catalog replica that this incarnation of the node has lost, if it is to get another one.
+    fn register_node(&mut self, index: u64, seen: Node, lost: Option<u64>) -> Result<Reply, Refusal> {
         self.cluster()?;
         checks::node(&seen.name, &seen.address, &seen.rack)?;
         checks::text("version", &seen.version, VERSION_BYTES_MAX)?;
@@ -163,16 +165,16 @@ impl Catalog {
                 catalog_replica_id: self.next_replica_id(),
                 ..seen
             },
-            Some(known) if known.incarnation == seen.incarnation => Node {
+            Some(known) if known.incarnation == seen.incarnation && lost != Some(known.catalog_replica_id) => Node {
                 catalog_replica_id: known.catalog_replica_id,
                 past_lives: known.past_lives.clone(),
                 ..seen
             },
-            Some(known) if known.past_lives.iter().any(|life| life.incarnation == seen.incarnation) => {
+            Some(known) if known.incarnation != seen.incarnation && known.has_past_life(&seen.incarnation) => {
                 return Err(Refusal::IncarnationReplaced { node: seen.name });
             }
             Some(known) => {
-                let past_lives = past_lives_of(known);
+                let past_lives = past_lives_before(&seen.incarnation, known);
                 Node {
                     catalog_replica_id: self.next_replica_id(),
                     past_lives,
@@ -415,7 +417,7 @@ impl Catalog {
     /// Whether a replica must never be started again under this id: it was placed on an earlier incarnation of its node,
     /// whose data is gone, or its node has reported it.
     pub fn is_dead(&self, replica: &Replica) -> bool {
-        let is_of_this_life = |node: &Node| replica.replica_id >= node.catalog_replica_id;
+        let is_of_this_life = |node: &Node| replica.replica_id >= node.first_catalog_replica_id();
         replica.reported_dead || !self.node(&replica.node).is_some_and(is_of_this_life)
     }
 
@@ -444,16 +446,17 @@ fn take(next: &mut u64) -> u64 {
     taken
 }
 
-fn past_lives_of(node: &Node) -> Vec<PastLife> {
+/// The past lives of a node that goes on as `next`, or with another catalog replica if that is what it is already.
+fn past_lives_before(next: &Incarnation, node: &Node) -> Vec<PastLife> {
     let latest = PastLife {
         incarnation: node.incarnation,
         catalog_replica_id: node.catalog_replica_id,
     };
-    let forgotten = (node.past_lives.len() + 1).saturating_sub(NODE_PAST_LIVES_MAX);
-    node.past_lives
-        .iter()
-        .skip(forgotten)
-        .cloned()
-        .chain([latest])
-        .collect()
+    let mut lives: Vec<PastLife> = node.past_lives.iter().cloned().chain([latest]).collect();
+    if lives.len() > NODE_PAST_LIVES_MAX {
+        // The first catalog replica of this life tells which replicas are of this life: it stays.
+        let other = lives.iter().position(|life| life.incarnation != *next);
+        lives.remove(other.unwrap_or(1));
+    }
+    lives
 }

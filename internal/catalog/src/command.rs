@@ -40,6 +40,10 @@ pub enum Command {
         rack: String,
         /// Of the program.
         version: String,
+        /// The catalog replica of this incarnation that can never run again, if its vote or its log's end is lost: the
+        /// node gets another one, and keeps its other replicas.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        lost_catalog_replica: Option<u64>,
     },
     /// Makes a topic and places its replicas.
     CreateTopic {

@@ -25,18 +25,30 @@ pub struct Node {
     pub rack: String,
     /// Of the program; empty until the node has registered for the first time.
     pub version: String,
-    /// Its replica of the catalog group, under this incarnation. Every replica of this node with a smaller id belongs
-    /// to an earlier incarnation and is dead, because ids are handed out in ascending order.
+    /// Its replica of the catalog group.
     pub catalog_replica_id: u64,
-    /// Earlier incarnations, oldest first; see [`NODE_PAST_LIVES_MAX`](crate::limits::NODE_PAST_LIVES_MAX).
+    /// Catalog replicas that are lost, of earlier incarnations and of this one, oldest first; see [`NODE_PAST_LIVES_MAX`](crate::limits::NODE_PAST_LIVES_MAX).
     pub past_lives: Vec<PastLife>,
 }
 
-/// An earlier incarnation of a node; its catalog replica is dead.
+impl Node {
+    /// The first catalog replica of this incarnation. Every replica of this node with a smaller id belongs to an earlier
+    /// incarnation and is dead, because ids are handed out in ascending order.
+    pub(crate) fn first_catalog_replica_id(&self) -> u64 {
+        let lost = self.past_lives.iter().find(|life| life.incarnation == self.incarnation);
+        lost.map_or(self.catalog_replica_id, |life| life.catalog_replica_id)
+    }
+
+    pub(crate) fn has_past_life(&self, incarnation: &Incarnation) -> bool {
+        self.past_lives.iter().any(|life| life.incarnation == *incarnation)
+    }
+}
+
+/// A catalog replica of a node that is dead: of an earlier incarnation, or lost by the present one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PastLife {
-    /// Of the data directory that is gone.
+    /// Of the data directory that it was in.
     #[serde(with = "hex16")]
     pub incarnation: Incarnation,
     /// The replica of the catalog group that it held.

@@ -100,6 +100,7 @@ fn register(name: &str, incarnation: u8) -> Command {
         address: format!("{name}.example:9000"),
         rack: String::new(),
         version: "0.1.0".to_string(),
+        lost_catalog_replica: None,
     }
 }
 

@@ -208,6 +208,7 @@ impl Controller {
             address: self.own.address.clone(),
             rack: self.own.rack.clone(),
             version: self.version.clone(),
+            lost_catalog_replica: None,
         };
         // What is known here may be old: a newer entry of this node can be on its way.
         self.client.catch_up(Instant::now() + COMMAND_TIMEOUT).await;

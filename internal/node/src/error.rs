@@ -4,7 +4,6 @@ use std::net::SocketAddr;
 
 use crate::config::ConfigError;
 use crate::data_dir::DataDirError;
-use crate::replicas::ReplicaError;
 
 /// Why a node could not be started. Nothing was founded, joined or deleted.
 #[derive(Debug, thiserror::Error)]
@@ -26,9 +25,6 @@ pub enum StartError {
         /// What the system said.
         why: String,
     },
-    /// The catalog's replica could not be opened or started; without it the node cannot take part.
-    #[error(transparent)]
-    Replica(#[from] ReplicaError),
     /// A part of the node could not be started for another reason.
     #[error("{0}")]
     Internal(String),
@@ -42,9 +38,6 @@ impl StartError {
             StartError::Credentials(_) => "check the paths under `tls` and the certificate's names and dates",
             StartError::DataDirectory(error) => error.hint(),
             StartError::Port { .. } => "end the process that uses the port, or choose another one with `listen`",
-            StartError::Replica(_) => {
-                "keep the directory for inspection, and give the node an empty one: it comes back under a new incarnation"
-            }
             StartError::Internal(_) => "this is a defect; report it with the node's output",
         }
     }
@@ -56,6 +49,10 @@ pub enum Failure {
     /// Writing or syncing failed; what is on the disk is no longer known, so nothing may be written any more.
     #[error("the disk writer failed: {0}")]
     Disk(String),
+    /// The catalog's replica could not be opened or started; without it the node cannot take part. Another start meets the
+    /// same, unless the cause was removed.
+    #[error("the catalog cannot be opened: {0}")]
+    Unopened(String),
     /// A replica stopped without being asked to.
     #[error("the replica of group {group} stopped: {why}")]
     Replica {
@@ -75,4 +72,16 @@ pub enum Failure {
     /// The cluster or the data directory tells something that cannot be true of a sound cluster.
     #[error("{0}")]
     Inconsistent(String),
+}
+
+impl Failure {
+    /// What a person can do about it, in one sentence.
+    pub fn hint(&self) -> &'static str {
+        match self {
+            Failure::Unopened(_) => {
+                "keep the directory for inspection, and give the node an empty one: it comes back under a new incarnation"
+            }
+            _ => "look at the lines above, then start the node again on the same data directory",
+        }
+    }
 }

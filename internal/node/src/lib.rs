@@ -38,6 +38,7 @@ pub mod identity;
 mod leaders;
 pub mod link;
 mod node;
+mod opening;
 mod peer_calls;
 mod peer_handler;
 pub mod port;

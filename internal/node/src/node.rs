@@ -4,9 +4,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use futures::future::join_all;
+use futures::FutureExt;
+use futures::future::{BoxFuture, join, join_all};
 use tokio::net::lookup_host;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -22,13 +23,13 @@ use crate::gossip::{self, Gossip, GossipOptions};
 use crate::hex::Id;
 use crate::leaders::{self, Leaders};
 use crate::link::{AddressBook, Link, LinkOptions};
+use crate::opening::{Dead, Opening};
 use crate::peer_handler::PeerHandler;
 use crate::port::{Port, PortError, PortOptions, connections};
-use crate::replicas::{CATALOG_GROUP, Hosted, Keeper, KeeperOptions, Registry};
+use crate::replicas::{Hosted, Keeper, KeeperOptions, Registry};
 use crate::services::{Context, InFlight, Readiness, ServerParts, serve};
 use crate::storage::Storage;
 use crate::tls::{Credentials, TlsError, TlsFiles};
-use highwater_partition::log::{GroupId, ReplicaId};
 
 /// How long a starting node waits for its own advertised name to become resolvable.
 const OWN_NAME_PATIENCE: Duration = Duration::from_secs(30);
@@ -68,17 +69,15 @@ pub struct NodeHandle {
 }
 
 impl Node {
-    /// Checks the configuration, takes the data directory and the port, opens the replicas, and starts everything.
-    /// Returns as soon as the port is served; finding or founding the cluster goes on behind it (see
-    /// [`NodeHandle::ready`]).
+    /// Checks the configuration, takes the data directory and the port, and starts everything. Returns as soon as the
+    /// port is served; opening the replicas and finding or founding the cluster goes on behind it (see
+    /// [`NodeHandle::ready`] and [`NodeHandle::failed`]).
     pub async fn start(config: Config) -> Result<NodeHandle, StartError> {
-        let mut foundation = Foundation::lay(config).await?;
-        foundation.open_replicas().await?;
-        foundation.serve().await
+        Foundation::lay(config).await?.serve().await
     }
 }
 
-/// What everything else stands on: the directory, the port, the link and the replicas.
+/// What everything else stands on: the directory, the port, the link and who keeps the replicas.
 struct Foundation {
     config: Config,
     credentials: Arc<Credentials>,
@@ -94,8 +93,6 @@ struct Foundation {
     link: Link,
     inbox: gossip::GossipInbox,
     keeper: Arc<Keeper>,
-    /// Replicas recorded here that can never run again.
-    dead: Vec<(GroupId, ReplicaId)>,
 }
 
 impl Foundation {
@@ -154,29 +151,7 @@ impl Foundation {
             link,
             inbox,
             keeper,
-            dead: Vec::new(),
         })
-    }
-
-    /// Opens every replica recorded. Without its catalog replica the node is nothing; a lost partition is reported, and
-    /// the others are served.
-    async fn open_replicas(&mut self) -> Result<(), StartError> {
-        let Some(cluster_id) = self.data.cluster_id() else {
-            return Ok(());
-        };
-        for record in self.data.replicas() {
-            match self.keeper.open(cluster_id, record).await {
-                Err(error) if record.group_id() == CATALOG_GROUP => return Err(error.into()),
-                Err(error) => {
-                    tracing::error!(%error, "a replica is lost; the others are served");
-                    if error.is_dead {
-                        self.dead.push((record.group_id(), record.replica_id()));
-                    }
-                }
-                Ok(()) => {}
-            }
-        }
-        Ok(())
     }
 
     async fn serve(mut self) -> Result<NodeHandle, StartError> {
@@ -196,7 +171,9 @@ impl Foundation {
         let controller = Arc::new(self.controller(catalog.clone()));
         let (draining, stopping) = (CancellationToken::new(), CancellationToken::new());
         let ready = Arc::new(watch::Sender::new(false));
+        let opening = Opening::new(self.data.clone(), self.keeper.clone(), self.host.clone());
         let readiness = Readiness {
+            opening: opening.waiting(),
             controller: controller.clone(),
             catalog: catalog.clone(),
             host: self.host.clone(),
@@ -217,13 +194,19 @@ impl Foundation {
             draining: draining.clone(),
             stopping: stopping.clone(),
         });
+        let catalog_opened = CancellationToken::new();
+        let (dead, dead_replicas) = mpsc::unbounded_channel();
+        let begin = Begin {
+            opening,
+            discovery: self.discovery(gossip.clone()),
+            catalog_opened: catalog_opened.clone(),
+            failures: self.failures.clone(),
+            dead,
+        };
+        let behind_catalog = |work| tokio::spawn(behind(catalog_opened.clone(), work));
         let loops = vec![
-            tokio::spawn(Box::pin(self.discovery(gossip.clone()).run())),
-            tokio::spawn(controller.clone().keep_replicas()),
-            tokio::spawn(controller.clone().keep_registered()),
-            tokio::spawn(controller.clone().keep_members()),
-            tokio::spawn(controller.clone().keep_groups()),
-            tokio::spawn(controller.keep_reported(std::mem::take(&mut self.dead))),
+            tokio::spawn(Box::pin(begin.run())),
+            tokio::spawn(self.storage.clone().keep_room()),
             tokio::spawn(leaders::publish(self.registry.clone(), gossip)),
             tokio::spawn(keep_addresses(
                 self.config.node.clone(),
@@ -231,7 +214,12 @@ impl Foundation {
                 self.host.clone(),
                 self.addresses.clone(),
             )),
-            tokio::spawn(readiness.keep()),
+            behind_catalog(controller.clone().keep_replicas().boxed()),
+            behind_catalog(controller.clone().keep_registered().boxed()),
+            behind_catalog(controller.clone().keep_members().boxed()),
+            behind_catalog(controller.clone().keep_groups().boxed()),
+            behind_catalog(controller.keep_reported(dead_replicas).boxed()),
+            behind_catalog(readiness.keep().boxed()),
         ];
         let address = self.port.local_addr();
         let (connections, incoming) = connections();
@@ -317,6 +305,33 @@ impl Foundation {
             failures: self.failures.clone(),
         })
     }
+}
+
+/// What a node does first, once its port is served.
+struct Begin {
+    opening: Opening,
+    discovery: Discovery,
+    catalog_opened: CancellationToken,
+    failures: Failures,
+    dead: mpsc::UnboundedSender<Dead>,
+}
+
+impl Begin {
+    async fn run(self) {
+        match self.opening.catalog().await {
+            Ok(lost) => {
+                self.catalog_opened.cancel();
+                join(self.discovery.run(lost), self.opening.partitions(self.dead)).await;
+            }
+            Err(error) => self.failures.report(Failure::Unopened(error.to_string())),
+        }
+    }
+}
+
+/// Work that begins when the catalog's replica is opened.
+async fn behind(catalog_opened: CancellationToken, work: BoxFuture<'static, ()>) {
+    catalog_opened.cancelled().await;
+    work.await;
 }
 
 fn load_credentials(config: &Config) -> Result<Arc<Credentials>, StartError> {

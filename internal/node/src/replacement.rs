@@ -19,9 +19,11 @@ use futures::StreamExt;
 use highwater_catalog::{Catalog, Command, Refusal, Replica, Reply};
 use highwater_partition::log::{GroupId, ReplicaId};
 use highwater_partition::{Member, Role, Status};
+use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep};
 
 use crate::controller::{COMMAND_TIMEOUT, Controller, RETRY_PAUSE};
+use crate::opening::Dead;
 use crate::replicas::{CATALOG_GROUP, Hosted};
 
 /// A learner may vote once it lacks no more than this many entries: it has them before anybody notices.
@@ -198,16 +200,13 @@ impl Controller {
         }
     }
 
-    /// Tells the catalog of the replicas here that can never run again, until it has noted each.
-    pub(crate) async fn keep_reported(self: Arc<Self>, mut dead: Vec<(GroupId, ReplicaId)>) {
-        while let Some((GroupId(group_id), ReplicaId(replica_id))) = dead.last().copied() {
-            let reported = self.decide(Command::ReportDeadReplica { group_id, replica_id }).await;
-            match reported {
-                Ok(()) => drop(dead.pop()),
-                Err(why) => {
-                    tracing::debug!(group_id, why, "a dead replica is not reported yet");
-                    sleep(RETRY_PAUSE).await;
-                }
+    /// Tells the catalog of each replica here that can never run again, until it has noted it.
+    pub(crate) async fn keep_reported(self: Arc<Self>, mut dead: mpsc::UnboundedReceiver<Dead>) {
+        while let Some((GroupId(group_id), ReplicaId(replica_id))) = dead.recv().await {
+            let report = Command::ReportDeadReplica { group_id, replica_id };
+            while let Err(why) = self.decide(report.clone()).await {
+                tracing::debug!(group_id, why, "a dead replica is not reported yet");
+                sleep(RETRY_PAUSE).await;
             }
         }
     }

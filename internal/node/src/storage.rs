@@ -1,29 +1,50 @@
-//! What all logs of a node share: disk, writer, cache and clock.
+//! What all logs of a node share: disk, writer, cache and clock, and the room that is left.
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
+use highwater_partition::ScrubPace;
 use highwater_partition::log::{
-    ClusterId, Disk, DiskWriter, Error, GroupId, Identity, Log, LogConfig, OpenLog, RealDisk, ReplicaId, SystemClock,
-    TailCache,
+    ClusterId, Disk, DiskWriter, Error, GroupId, Identity, Log, LogConfig, OpenLog, RealDisk, ReplicaId, Space,
+    SpaceLimits, SystemClock, TailCache,
 };
+use tokio::time::sleep;
 
 use crate::config::Config;
 use crate::error::Failure;
 use crate::failures::Failures;
 
+/// How often the room on the disk is looked at.
+const SPACE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How much room the data directory's disk has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Room {
+    pub(crate) space: Space,
+    /// Free for this process, the reserve not counted.
+    pub(crate) free_bytes: u64,
+    pub(crate) total_bytes: u64,
+}
+
 /// Makes and opens logs.
 pub(crate) struct Storage {
+    data_dir: PathBuf,
     disk: Arc<dyn Disk>,
     writer: DiskWriter,
     cache: Arc<TailCache>,
     config: LogConfig,
+    scrub: ScrubPace,
 }
 
 impl Storage {
-    /// Starts the writer. A failed write or sync is the end of the node: what is on the disk is not known any more.
+    /// Starts the writer, with a reserve of room in the data directory, which must exist. A failed write or sync is the end
+    /// of the node: what is on the disk is not known any more.
     pub(crate) fn start(config: &Config, failures: Failures) -> Result<Storage, Error> {
-        Storage::start_on(Arc::new(RealDisk), config, failures)
+        let mut storage = Storage::start_on(Arc::new(RealDisk), config, failures)?;
+        let limits = SpaceLimits::for_disk(&RealDisk, &config.data_dir)?;
+        storage.writer = storage.writer.with_reserve(&config.data_dir, limits)?;
+        Ok(storage)
     }
 
     pub(crate) fn start_on(disk: Arc<dyn Disk>, config: &Config, failures: Failures) -> Result<Storage, Error> {
@@ -33,10 +54,12 @@ impl Storage {
             ..LogConfig::default()
         };
         Ok(Storage {
+            data_dir: config.data_dir.clone(),
             writer: DiskWriter::start(disk.clone(), on_fatal)?,
             disk,
             cache: TailCache::new(config.tail_cache_bytes),
             config: log_config,
+            scrub: ScrubPace::default(),
         })
     }
 
@@ -45,9 +68,53 @@ impl Storage {
         Log::create(self.open_log(dir, cluster, group, id))
     }
 
-    /// Opens and recovers a log. Blocking, and long for a large unclean one.
-    pub(crate) fn open(&self, dir: PathBuf, cluster: ClusterId, group: GroupId, id: ReplicaId) -> Result<Log, Error> {
-        Log::open(self.open_log(dir, cluster, group, id))
+    /// How fast all logs together are verified.
+    pub(crate) fn scrub_pace(&self) -> ScrubPace {
+        self.scrub.clone()
+    }
+
+    /// How much room there was when it was last looked at.
+    pub(crate) fn room(&self) -> Result<Room, Error> {
+        let unknown = |error| Error::Io {
+            operation: "size",
+            path: self.data_dir.clone(),
+            source: Arc::new(error),
+        };
+        Ok(Room {
+            space: self.writer.space(),
+            free_bytes: self.disk.free_bytes(&self.data_dir).map_err(unknown)?,
+            total_bytes: self.disk.total_bytes(&self.data_dir).map_err(unknown)?,
+        })
+    }
+
+    /// Looks at the room on the disk again and again, and says when it becomes short or is there again.
+    pub(crate) async fn keep_room(self: Arc<Self>) {
+        let mut before = Space::Plenty;
+        loop {
+            let storage = self.clone();
+            match tokio::task::spawn_blocking(move || storage.writer.check_space()).await {
+                Ok(Ok(space)) if space != before => {
+                    self.say(space);
+                    before = space;
+                }
+                Ok(Ok(_)) => {}
+                Ok(Err(error)) => tracing::warn!(%error, "the room on the disk is not known"),
+                Err(_) => return, // the runtime ends
+            }
+            sleep(SPACE_INTERVAL).await;
+        }
+    }
+
+    fn say(&self, space: Space) {
+        let free_bytes = self.room().map_or(0, |room| room.free_bytes);
+        match space {
+            Space::Full => tracing::error!(
+                free_bytes,
+                "the disk is nearly full: no records are taken until there is room"
+            ),
+            Space::Low => tracing::warn!(free_bytes, "the disk is filling up"),
+            Space::Plenty => tracing::info!(free_bytes, "the disk has room again"),
+        }
     }
 
     /// Ends the writer, once everything queued is done. Blocking.
@@ -55,7 +122,14 @@ impl Storage {
         self.writer.stop();
     }
 
-    fn open_log(&self, dir: PathBuf, cluster_id: ClusterId, group_id: GroupId, replica_id: ReplicaId) -> OpenLog {
+    /// How a log is opened.
+    pub(crate) fn open_log(
+        &self,
+        dir: PathBuf,
+        cluster_id: ClusterId,
+        group_id: GroupId,
+        replica_id: ReplicaId,
+    ) -> OpenLog {
         OpenLog {
             dir,
             identity: Identity {

@@ -76,6 +76,7 @@ fn a_node_that_moves_keeps_its_replica() {
         address: "[::1]:9001".to_string(),
         rack: "r1".to_string(),
         version: "0.2.0".to_string(),
+        lost_catalog_replica: None,
     };
     assert_eq!(fixture.replica_id(moved.clone()), 2);
     let node = fixture.catalog.node("n1").unwrap();
@@ -132,6 +133,70 @@ fn a_wiped_node_gets_a_new_catalog_replica_and_its_old_replicas_are_dead() {
     );
 }
 
+fn register_without(lost: u64, name: &str, incarnation: u8) -> Command {
+    match register(name, incarnation) {
+        Command::RegisterNode {
+            name,
+            incarnation,
+            address,
+            rack,
+            version,
+            ..
+        } => Command::RegisterNode {
+            name,
+            incarnation,
+            address,
+            rack,
+            version,
+            lost_catalog_replica: Some(lost),
+        },
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_node_that_lost_its_catalog_replica_gets_another_and_keeps_the_rest() {
+    let mut fixture = Fixture::founded(3);
+    fixture.topic(create("orders", 2, 3));
+    let new = fixture.replica_id(register_without(2, "n1", 1));
+    assert!(new > 3, "{new} was given before");
+    let node = fixture.catalog.node("n1").unwrap().clone();
+    assert_eq!(node.catalog_replica_id, new);
+    assert_eq!(
+        node.past_lives.last().map(|lost| lost.catalog_replica_id),
+        Some(2),
+        "the lost one can be taken out of the group"
+    );
+    assert!(fixture.catalog.groups_on("n1").all(|placement| !placement.dead));
+    let revision = fixture.catalog.revision();
+    assert_eq!(fixture.replica_id(register_without(2, "n1", 1)), new, "said again");
+    assert_eq!(fixture.replica_id(register("n1", 1)), new, "started again");
+    assert_eq!(fixture.catalog.revision(), revision, "nothing new was said");
+    fixture.replica_id(register("n1", 77));
+    assert!(fixture.catalog.groups_on("n1").all(|placement| placement.dead));
+    assert_eq!(
+        fixture.refused(register_without(new, "n1", 1)),
+        Refusal::IncarnationReplaced { node: "n1".to_string() }
+    );
+}
+
+#[test]
+fn replicas_stay_alive_however_many_catalog_replicas_a_node_loses() {
+    let mut fixture = Fixture::founded(3);
+    fixture.replica_id(register("n1", 77));
+    fixture.topic(create("orders", 2, 3));
+    for _ in 0..NODE_PAST_LIVES_MAX + 10 {
+        let lost = fixture.catalog.node("n1").unwrap().catalog_replica_id;
+        fixture.replica_id(register_without(lost, "n1", 77));
+    }
+    assert_eq!(
+        fixture.catalog.node("n1").unwrap().past_lives.len(),
+        NODE_PAST_LIVES_MAX
+    );
+    assert!(fixture.catalog.groups_on("n1").all(|placement| !placement.dead));
+    Catalog::decode(&fixture.catalog.encode()).unwrap();
+}
+
 #[test]
 fn a_data_directory_that_was_replaced_cannot_come_back() {
     let mut fixture = Fixture::founded(3);
@@ -178,6 +243,7 @@ fn what_a_node_says_of_itself_is_checked() {
         address: address.to_string(),
         rack: rack.to_string(),
         version: String::new(),
+        lost_catalog_replica: None,
     };
     let mut fixture = Fixture::founded(1);
     assert!(matches!(fixture.refused(node("N3", "a:1", "")), Refusal::InvalidName { field, .. } if field == "node"));

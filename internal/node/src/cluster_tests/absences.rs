@@ -111,35 +111,81 @@ async fn after_a_stop_of_all_a_majority_finds_together_without_its_only_seed() {
     timeout(PATIENCE, seen).await.unwrap();
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_damaged_replica_does_not_keep_a_node_from_serving_the_others() {
-    let mut cluster = TestCluster::founded().await;
-    let mut client = cluster.client(1, "shop").await;
-    for topic in ["damaged", "whole"] {
-        client.create(topic, 1).await;
-        cluster.produce("shop", batch_of(topic, 0, &[topic])).await.unwrap();
-    }
-    first_values(&cluster, 0, "damaged", 0).await;
-    cluster.stop(0).await;
-    let groups = std::fs::read_dir(cluster.data_dir(0).join("groups")).unwrap();
+/// The directory of this node's replica of the only topic made so far, and of its catalog replica.
+fn replica_directories(cluster: &TestCluster, number: usize) -> (PathBuf, PathBuf) {
+    let groups = std::fs::read_dir(cluster.data_dir(number).join("groups")).unwrap();
     let mut groups: Vec<PathBuf> = groups.map(|entry| entry.unwrap().path()).collect();
     groups.sort();
-    let segment = groups[1].join("00000000000000000000.log");
-    let mut bytes = std::fs::read(&segment).unwrap();
-    bytes[100] ^= 1; // in the first frame, which was synced
-    std::fs::write(&segment, bytes).unwrap();
-    std::fs::remove_file(groups[1].join("checkpoint")).unwrap();
+    assert_eq!(groups.len(), 2, "{groups:?}");
+    (groups.remove(1), groups.remove(0))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_too_damaged_to_be_opened_is_mended_by_the_others() {
+    let mut cluster = TestCluster::founded().await;
+    cluster.client(1, "shop").await.create("orders", 1).await;
+    cluster.produce("shop", batch_of("orders", 0, &["kept"])).await.unwrap();
+    first_values(&cluster, 0, "orders", 0).await;
+    cluster.stop(0).await;
+    let (replica, catalog) = replica_directories(&cluster, 0);
+    let mut whole = Vec::new();
+    for directory in [&replica, &catalog] {
+        let segment = directory.join("00000000000000000000.log");
+        let mut bytes = std::fs::read(&segment).unwrap();
+        whole.push(bytes.clone());
+        bytes[100] ^= 1; // in the first frame, which was synced
+        std::fs::write(&segment, bytes).unwrap();
+        // without it all of the log is needed
+        std::fs::remove_file(directory.join("checkpoint")).unwrap();
+    }
     cluster.start(0).await;
     cluster.ready(0).await;
-    assert_eq!(first_values(&cluster, 0, "whole", 0).await, ["whole"]);
-    let request = v1::ConsumeRequest {
-        topic: "damaged".to_owned(),
-        ..Default::default()
+    assert_eq!(first_values(&cluster, 0, "orders", 0).await, ["kept"]);
+    for (directory, whole) in [&replica, &catalog].into_iter().zip(whole) {
+        let mended = std::fs::read(directory.join("00000000000000000000.log")).unwrap();
+        assert!(mended.starts_with(&whole), "{} is not as it was", directory.display());
+    }
+    cluster.produce("shop", batch_of("orders", 1, &["more"])).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_has_lost_its_catalog_vote_gets_another_catalog_replica_and_keeps_its_others() {
+    let mut cluster = TestCluster::founded().await;
+    cluster.client(1, "shop").await.create("orders", 1).await;
+    cluster.produce("shop", batch_of("orders", 0, &["kept"])).await.unwrap();
+    first_values(&cluster, 0, "orders", 0).await;
+    let before = incarnations(&cluster, 1).await;
+    cluster.stop(0).await;
+    let (replica, catalog) = replica_directories(&cluster, 0);
+    std::fs::remove_file(catalog.join("hard-state")).unwrap();
+    cluster.start(0).await;
+    cluster.ready(0).await;
+    assert_eq!(first_values(&cluster, 0, "orders", 0).await, ["kept"]);
+    assert!(replica.exists(), "the other replicas stay");
+    assert_eq!(incarnations(&cluster, 1).await, before, "it is the same life");
+    let taken_over = async {
+        while catalog.exists() || role_in_catalog(&cluster, 1, "a").await != "voter" {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
     };
-    let refused = cluster.client(0, "shop").await.log.consume(request).await.unwrap_err();
-    assert_eq!(reason(&refused), Reason::Unavailable);
-    cluster
-        .produce("shop", batch_of("damaged", 1, &["more"]))
+    timeout(PATIENCE, taken_over)
         .await
-        .unwrap();
+        .expect("the vote was not taken over");
+    // It is what it is also when it starts again, and the others are enough without each of them.
+    cluster.stop(0).await;
+    cluster.start(0).await;
+    cluster.ready(0).await;
+    cluster.stop(1).await;
+    cluster.produce("shop", batch_of("orders", 1, &["more"])).await.unwrap();
+}
+
+async fn incarnations(cluster: &TestCluster, number: usize) -> Vec<String> {
+    let described = cluster.client(number, "shop").await.describe().await;
+    described.nodes.into_iter().map(|node| node.incarnation).collect()
+}
+
+async fn role_in_catalog(cluster: &TestCluster, number: usize, node: &str) -> String {
+    let described = cluster.client(number, "shop").await.describe().await;
+    let found = described.nodes.into_iter().find(|found| found.name == node);
+    found.unwrap().catalog_role
 }

@@ -51,6 +51,8 @@ pub(crate) struct DiscoveryOptions {
 pub(crate) struct Discovery {
     options: DiscoveryOptions,
     reminder: Reminder,
+    /// This node's catalog replica, if it can never run again.
+    lost: Option<ReplicaId>,
 }
 
 impl Discovery {
@@ -58,11 +60,14 @@ impl Discovery {
         Discovery {
             options,
             reminder: Reminder::default(),
+            lost: None,
         }
     }
 
-    /// Returns once this node runs a catalog replica and owes the cluster no further step of its founding.
-    pub(crate) async fn run(mut self) {
+    /// Returns once this node runs a catalog replica and owes the cluster no further step of its founding. `lost` is the
+    /// catalog replica that this node had.
+    pub(crate) async fn run(mut self, lost: Option<ReplicaId>) {
+        self.lost = lost;
         while !self.is_settled() {
             if let Err(why) = self.round().await {
                 self.reminder.say(&Waiting { on: Vec::new(), why });
@@ -88,7 +93,7 @@ impl Discovery {
         let own = self.options.membership.probe();
         if let (Some(cluster_id), Some(plan)) = (own.cluster_id, &own.plan) {
             self.announce(ClusterId(cluster_id.0)).await?;
-            if plan.founder != own.name {
+            if plan.founder != own.name && self.lost.is_none() {
                 return self.start_planned(&own.name, cluster_id, plan).await;
             }
         }
@@ -99,6 +104,9 @@ impl Discovery {
                 Ok(())
             }
             Step::Join { cluster_id } => self.join(cluster_id, &others).await,
+            Step::Found { .. } if self.lost.is_some() => {
+                Err("its catalog replica is lost, and no other node has a catalog with history".to_owned())
+            }
             Step::Found { cluster_id, plan } => self.found(&own, cluster_id, plan).await,
         }
     }
@@ -219,6 +227,7 @@ impl Discovery {
             address: own.address,
             rack: own.rack,
             version: self.options.version.clone(),
+            lost_catalog_replica: self.lost.map(|lost| lost.0),
         };
         let mut why = "nobody in the cluster could be asked".to_owned();
         let mut asked = Vec::new();
@@ -275,7 +284,12 @@ impl Discovery {
             .map_err(|error| error.to_string())?;
         self.announce(id).await?;
         tracing::info!(cluster_id = %cluster_id, replica_id, "joined the cluster");
-        self.make_catalog(cluster_id, replica_id).await
+        self.make_catalog(cluster_id, replica_id).await?;
+        if let Some(lost) = self.lost.take() {
+            let removed = self.options.keeper.remove(CATALOG_GROUP, lost).await;
+            removed.map_err(|error| error.to_string())?;
+        }
+        Ok(())
     }
 
     // -------------------------------------------------------------------------------------------------------- both

@@ -141,6 +141,7 @@ async fn let_in_here(catalog: &Partition, cluster_id: Id, join: Join) -> JoinAns
         address: join.address,
         rack: join.rack,
         version: join.version,
+        lost_catalog_replica: join.lost_catalog_replica,
     };
     let reply = match propose_here(catalog, register.encode().into()).await {
         CommandAnswer::Reply(reply) => reply,

@@ -35,6 +35,10 @@
 //! **Joining** is the rest: a node that no plan names asks the catalog's leader, which registers its incarnation, adds
 //! its replica as a learner, and answers with the ids; the node records them, makes the replica once, and starts it.
 //!
+//! **A lost catalog replica** (its vote or its log's end is gone, the rest of the directory is not) is replaced the same
+//! way: the node joins under the incarnation that it has, says which replica it has lost, and gets another id. What is
+//! left of the lost one is deleted when the new one runs.
+//!
 //! Deliberately absent: giving up (a node that cannot find its cluster waits and says for whom), and any decision from
 //! gossip alone, which only supplies addresses.
 
@@ -108,6 +112,9 @@ pub(crate) struct Join {
     pub(crate) address: String,
     pub(crate) rack: String,
     pub(crate) version: String,
+    /// Of this incarnation; it is to get another one.
+    #[serde(default)]
+    pub(crate) lost_catalog_replica: Option<u64>,
 }
 
 /// What the asked node can say about a [`Join`].

@@ -1,12 +1,13 @@
 //! Makes, opens and removes replicas.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::future::join_all;
 use highwater_partition::log::{ClusterId, GroupId, Log, ReplicaId};
-use highwater_partition::{GroupOptions, Machine, Member, Partition, ScrubPace, Timers};
+use highwater_partition::{GroupOptions, Machine, Member, Partition, Timers, open_log};
 use tokio::time::timeout;
 
 use super::registry::CATALOG_GROUP;
@@ -45,11 +46,16 @@ pub(crate) struct KeeperOptions {
 /// Looks after the replicas' lives.
 pub(crate) struct Keeper {
     options: KeeperOptions,
+    /// Those that are being opened, which may take long.
+    opening: Mutex<BTreeSet<(GroupId, ReplicaId)>>,
 }
 
 impl Keeper {
     pub(crate) fn new(options: KeeperOptions) -> Keeper {
-        Keeper { options }
+        Keeper {
+            options,
+            opening: Mutex::default(),
+        }
     }
 
     /// Makes and starts replicas that have never run. May be repeated after a failure or a crash at any point. One that
@@ -66,18 +72,26 @@ impl Keeper {
     async fn start_all(&self, logs: Vec<NewLog>) -> Result<(), ReplicaError> {
         let mut all = Ok(());
         for (group, replica, log) in logs {
-            let started = self.start(group, replica, log).await;
+            let started = self.start(group, replica, log, Vec::new()).await;
             all = all.and(started);
         }
         all
     }
 
-    /// Opens and starts a replica that has run before. One whose directory is gone is dead: never made anew.
-    pub(crate) async fn open(&self, cluster: ClusterId, record: ReplicaRecord) -> Result<(), ReplicaError> {
+    /// Opens and starts a replica that has run before; with the help of `others`, the members that the catalog knows, if
+    /// what its disk holds is damaged. That takes as long as it takes for one of them to answer. A replica whose directory
+    /// is gone is dead: never made anew.
+    pub(crate) async fn open(
+        &self,
+        cluster: ClusterId,
+        record: ReplicaRecord,
+        others: Vec<Member>,
+    ) -> Result<(), ReplicaError> {
         let (group, replica) = (record.group_id(), record.replica_id());
         if record.stage == Stage::Preparing {
             return self.make(cluster, vec![(group, replica)]).await;
         }
+        let _opening = self.note_opening(group, replica);
         let path = self.options.data.replica_path(group, replica);
         if !path.exists() {
             let why = "its directory is missing, and its votes and data with it: it is dead and is not started again";
@@ -86,23 +100,20 @@ impl Keeper {
                 ..error(group, path, why)
             });
         }
-        let storage = self.options.storage.clone();
-        let log_path = path.clone();
-        let opened = blocking(move || {
-            let failed = |why: highwater_partition::log::Error| ReplicaError {
-                is_dead: matches!(why, highwater_partition::log::Error::HardStateLost { .. }),
-                ..error(group, log_path.clone(), why)
-            };
-            storage.open(log_path.clone(), cluster, group, replica).map_err(failed)
-        });
-        let log = opened.await?;
-        self.start(group, replica, log).await
+        let (storage, log_path) = (self.options.storage.clone(), path.clone());
+        let options = move || storage.open_log(log_path.clone(), cluster, group, replica);
+        let opened = open_log(options, group, &others, &self.options.link).await;
+        let log = opened.map_err(|why| failed(group, path, &why))?;
+        self.start(group, replica, log, others).await
     }
 
     /// Stops a replica and deletes its data. Only for those of which the catalog says so: their group is deleted, or they
     /// are retired.
     pub(crate) async fn remove(&self, group: GroupId, replica: ReplicaId) -> Result<(), ReplicaError> {
         let path = self.options.data.replica_path(group, replica);
+        if self.lock_opening().contains(&(group, replica)) {
+            return Err(error(group, path, "it is still being opened, and is deleted later"));
+        }
         if let Some(hosted) = self.options.registry.remove(group, replica) {
             let stopped = hosted.partition().shutdown().await;
             stopped.map_err(|why| error(group, path.clone(), why))?;
@@ -152,7 +163,25 @@ impl Keeper {
         }
     }
 
-    async fn start(&self, group: GroupId, replica: ReplicaId, log: Log) -> Result<(), ReplicaError> {
+    fn lock_opening(&self) -> MutexGuard<'_, BTreeSet<(GroupId, ReplicaId)>> {
+        self.opening.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn note_opening(&self, group: GroupId, replica: ReplicaId) -> BeingOpened<'_> {
+        self.lock_opening().insert((group, replica));
+        BeingOpened {
+            keeper: self,
+            which: (group, replica),
+        }
+    }
+
+    async fn start(
+        &self,
+        group: GroupId,
+        replica: ReplicaId,
+        log: Log,
+        members: Vec<Member>,
+    ) -> Result<(), ReplicaError> {
         let machine = (group == CATALOG_GROUP).then(|| self.options.catalog.clone() as Arc<dyn Machine>);
         let options = GroupOptions {
             group_id: group,
@@ -161,18 +190,30 @@ impl Keeper {
             machine,
             peers: Arc::new(self.options.link.clone()),
             timers: Timers::default(),
-            members: Vec::new(),
-            scrub: ScrubPace::default(),
+            members,
+            scrub: self.options.storage.scrub_pace(),
         };
         let path = self.options.data.replica_path(group, replica);
         let started = Partition::start(options).await;
-        let partition = started.map_err(|why| error(group, path, why))?;
+        let partition = started.map_err(|why| failed(group, path, &why))?;
         self.options
             .registry
             .insert(Hosted::new(group, replica, partition.clone()));
         tokio::spawn(report_end(partition.clone(), group, self.options.failures.clone()));
         tokio::spawn(report_changes(partition, self.options.registry.clone()));
         Ok(())
+    }
+}
+
+/// Until it is dropped, the replica is not removed.
+struct BeingOpened<'a> {
+    keeper: &'a Keeper,
+    which: (GroupId, ReplicaId),
+}
+
+impl Drop for BeingOpened<'_> {
+    fn drop(&mut self) {
+        self.keeper.lock_opening().remove(&self.which);
     }
 }
 
@@ -238,6 +279,13 @@ fn error(group: GroupId, path: PathBuf, why: impl ToString) -> ReplicaError {
         path,
         why: why.to_string(),
         is_dead: false,
+    }
+}
+
+fn failed(group: GroupId, path: PathBuf, why: &highwater_partition::Error) -> ReplicaError {
+    ReplicaError {
+        is_dead: why.is_dead(),
+        ..error(group, path, why)
     }
 }
 

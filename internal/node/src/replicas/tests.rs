@@ -240,7 +240,7 @@ async fn a_replica_half_made_at_a_crash_is_made_anew_at_the_next_start() {
     std::fs::create_dir(&path).unwrap();
     std::fs::write(path.join("hard-state"), "half").unwrap();
     let record = replicas.data.replicas()[0];
-    replicas.keeper.open(CLUSTER_ID, record).await.unwrap();
+    replicas.keeper.open(CLUSTER_ID, record, Vec::new()).await.unwrap();
     assert_eq!(replicas.stages(), [(5, Stage::Started)]);
     assert!(replicas.role(group).is_some());
     assert_ne!(std::fs::read(path.join("hard-state")).unwrap(), b"half");
@@ -253,7 +253,7 @@ async fn a_started_replica_without_its_directory_is_dead_and_not_made_anew() {
     replicas.data.record_preparing(&[dead]).unwrap();
     replicas.data.record_started(&[dead]).unwrap();
     let record = replicas.data.replicas()[0];
-    let error = replicas.keeper.open(CLUSTER_ID, record).await.unwrap_err();
+    let error = replicas.keeper.open(CLUSTER_ID, record, Vec::new()).await.unwrap_err();
     assert!(error.why.contains("dead"), "{error}");
     assert!(replicas.role(GroupId(5)).is_none());
     assert!(!replicas.data.replica_path(dead.0, dead.1).exists());

@@ -1,7 +1,7 @@
 //! Readiness, and the health service that tells it.
 //!
 //! Ready means: this node is a member of the committed catalog under its present incarnation, its copy of the catalog
-//! has caught up with the leader's once since the process started, and it is not on its way out. It does not mean that
+//! has caught up with the leader's once since the process started, its replicas are opened, and it is not on its way out. It does not mean that
 //! there is a quorum: a node that has no majority beside it is as ready as it can be.
 
 use std::sync::Arc;
@@ -26,6 +26,8 @@ const CATCH_UP: Duration = Duration::from_secs(2);
 
 /// What readiness is judged from.
 pub(crate) struct Readiness {
+    /// How many replicas are still to be opened.
+    pub(crate) opening: watch::Receiver<usize>,
     pub(crate) controller: Arc<Controller>,
     pub(crate) catalog: CatalogClient,
     pub(crate) host: Arc<CatalogHost>,
@@ -47,13 +49,14 @@ impl Readiness {
             let is_member = self.controller.is_member();
             caught_up = caught_up || (is_member && self.catalog.catch_up(Instant::now() + CATCH_UP).await);
             let is_draining = self.draining.is_cancelled();
-            let is_ready = is_member && caught_up && !is_draining;
+            let opening = *self.opening.borrow();
+            let is_ready = is_member && caught_up && opening == 0 && !is_draining;
             tell(&self.ready, is_ready);
             if is_draining {
                 return;
             }
             if !is_ready && reminded.elapsed() > REMINDER {
-                remind(&self.registry);
+                remind(&self.registry, opening);
                 reminded = Instant::now();
             }
             tokio::select! {
@@ -75,7 +78,14 @@ fn tell(ready: &watch::Sender<bool>, is_ready: bool) {
 }
 
 /// Says whom a node with a catalog replica waits for; without one, discovery says it.
-fn remind(registry: &Registry) {
+fn remind(registry: &Registry, opening: usize) {
+    if opening > 0 {
+        tracing::info!(
+            replicas = opening,
+            "not ready: replicas are still being opened or mended"
+        );
+        return;
+    }
     let Some(hosted) = registry.hosted(CATALOG_GROUP) else {
         return;
     };

@@ -284,7 +284,6 @@ fn reason_is_retryable(reason: Reason) -> bool {
             | Reason::Overloaded
             | Reason::ReplicaBehind
             | Reason::Unavailable
-            | Reason::Damaged
             | Reason::Internal
             | Reason::Deadline
     )

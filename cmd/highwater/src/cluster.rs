@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use highwater::proto::v1::{DescribeClusterResponse, Node, ReplicaStatus};
+use highwater::proto::v1::disk::State;
+use highwater::proto::v1::{DamagedEntries, DescribeClusterResponse, Disk, Node, ReplicaStatus};
 use serde_json::{Value, json};
 
 use crate::durations;
@@ -64,7 +65,7 @@ fn print(answer: &DescribeClusterResponse) -> Result<()> {
 }
 
 fn nodes(nodes: &[Node]) -> Table {
-    let mut table = Table::new(&["NODE", "ADDRESS", "RACK", "ALIVE", "CATALOG", "VERSION"]);
+    let mut table = Table::new(&["NODE", "ADDRESS", "RACK", "ALIVE", "CATALOG", "DISK", "VERSION"]);
     for node in nodes {
         table.row([
             node.name.clone(),
@@ -72,10 +73,40 @@ fn nodes(nodes: &[Node]) -> Table {
             or_dash(&node.rack),
             if node.alive { "yes" } else { "no" }.to_owned(),
             or_dash(&node.catalog_role),
+            disk(node),
             or_dash(&node.version),
         ]);
     }
     table
+}
+
+/// How full the disk is, and what the node makes of it.
+fn disk(node: &Node) -> String {
+    let Some(disk) = &node.disk else {
+        return "-".to_owned();
+    };
+    let used = disk.total_bytes.saturating_sub(disk.free_bytes);
+    let percent = used.saturating_mul(100) / disk.total_bytes.max(1);
+    match disk.state() {
+        State::Unspecified | State::Plenty => format!("{percent} %"),
+        State::Low => format!("{percent} % LOW"),
+        State::Full => format!("{percent} % FULL: takes no records"),
+    }
+}
+
+/// What is damaged, in a few words.
+fn damage(replica: &ReplicaStatus) -> String {
+    let entries: u64 = replica
+        .damage
+        .iter()
+        .map(|range| (range.last_index + 1).saturating_sub(range.first_index))
+        .sum();
+    let lost = replica.damage.iter().any(|range| range.everywhere);
+    match entries {
+        0 => "-".to_owned(),
+        _ if lost => format!("{entries} entries, some on EVERY replica"),
+        _ => format!("{entries} entries, being mended"),
+    }
 }
 
 fn replicas(replicas: &[ReplicaStatus]) -> Table {
@@ -88,7 +119,9 @@ fn replicas(replicas: &[ReplicaStatus]) -> Table {
         "LOG START",
         "HIGH WATERMARK",
         "LOG END",
+        "BYTES",
         "SERVED",
+        "DAMAGE",
     ];
     let mut table = Table::new(&heading);
     for replica in replicas {
@@ -105,10 +138,30 @@ fn replicas(replicas: &[ReplicaStatus]) -> Table {
             replica.log_start.to_string(),
             replica.high_watermark.to_string(),
             replica.log_end.to_string(),
+            replica.bytes.to_string(),
             replica.records_served.to_string(),
+            damage(replica),
         ]);
     }
     table
+}
+
+fn disk_document(disk: &Disk) -> Value {
+    let state = match disk.state() {
+        State::Unspecified => "unknown",
+        State::Plenty => "plenty",
+        State::Low => "low",
+        State::Full => "full",
+    };
+    json!({ "state": state, "free_bytes": disk.free_bytes, "total_bytes": disk.total_bytes })
+}
+
+fn damage_document(range: &DamagedEntries) -> Value {
+    json!({
+        "first_index": range.first_index,
+        "last_index": range.last_index,
+        "everywhere": range.everywhere,
+    })
 }
 
 fn document(answer: &DescribeClusterResponse) -> Value {
@@ -121,6 +174,7 @@ fn document(answer: &DescribeClusterResponse) -> Value {
             "version": node.version,
             "incarnation": node.incarnation,
             "catalog_role": node.catalog_role,
+            "disk": node.disk.as_ref().map(disk_document),
         })
     });
     let replicas = answer.replicas.iter().map(|replica| {
@@ -137,6 +191,8 @@ fn document(answer: &DescribeClusterResponse) -> Value {
             "log_end": replica.log_end,
             "records_served": replica.records_served,
             "records_appended": replica.records_appended,
+            "bytes": replica.bytes,
+            "damage": replica.damage.iter().map(damage_document).collect::<Vec<_>>(),
         })
     });
     json!({

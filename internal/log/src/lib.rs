@@ -27,6 +27,7 @@ mod directory;
 pub mod disk;
 mod entry;
 mod error;
+mod extent;
 mod fold;
 mod format;
 mod hard_state;

@@ -152,7 +152,7 @@ impl Log {
         let mut ops = Vec::new();
         let mut frames = Vec::with_capacity(folded.len());
         for entry in folded {
-            self.roll_if_full(&mut state, &entry.frame, &mut ops);
+            self.roll_if_due(&mut state, &entry.frame, &mut ops);
             let (frame, position) = state.place(entry);
             push_write(&mut ops, &state.active.segment, position, &frame);
             frames.push(frame);
@@ -186,10 +186,11 @@ impl Log {
         self.inner.open.writer.submit(ops, Box::new(reported))
     }
 
-    fn roll_if_full(&self, state: &mut LogState, frame: &Frame, ops: &mut Vec<Op>) {
+    fn roll_if_due(&self, state: &mut LogState, frame: &Frame, ops: &mut Vec<Op>) {
         let open = &self.inner.open;
         let full = state.active.end + frame.len_bytes() as u64 > open.config.segment_bytes_max;
-        if !full || state.active.end == SEGMENT_HEADER_BYTES {
+        let due = full || state.is_trimmed_up_to(frame.header.base_offset);
+        if !due || state.active.end == SEGMENT_HEADER_BYTES {
             return;
         }
         self.seal(state, &frame.header, ops);

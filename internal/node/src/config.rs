@@ -16,6 +16,9 @@ pub(crate) const BOOTSTRAP_NODES_MAX: usize = 5;
 /// The smallest segment that can hold a largest batch several times over, bytes.
 pub(crate) const SEGMENT_BYTES_LEAST: u64 = 4 * 1024 * 1024;
 
+/// How often retention may be looked after, milliseconds: up to once a day.
+pub(crate) const RETENTION_INTERVAL_MS: std::ops::RangeInclusive<u64> = 100..=24 * 60 * 60 * 1000;
+
 /// The configuration of one node. `Default` is complete but for `node`, `data_dir` and `tls`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -43,6 +46,9 @@ pub struct Config {
     pub tail_cache_bytes: usize,
     /// How large a segment file grows before the next one is begun, bytes. Default 128 MiB.
     pub segment_bytes_max: u64,
+    /// How often the partitions led here are looked at for records that are older or more than their topic keeps,
+    /// milliseconds. Default 30,000.
+    pub retention_interval_ms: u64,
 }
 
 /// The PEM files that a node proves itself with.
@@ -71,6 +77,7 @@ impl Default for Config {
             tls: TlsConfig::default(),
             tail_cache_bytes: 256 * 1024 * 1024,
             segment_bytes_max: 128 * 1024 * 1024,
+            retention_interval_ms: 30_000,
         }
     }
 }
@@ -114,6 +121,11 @@ impl Config {
         if self.segment_bytes_max < SEGMENT_BYTES_LEAST {
             let why = format!("{} is less than {SEGMENT_BYTES_LEAST}", self.segment_bytes_max);
             return Err(ConfigError::new("segment_bytes_max", why));
+        }
+        if !RETENTION_INTERVAL_MS.contains(&self.retention_interval_ms) {
+            let (least, most) = RETENTION_INTERVAL_MS.into_inner();
+            let why = format!("{} is not between {least} and {most}", self.retention_interval_ms);
+            return Err(ConfigError::new("retention_interval_ms", why));
         }
         Ok(())
     }

@@ -302,7 +302,7 @@ impl Controller {
     async fn has_caught_up(&self, node: &str) -> bool {
         let applied_here = self.host.now().applied;
         let asked = self.link.call_node(node, APPLIED, Vec::new(), RETRY_PAUSE).await;
-        let applied_there = asked.ok().and_then(|answer| peer_calls::decode_applied(&answer));
+        let applied_there = asked.ok().and_then(|answer| peer_calls::decode_number(&answer));
         applied_there.is_some_and(|applied| applied >= applied_here)
     }
 

@@ -1,43 +1,87 @@
 //! Nodes, topics and replicas as the wire shows them.
 
+use futures::future::join_all;
 use highwater_catalog::{Catalog, Node, Topic};
-use highwater_partition::log::{GroupId, ReplicaId};
+use highwater_partition::log::{DamagedRange, GroupId, ReplicaId, Space};
 use highwater_partition::{Role, Status};
 use highwater_proto::v1;
 
 use crate::catalog::CatalogHost;
 use crate::hex::Id;
 use crate::leaders::Leaders;
-use crate::replicas::Registry;
+use crate::replicas::{Hosted, Registry};
+use crate::storage::Storage;
 
-/// What this node's replicas say about themselves; the catalog's own is not among them.
-pub(crate) fn own_replicas(node: &str, registry: &Registry, catalog: &CatalogHost) -> Vec<v1::ReplicaStatus> {
+/// What only this node can say: about its disk (in `nodes`, of which the rest is empty), and about its replicas, without
+/// the catalog's own.
+pub(crate) async fn own_part(
+    name: &str,
+    registry: &Registry,
+    catalog: &CatalogHost,
+    storage: &Storage,
+) -> v1::DescribeClusterResponse {
     let hosted = registry.all();
-    let name = |group: GroupId| {
-        catalog.read(|catalog| {
-            let (topic, partition) = catalog.partition_of_group(group.0)?;
+    let described = hosted.iter().filter_map(|hosted| {
+        let place = catalog.read(|catalog| {
+            let (topic, partition) = catalog.partition_of_group(hosted.group_id.0)?;
             Some((topic.tenant.clone(), topic.name.clone(), partition.partition))
-        })
+        });
+        place.map(|place| own_replica(name, place, hosted))
+    });
+    let node = v1::Node {
+        name: name.to_owned(),
+        disk: disk(storage),
+        ..Default::default()
     };
-    let describe = |hosted: &std::sync::Arc<crate::replicas::Hosted>| {
-        let (tenant, topic, partition) = name(hosted.group_id)?;
-        let status = hosted.status();
-        Some(v1::ReplicaStatus {
-            tenant,
-            topic,
-            partition,
-            node: node.to_owned(),
-            role: role(status.role).to_owned(),
-            term: status.term,
-            log_start: status.watermark.log_start,
-            high_watermark: status.watermark.high_watermark,
-            log_end: status.log_end,
-            records_served: hosted.records_served(),
-            records_appended: hosted.records_appended(),
-            replica_id: hosted.replica_id.0,
-        })
-    };
-    hosted.iter().filter_map(describe).collect()
+    v1::DescribeClusterResponse {
+        nodes: vec![node],
+        replicas: join_all(described).await,
+        ..Default::default()
+    }
+}
+
+async fn own_replica(node: &str, place: (String, String, u32), hosted: &Hosted) -> v1::ReplicaStatus {
+    let (tenant, topic, partition) = place;
+    let status = hosted.status();
+    v1::ReplicaStatus {
+        tenant,
+        topic,
+        partition,
+        node: node.to_owned(),
+        role: role(status.role).to_owned(),
+        term: status.term,
+        log_start: status.watermark.log_start,
+        high_watermark: status.watermark.high_watermark,
+        log_end: status.log_end,
+        records_served: hosted.records_served(),
+        records_appended: hosted.records_appended(),
+        replica_id: hosted.replica_id.0,
+        damage: status.damage.iter().map(|range| damaged(range, &status)).collect(),
+        bytes: hosted.bytes().await.unwrap_or_default(),
+    }
+}
+
+fn damaged(range: &DamagedRange, status: &Status) -> v1::DamagedEntries {
+    let overlaps = |other: &DamagedRange| other.first_index < range.end_index && range.first_index < other.end_index;
+    v1::DamagedEntries {
+        first_index: range.first_index,
+        last_index: range.end_index.saturating_sub(1),
+        everywhere: status.damage_everywhere.iter().any(overlaps),
+    }
+}
+
+fn disk(storage: &Storage) -> Option<v1::Disk> {
+    let room = storage.room();
+    let room = room.inspect_err(|error| tracing::warn!(%error, "the room on the disk is not known"));
+    room.ok().map(|room| v1::Disk {
+        state: match room.space {
+            Space::Plenty => v1::disk::State::Plenty,
+            Space::Low => v1::disk::State::Low,
+            Space::Full => v1::disk::State::Full,
+        } as i32,
+        free_bytes: room.free_bytes,
+        total_bytes: room.total_bytes,
+    })
 }
 
 /// A tenant's replicas that died with an earlier incarnation of their node. Nobody runs them, so only the catalog knows.
@@ -92,6 +136,7 @@ pub(crate) fn node(node: &Node, address: String, alive: bool, catalog_group: Opt
         version: node.version.clone(),
         incarnation: Id(node.incarnation).to_string(),
         catalog_role: catalog_role.to_owned(),
+        disk: None, // only the node itself can tell
     }
 }
 

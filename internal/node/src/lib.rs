@@ -23,6 +23,7 @@
 mod access;
 mod batch;
 mod catalog;
+mod clock;
 #[cfg(test)]
 mod cluster_tests;
 mod config;
@@ -45,6 +46,7 @@ pub mod port;
 mod record_file;
 mod replacement;
 mod replicas;
+mod retention;
 mod services;
 mod status;
 mod storage;

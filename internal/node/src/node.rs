@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::{BoxFuture, join, join_all};
@@ -13,6 +13,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::catalog::{CatalogClient, CatalogHost, keep_addresses};
+use crate::clock::now_ms;
 use crate::config::{Config, ConfigError};
 use crate::controller::Controller;
 use crate::data_dir::DataDir;
@@ -114,7 +115,7 @@ impl Foundation {
         let membership = Membership::new(own, data.clone(), registry.clone());
         let (mailbox, inbox) = gossip::mailbox();
         let addresses = Arc::new(AddressBook::default());
-        let boot = now_ms();
+        let boot = now_ms(); // later starts have larger ones
         let link = Link::new(LinkOptions {
             credentials: credentials.clone(),
             incarnation: data.incarnation().0,
@@ -125,6 +126,7 @@ impl Foundation {
                 membership: membership.clone(),
                 registry: registry.clone(),
                 catalog: host.clone(),
+                storage: storage.clone(),
                 gossip: mailbox,
             }),
         });
@@ -190,6 +192,7 @@ impl Foundation {
             catalog,
             leaders: leaders.clone(),
             link: self.link.clone(),
+            storage: self.storage.clone(),
             in_flight: InFlight::default(),
             draining: draining.clone(),
             stopping: stopping.clone(),
@@ -218,6 +221,12 @@ impl Foundation {
             behind_catalog(controller.clone().keep_registered().boxed()),
             behind_catalog(controller.clone().keep_members().boxed()),
             behind_catalog(controller.clone().keep_groups().boxed()),
+            behind_catalog(
+                controller
+                    .clone()
+                    .keep_retention(Duration::from_millis(self.config.retention_interval_ms))
+                    .boxed(),
+            ),
             behind_catalog(controller.keep_reported(dead_replicas).boxed()),
             behind_catalog(readiness.keep().boxed()),
         ];
@@ -383,12 +392,6 @@ async fn wait_for_own_name(address: &str) -> Result<(), StartError> {
             _ => sleep(OWN_NAME_PAUSE).await,
         }
     }
-}
-
-/// Milliseconds since 1970-01-01 UTC: later process starts have larger ones.
-fn now_ms() -> u64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
 }
 
 async fn run_server(parts: ServerParts, address: SocketAddr, stopping: CancellationToken, failures: Failures) {

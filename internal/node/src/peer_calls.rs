@@ -18,8 +18,11 @@ pub(crate) const JOIN: u8 = 3;
 pub(crate) const COMMAND: u8 = 4;
 /// How far is your catalog? Answered with the index of the last command applied, 8 bytes, little endian.
 pub(crate) const APPLIED: u8 = 5;
-/// What replicas do you hold? Answered with an encoded `DescribeClusterResponse` that has only `replicas`.
+/// What replicas do you hold? Answered with an encoded `DescribeClusterResponse` that has only `replicas`,
+/// and of `nodes` only the node itself with its disk.
 pub(crate) const REPLICAS: u8 = 6;
+/// What time is it? Answered with milliseconds since 1970, 8 bytes, little endian.
+pub(crate) const CLOCK: u8 = 7;
 
 /// The largest JSON message accepted, bytes.
 const JSON_BYTES_MAX: usize = 1024 * 1024;
@@ -40,11 +43,12 @@ pub(crate) fn decode_json<T: DeserializeOwned>(body: &[u8]) -> Result<T, String>
     serde_json::from_slice(body).map_err(|error| format!("a message that cannot be read: {error}"))
 }
 
-pub(crate) fn encode_applied(applied: u64) -> Bytes {
-    Bytes::copy_from_slice(&applied.to_le_bytes())
+/// The answer to [`APPLIED`] or [`CLOCK`].
+pub(crate) fn encode_number(number: u64) -> Bytes {
+    Bytes::copy_from_slice(&number.to_le_bytes())
 }
 
-pub(crate) fn decode_applied(body: &[u8]) -> Option<u64> {
+pub(crate) fn decode_number(body: &[u8]) -> Option<u64> {
     body.try_into().ok().map(u64::from_le_bytes)
 }
 
@@ -107,7 +111,7 @@ mod tests {
         }
         assert!(CommandAnswer::decode(Bytes::new()).is_err());
         assert!(CommandAnswer::decode(Bytes::from_static(b"\x09")).is_err());
-        assert_eq!(decode_applied(&encode_applied(77)), Some(77));
-        assert_eq!(decode_applied(b"short"), None);
+        assert_eq!(decode_number(&encode_number(77)), Some(77));
+        assert_eq!(decode_number(b"short"), None);
     }
 }

@@ -8,17 +8,18 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use highwater_partition::PeerStream;
 use highwater_partition::log::GroupId;
-use highwater_proto::v1::DescribeClusterResponse;
 use prost::Message;
 use tokio::time::timeout;
 
 use crate::catalog::{CatalogHost, propose_here};
+use crate::clock::now_ms;
 use crate::describe;
 use crate::founding::Membership;
 use crate::gossip::GossipMailbox;
 use crate::link::{Hello, LinkHandler, NODE_LEVEL};
-use crate::peer_calls::{self, ADOPT, APPLIED, COMMAND, CommandAnswer, JOIN, PROBE, REPLICAS};
+use crate::peer_calls::{self, ADOPT, APPLIED, CLOCK, COMMAND, CommandAnswer, JOIN, PROBE, REPLICAS};
 use crate::replicas::Registry;
+use crate::storage::Storage;
 
 /// How long a handed-over command waits for a quorum; who sent it has given up by then.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(30);
@@ -29,6 +30,7 @@ pub(crate) struct PeerHandler {
     pub(crate) membership: Arc<Membership>,
     pub(crate) registry: Arc<Registry>,
     pub(crate) catalog: Arc<CatalogHost>,
+    pub(crate) storage: Arc<Storage>,
     pub(crate) gossip: GossipMailbox,
 }
 
@@ -87,14 +89,12 @@ impl PeerHandler {
                 peer_calls::encode_json(&self.membership.let_in(from, join).await)
             }
             COMMAND => Ok(self.command(body).await.encode()),
-            APPLIED => Ok(peer_calls::encode_applied(self.catalog.now().applied)),
+            APPLIED => Ok(peer_calls::encode_number(self.catalog.now().applied)),
+            CLOCK => Ok(peer_calls::encode_number(now_ms())),
             REPLICAS => {
-                let replicas = describe::own_replicas(&self.membership.own().name, &self.registry, &self.catalog);
-                let answer = DescribeClusterResponse {
-                    replicas,
-                    ..Default::default()
-                };
-                Ok(answer.encode_to_vec().into())
+                let name = &self.membership.own().name;
+                let own = describe::own_part(name, &self.registry, &self.catalog, &self.storage).await;
+                Ok(own.encode_to_vec().into())
             }
             other => Err(format!("unknown kind of call {other}")),
         }

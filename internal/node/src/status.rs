@@ -65,6 +65,11 @@ pub(crate) enum Problem {
     Overloaded(String),
     #[error("this replica knows of offsets up to {}, not yet of {wanted}", range.high_watermark)]
     ReplicaBehind { wanted: u64, range: OffsetRange },
+    #[error(
+        "the record at offset {offset} is damaged on every replica; restore a node's data that has it, or go on behind it \
+         yourself: it is not skipped for you"
+    )]
+    Damaged { offset: u64 },
     #[error("{why}")]
     Unavailable { why: String, hint: Option<LeaderHint> },
     #[error("{wanted} replicas need as many nodes, and the cluster has {have}")]
@@ -98,6 +103,7 @@ impl Problem {
             Problem::Denied(_) => (C::PermissionDenied, R::PermissionDenied, O::NotApplied),
             Problem::Overloaded(_) => (C::ResourceExhausted, R::Overloaded, O::NotApplied),
             Problem::ReplicaBehind { .. } => (C::DeadlineExceeded, R::ReplicaBehind, O::NotApplied),
+            Problem::Damaged { .. } => (C::DataLoss, R::Damaged, O::NotApplied),
             Problem::Unavailable { .. } => (C::Unavailable, R::Unavailable, O::NotApplied),
             Problem::NotEnoughNodes { .. } => (C::FailedPrecondition, R::NotEnoughNodes, O::NotApplied),
             Problem::Internal(_) => (C::Internal, R::Internal, O::Unknown),
@@ -123,6 +129,13 @@ impl Problem {
             Problem::NotLeader { hint, .. } => detail.leader = Some(hint.clone()),
             Problem::Unavailable { hint, .. } => detail.leader = hint.clone(),
             Problem::OutOfRange { range, .. } | Problem::ReplicaBehind { range, .. } => detail.range = Some(*range),
+            Problem::Damaged { offset } => {
+                let (log_start, high_watermark) = (*offset, *offset + 1);
+                detail.range = Some(OffsetRange {
+                    log_start,
+                    high_watermark,
+                });
+            }
             Problem::OffsetMismatch { log_end } => {
                 let (log_start, high_watermark) = (0, *log_end);
                 detail.range = Some(OffsetRange {
@@ -234,6 +247,11 @@ impl Problem {
                     high_watermark,
                 },
             },
+            ReadError::Damaged {
+                offset,
+                everywhere: true,
+                ..
+            } => Problem::Damaged { offset },
             damaged @ ReadError::Damaged { .. } => Problem::Unavailable {
                 why: format!("{damaged}; read from another replica"),
                 hint: None,

@@ -61,6 +61,26 @@ impl Partition {
         self.off_thread(log_start, move || log.offset_at(time_ms)).await
     }
 
+    /// The offset below which everything can go if at least `bytes` of log files are to stay.
+    pub async fn offset_keeping(&self, bytes: u64) -> Result<u64, ReadError> {
+        let log = self.inner.log.clone();
+        let log_start = self.inner.progress.watermark().log_start;
+        self.off_thread(log_start, move || log.offset_keeping(bytes)).await
+    }
+
+    /// Bytes of this replica's log files.
+    pub async fn bytes(&self) -> Result<u64, ReadError> {
+        let log = self.inner.log.clone();
+        let log_start = self.inner.progress.watermark().log_start;
+        self.off_thread(log_start, move || log.bytes()).await
+    }
+
+    /// Whether a trim makes room here even if it moves nothing: all records are trimmed, but the last segment is still
+    /// appended to.
+    pub fn is_worth_rolling(&self) -> bool {
+        self.inner.log.is_worth_rolling()
+    }
+
     /// Reads off the async threads, from `offset` or something behind it on.
     async fn off_thread<T: Send + 'static>(
         &self,

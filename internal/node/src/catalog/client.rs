@@ -114,7 +114,7 @@ impl CatalogClient {
             .link
             .call_node(&leader.node, peer_calls::APPLIED, Vec::new(), left)
             .await;
-        let Some(applied) = asked.ok().and_then(|answer| peer_calls::decode_applied(&answer)) else {
+        let Some(applied) = asked.ok().and_then(|answer| peer_calls::decode_number(&answer)) else {
             return false;
         };
         let mut progress = self.host.progress();

@@ -7,6 +7,7 @@ mod founding;
 mod records;
 mod refusals;
 mod replacements;
+mod retention;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -101,6 +102,8 @@ impl TestCluster {
                 cert: files.certificate,
                 key: files.key,
             },
+            segment_bytes_max: 4 * 1024 * 1024,
+            retention_interval_ms: 200,
             ..Config::default()
         }
     }

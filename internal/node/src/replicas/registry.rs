@@ -101,6 +101,32 @@ impl Hosted {
         removed.map_err(|error| error.to_string())
     }
 
+    /// Lets go of records as the topic wants it, if it is time; answers the new log start. `oldest_ms` and `bytes` say what
+    /// is kept: records appended since then, and at least so much of the newest log files.
+    pub(crate) async fn trim(&self, oldest_ms: Option<u64>, bytes: Option<u64>) -> Result<Option<u64>, String> {
+        let partition = &self.partition;
+        let log_start = self.status().watermark.log_start;
+        let mut wanted = log_start;
+        if let Some(oldest_ms) = oldest_ms {
+            let found = partition.offset_at(oldest_ms).await;
+            wanted = wanted.max(found.map_err(|error| error.to_string())?);
+        }
+        if let Some(bytes) = bytes {
+            let found = partition.offset_keeping(bytes).await;
+            wanted = wanted.max(found.map_err(|error| error.to_string())?);
+        }
+        if wanted == log_start && !partition.is_worth_rolling() {
+            return Ok(None);
+        }
+        let trimmed = partition.trim(wanted).await;
+        trimmed.map(Some).map_err(|error| error.to_string())
+    }
+
+    /// Bytes of this replica's log files, if they can be told.
+    pub(crate) async fn bytes(&self) -> Option<u64> {
+        self.partition.bytes().await.ok()
+    }
+
     /// Whether this replica leads a group that somebody else could lead.
     pub(crate) fn leads_others(&self) -> bool {
         let status = self.status();

@@ -37,7 +37,16 @@ impl ClusterService for Cluster {
         let principal = principal(&request)?;
         let tenant = own_tenant(&principal)?;
         let context = &self.context;
-        let mut replicas = gather_replicas(context).await;
+        let parts = gather_parts(context).await;
+        let mut nodes = nodes(context);
+        for node in &mut nodes {
+            let own = parts
+                .iter()
+                .flat_map(|part| &part.nodes)
+                .find(|own| own.name == node.name);
+            node.disk = own.and_then(|own| own.disk);
+        }
+        let mut replicas: Vec<v1::ReplicaStatus> = parts.into_iter().flat_map(|part| part.replicas).collect();
         replicas.retain(|replica| replica.tenant == tenant);
         replicas.extend(context.host.read(|catalog| describe::dead_replicas(catalog, tenant)));
         replicas.sort_by(|a, b| (&a.topic, a.partition, &a.node).cmp(&(&b.topic, b.partition, &b.node)));
@@ -47,7 +56,7 @@ impl ClusterService for Cluster {
             cluster_id: context.cluster_id(),
             node: context.node.clone(),
             catalog_leader: catalog_leader.unwrap_or_default(),
-            nodes: nodes(context),
+            nodes,
             replicas,
         }))
     }
@@ -97,33 +106,31 @@ pub(super) fn view(context: &Context, tenant: &str) -> View {
     }
 }
 
-/// The replicas of this node and of every other that answers in time.
-async fn gather_replicas(context: &Context) -> Vec<v1::ReplicaStatus> {
-    let mut replicas = describe::own_replicas(&context.node, &context.registry, &context.host);
+/// What this node says of itself, and every other that answers in time.
+async fn gather_parts(context: &Context) -> Vec<v1::DescribeClusterResponse> {
+    let own = describe::own_part(&context.node, &context.registry, &context.host, &context.storage).await;
     let names: Vec<String> = context
         .host
         .read(|catalog| catalog.nodes().map(|node| node.name.clone()).collect());
     let others = names.iter().filter(|name| **name != context.node);
-    for answer in join_all(others.map(|name| ask_replicas(context, name))).await {
-        replicas.extend(answer);
-    }
-    replicas
+    let answers = join_all(others.map(|name| ask_part(context, name))).await;
+    answers.into_iter().flatten().chain([own]).collect()
 }
 
-async fn ask_replicas(context: &Context, node: &str) -> Vec<v1::ReplicaStatus> {
+async fn ask_part(context: &Context, node: &str) -> Option<v1::DescribeClusterResponse> {
     let answered = context
         .link
         .call_node(node, REPLICAS, Vec::new(), REPLICAS_TIMEOUT)
         .await;
     match answered.map(v1::DescribeClusterResponse::decode) {
-        Ok(Ok(answer)) => answer.replicas,
+        Ok(Ok(answer)) => Some(answer),
         Ok(Err(error)) => {
             tracing::warn!(node, %error, "its description cannot be read");
-            Vec::new()
+            None
         }
         Err(error) => {
             tracing::debug!(node, %error, "it is left out of a description");
-            Vec::new()
+            None
         }
     }
 }

@@ -36,6 +36,7 @@ use crate::link::Link;
 use crate::port::Peer;
 use crate::replicas::{Opened, Place, Registry};
 use crate::status::Problem;
+use crate::storage::Storage;
 
 /// What every service works with.
 pub(crate) struct Context {
@@ -47,6 +48,7 @@ pub(crate) struct Context {
     pub(crate) catalog: CatalogClient,
     pub(crate) leaders: Leaders,
     pub(crate) link: Link,
+    pub(crate) storage: Arc<Storage>,
     pub(crate) in_flight: InFlight,
     /// Clients are to go elsewhere.
     pub(crate) draining: CancellationToken,

@@ -3,7 +3,7 @@
 use clap::{Parser, Subcommand};
 
 use crate::exit::{Code, EXIT_CODES_HELP, Failure, Result};
-use crate::{certs, cluster, consume, dev, health, produce, serve, topic, version};
+use crate::{certs, cluster, consume, dev, health, log, produce, serve, topic, version};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -33,6 +33,8 @@ enum Command {
     Cluster(cluster::Command),
     Health(health::Args),
     #[command(subcommand)]
+    Log(log::Command),
+    #[command(subcommand)]
     Certs(certs::Command),
     Version(version::Args),
 }
@@ -48,6 +50,7 @@ impl Cli {
             Command::Consume(args) => block_on(consume::run(&args)),
             Command::Cluster(command) => block_on(cluster::run(&command)),
             Command::Health(args) => block_on(health::run(&args)),
+            Command::Log(command) => log::run(&command),
             Command::Certs(command) => certs::run(&command),
             Command::Version(args) => version::run(&args),
         }

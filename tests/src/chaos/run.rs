@@ -205,7 +205,7 @@ pub fn run(plan: &Plan, stop: Stop) -> std::result::Result<Report, String> {
     let mut problems = Vec::new();
     let began = Instant::now();
     for (number, card) in cards.iter().enumerate() {
-        match play(&mut stage, *card) {
+        match play(&mut stage, *card, plan.load().partitions) {
             Ok(()) => {}
             Err(Ended::Stopped) => return Err("stopped before its end: no verdict".to_owned()),
             Err(Ended::Failed(why)) => {
@@ -248,10 +248,15 @@ pub(crate) fn in_words(ended: Ended) -> String {
     }
 }
 
-fn play(stage: &mut Stage, card: Scenario) -> Result<()> {
+fn play(stage: &mut Stage, card: Scenario, partitions: u32) -> Result<()> {
     stage.wait_progress(BETWEEN_FAULTS, "before the fault")?;
     stage.play(card)?;
-    stage.wait_progress(BETWEEN_FAULTS, "after the fault")
+    stage.wait_progress(BETWEEN_FAULTS, "after the fault")?;
+    // What loses a replica for good may come again only when that one has been replaced: no cluster of three stands two.
+    match card.loses_replicas() {
+        true => stage.wait_complete(partitions, "after the loss of replicas"),
+        false => Ok(()),
+    }
 }
 
 /// What is there at the end.

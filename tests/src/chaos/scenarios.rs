@@ -95,6 +95,12 @@ impl Scenario {
         )
     }
 
+    /// Whether replicas can be lost by it for good.
+    pub(crate) fn loses_replicas(self) -> bool {
+        use Scenario::{AtRest, Lies, OldCopy, Wipe};
+        matches!(self, Wipe | OldCopy | Lies | AtRest(_, Change::HardStateGone))
+    }
+
     /// Whether it needs to change calls of a running node.
     pub(crate) fn needs_strace(self) -> bool {
         matches!(self, Scenario::Syncs(..) | Scenario::Lies)
@@ -109,22 +115,7 @@ impl fmt::Display for Scenario {
 
 /// What the product cannot stand yet, and why. The scenarios are complete: whoever builds the missing part takes the line
 /// away.
-pub(crate) const SWITCHED_OFF: &[(Scenario, &str)] = &[
-    (Scenario::AtRest(Whom::One, Change::SealedBit), REFILL),
-    (Scenario::AtRest(Whom::All, Change::SealedBit), REFILL),
-    (Scenario::AtRest(Whom::One, Change::SegmentGone), REFILL),
-    (Scenario::RotLive(Whom::One), REFILL),
-    (Scenario::RotLive(Whom::All), REFILL),
-    (Scenario::DiskFull(Whom::One), FULL),
-    (Scenario::DiskFull(Whom::All), FULL),
-    (Scenario::Wipe, REPLACE),
-    (Scenario::AtRest(Whom::One, Change::HardStateGone), REPLACE),
-    (Scenario::OldCopy, REPLACE),
-    (Scenario::Lies, REPLACE),
-];
-const REPLACE: &str = "dead replicas of partitions are not replaced yet";
-const REFILL: &str = "damaged ranges are not refilled from peers yet";
-const FULL: &str = "a node does not live through a full disk yet";
+pub(crate) const SWITCHED_OFF: &[(Scenario, &str)] = &[];
 
 const HOLD: Rule = Rule::Hold;
 const RESET: Rule = Rule::Reset;

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use highwater::proto::v1::{DescribeClusterResponse, ReplicaStatus};
 use highwater::{Client, Profile};
 use highwater_verify::History;
 use highwater_verify::history::{Fault, FaultKind, Incident, IncidentKind, NODE_UNKNOWN};
@@ -25,6 +26,8 @@ const SEGMENT_BYTES_MAX: u64 = 4 << 20;
 const LEADER_DEADLINE: Duration = Duration::from_secs(3);
 /// How long the cluster may take to acknowledge again after a fault has ended.
 pub(crate) const HEAL_DEADLINE: Duration = Duration::from_secs(30);
+/// How long lost replicas may take to be replaced, and damaged ones to be mended.
+const COMPLETE_DEADLINE: Duration = Duration::from_secs(60);
 pub(crate) const POLL: Duration = Duration::from_millis(20);
 
 /// Why a run goes no further.
@@ -230,6 +233,32 @@ impl Stage {
         Ok(())
     }
 
+    /// Waits until every node votes in the catalog, and every partition has all its replicas, alive and whole.
+    pub(crate) fn wait_complete(&mut self, partitions: u32, what: &str) -> Result<()> {
+        let begin = Instant::now();
+        loop {
+            self.check_stop()?;
+            self.notice_ended_nodes();
+            let described = self.runtime.block_on(async {
+                let described = tokio::time::timeout(LEADER_DEADLINE, self.client.cluster().describe()).await;
+                described.ok()?.ok()
+            });
+            let lacks = described.map_or_else(
+                || Some("nobody describes the cluster".to_owned()),
+                |answer| lacks(&answer, partitions),
+            );
+            match lacks {
+                None => return Ok(()),
+                Some(why) if begin.elapsed() > COMPLETE_DEADLINE => {
+                    return Err(Ended::Failed(format!(
+                        "{what}: after {COMPLETE_DEADLINE:?} still {why}"
+                    )));
+                }
+                Some(_) => std::thread::sleep(POLL * 5),
+            }
+        }
+    }
+
     /// A node that ended and nobody ended it is an incident.
     pub(crate) fn notice_ended_nodes(&mut self) {
         for node in 0..NODES {
@@ -269,6 +298,24 @@ impl Stage {
             evidence: evidence.to_owned(),
         });
     }
+}
+
+/// What a cluster lacks that could stand another loss.
+fn lacks(answer: &DescribeClusterResponse, partitions: u32) -> Option<String> {
+    if let Some(node) = answer.nodes.iter().find(|node| node.catalog_role != "voter") {
+        return Some(format!("{} has no vote in the catalog", node.name));
+    }
+    let is_well =
+        |replica: &&ReplicaStatus| matches!(replica.role.as_str(), "leader" | "follower") && replica.damage.is_empty();
+    if let Some(ill) = answer.replicas.iter().find(|replica| !is_well(replica)) {
+        let (id, partition, role) = (ill.replica_id, ill.partition, &ill.role);
+        return Some(format!(
+            "replica {id} of partition {partition} on {} is {role}, damage {:?}",
+            ill.node, ill.damage
+        ));
+    }
+    let (found, wanted) = (answer.replicas.len(), partitions as usize * NODES);
+    (found != wanted).then(|| format!("there are {found} replicas, not {wanted}"))
 }
 
 fn name_of(node: usize) -> String {

@@ -27,7 +27,7 @@ async fn stream_until_led(cluster: &TestCluster, requests: Vec<v1::ProduceReques
     let not_led = |answer: &v1::ProduceStreamResponse| match answer.result.as_ref().unwrap() {
         Answered::Error(detail) => matches!(
             detail.reason(),
-            v1::Reason::NotLeader | v1::Reason::NoQuorum | v1::Reason::UnknownOutcome
+            v1::Reason::NotLeader | v1::Reason::NoQuorum | v1::Reason::UnknownOutcome | v1::Reason::Unavailable
         ),
         Answered::Appended(_) => false,
     };

@@ -74,6 +74,9 @@ pub(crate) struct Args {
     /// How large a segment file grows, bytes.
     #[arg(long, value_name = "BYTES", env = "HIGHWATER_SEGMENT_BYTES_MAX")]
     pub(crate) segment_bytes_max: Option<u64>,
+    /// How often partitions led here are looked at for records that their topics keep no longer, milliseconds.
+    #[arg(long, value_name = "MS", env = "HIGHWATER_RETENTION_INTERVAL_MS")]
+    pub(crate) retention_interval_ms: Option<u64>,
     /// Worker threads beside the disk writer. 0 runs the node on one thread, which is fastest on small machines.
     /// Default: that on up to two cores, else half as many as there are cores, at most 4.
     #[arg(long, value_name = "COUNT", env = "HIGHWATER_WORKERS", value_parser = workers())]

@@ -9,12 +9,13 @@
 //!
 //! | module | what it is |
 //! |---|---|
-//! | `scenarios` | what can be done, how often, and what is switched off and why |
+//! | `scenarios` | what can be done, and how often |
 //! | `nemesis`, `outage` | how it is done |
 //! | `links`, `dialer` | a proxy in front of each node, whose rules hold for each direction of each link |
 //! | `disks`, `power` | a file system for each node, and how its power is cut |
 //! | `storage` | syncs that fail, crawl or lie; stored bytes that change |
 //! | `logs` | an independent reader of the files, which compares all replicas at the end |
+//! | `trimmed` | a second topic, whose logs are trimmed all the time |
 //! | `self_test` | shows that a broken cluster is caught |
 //! | `stage`, `run` | the cluster under load; a run from the first record to the verdict |
 //! | `sandbox` | how nothing is left behind |
@@ -39,6 +40,7 @@ mod self_test;
 mod stage;
 mod storage;
 mod tools;
+mod trimmed;
 
 pub use run::{Plan, Report, run};
 pub use sandbox::{Stop, in_sandbox};

@@ -37,6 +37,7 @@ impl Stage {
             }
             Scenario::PowerTwice => self.play_power_twice(),
             Scenario::PowerInRoll => self.play_power_in_roll(),
+            Scenario::PowerInTrim => self.play_power_in_trim(),
             Scenario::PowerInElection => self.play_power_in_election(),
             Scenario::PowerInPartition => self.play_power_in_partition(),
             Scenario::Links(cut, rule) => self.play_links(cut, rule),

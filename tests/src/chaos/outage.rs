@@ -175,6 +175,21 @@ impl Stage {
         self.restore_power(&all)
     }
 
+    /// A log has just lost its first segment: a manifest is new, and others may be about to do the same.
+    pub(crate) fn play_power_in_trim(&mut self) -> Result<()> {
+        let all = self.choose(Whom::All);
+        let fronts = |stage: &Self| -> Vec<Vec<PathBuf>> {
+            let nodes = stage.cluster.nodes().iter();
+            nodes.map(|node| storage::first_segments(node.data_dir())).collect()
+        };
+        let (begin, before) = (Instant::now(), fronts(self));
+        while fronts(self) == before && begin.elapsed() < ROLL_DEADLINE {
+            self.pass(1, 1)?;
+        }
+        self.cut_power_now(&all, false)?;
+        self.restore_power(&all)
+    }
+
     pub(crate) fn play_power_in_election(&mut self) -> Result<()> {
         let leader = self.leader();
         let begin = self.clock.now_ns();

@@ -15,14 +15,14 @@ use super::disks::{self, FileSystem};
 use super::logs;
 use super::outage::Outages;
 use super::sandbox::{Place, Stop};
-use super::scenarios::{Amount, SWITCHED_OFF, Scenario, deck};
+use super::scenarios::{Amount, Scenario, deck};
 use super::stage::{Ended, HEAL_DEADLINE, Load, NODES, Result, Stage, TOPIC};
 use super::storage;
 
 /// Acknowledgements between two faults.
 pub(crate) const BETWEEN_FAULTS: u64 = 2_000;
 /// What a replica may take to be read from its start to its end.
-const SCAN_DEADLINE: Duration = Duration::from_secs(120);
+pub(crate) const SCAN_DEADLINE: Duration = Duration::from_secs(120);
 /// Long enough for followers to hear of the last commit, and for logs to note it.
 const REST: Duration = Duration::from_millis(2_500);
 /// How long damaged files may take to be whole again.
@@ -49,12 +49,14 @@ impl Plan {
                 producers: 2,
                 send_interval: Duration::from_millis(2),
                 value_bytes_max: 200,
+                trims: false,
             },
             Amount::Rounds(_) | Amount::Only(..) => Load {
                 partitions: 3,
                 producers: 6,
                 send_interval: Duration::from_millis(1),
                 value_bytes_max: 400,
+                trims: true,
             },
         }
     }
@@ -126,9 +128,6 @@ impl fmt::Display for Report {
         write!(f, "{}", self.verdict)?;
         for line in &self.figures {
             writeln!(f, "  {line}")?;
-        }
-        for (scenario, why) in SWITCHED_OFF {
-            writeln!(f, "  off       {scenario}: {why}")?;
         }
         for (scenario, count, why) in &self.skipped {
             writeln!(f, "  SKIPPED   {count} × {scenario}: {why}")?;
@@ -205,7 +204,7 @@ pub fn run(plan: &Plan, stop: Stop) -> std::result::Result<Report, String> {
     let mut problems = Vec::new();
     let began = Instant::now();
     for (number, card) in cards.iter().enumerate() {
-        match play(&mut stage, *card, plan.load().partitions) {
+        match play(&mut stage, *card, plan.load().partitions_of_all()) {
             Ok(()) => {}
             Err(Ended::Stopped) => return Err("stopped before its end: no verdict".to_owned()),
             Err(Ended::Failed(why)) => {
@@ -226,6 +225,7 @@ pub fn run(plan: &Plan, stop: Stop) -> std::result::Result<Report, String> {
         .into_iter()
         .map(|(card, (count, why))| (card, count, why))
         .collect();
+    report.figures.extend(finished.trimmed.clone());
     report.figures.extend(figures(&stage.outage));
     if matches!(plan.amount, Amount::Rounds(_))
         && missing.images.is_none()
@@ -263,6 +263,8 @@ fn play(stage: &mut Stage, card: Scenario, partitions: u32) -> Result<()> {
 pub(crate) struct Finished {
     pub(crate) history: History,
     compared: logs::Compared,
+    /// Of the topic that is trimmed.
+    trimmed: Option<String>,
 }
 
 /// Faults off; everything must heal; then everything that anybody holds is read.
@@ -302,6 +304,7 @@ pub(crate) fn finish(stage: &mut Stage, load: Load, problems: &mut Vec<String>) 
         history.record_healing(healing);
     }
     scan(stage, &mut history, problems)?;
+    let trimmed = stage.finish_trimmed(problems)?;
     stage.notice_ended_nodes();
     wait_whole(stage);
     stage.kill(&(0..NODES).collect::<Vec<_>>());
@@ -309,7 +312,11 @@ pub(crate) fn finish(stage: &mut Stage, load: Load, problems: &mut Vec<String>) 
     history.watch_incidents();
     history.merge(std::mem::take(&mut stage.history));
     let compared = read_logs(stage, &mut history, load, problems);
-    Ok(Finished { history, compared })
+    Ok(Finished {
+        history,
+        compared,
+        trimmed,
+    })
 }
 
 fn scan(stage: &Stage, history: &mut History, problems: &mut Vec<String>) -> Result<()> {
@@ -356,7 +363,8 @@ fn notice_panics(stage: &mut Stage) {
     }
 }
 
-/// Groups are numbered as they were made: the catalog is 0, and the partitions of the only topic follow in order.
+/// Groups are numbered as they were made: the catalog is 0, the partitions of the topic follow in order, and then that of the
+/// trimmed topic, which has a history of its own.
 fn read_logs(stage: &Stage, history: &mut History, load: Load, problems: &mut Vec<String>) -> logs::Compared {
     let mut nodes = Vec::new();
     for (number, node) in stage.cluster.nodes().iter().enumerate() {
@@ -373,12 +381,13 @@ fn read_logs(stage: &Stage, history: &mut History, load: Load, problems: &mut Ve
     let mut groups: Vec<u64> = groups.filter(|group| *group != 0).collect();
     groups.sort_unstable();
     groups.dedup();
-    if groups.len() != load.partitions as usize {
+    if groups.len() != load.partitions_of_all() as usize {
         problems.push(format!(
             "{} partitions, but the groups on disk are {groups:?}",
-            load.partitions
+            load.partitions_of_all()
         ));
     }
+    groups.truncate(load.partitions as usize);
     for (number, _, logs) in &nodes {
         for log in logs {
             let Some(partition) = groups.iter().position(|group| *group == log.group) else {

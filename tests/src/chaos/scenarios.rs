@@ -1,4 +1,4 @@
-//! What can be done to a cluster, how often, and what not yet.
+//! What can be done to a cluster, and how often.
 
 use std::fmt;
 
@@ -55,6 +55,8 @@ pub(crate) enum Scenario {
     PowerTwice,
     /// Of all nodes, as soon as a segment has been sealed.
     PowerInRoll,
+    /// Of all nodes, as soon as a log has been trimmed.
+    PowerInTrim,
     /// Of all nodes while a killed leader's successor is elected.
     PowerInElection,
     /// Of all nodes while the leader is cut off.
@@ -87,11 +89,18 @@ impl Scenario {
     /// Whether it needs disks whose power can be cut, or that can be full.
     pub(crate) fn needs_images(self) -> bool {
         use Scenario::{
-            DiskFull, Lies, PauseAndCut, Power, PowerInElection, PowerInPartition, PowerInRoll, PowerTwice,
+            DiskFull, Lies, PauseAndCut, Power, PowerInElection, PowerInPartition, PowerInRoll, PowerInTrim, PowerTwice,
         };
         matches!(
             self,
-            Lies | Power(_) | PowerTwice | PowerInRoll | PowerInElection | PowerInPartition | PauseAndCut | DiskFull(_)
+            Lies | Power(_)
+                | PowerTwice
+                | PowerInRoll
+                | PowerInTrim
+                | PowerInElection
+                | PowerInPartition
+                | PauseAndCut
+                | DiskFull(_)
         )
     }
 
@@ -112,10 +121,6 @@ impl fmt::Display for Scenario {
         write!(f, "{self:?}")
     }
 }
-
-/// What the product cannot stand yet, and why. The scenarios are complete: whoever builds the missing part takes the line
-/// away.
-pub(crate) const SWITCHED_OFF: &[(Scenario, &str)] = &[];
 
 const HOLD: Rule = Rule::Hold;
 const RESET: Rule = Rule::Reset;
@@ -139,6 +144,7 @@ const ROUND: &[(Scenario, usize)] = &[
     (Scenario::Power(Whom::All), 2),
     (Scenario::PowerTwice, 1),
     (Scenario::PowerInRoll, 1),
+    (Scenario::PowerInTrim, 1),
     (Scenario::PowerInElection, 1),
     (Scenario::PowerInPartition, 1),
     (Scenario::Links(Cut::Isolate(Whom::Leader), HOLD), 1),
@@ -188,7 +194,7 @@ const SHORT: &[(Scenario, usize)] = &[
 /// How much is done in a run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Amount {
-    /// Only the scenarios whose names contain this, so many times, also if they are switched off.
+    /// Only the scenarios whose names contain this, so many times.
     Only(String, usize),
     /// A few faults of each kind.
     Short,
@@ -196,12 +202,11 @@ pub enum Amount {
     Rounds(usize),
 }
 
-/// The scenarios of a run, in the order of its seed. Switched-off ones are left out, unless asked for by name.
+/// The scenarios of a run, in the order of its seed.
 pub(crate) fn deck(amount: &Amount, random: &mut Random) -> Vec<Scenario> {
-    let is_on = |scenario: &Scenario| SWITCHED_OFF.iter().all(|(off, _)| off != scenario);
     match amount {
-        Amount::Short => shuffled(SHORT, 1, is_on, random),
-        Amount::Rounds(rounds) => shuffled(ROUND, *rounds, is_on, random),
+        Amount::Short => shuffled(SHORT, 1, |_| true, random),
+        Amount::Rounds(rounds) => shuffled(ROUND, *rounds, |_| true, random),
         Amount::Only(name, times) => {
             let is_meant = |scenario: &Scenario| scenario.to_string().contains(name);
             shuffled(ROUND, *times, is_meant, random)
@@ -233,16 +238,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_seed_fixes_the_order_and_what_is_switched_off_is_left_out() {
+    fn a_seed_fixes_the_order() {
         let order = |seed| deck(&Amount::Rounds(2), &mut Random::new(seed));
         assert_eq!(order(1), order(1));
         assert_ne!(order(1), order(2));
-        for (off, why) in SWITCHED_OFF {
-            assert!(!order(1).contains(off), "{off} is switched off: {why}");
-            assert!(
-                ROUND.iter().any(|(scenario, _)| scenario == off),
-                "{off} would never come"
-            );
-        }
     }
 }

@@ -16,6 +16,7 @@ use super::outage::Outages;
 use super::random::Random;
 use super::sandbox::{Place, Stop};
 use super::storage::Attached;
+use super::trimmed::{RETENTION_INTERVAL_MS, Trimmed};
 use crate::cluster::{Layout, TestCluster};
 
 pub(crate) const NODES: usize = 3;
@@ -61,6 +62,7 @@ pub(crate) struct Stage {
     pub(crate) history: History,
     pub(crate) stop: Stop,
     pub(crate) running: Option<Running>,
+    pub(crate) trimmed: Option<Trimmed>,
     client: Client,
     pub(crate) runtime: Runtime,
     pub(crate) place: Place,
@@ -73,6 +75,8 @@ pub(crate) struct Load {
     pub(crate) producers: u32,
     pub(crate) send_interval: Duration,
     pub(crate) value_bytes_max: usize,
+    /// Whether there is a second topic, which is trimmed.
+    pub(crate) trims: bool,
 }
 
 /// Records that each producer may have in flight.
@@ -83,6 +87,11 @@ const IN_FLIGHT_MAX: usize = 256;
 const DELIVERY_DEADLINES: [Duration; 3] = [Duration::from_secs(1), Duration::from_secs(4), Duration::from_secs(20)];
 
 impl Load {
+    /// Partitions of all topics together.
+    pub(crate) fn partitions_of_all(&self) -> u32 {
+        self.partitions + u32::from(self.trims)
+    }
+
     /// So many acknowledgements cannot come while one partition takes nothing: all producers would wait for it.
     pub(crate) fn proves_all_serve(&self) -> u64 {
         u64::from(self.producers) * u64::from(self.partitions) * IN_FLIGHT_MAX as u64
@@ -105,7 +114,12 @@ impl Stage {
             parent: Some(place.path().to_owned()),
             data_dirs: images.iter().map(Image::data_dir).collect(),
             fronts: links.fronts().to_vec(),
-            arguments: vec!["--segment-bytes-max".to_owned(), SEGMENT_BYTES_MAX.to_string()],
+            arguments: vec![
+                "--segment-bytes-max".to_owned(),
+                SEGMENT_BYTES_MAX.to_string(),
+                "--retention-interval-ms".to_owned(),
+                RETENTION_INTERVAL_MS.to_string(),
+            ],
         };
         let mut cluster = TestCluster::prepare_as("chaos", NODES, &layout);
         links.lead_to(cluster.nodes().iter().map(|node| node.port.number()).collect());
@@ -116,6 +130,9 @@ impl Stage {
         cluster.wait_ready();
         cluster.wait_acquainted();
         cluster.create_topic(TOPIC, load.partitions);
+        if load.trims {
+            Trimmed::create(&cluster);
+        }
         let clock = Clock::start();
         let profile = Profile::load(cluster.profile()).map_err(|error| text(&error))?;
         let workload = Workload {
@@ -129,9 +146,13 @@ impl Stage {
         let started = runtime.block_on(async {
             let client = profile.builder().connect().await?;
             let running = workload.start(client.clone(), clock).await?;
-            Ok::<_, highwater::Error>((client, running))
+            let trimmed = match load.trims {
+                true => Some(Trimmed::start(client.clone(), seed, clock).await?),
+                false => None,
+            };
+            Ok::<_, highwater::Error>((client, running, trimmed))
         });
-        let (client, running) = started.map_err(|error| text(&error))?;
+        let (client, running, trimmed) = started.map_err(|error| text(&error))?;
         Ok(Self {
             attached: Vec::new(),
             cluster,
@@ -143,6 +164,7 @@ impl Stage {
             history: History::default(),
             stop,
             running: Some(running),
+            trimmed,
             client,
             runtime,
             place,

@@ -218,6 +218,16 @@ pub(crate) fn has_sealed(data_dir: &Path) -> bool {
     segment_count(data_dir) > logs(data_dir).map_or(0, |logs| logs.len())
 }
 
+/// The first segment of each log.
+pub(crate) fn first_segments(data_dir: &Path) -> Vec<PathBuf> {
+    let logs = logs(data_dir).unwrap_or_default();
+    let first = |log: &PathBuf| {
+        let files = files_of(log).unwrap_or_default();
+        files.into_iter().find(|file| has_ending(file, "log"))
+    };
+    logs.iter().filter_map(first).collect()
+}
+
 /// The files of a log, in order.
 pub(crate) fn files_of(log: &Path) -> io::Result<Vec<PathBuf>> {
     let entries = fs::read_dir(log)?;

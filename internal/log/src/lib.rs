@@ -46,6 +46,7 @@ mod scan;
 mod scrub;
 mod sealed;
 mod segment;
+mod settle;
 mod space;
 mod survey;
 mod tail;

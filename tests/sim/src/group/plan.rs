@@ -56,8 +56,8 @@ impl Act {
     }
 }
 
-/// All that a plan may hold. Not yet [`Act::SyncError`]: the log does not stand it.
-const ACTS: [Act; 15] = [
+/// All that a plan may hold.
+const ACTS: [Act; 16] = [
     Act::CrashOne,
     Act::CrashMajority,
     Act::CrashAll,
@@ -69,6 +69,7 @@ const ACTS: [Act; 15] = [
     Act::SlowDisk,
     Act::Lossy,
     Act::DiskError,
+    Act::SyncError,
     Act::Transfer,
     Act::CutThenCrash,
     Act::Wipe,
@@ -137,7 +138,7 @@ impl Plan {
 
     /// The same with these faults only, all as often as each other. Names are those of [`Act`], in kebab-case.
     pub(crate) fn only(mut self, names: &[String]) -> Plan {
-        let known = ACTS.iter().copied().chain([Act::SyncError]);
+        let known = ACTS.iter().copied();
         self.weights = known
             .filter(|act| names.iter().any(|name| *name == act.name()))
             .map(|act| (act, 1))

@@ -13,7 +13,7 @@
 use std::sync::Arc;
 
 use crate::entry::{Frame, Kind};
-use crate::error::Error;
+use crate::error::{Error, Grade};
 use crate::fold::State;
 use crate::format::files::{Mark, SEGMENT_HEADER_BYTES};
 use crate::index::{SparseIndex, Target};
@@ -152,10 +152,10 @@ impl Log {
         };
         let chain = match known {
             Some(chain) => chain,
-            None => {
-                let frames = self.read(manifest.last().index, next_index, 0)?;
-                frames.first().map_or(0, |frame| frame.header.chain)
-            }
+            None => match self.read(manifest.last().index, next_index, 0) {
+                Err(error) if error.grade() == Grade::Inside => return Ok(()), // the manifest takes its place
+                frames => frames?.first().map_or(0, |frame| frame.header.chain),
+            },
         };
         if chain == manifest.state.chain {
             return Ok(());

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::Stream;
-use highwater_log::{Frame, Log};
+use highwater_log::{EntryId, Frame, Grade, Log};
 use openraft::storage::{IOFlushed, RaftLogStorage};
 use openraft::{LogState, RaftLogReader};
 use tokio::sync::oneshot;
@@ -306,9 +306,27 @@ fn last_of_term(log: &Log, start: LogId, beyond: LogId) -> Result<LogId, highwat
     Ok(inside)
 }
 
+/// Term and index of an entry. That of a damaged one is known if the terms before and behind the damage are the same: a record that no
+/// member has any more must not keep its group from starting.
 fn id_at(log: &Log, index: u64) -> Result<LogId, highwater_log::Error> {
-    let id = log.entry_id(index)?;
-    id.map(log_id).ok_or(highwater_log::Error::Truncated { index })
+    let known = |index: u64| {
+        let id = log.entry_id(index)?;
+        id.ok_or(highwater_log::Error::Truncated { index })
+    };
+    let error = match known(index) {
+        Err(error) if error.grade() == Grade::Inside => error,
+        id => return id.map(log_id),
+    };
+    let damage = log.damage();
+    let range = damage.iter().find(|range| (range.first_index..range.end_index).contains(&index));
+    let Some((range, before)) = range.and_then(|range| Some((range, range.first_index.checked_sub(1)?))) else {
+        return Err(error);
+    };
+    let (before, behind) = (known(before)?, known(range.end_index)?);
+    match before.term == behind.term {
+        true => Ok(log_id(EntryId { index, ..before })),
+        false => Err(error),
+    }
 }
 
 /// The half-open range that `range` means.

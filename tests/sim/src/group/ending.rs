@@ -194,6 +194,7 @@ async fn record_scan(world: &Arc<World>, node: usize) {
             next = last.base_offset + u64::from(last.record_count);
             seen.extend(batches.iter().flat_map(records));
         }
+        seen.retain(|seen| seen.offset >= watermark.log_start); // the first batch may begin before it
         Ok((watermark, seen))
     });
     match scanned.await {

@@ -9,7 +9,7 @@ use highwater_log::{Frame, Log};
 use highwater_partition::ReadError;
 
 use super::ending::serve;
-use super::node::{open_copy, start_if_down};
+use super::node::{log_dir, open_copy, start_if_down};
 use super::world::{End, World, sleep_ms};
 
 /// How long it may take until every replica knows that nobody has the record.
@@ -81,7 +81,9 @@ fn choose(world: &World) -> Option<(Frame, Vec<Place>)> {
 /// Where a node's disk has the record, if its log opens without.
 fn find(world: &World, node: usize, frame: &Frame) -> Option<Place> {
     let disk = { world.nodes()[node].disk.clone() };
-    let place = disk.files().into_iter().find_map(|path| {
+    let dir = log_dir(world.replica(node)); // beside it those of replicas that are dead may lie
+    let files = disk.files().into_iter().filter(|path| path.starts_with(&dir));
+    let place = files.into_iter().find_map(|path| {
         let bytes = disk.bytes(&path)?;
         let mut windows = bytes.windows(frame.payload.len());
         let position = windows.position(|window| window == frame.payload)? as u64;

@@ -1,5 +1,6 @@
 //! The life of a simulated node: its start, its disk's rounds, what is watched while it lives.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -16,6 +17,7 @@ use tokio::sync::Notify;
 use super::network::Wire;
 use super::old_copy::judge;
 use super::replacement::replace;
+use super::rot::is_scarred;
 use super::rounds::{care, drive};
 use super::world::{End, NodeClock, PARTITION, Running, World, first_replica, members, sleep_ms, timers};
 
@@ -140,6 +142,20 @@ async fn start_once(world: &Arc<World>, node: usize) -> bool {
         }
         Err(PartitionError::Log(Error::HardStateLost { .. })) if world.nodes()[node].vote_damaged => {
             replace(world, node);
+            return true;
+        }
+        Err(PartitionError::Log(Error::Io { source, .. })) if !created && source.kind() == ErrorKind::StorageFull => {
+            sleep_ms(500).await;
+            return false;
+        }
+        Err(error) if error.is_dead() && is_scarred(world, node) => {
+            world.note(format_args!("n{node} cannot be mended: {error}"));
+            world.nodes()[node].dead = true;
+            let world = world.clone();
+            tokio::spawn(async move {
+                world.await_replacement().await;
+                replace(&world, node);
+            });
             return true;
         }
         Err(error) => {
@@ -353,7 +369,7 @@ pub(crate) async fn start_if_down(world: &Arc<World>, node: usize) {
     let claimed = {
         let mut nodes = world.nodes();
         let node = &mut nodes[node];
-        let free = node.running.is_none() && !node.starting;
+        let free = node.running.is_none() && !node.starting && !node.dead;
         node.starting |= free;
         free
     };

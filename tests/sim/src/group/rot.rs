@@ -155,6 +155,11 @@ fn cut(disk: &SimulatedDisk, path: &std::path::Path, length: u64) -> bool {
     file.set_len(length).and_then(|()| file.sync()).is_ok()
 }
 
+/// Whether a node's log was damaged so that it could not be opened without the others.
+pub(crate) fn is_scarred(world: &World, node: usize) -> bool {
+    world.scars().iter().any(|scar| scar.node == node && scar.unopenable)
+}
+
 /// Lets go of scars that are no more; says what is left of them.
 pub(crate) fn forget_healed(world: &World) -> Vec<String> {
     let scars = std::mem::take(&mut *world.scars());

@@ -48,11 +48,15 @@ pub(super) async fn drive(world: Arc<World>, node: usize, boot: u64, writer: Dis
                 disk.end_syncs();
                 break;
             };
+            // what a replica with an older disk does is not held against it: it is found dead, or was never
+            let older = { world.nodes()[node].restored.is_some() };
             let begun = match begun {
                 Ok(begun) => begun,
                 Err(error) => return world.violation(format!("n{node} cannot read its own log: {error}")),
             };
-            note_begun(&world, node, &begun);
+            if !older {
+                note_begun(&world, node, &begun);
+            }
             if disk.is_stopped() {
                 world.note(format_args!("n{node} loses power in a round"));
                 let keep = draw_keep(&world);
@@ -65,7 +69,7 @@ pub(super) async fn drive(world: Arc<World>, node: usize, boot: u64, writer: Dis
                 return;
             }
             disk.end_syncs();
-            if round.failure().is_none() {
+            if round.failure().is_none() && !older {
                 ended_well(&world, node, &disk, &begun);
             }
             writer.end_round(round);

@@ -71,6 +71,8 @@ pub(crate) struct Node {
     pub(crate) was_full: bool,
     /// Its disk was restored from an older copy.
     pub(crate) restored: Option<Restored>,
+    /// Its replica is dead: it is not started again.
+    pub(crate) dead: bool,
 }
 
 /// The world of one seed.
@@ -140,6 +142,7 @@ impl World {
             cuts: 0,
             was_full: false,
             restored: None,
+            dead: false,
         });
         let nodes = nodes.collect();
         let mut history = History::new(run);
@@ -383,6 +386,7 @@ impl World {
         nodes[node].created = false;
         nodes[node].vote_damaged = false;
         nodes[node].restored = None;
+        nodes[node].dead = false;
         id
     }
 
@@ -392,6 +396,14 @@ impl World {
         let free = !clients.replacing && !clients.calm;
         clients.replacing |= free;
         free
+    }
+
+    /// Claims it for a loss that has happened, as soon as there is no other.
+    pub(crate) async fn await_replacement(&self) {
+        while self.is_replacing() {
+            sleep_ms(100).await;
+        }
+        lock(&self.clients).replacing = true;
     }
 
     pub(crate) fn end_replacement(&self) {

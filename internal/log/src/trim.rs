@@ -106,6 +106,12 @@ impl Log {
         Err(Error::Truncated { index: start })
     }
 
+    /// Whether the disk takes this manifest now. A purge or an installation on a disk that does not would be the log's end.
+    pub fn has_space_for(&self, manifest: &Manifest) -> bool {
+        let bytes = manifest.encode().len() as u64;
+        self.inner.open.writer.has_space_for(bytes)
+    }
+
     /// Makes `manifest` the present one, then removes the segments that lie wholly below it. Its last entry must be committed here; a
     /// manifest that is not above the present one changes nothing. When `done` is called, manifest and removal are certain.
     pub fn purge(&self, manifest: Manifest, done: Callback) -> Result<(), Error> {

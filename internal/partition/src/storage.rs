@@ -279,6 +279,16 @@ pub(crate) async fn read_frames(log: &Log, mending: &Mending, start: u64, end: u
     Ok(frames)
 }
 
+/// Reads all that the core reads when it starts to learn the terms of the log.
+pub(crate) fn terms_of(log: &Log) -> Result<(), highwater_log::Error> {
+    let Some(last) = log.last() else { return Ok(()) };
+    let first = match log.floor() {
+        Some(floor) => log_id(floor),
+        None => id_at(log, 0)?,
+    };
+    key_log_ids(log, first, log_id(last)).map(drop)
+}
+
 /// The last entry of each term from `first` to `last`, both inclusive. Terms never go down, so each is found by
 /// halving.
 fn key_log_ids(log: &Log, first: LogId, last: LogId) -> Result<Vec<LogId>, highwater_log::Error> {

@@ -82,6 +82,10 @@ impl Trimmer {
             tracing::warn!(replica = self.raft.node_id(), "a manifest is on its way for very long");
         }
         let id = self.pin(floor, machine).await?;
+        let manifest = self.snapshots.pinned_at(id.index());
+        if manifest.is_some_and(|manifest| !self.log.has_space_for(&manifest)) {
+            return Err(Error::DiskFull);
+        }
         // a floor is committed, but openraft's snapshot must also be applied
         let applied = |metrics: &RaftMetrics| metrics.last_applied >= Some(id);
         self.reach("the floor to be applied", STEP_PATIENCE, applied).await?;

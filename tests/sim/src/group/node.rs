@@ -27,7 +27,7 @@ pub(crate) const GROUP: GroupId = GroupId(7);
 const SPACE: SpaceLimits = SpaceLimits {
     low_bytes: 96 * 1024,
     full_bytes: FULL_BYTES,
-    reserve_bytes: 64 * 1024,
+    reserve_bytes: 256 * 1024,
 };
 /// Less room than this is none.
 pub(crate) const FULL_BYTES: u64 = 48 * 1024;
@@ -144,18 +144,13 @@ async fn start_once(world: &Arc<World>, node: usize) -> bool {
             replace(world, node);
             return true;
         }
-        Err(PartitionError::Log(Error::Io { source, .. })) if !created && source.kind() == ErrorKind::StorageFull => {
+        Err(PartitionError::Log(Error::Io { source, .. })) if source.kind() == ErrorKind::StorageFull => {
             sleep_ms(500).await;
             return false;
         }
         Err(error) if error.is_dead() && is_scarred(world, node) => {
             world.note(format_args!("n{node} cannot be mended: {error}"));
-            world.nodes()[node].dead = true;
-            let world = world.clone();
-            tokio::spawn(async move {
-                world.await_replacement().await;
-                replace(&world, node);
-            });
+            bury(world, node);
             return true;
         }
         Err(error) => {
@@ -198,6 +193,17 @@ async fn start_once(world: &Arc<World>, node: usize) -> bool {
         live(inner, node, boot, start, nodes).await;
     }));
     true
+}
+
+/// Ends a replica that is dead, and has it replaced as soon as no other is.
+fn bury(world: &Arc<World>, node: usize) {
+    world.nodes()[node].dead = true;
+    world.end_life(node, End::Kill);
+    let world = world.clone();
+    tokio::spawn(async move {
+        world.await_replacement().await;
+        replace(&world, node);
+    });
 }
 
 /// Opens a log, with the help of the others if need be.
@@ -246,6 +252,10 @@ async fn live(world: Arc<World>, node: usize, boot: u64, options: GroupOptions, 
     }
     let partition = match started {
         Ok(partition) => partition,
+        Err(error) if error.is_dead() && is_scarred(&world, node) => {
+            world.note(format_args!("n{node} cannot be started: {error}"));
+            return bury(&world, node);
+        }
         Err(error) => {
             let explained = { world.nodes()[node].disk_fault };
             if !explained {

@@ -155,9 +155,9 @@ fn cut(disk: &SimulatedDisk, path: &std::path::Path, length: u64) -> bool {
     file.set_len(length).and_then(|()| file.sync()).is_ok()
 }
 
-/// Whether a node's log was damaged so that it could not be opened without the others.
+/// Whether a node's log is damaged: if the others have purged that as well, and more, its replica may be dead.
 pub(crate) fn is_scarred(world: &World, node: usize) -> bool {
-    world.scars().iter().any(|scar| scar.node == node && scar.unopenable)
+    world.scars().iter().any(|scar| scar.node == node)
 }
 
 /// Lets go of scars that are no more; says what is left of them.

@@ -126,7 +126,9 @@ impl Log {
         let mark = state.mark_here();
         let mut ops = vec![Op::Sync, state.hard.set_mark(mark)];
         self.push_checkpoint(&mut state, &mut ops);
-        ops.extend([Op::Sync, self.replace_manifest(&manifest), Op::Sync]);
+        if !mutant!("purge without a manifest") {
+            ops.extend([Op::Sync, self.replace_manifest(&manifest), Op::Sync]);
+        }
         let floor_end = manifest.state.next_index;
         state.manifest = Some(Arc::new(manifest));
         let keep = state.segment_of(floor_end);

@@ -63,7 +63,7 @@ pub(crate) async fn come_to_rest(world: &Arc<World>) {
 }
 
 /// Writes until one is acknowledged; when that was.
-pub(super) async fn serve(world: &Arc<World>) -> Option<u64> {
+async fn serve(world: &Arc<World>) -> Option<u64> {
     let until_ms = world.now_ms() + SERVE_MS_MAX;
     let mut client = Client::new(world, 900);
     while world.now_ms() < until_ms {

@@ -346,7 +346,9 @@ fn id_at(log: &Log, index: u64) -> Result<LogId, highwater_log::Error> {
         id => return id.map(log_id),
     };
     let damage = log.damage();
-    let range = damage.iter().find(|range| (range.first_index..range.end_index).contains(&index));
+    let range = damage
+        .iter()
+        .find(|range| (range.first_index..range.end_index).contains(&index));
     let Some((range, before)) = range.and_then(|range| Some((range, range.first_index.checked_sub(1)?))) else {
         return Err(error);
     };

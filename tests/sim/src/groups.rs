@@ -68,7 +68,10 @@ fn idle_faults(arguments: &GroupArguments, totals: &Totals) -> bool {
     let idle = totals.figures.faults().filter(|(_, _, bit)| *bit == 0);
     let idle: Vec<&str> = idle.map(|(name, ..)| name).collect();
     if !idle.is_empty() {
-        println!("VOID of all {} kinds of faults these did nothing: {idle:?}", KINDS.len());
+        println!(
+            "VOID of all {} kinds of faults these did nothing: {idle:?}",
+            KINDS.len()
+        );
     }
     !idle.is_empty()
 }
@@ -176,8 +179,14 @@ fn print_totals(arguments: &GroupArguments, totals: &Totals, began: Instant) {
     println!(
         "       {acknowledged} records acknowledged, {recoveries} recoveries, {contract_checks} looks at synced bytes, {events} events"
     );
-    let faults = totals.figures.faults().map(|(name, faults, bit)| format!("{bit} of {faults} {name}"));
-    println!("       faults that did something: {}", faults.collect::<Vec<_>>().join(", "));
+    let faults = totals
+        .figures
+        .faults()
+        .map(|(name, faults, bit)| format!("{bit} of {faults} {name}"));
+    println!(
+        "       faults that did something: {}",
+        faults.collect::<Vec<_>>().join(", ")
+    );
     println!(
         "       {trims} trims, {purges} purges, {installs} manifests installed; {healed} rotten places made whole, {mended} logs mended before they opened, {everywhere} records damaged everywhere and reported"
     );

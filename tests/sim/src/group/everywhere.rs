@@ -116,7 +116,9 @@ async fn is_reported(world: &Arc<World>, node: usize, frame: &Frame) -> bool {
 /// Whoever reads on from before the record must come to it, and not beyond.
 async fn check_not_skipped(world: &Arc<World>, node: usize, frame: &Frame) {
     let Some((partition, life, _)) = world.serving(node) else {
-        return world.violation(format!("n{node} does not serve with a record that is damaged everywhere"));
+        return world.violation(format!(
+            "n{node} does not serve with a record that is damaged everywhere"
+        ));
     };
     let damaged = frame.header.base_offset;
     let walked = life.spawn(world.task_seed(), async move {

@@ -120,7 +120,14 @@ async fn start_once(world: &Arc<World>, node: usize) -> bool {
         let (world, disk, writer) = (world.clone(), disk.clone(), writer.clone());
         move || {
             let clock = world.clock(skew_ms);
-            options(&world, node, disk.clone(), clock, writer.clone(), world.plan.cache_bytes)
+            options(
+                &world,
+                node,
+                disk.clone(),
+                clock,
+                writer.clone(),
+                world.plan.cache_bytes,
+            )
         }
     };
     let opened = match created {

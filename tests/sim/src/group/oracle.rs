@@ -152,7 +152,9 @@ impl Oracle {
         }
         if floor_end_of(log) < replica.promised_floor {
             let (promised, found) = (replica.promised_floor, log.floor());
-            return Err(format!("the log was purged below {promised}, its floor is {found:?} now"));
+            return Err(format!(
+                "the log was purged below {promised}, its floor is {found:?} now"
+            ));
         }
         let last = promised.checked_sub(1).and_then(|last| replica.entries[last]);
         if let Some(last) = last.filter(|last| last.id.index as usize >= floor_end_of(log))

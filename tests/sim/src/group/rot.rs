@@ -45,7 +45,9 @@ enum Harm {
 
 /// Damages a sealed segment of a node, under its eyes or while it is down.
 pub(crate) fn rot(world: &Arc<World>, node: usize, random: &mut Random) {
-    let Some(target) = pick(world, node, random) else { return };
+    let Some(target) = pick(world, node, random) else {
+        return;
+    };
     let down = random.permille(600);
     if down {
         world.end_life(node, End::PowerCut(Keep::Everything));
@@ -62,7 +64,9 @@ pub(crate) fn rot_unopenable(world: &Arc<World>, node: usize, random: &mut Rando
     if already {
         return; // one at a time: a log that is not open helps nobody
     }
-    let Some(target) = pick(world, node, random) else { return };
+    let Some(target) = pick(world, node, random) else {
+        return;
+    };
     world.end_life(node, End::PowerCut(Keep::Everything));
     let disk = disk_of(world, node);
     remove(&disk, log_dir(world.replica(node)).join("checkpoint"));

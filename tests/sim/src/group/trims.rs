@@ -26,7 +26,11 @@ pub(crate) async fn trim(world: Arc<World>) {
             high_watermark,
         } = *partition.watermark().borrow();
         let records = high_watermark - log_start;
-        let kept = if random.permille(200) { 0 } else { random.below(records + 1) };
+        let kept = if random.permille(200) {
+            0
+        } else {
+            random.below(records + 1)
+        };
         let up_to = high_watermark - kept;
         // it may be done at any time from now on
         world.history().record_retention(RetentionAllowed {

@@ -336,7 +336,7 @@ fn last_of_term(log: &Log, start: LogId, beyond: LogId) -> Result<LogId, highwat
 
 /// Term and index of an entry. That of a damaged one is known if the terms before and behind the damage are the same: a record that no
 /// member has any more must not keep its group from starting.
-fn id_at(log: &Log, index: u64) -> Result<LogId, highwater_log::Error> {
+pub(crate) fn id_at(log: &Log, index: u64) -> Result<LogId, highwater_log::Error> {
     let known = |index: u64| {
         let id = log.entry_id(index)?;
         id.ok_or(highwater_log::Error::Truncated { index })

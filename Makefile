@@ -33,7 +33,7 @@ build:
 
 test: build sim-build ## Every test, some simulation; last, stock gRPC stubs of another language against a cluster
 	$(CARGO) test --workspace --locked --no-fail-fast
-	$(SIM) log --seeds 6
+	$(SIM) log --seeds 4
 	$(SIM) group --seeds 40
 	tests/interop/run $(HIGHWATER)
 
@@ -41,8 +41,8 @@ sim-build:
 	$(SIM_CARGO) build --profile sim --locked -p highwater-simulation
 
 sim: sim-build ## The log and groups in simulated worlds, from SEED on, and every mutant; prints figures and how to replay
-	$(SIM) log --seed $(SEED) --seeds 24
-	$(SIM) group --seed $(SEED) --seeds 240
+	$(SIM) log --seed $(SEED) --seeds 14
+	$(SIM) group --seed $(SEED) --seeds 200
 	$(SIM) mutants
 
 sim-long: sim-build ## The same for hours, from seeds that are new each time

@@ -14,7 +14,7 @@ use crate::hard_state::HardState;
 use crate::log::OpenLog;
 use crate::manifest::{self, Manifest};
 use crate::round::{Op, Round};
-use crate::segment::{Segment, segment_first_index, segment_path};
+use crate::segment::{Place, Segment, segment_first_index, segment_path};
 
 pub(crate) struct Directory {
     pub(crate) mark: Mark,
@@ -66,6 +66,16 @@ impl Directory {
             .as_ref()
             .map_or(0, |checkpoint| checkpoint.state.next_index);
         self.mark.index_end.max(checkpoint)
+    }
+
+    /// Up to here a sync has succeeded: up to the mark, or to where the replay starts if that lies behind it. Both were written behind a sync
+    /// of everything before them.
+    pub(crate) fn certain_place(&self, start: Place) -> Place {
+        let marked = Place {
+            segment_first_index: self.mark.segment_first_index,
+            position: self.mark.position,
+        };
+        marked.max(start)
     }
 
     /// The file of this segment must be there, with its header: it holds what is certain, or is the marked one.

@@ -125,6 +125,11 @@ impl HardState {
     fn overwrite(&mut self) -> Op {
         self.slot.sequence += 1;
         self.vote_copies += 1;
+        self.again()
+    }
+
+    /// What writes the slot that holds once more.
+    pub(crate) fn again(&self) -> Op {
         let position = SLOT_POSITIONS[(self.slot.sequence % 2) as usize];
         Op::Overwrite {
             file: self.file.clone(),

@@ -47,6 +47,7 @@ mod scan;
 mod scrub;
 mod sealed;
 mod segment;
+mod settle;
 mod space;
 mod survey;
 mod tail;

@@ -297,17 +297,23 @@ impl Log {
         self.inner.cached.read_records(offset, high_watermark, bytes_max)
     }
 
-    /// What may be read: from the log start up to the high watermark.
-    fn readable(&self) -> (u64, u64) {
-        if mutant!("serve above commit") {
-            return (self.committed(|state| state.log_start), self.log_end());
-        }
-        self.committed(|state| (state.log_start, state.log_end))
+    /// What may be read of what is committed: the first offset that is here, and the exclusive end. What is purged is below the start, also
+    /// on a replica that has a manifest but not yet the trim that it was made for.
+    pub fn readable(&self) -> (u64, u64) {
+        let state = self.lock();
+        let purged_end = state.manifest.as_ref().map_or(0, |manifest| manifest.state.log_end);
+        let committed = &state.committed;
+        let end = if mutant!("serve above commit") {
+            state.tail.log_end
+        } else {
+            committed.log_end
+        };
+        (committed.log_start.max(purged_end), end)
     }
 
     /// First offset whose append time is at or after `time_ms`, among committed ones; the high watermark if none.
     pub fn offset_at(&self, time_ms: u64) -> Result<u64, Error> {
-        let (log_start, high_watermark) = self.committed(|state| (state.log_start, state.log_end));
+        let (log_start, high_watermark) = self.readable();
         let mut start = self.find_start(Target::Time(time_ms))?;
         loop {
             let frames = match self.read(start, u64::MAX, SEARCH_BYTES) {

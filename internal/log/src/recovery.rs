@@ -8,10 +8,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use bytes::Bytes;
-
 use crate::assess::{Assessor, Start};
-use crate::checkpoint::CHECKPOINT;
 use crate::damage::Gaps;
 use crate::directory::Directory;
 use crate::error::Error;
@@ -20,11 +17,12 @@ use crate::format::files::SEGMENT_HEADER_BYTES;
 use crate::hard_state::HardState;
 use crate::index::SparseIndex;
 use crate::log::OpenLog;
-use crate::manifest::{MANIFEST, Manifest};
+use crate::manifest::Manifest;
 use crate::mutant;
 use crate::round::LogFile;
 use crate::scan::{Scanned, Scanner};
 use crate::segment::{Active, Join, Place, Segment};
+use crate::settle::Findings;
 use crate::survey::{Bound, From, survey};
 use crate::tail::{CheckpointNote, LogState};
 
@@ -85,7 +83,22 @@ pub(crate) fn recover(open: &OpenLog) -> Result<Recovered, Error> {
             error,
         })));
     };
-    replay.settle(&state)?;
+    let Replay {
+        mended,
+        replayed,
+        cuts,
+        beyond,
+        ..
+    } = replay;
+    let certain = directory.certain_place(place);
+    let findings = Findings {
+        mended,
+        replayed,
+        cuts,
+        beyond,
+        certain,
+    };
+    findings.settle(open, &state.hard)?;
     state.commit_to(directory.mark.commit_end)?;
     state.noted_commit = state.committed.last_entry();
     state.changed_ms = open.clock.now_ms();
@@ -173,8 +186,8 @@ struct Replay<'a> {
     directory: &'a Directory,
     /// Segments whose header was bad and is known again.
     mended: Vec<Arc<Segment>>,
-    /// Segment files that were read, and may hold bytes that were written but never synced.
-    replayed: Vec<Arc<LogFile>>,
+    /// Segments that were read, and may hold bytes that were written but never synced.
+    replayed: Vec<Arc<Segment>>,
     /// Where files end, of those that are longer.
     cuts: Vec<(Arc<LogFile>, u64)>,
     /// Segments behind the end of the log, last first.
@@ -210,7 +223,7 @@ impl Replay<'_> {
             return Ok(None);
         }
         let mut state = self.state(hard, committed, start, kept);
-        self.replayed.push(first.file.clone());
+        self.replayed.push(first.clone());
         let whole = self.replay(&mut state, segments[behind..].to_vec())?;
         Ok(whole.then_some(state))
     }
@@ -265,7 +278,7 @@ impl Replay<'_> {
             if let Some(next) = next.as_ref().filter(|next| self.follows(state, next)) {
                 self.end_segment(state, None)?;
                 let next = self.with_header(next, &state.tail);
-                self.replayed.push(next.file.clone());
+                self.replayed.push(next.clone());
                 state.seal_active();
                 state.segments.push(next.clone());
                 state.active.segment = next;
@@ -337,45 +350,5 @@ impl Replay<'_> {
         let why = format!("chain is {:#x} where {:#x} was marked", state.tail.chain, mark.chain);
         let path = &state.active.segment.file.path;
         Err(Error::dead(path, state.active.end, mark.index_end, why))
-    }
-
-    /// Removes what is behind the end, and syncs everything that may have been written but not synced before the start.
-    fn settle(&self, state: &LogState) -> Result<(), Error> {
-        let OpenLog { dir, disk, .. } = self.open;
-        for segment in &self.beyond {
-            tracing::warn!(path = %segment.file.path.display(), "removing a segment behind the end of the log");
-            for path in [&segment.file.path, &segment.index_path()] {
-                match disk.remove(path) {
-                    Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-                    result => result.map_err(|error| Error::io("remove", path, error))?,
-                }
-            }
-        }
-        for segment in &self.mended {
-            tracing::warn!(path = %segment.file.path.display(), "putting the segment's header right");
-            let (path, header) = (&segment.file.path, Bytes::from(segment.header.encode()));
-            let written = segment.file.open(&**disk)?.write_at(&[header], 0);
-            written.map_err(|error| Error::io("write", path, error))?;
-        }
-        for (file, position) in &self.cuts {
-            let cut = file.open(&**disk)?.set_len(*position);
-            cut.map_err(|error| Error::io("cut", &file.path, error))?;
-        }
-        for file in &self.replayed {
-            file.open(&**disk)?
-                .sync()
-                .map_err(|error| Error::io("sync", &file.path, error))?;
-        }
-        let hard_state = state.hard.file();
-        hard_state
-            .open(&**disk)?
-            .sync()
-            .map_err(|error| Error::io("sync", &hard_state.path, error))?;
-        for path in [dir.join(CHECKPOINT), dir.join(MANIFEST)] {
-            if let Ok(file) = disk.open(&path) {
-                file.sync().map_err(|error| Error::io("sync", &path, error))?;
-            }
-        }
-        disk.sync_dir(dir).map_err(|error| Error::io("sync", dir, error))
     }
 }

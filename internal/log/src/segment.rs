@@ -47,8 +47,8 @@ pub(crate) struct Join {
     pub(crate) log_end: u64,
 }
 
-/// A place in the log's files.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// A place in the log's files; in their order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Place {
     pub(crate) segment_first_index: u64,
     pub(crate) position: u64,

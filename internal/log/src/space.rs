@@ -4,7 +4,8 @@
 //! again, once; by then the owner, who asks [`crate::DiskWriter::space`] before each proposal, has long refused to take more, so
 //! what is left serves votes, a purge that makes room, and a clean end. When there is room again, the reserve is made again.
 //!
-//! Files that can be made again from others (checkpoints, sparse indexes) get none of the reserve: they are left out on a full disk.
+//! Files that can be made again from others (checkpoints, sparse indexes) get none of the reserve: they are left out on a full disk. A manifest
+//! can be large, and can wait: who is about to write one asks first.
 //! A sync that fails is never done again, whatever it says.
 
 use std::io::{self, ErrorKind};
@@ -133,6 +134,14 @@ impl SpaceWatch {
         }
         state.space = space;
         Ok(!state.reserved && free_bytes >= self.limits.full_bytes.saturating_add(self.limits.reserve_bytes))
+    }
+
+    /// Whether so many bytes find room now, and half of a reserve is left behind them.
+    pub(crate) fn fits(&self, disk: &dyn Disk, bytes: u64) -> bool {
+        let reserve_bytes = self.limits.reserve_bytes;
+        let reserved_bytes = if self.lock().reserved { reserve_bytes } else { 0 };
+        let free_bytes = disk.free_bytes(&self.dir).unwrap_or(0);
+        free_bytes.saturating_add(reserved_bytes) >= bytes.saturating_add(reserve_bytes / 2)
     }
 
     /// Makes the reserve. That it cannot be made is no failure.

@@ -176,6 +176,12 @@ impl DiskWriter {
         self.shared.space.get().map_or(Space::Plenty, SpaceWatch::space)
     }
 
+    /// Whether so many bytes find room now and leave some; for what is large and can wait. Without a reserve always.
+    pub fn has_space_for(&self, bytes: u64) -> bool {
+        let space = self.shared.space.get();
+        space.is_none_or(|space| space.fits(&*self.shared.disk, bytes))
+    }
+
     /// Looks how much room there is now; for the owner to do about once a second. Makes the reserve again if it was given up and there is
     /// room for it.
     pub fn check_space(&self) -> Result<Space, Error> {

@@ -283,6 +283,28 @@ fn an_installation_drops_a_suffix_that_went_another_way() {
     check_from(&store.fork().open().unwrap(), &frames, 26);
 }
 
+/// The manifest's own state has the log start of that entry; the trim that let it be purged comes behind it.
+#[test]
+fn what_a_manifest_stands_for_is_below_the_log_start_before_the_trim_is_here() {
+    let Lagging {
+        store,
+        log,
+        manifest,
+        frames,
+    } = Lagging::new(10, 9);
+    let (folded_start, purged_end) = (manifest.state().log_start, manifest.state().log_end);
+    assert!(folded_start < purged_end);
+    store.certain(|done| log.install(manifest, done));
+    store.follow(&log, &frames[26..]);
+    for log in [store.fork().open().unwrap(), log] {
+        assert_eq!(log.readable().0, purged_end);
+        for offset in [folded_start, purged_end - 1] {
+            let refused = log.read_records(offset, 1);
+            assert!(matches!(refused, Err(Error::BelowStart { log_start, .. }) if log_start == purged_end));
+        }
+    }
+}
+
 #[test]
 fn an_installation_of_what_is_here_already_keeps_what_follows_it() {
     let Lagging {

@@ -93,6 +93,9 @@ impl Receiver {
         }
         let manifest = assembly.finish()?;
         self.check(&vote, &manifest)?;
+        if !self.log.has_space_for(&manifest) {
+            return Err(Error::DiskFull);
+        }
         let snapshot = snapshot_of(Arc::new(manifest))?;
         let installed = self.raft.install_full_snapshot(vote, snapshot).await;
         let answer = installed.map_err(|err| Error::Raft(err.to_string()))?;

@@ -137,7 +137,7 @@ pub(crate) async fn check_promises(
         let Some(lost) = seen.and_then(|seen| seen.lost(&vote, last)) else {
             continue;
         };
-        if mutant!("dead replica votes") {
+        if mutant!("dead replica votes") || mutant!("memory not asked") {
             continue;
         }
         let id = member.replica_id.0;

@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use bytes::BytesMut;
-use highwater_log::{DamagedRange, Frame, Grade, GroupId, Log, Manifest, crc32c};
+use highwater_log::{DamagedRange, Frame, Grade, GroupId, Log, Manifest, Space, crc32c};
 use tokio::sync::{oneshot, watch};
 
 use crate::codec::recall::{self, ManifestPiece, Refill};
@@ -43,6 +43,8 @@ pub(crate) struct Mending {
     /// Counts changes of what is damaged, and of what nobody has.
     changes: watch::Sender<u64>,
     nowhere: Mutex<Vec<DamagedRange>>,
+    /// Why damaged entries cannot come back before the log is brought further, if that is so.
+    behind: watch::Sender<Option<String>>,
     dead: OnceLock<String>,
 }
 
@@ -52,6 +54,7 @@ impl Mending {
             log: log.clone(),
             changes: watch::Sender::new(0),
             nowhere: Mutex::default(),
+            behind: watch::Sender::new(None),
             dead: OnceLock::new(),
         });
         let notified = Arc::downgrade(&mending);
@@ -81,6 +84,18 @@ impl Mending {
     /// Why this replica's id is dead, if what was found means that.
     pub(crate) fn dead(&self) -> Option<String> {
         self.dead.get().cloned()
+    }
+
+    /// Waits until it is known that the others have purged what is damaged here, and that what stands for it reaches beyond what is
+    /// committed here. Then only a leader can help, with its manifest, and only a core can take it.
+    pub(crate) async fn behind(&self) -> String {
+        let mut behind = self.behind.subscribe();
+        loop {
+            if let Some(why) = behind.borrow_and_update().clone() {
+                return why;
+            }
+            let _ = behind.changed().await; // the sender lives as long as `self`
+        }
     }
 
     fn note_dead(&self, error: &highwater_log::Error) {
@@ -160,7 +175,8 @@ impl Refiller {
                 let _ = changes.changed().await; // the sender lives as long as `self`
                 continue;
             }
-            let filled = self.round().await;
+            // what is missing may need room; a refill that finds none would be the log's end
+            let filled = self.log.space() > Space::Full && self.round().await;
             tokio::time::sleep(if filled { PIECE_PAUSE } else { RETRY_PAUSE }).await;
         }
     }
@@ -233,21 +249,30 @@ impl Refiller {
     /// carried out as for any other floor (see `trim`).
     async fn take_manifest(&self, member: &Member) -> Outcome {
         match self.pull(member).await {
-            Ok(manifest) => self.snapshots.pin(manifest),
+            Ok(manifest) if self.is_committed(&manifest) => self.snapshots.pin(manifest),
+            Ok(manifest) => {
+                let why = format!(
+                    "{} has purged what is damaged here up to {}",
+                    member.node,
+                    manifest.last()
+                );
+                self.mending.behind.send_replace(Some(why));
+            }
             Err(error) => tracing::warn!(node = %member.node, %error, "no manifest for what is damaged"),
         }
         Outcome::Later
+    }
+
+    fn is_committed(&self, manifest: &Manifest) -> bool {
+        let committed = self.log.committed(|state| state.last_entry());
+        committed.is_some_and(|committed| manifest.last().index <= committed.index)
     }
 
     async fn pull(&self, member: &Member) -> Result<Manifest, Error> {
         let manifest = pull_manifest(self.peers.as_ref(), self.group_id, member).await?;
         let wrong = manifest.check_group(&self.log.identity());
         wrong.map_err(|err| bad(err.to_string()))?;
-        let committed = self.log.committed(|state| state.last_entry());
-        match committed.is_some_and(|committed| manifest.last().index <= committed.index) {
-            true => Ok(manifest),
-            false => Err(bad("a manifest beyond what is committed here")),
-        }
+        Ok(manifest)
     }
 
     async fn put_back(&self, frames: Vec<Frame>) -> Result<(), Error> {

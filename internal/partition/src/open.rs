@@ -3,6 +3,10 @@
 //! A log with damage among entries that have to be folded cannot be opened; its vote and its end are whole, so once the
 //! entries are put back from any member that has them it opens as if nothing had happened. Meanwhile the replica is just
 //! away, as far as its group is concerned.
+//!
+//! If the others have purged those entries, their manifest stands for them. One that reaches beyond what is known to be committed here would
+//! have to be installed, which drops the log; but what this log has behind that point may have been acknowledged, and cannot be looked at.
+//! Such a replica is dead.
 
 use std::time::Duration;
 
@@ -45,6 +49,7 @@ pub async fn open_log(
 async fn mend(mut repair: Repair, group_id: GroupId, members: &[Member], peers: &dyn Peers) -> Result<(), Error> {
     while !repair.damage().is_empty() {
         let mut filled = false;
+        let mut beyond = None;
         for range in repair.damage() {
             for member in members {
                 let Some(help) = help(peers, group_id, member, range).await else {
@@ -61,6 +66,10 @@ async fn mend(mut repair: Repair, group_id: GroupId, members: &[Member], peers: 
                 (repair, result) = off_thread(put_back).await?;
                 match result {
                     Ok(()) => filled = true,
+                    Err(error @ highwater_log::Error::NotCommitted { .. }) => {
+                        beyond = Some((range, error));
+                        continue;
+                    }
                     Err(error) if error.grade() == Grade::Request => {
                         tracing::warn!(node = %member.node, %error, "a refill does not fit");
                         continue;
@@ -69,6 +78,12 @@ async fn mend(mut repair: Repair, group_id: GroupId, members: &[Member], peers: 
                 }
                 break;
             }
+        }
+        if let Some((range, error)) = beyond.filter(|_| !filled) {
+            let (first, last) = (range.first_index, range.end_index - 1);
+            return Err(Error::Dead(format!(
+                "entries {first} to {last} are damaged here and purged elsewhere, and the manifest that stands for them reaches too far: {error}"
+            )));
         }
         if !filled {
             let ranges = repair.damage();

@@ -28,7 +28,7 @@ pub(crate) struct Progress {
 impl Progress {
     /// Takes up the commit point at which the log was opened.
     pub(crate) fn new(log: Log) -> Progress {
-        let (committed_end, now) = log.committed(point_of);
+        let (committed_end, now) = point_of(&log);
         Progress {
             log,
             committed_end: AtomicU64::new(committed_end),
@@ -49,7 +49,7 @@ impl Progress {
 
     /// Publishes where the log's commit point is now, if it has moved: committed here, or installed with a manifest.
     pub(crate) fn publish(&self) {
-        let (committed_end, now) = self.log.committed(point_of);
+        let (committed_end, now) = point_of(&self.log);
         self.committed_end.fetch_max(committed_end, Ordering::AcqRel);
         self.watermark.send_if_modified(|current| {
             let moved = now.high_watermark > current.high_watermark || now.log_start > current.log_start;
@@ -75,10 +75,13 @@ impl Progress {
 }
 
 /// The exclusive end of the committed entries, and what of their records may be read.
-fn point_of(state: &highwater_log::State) -> (u64, Watermark) {
+fn point_of(log: &Log) -> (u64, Watermark) {
+    let (log_start, _) = log.readable(); // first: it must not be ahead of the rest
+    let point = |state: &highwater_log::State| (state.last_entry().map_or(0, |id| id.index + 1), state.log_end);
+    let (committed_end, high_watermark) = log.committed(point);
     let watermark = Watermark {
-        log_start: state.log_start,
-        high_watermark: state.log_end,
+        log_start,
+        high_watermark,
     };
-    (state.last_entry().map_or(0, |id| id.index + 1), watermark)
+    (committed_end, watermark)
 }

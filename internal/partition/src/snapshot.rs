@@ -29,6 +29,8 @@ pub(crate) type GroupSnapshot = Snapshot<CommittedLeaderId, u64, NodeName, Snaps
 pub(crate) struct Snapshots {
     log: Log,
     pinned: Mutex<Option<Arc<Manifest>>>,
+    /// Counts what was pinned.
+    pins: watch::Sender<u64>,
     /// How many followers are being sent a manifest.
     sending: watch::Sender<usize>,
     let_go: LetGo,
@@ -39,6 +41,7 @@ impl Snapshots {
         Arc::new(Snapshots {
             log,
             pinned: Mutex::default(),
+            pins: watch::Sender::new(0),
             sending: watch::Sender::new(0),
             let_go: LetGo::default(),
         })
@@ -54,6 +57,20 @@ impl Snapshots {
         let present = pinned.as_deref().map(Manifest::last).max(self.log.floor());
         if present.is_none_or(|present| manifest.last() > present) {
             *pinned = Some(Arc::new(manifest));
+            drop(pinned);
+            self.pins.send_modify(|count| *count += 1);
+        }
+    }
+
+    /// Waits until a manifest is pinned that stands for all entries up to `floor`; its last entry.
+    pub(crate) async fn pinned_from(&self, floor: u64) -> EntryId {
+        let mut pins = self.pins.subscribe();
+        loop {
+            pins.mark_unchanged();
+            if let Some(pinned) = self.pending().filter(|pinned| pinned.index >= floor) {
+                return pinned;
+            }
+            let _ = pins.changed().await; // the sender lives as long as `self`
         }
     }
 

@@ -1,15 +1,16 @@
 //! Starting a replica: what was committed, what the others remember, and then the core.
 //!
 //! The order matters. The tasks that mend the log come first, because everything behind them may need an entry that is
-//! damaged. Then the others are asked what they remember of this replica: before that it may not vote, campaign or
+//! damaged: first of all the core itself, which asks for the last entry of each term. Then the others are asked what they remember of this replica: before that it may not vote, campaign or
 //! acknowledge anything, so there is no core yet.
 
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use bytes::Bytes;
-use highwater_log::{GroupId, Log, ReplicaId};
-use tokio::sync::watch;
+use highwater_log::{EntryId, Grade, GroupId, Log, ReplicaId};
+use tokio::sync::{oneshot, watch};
 
 use crate::codec::{kind, recall};
 use crate::config::Timers;
@@ -29,9 +30,12 @@ use crate::scrub::{ScrubPace, scrub};
 use crate::serve::{Server, recall_call, unknown_kind};
 use crate::snapshot::Snapshots;
 use crate::status::Observer;
-use crate::storage::GroupStorage;
+use crate::storage::{GroupStorage, terms_of};
 use crate::trim::Trimmer;
 use crate::types::{Member, Raft};
+
+/// How soon to look again for an entry that a start waits for.
+const LOOK_PAUSE: Duration = Duration::from_millis(500);
 
 /// Everything a replica needs.
 pub struct GroupOptions {
@@ -86,6 +90,7 @@ impl Partition {
         };
         life.spawn(refiller.run());
         life.spawn(scrub(log.clone(), pace));
+        wait_for_terms(&log, &mending, &snapshots).await?;
         let all = all_members(&log, members).await?;
         check_promises(peers.as_ref(), group_id, replica_id.0, &all, &log).await?;
         let group_machine =
@@ -158,6 +163,50 @@ impl Partition {
             }
             _ => recall_call(log, own, kind, body).await,
         }
+    }
+}
+
+/// Waits until the log can tell its terms, which the core must know before anything. If the entry that it takes is damaged here and purged
+/// elsewhere, another's manifest stands for it; there is no core yet to be asked before the purge. One that reaches beyond what is
+/// committed here could only be installed by a core: the replica is dead.
+async fn wait_for_terms(log: &Log, mending: &Mending, snapshots: &Snapshots) -> Result<(), Error> {
+    loop {
+        let terms = log.clone();
+        let known = runtime::blocking(move || terms_of(&terms)).await;
+        let error = match known.map_err(|err| Error::Raft(format!("reading the terms: {err}")))? {
+            Ok(()) => return Ok(()),
+            Err(error) if error.grade() == Grade::Inside => error,
+            Err(error) => return Err(error.into()),
+        };
+        tracing::warn!(%error, "the start waits for a refill");
+        let mut changes = mending.changes();
+        tokio::select! {
+            biased;
+            floor = snapshots.pinned_from(0) => purge(log, snapshots, floor).await?,
+            why = mending.behind() => return Err(Error::Dead(format!("{error}, and {why}"))),
+            _ = changes.changed() => {}
+            () = tokio::time::sleep(LOOK_PAUSE) => {}
+        }
+    }
+}
+
+/// Purges up to a manifest that is pinned.
+async fn purge(log: &Log, snapshots: &Snapshots, floor: EntryId) -> Result<(), Error> {
+    let Some(manifest) = snapshots.pinned_at(floor.index) else {
+        return Ok(());
+    };
+    let (done, purged) = oneshot::channel();
+    let log = log.clone();
+    let purge = move || {
+        let done = Box::new(move |result| drop(done.send(result)));
+        log.purge(Arc::unwrap_or_clone(manifest), done)
+    };
+    let queued = runtime::blocking(purge).await;
+    queued.map_err(|err| Error::Raft(format!("purging: {err}")))??;
+    snapshots.unpin(floor);
+    match purged.await {
+        Ok(result) => Ok(result?),
+        Err(_) => Err(Error::Raft("the log dropped a purge".to_owned())),
     }
 }
 

@@ -16,7 +16,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::Stream;
-use highwater_log::{Frame, Log};
+use highwater_log::{EntryId, Frame, Grade, Log};
+use openraft::entry::RaftEntry;
 use openraft::storage::{IOFlushed, RaftLogStorage};
 use openraft::{LogState, RaftLogReader};
 use tokio::sync::oneshot;
@@ -26,7 +27,7 @@ use crate::mending::Mending;
 use crate::progress::Progress;
 use crate::runtime;
 use crate::snapshot::Snapshots;
-use crate::types::{LogEntry, LogId, TypeConfig, Vote, entry_id, log_id};
+use crate::types::{LogEntry, LogId, LogPayload, TypeConfig, Vote, entry_id, log_id};
 
 /// Most bytes that one read for replication or for applying takes from the log, unless one entry alone is larger.
 pub(crate) const READ_BYTES_MAX: usize = 1024 * 1024;
@@ -157,12 +158,29 @@ pub(crate) struct GroupReader {
     mending: Arc<Mending>,
 }
 
+impl GroupReader {
+    /// The id of an entry that is damaged here, if it is known all the same.
+    async fn id_of_damaged(&self, index: u64) -> Result<Option<LogId>, io::Error> {
+        let log = self.log.clone();
+        let look = move || match log.read(index, index + 1, 0) {
+            Err(error) if error.grade() == Grade::Inside => id_at(&log, index).ok(),
+            _ => None,
+        };
+        runtime::blocking(look).await.map_err(io::Error::other)
+    }
+}
+
 impl RaftLogReader<TypeConfig> for GroupReader {
     async fn try_get_log_entries<RB>(&mut self, range: RB) -> Result<Vec<LogEntry>, io::Error>
     where
         RB: RangeBounds<u64> + Clone + Debug + Send,
     {
         let (mut next, end) = bounds(&range);
+        if next.checked_add(1) == Some(end)
+            && let Some(id) = self.id_of_damaged(next).await?
+        {
+            return Ok(vec![LogEntry::new(id, LogPayload::Elided)]); // openraft asks for one entry to learn its id
+        }
         let mut entries = Vec::new();
         while next < end {
             let frames = read_frames(&self.log, &self.mending, next, end).await?;
@@ -279,6 +297,16 @@ pub(crate) async fn read_frames(log: &Log, mending: &Mending, start: u64, end: u
     Ok(frames)
 }
 
+/// Reads all that the core reads when it starts to learn the terms of the log.
+pub(crate) fn terms_of(log: &Log) -> Result<(), highwater_log::Error> {
+    let Some(last) = log.last() else { return Ok(()) };
+    let first = log.floor().map_or(0, |floor| floor.index + 1);
+    if first > last.index {
+        return Ok(());
+    }
+    key_log_ids(log, id_at(log, first)?, log_id(last)).map(drop)
+}
+
 /// The last entry of each term from `first` to `last`, both inclusive. Terms never go down, so each is found by
 /// halving.
 fn key_log_ids(log: &Log, first: LogId, last: LogId) -> Result<Vec<LogId>, highwater_log::Error> {
@@ -306,9 +334,29 @@ fn last_of_term(log: &Log, start: LogId, beyond: LogId) -> Result<LogId, highwat
     Ok(inside)
 }
 
-fn id_at(log: &Log, index: u64) -> Result<LogId, highwater_log::Error> {
-    let id = log.entry_id(index)?;
-    id.map(log_id).ok_or(highwater_log::Error::Truncated { index })
+/// Term and index of an entry. That of a damaged one is known if the terms before and behind the damage are the same: a record that no
+/// member has any more must not keep its group from starting.
+pub(crate) fn id_at(log: &Log, index: u64) -> Result<LogId, highwater_log::Error> {
+    let known = |index: u64| {
+        let id = log.entry_id(index)?;
+        id.ok_or(highwater_log::Error::Truncated { index })
+    };
+    let error = match known(index) {
+        Err(error) if error.grade() == Grade::Inside => error,
+        id => return id.map(log_id),
+    };
+    let damage = log.damage();
+    let range = damage
+        .iter()
+        .find(|range| (range.first_index..range.end_index).contains(&index));
+    let Some((range, before)) = range.and_then(|range| Some((range, range.first_index.checked_sub(1)?))) else {
+        return Err(error);
+    };
+    let (before, behind) = (known(before)?, known(range.end_index)?);
+    match before.term == behind.term {
+        true => Ok(log_id(EntryId { index, ..before })),
+        false => Err(error),
+    }
 }
 
 /// The half-open range that `range` means.

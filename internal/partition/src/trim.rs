@@ -82,18 +82,22 @@ impl Trimmer {
             tracing::warn!(replica = self.raft.node_id(), "a manifest is on its way for very long");
         }
         let id = self.pin(floor, machine).await?;
+        let manifest = self.snapshots.pinned_at(id.index());
+        if manifest.is_some_and(|manifest| !self.log.has_space_for(&manifest)) {
+            return Err(Error::DiskFull);
+        }
         // a floor is committed, but openraft's snapshot must also be applied
         let applied = |metrics: &RaftMetrics| metrics.last_applied >= Some(id);
         self.reach("the floor to be applied", STEP_PATIENCE, applied).await?;
         self.trigger(self.raft.trigger().snapshot().await)?;
         self.reach("a snapshot", STEP_PATIENCE, |metrics| metrics.snapshot >= Some(id))
             .await?;
-        self.trigger(self.raft.trigger().purge_log(floor).await)?;
+        self.trigger(self.raft.trigger().purge_log(id.index()).await)?;
         let purged = |metrics: &RaftMetrics| metrics.purged >= Some(id);
         if self.reach("a purge", PURGE_PATIENCE, purged).await.is_ok() {
             return Ok(());
         }
-        self.snapshots.let_go().below(floor + 1);
+        self.snapshots.let_go().below(id.index() + 1);
         self.reach("a purge without the slow", STEP_PATIENCE, purged).await
     }
 
@@ -112,12 +116,17 @@ impl Trimmer {
         }
     }
 
-    /// Folds the manifest for this floor and makes it the snapshot to come.
+    /// Folds the manifest for this floor and makes it the snapshot to come. If that needs an entry that is damaged here and that the others
+    /// have purged, the manifest of one of them comes instead (see `mending`).
     async fn pin(&self, floor: u64, machine: Bytes) -> Result<LogId, Error> {
         if let Some(manifest) = self.snapshots.pinned_at(floor) {
             return Ok(log_id(manifest.last()));
         }
-        let folded = self.mending.read(move |log| log.fold_manifest(floor)).await;
+        let folded = tokio::select! {
+            biased;
+            folded = self.mending.read(move |log| log.fold_manifest(floor)) => folded,
+            pinned = self.snapshots.pinned_from(floor) => return Ok(log_id(pinned)),
+        };
         let manifest = folded.map_err(|err| Error::Raft(format!("folding a manifest: {err}")))?;
         let id = log_id(manifest.last());
         self.snapshots.pin(manifest.with_machine(machine));

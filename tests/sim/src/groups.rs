@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use crate::arguments::GroupArguments;
-use crate::group::{self, Plan, Report};
+use crate::group::{self, Figures, KINDS, Plan, Report};
 use crate::panics;
 
 /// One of so many seeds is run twice, to see that it is the same run.
@@ -20,10 +20,7 @@ struct Totals {
     void: u64,
     bad: u64,
     acknowledged: u64,
-    faults: u64,
-    crashes: u64,
-    recoveries: u64,
-    contract_checks: u64,
+    figures: Figures,
     simulated_ms: u64,
     events: u64,
 }
@@ -55,10 +52,28 @@ pub(crate) fn run(arguments: &GroupArguments) -> ExitCode {
     });
     let totals = totals.into_inner().unwrap_or_else(PoisonError::into_inner);
     print_totals(arguments, &totals, began);
-    if totals.bad > 0 || totals.void == totals.seeds {
+    let idle = idle_faults(arguments, &totals);
+    if totals.bad > 0 || totals.void == totals.seeds || idle {
         return ExitCode::FAILURE;
     }
     ExitCode::SUCCESS
+}
+
+/// Whether a kind of fault never did anything, over enough seeds that it should have.
+fn idle_faults(arguments: &GroupArguments, totals: &Totals) -> bool {
+    const ENOUGH: u64 = 40;
+    if !arguments.only.is_empty() || totals.seeds < ENOUGH || arguments.mutant.is_some() {
+        return false;
+    }
+    let idle = totals.figures.faults().filter(|(_, _, bit)| *bit == 0);
+    let idle: Vec<&str> = idle.map(|(name, ..)| name).collect();
+    if !idle.is_empty() {
+        println!(
+            "VOID of all {} kinds of faults these did nothing: {idle:?}",
+            KINDS.len()
+        );
+    }
+    !idle.is_empty()
 }
 
 /// Replicas of the group of this seed.
@@ -102,10 +117,7 @@ impl Totals {
         self.void += u64::from(!report.void.is_empty());
         self.bad += u64::from(!report.violations.is_empty());
         self.acknowledged += report.acknowledged;
-        self.faults += report.figures.faults;
-        self.crashes += report.figures.crashes;
-        self.recoveries += report.figures.recoveries;
-        self.contract_checks += report.figures.contract_checks;
+        self.figures.add(&report.figures);
         self.simulated_ms += report.simulated_ms;
         self.events += report.trace.1;
     }
@@ -149,9 +161,37 @@ fn print_totals(arguments: &GroupArguments, totals: &Totals, began: Instant) {
         totals.void,
         totals.bad
     );
+    let Figures {
+        recoveries,
+        contract_checks,
+        mended,
+        healed,
+        trims,
+        purges,
+        installs,
+        refused_full,
+        old_copies,
+        replaced,
+        everywhere,
+        ..
+    } = totals.figures;
+    let (acknowledged, events) = (totals.acknowledged, totals.events);
     println!(
-        "       {} records acknowledged, {} faults, {} crashes, {} recoveries, {} looks at synced bytes, {} events",
-        totals.acknowledged, totals.faults, totals.crashes, totals.recoveries, totals.contract_checks, totals.events
+        "       {acknowledged} records acknowledged, {recoveries} recoveries, {contract_checks} looks at synced bytes, {events} events"
+    );
+    let faults = totals
+        .figures
+        .faults()
+        .map(|(name, faults, bit)| format!("{bit} of {faults} {name}"));
+    println!(
+        "       faults that did something: {}",
+        faults.collect::<Vec<_>>().join(", ")
+    );
+    println!(
+        "       {trims} trims, {purges} purges, {installs} manifests installed; {healed} rotten places made whole, {mended} logs mended before they opened, {everywhere} records damaged everywhere and reported"
+    );
+    println!(
+        "       {refused_full} batches refused by full disks; {replaced} replicas replaced, {old_copies} of them found to have an older disk"
     );
     println!(
         "       {:.1} simulated hours in {wall:.0} s: {:.1} runs/s, {:.0} simulated seconds a second",

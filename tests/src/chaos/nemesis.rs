@@ -317,10 +317,16 @@ impl Stage {
         Ok(())
     }
 
-    /// Waits until each of the nodes has a sealed segment.
-    fn wait_sealed(&mut self, nodes: &[usize]) -> Result<()> {
+    /// Waits until each of the nodes has a sealed segment; with `own`, one that only it may damage.
+    fn wait_sealed(&mut self, nodes: &[usize], own: bool) -> Result<()> {
         let begin = Instant::now();
-        let lacks = |stage: &Self, node: &usize| !storage::has_sealed(stage.cluster.nodes()[*node].data_dir());
+        let lacks = |stage: &Self, node: &usize| {
+            let data_dir = stage.cluster.nodes()[*node].data_dir();
+            match own {
+                true => !storage::has_own_sealed(data_dir, *node),
+                false => !storage::has_sealed(data_dir),
+            }
+        };
         while nodes.iter().any(|node| lacks(self, node)) {
             if begin.elapsed() > ROLL_DEADLINE {
                 return Err(Ended::Failed(format!("no segment was sealed within {ROLL_DEADLINE:?}")));
@@ -333,7 +339,7 @@ impl Stage {
     fn play_at_rest(&mut self, whom: Whom, change: Change) -> Result<()> {
         let nodes = self.choose(whom);
         if change.needs_sealed() {
-            self.wait_sealed(&nodes)?;
+            self.wait_sealed(&nodes, change == Change::SegmentGone)?;
         }
         let begin = self.clock.now_ns();
         self.kill(&nodes);
@@ -343,6 +349,7 @@ impl Stage {
             let done = storage::change(&data_dir, *node, change, &mut self.random);
             changed += done.map_err(|error| format!("{change:?} on n{}: {error}", node + 1))?;
         }
+        self.make_certain(&nodes);
         self.start(&nodes);
         self.fault(
             FaultKind::BitRot,
@@ -354,10 +361,17 @@ impl Stage {
         Ok(())
     }
 
+    /// What was done to files by hand must not be taken back by the next power cut.
+    fn make_certain(&self, nodes: &[usize]) {
+        if !self.images.is_empty() {
+            nodes.iter().for_each(|node| self.images[*node].write_back());
+        }
+    }
+
     /// Flips a bit in a sealed segment under the running node.
     fn play_rot_live(&mut self, whom: Whom) -> Result<()> {
         let nodes = self.choose(whom);
-        self.wait_sealed(&nodes)?;
+        self.wait_sealed(&nodes, false)?;
         let begin = self.clock.now_ns();
         let mut changed = 0;
         for node in &nodes {
@@ -398,6 +412,7 @@ impl Stage {
         let wiped = storage::logs(&data_dir).map_or(0, |logs| logs.len() as u64);
         let emptied = fs::remove_dir_all(&data_dir).and_then(|()| fs::create_dir(&data_dir));
         emptied.map_err(|error| format!("cannot wipe n{}: {error}", node + 1))?;
+        self.make_certain(&[node]);
         self.start(&[node]);
         self.fault(FaultKind::Wipe, &[node], begin, wiped, "logs removed");
         Ok(())
@@ -417,6 +432,7 @@ impl Stage {
         self.kill(&[node]);
         let replaced = fs::remove_dir_all(&data_dir).and_then(|()| storage::copy_directory(&copy, &data_dir));
         replaced.and_then(|()| fs::remove_dir_all(&copy)).map_err(cannot)?;
+        self.make_certain(&[node]);
         self.start(&[node]);
         self.fault(FaultKind::Wipe, &[node], begin, 1, "old copies put back");
         Ok(())

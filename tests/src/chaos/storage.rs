@@ -160,6 +160,9 @@ pub(crate) fn change(data_dir: &Path, node: usize, change: Change, random: &mut 
         let ending = |wanted: &str| files.iter().filter(|file| has_ending(file, wanted)).collect::<Vec<_>>();
         let (segments, indexes) = (ending("log"), ending("index"));
         let checkpoint = log.join("checkpoint");
+        if change.needs_sealed() && change != Change::IndexBit && !begins_at_first_entry(&segments) {
+            continue; // trimmed: its segments need not be those of the others
+        }
         changed += match change {
             Change::IndexBit => indexes
                 .iter()
@@ -228,6 +231,21 @@ pub(crate) fn first_segments(data_dir: &Path) -> Vec<PathBuf> {
     logs.iter().filter_map(first).collect()
 }
 
+fn begins_at_first_entry(segments: &[&PathBuf]) -> bool {
+    segments.first().is_some_and(|file| first_index(file) == Some(0))
+}
+
+/// Whether a log of the node has a sealed segment that only this node may damage.
+pub(crate) fn has_own_sealed(data_dir: &Path, node: usize) -> bool {
+    let logs = logs(data_dir).unwrap_or_default();
+    logs.iter().any(|log| {
+        let files = files_of(log).unwrap_or_default();
+        let segments: Vec<&PathBuf> = files.iter().filter(|file| has_ending(file, "log")).collect();
+        let sealed = segments.split_last().map(|(_, sealed)| own(sealed, node));
+        begins_at_first_entry(&segments) && sealed.is_some_and(|own| !own.is_empty())
+    })
+}
+
 /// The files of a log, in order.
 pub(crate) fn files_of(log: &Path) -> io::Result<Vec<PathBuf>> {
     let entries = fs::read_dir(log)?;
@@ -282,9 +300,13 @@ fn share(segment: &Path, node: usize, random: &mut Random) -> io::Result<u64> {
 
 /// The node's share of all segments, by their names: the same whichever are there.
 fn own<'a>(segments: &[&'a PathBuf], node: usize) -> Vec<&'a PathBuf> {
-    let first_index = |segment: &Path| segment.file_stem()?.to_str()?.parse::<usize>().ok();
     let is_own = |segment: &&PathBuf| first_index(segment).is_some_and(|index| index % NODES == node);
     segments.iter().copied().filter(is_own).collect()
+}
+
+/// As the name says.
+fn first_index(segment: &Path) -> Option<usize> {
+    segment.file_stem()?.to_str()?.parse().ok()
 }
 
 fn add_garbage(path: &Path, random: &mut Random) -> io::Result<u64> {

@@ -196,6 +196,55 @@ async fn what_is_rotten_everywhere_is_reported_for_its_offset_and_never_skipped(
     cluster.all_reach(122).await;
 }
 
+/// What the others have purged stands in their manifest; that one reaches beyond what this log knows to be committed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_that_cannot_be_opened_is_dead_if_it_is_behind_what_all_others_have_purged() {
+    let mut cluster = group().await;
+    let follower = cluster.follower().await;
+    cluster.crash(follower).await;
+    rot(&cluster, follower, 1);
+    std::fs::remove_file(cluster.path(follower).join("checkpoint")).unwrap();
+    let others: Vec<usize> = (0..3).filter(|index| *index != follower).collect();
+    for sequence in 60..120 {
+        cluster.accept(batch(1, sequence)).await;
+    }
+    let leader = cluster.leader_among(&others).await;
+    let trim = cluster.partition(leader).trim(230);
+    assert_eq!(in_time("a trim", trim).await, Ok(230));
+    let ahead =
+        |index: &usize| cluster.node(*index).log.readable().0 > 125 && cluster.node(*index).log.floor().is_some();
+    eventually("floors", || others.iter().all(ahead)).await;
+    let writer = DiskWriter::start(Arc::new(RealDisk), Box::new(|err| panic!("{err}"))).unwrap();
+    let options = {
+        let (dir, writer) = (cluster.path(follower), writer.clone());
+        move || open_options(Arc::new(RealDisk), &dir, follower as u64 + 1, &writer)
+    };
+    let peers = cluster.network.peers(NAMES[follower]);
+    let opened = in_time("an opening", open_log(options, GROUP, &members(3), peers.as_ref())).await;
+    assert!(matches!(&opened, Err(error) if error.is_dead()), "{:?}", opened.err());
+    assert!(writer.stop());
+}
+
+/// openraft asks for single entries to learn their terms, and cannot start without.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_term_of_a_damaged_entry_is_known_if_it_is_the_same_on_both_sides() {
+    let cluster = group().await;
+    let follower = cluster.follower().await;
+    cluster.network.lose(kind::REFILL);
+    rot(&cluster, follower, 1);
+    let partition = cluster.partition(follower);
+    for offset in (0..120).step_by(2) {
+        let _ = partition.read(offset, 1).await; // until it has met the damage
+    }
+    let range = partition.status().damage[0];
+    let log = &cluster.node(follower).log;
+    assert!(log.entry_id(range.first_index).is_err());
+    let whole = cluster.node(cluster.leader().await).log.entry_id(range.first_index);
+    let id = crate::storage::id_at(log, range.first_index).unwrap();
+    assert_eq!(Some(crate::types::entry_id(&id)), whole.unwrap());
+    crate::storage::terms_of(log).unwrap();
+}
+
 /// The offsets of the batches around a damaged range.
 fn before_and_behind(cluster: &Cluster, index: usize, range: DamagedRange) -> Vec<u64> {
     let log = &cluster.node(index).log;

@@ -275,6 +275,10 @@ impl Client {
                 self.world.violation(format!("a sound batch was called invalid: {why}"));
                 Told::NotApplied(None)
             }
+            Answer::NotApplied(NotApplied::DiskFull) => {
+                self.world.count(|figures| figures.refused_full += 1);
+                Told::NotApplied(None)
+            }
             Answer::NotApplied(_) => Told::NotApplied(None),
             Answer::Unknown(_) => Told::Unknown,
         }
@@ -339,7 +343,10 @@ impl Client {
                 .note(format_args!("read n{node} {from} {} {high_watermark}", seen.len()));
             let due: Vec<Seen> = seen.into_iter().filter(|seen| seen.offset >= from).collect();
             self.world.history().record_poll(poll, &due);
-            from = due.last().map_or(from, |last| last.offset + 1);
+            from = match answer {
+                PollAnswer::OutOfRange { log_start, .. } => log_start.max(from),
+                _ => due.last().map_or(from, |last| last.offset + 1),
+            };
         }
     }
 

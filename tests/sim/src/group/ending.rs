@@ -1,18 +1,20 @@
 //! The end of a run: faults off, and now everything must come right.
 //!
-//! A write succeeds within half a minute; all replicas hold and have committed the same log; every acknowledged batch is in
+//! A write succeeds within half a minute; all that rotted is whole again; all replicas hold and have committed the same log; every acknowledged batch is in
 //! it (the checker compares scans and dumps with what clients were told); and after a power cut of all nodes that keeps
-//! nothing unsynced, a quorum of the disks still holds every committed entry.
+//! nothing unsynced, a quorum of the disks still holds every committed entry, and all have the same bytes.
 
 use std::sync::Arc;
 
-use highwater_log::Log;
 use highwater_log::disk::simulated::{Fault, Keep};
+use highwater_log::{DamagedRange, Frame, Log};
 use highwater_partition::Role;
 use highwater_verify::history::{Dump, Healing, LogEntry, Scan, SendOutcome, Span};
 
 use super::clients::{Client, Manner, records};
+use super::everywhere::damage_everywhere;
 use super::node::{observe_commit, open_copy, start_if_down};
+use super::rot::forget_healed;
 use super::world::{End, PARTITION, World, sleep_ms};
 
 /// Faults that are under way end within this time.
@@ -44,6 +46,15 @@ pub(crate) async fn come_to_rest(world: &Arc<World>) {
         ));
     }
     record_healing(world, healed_ns, served_ns);
+    if served_ns.is_some() && world.plan.damage_everywhere {
+        damage_everywhere(world).await;
+        if !become_equal(world).await {
+            world.violation(format!(
+                "not all is whole after a record was damaged everywhere and put right on one disk: {}",
+                standing(world)
+            ));
+        }
+    }
     for node in 0..world.plan.nodes {
         record_dump(world, node);
         record_scan(world, node).await;
@@ -70,6 +81,11 @@ fn logs(world: &World) -> Vec<Option<Log>> {
     nodes.iter().map(log).collect()
 }
 
+/// What the replicas know to be damaged.
+fn damage(world: &World) -> Vec<Vec<DamagedRange>> {
+    logs(world).iter().flatten().map(Log::damage).collect()
+}
+
 /// Last entry, and the committed end with its chain.
 fn position(log: &Log) -> (Option<highwater_log::EntryId>, u64, u64) {
     let (end, chain) = log.committed(|state| (state.next_index, state.chain));
@@ -80,7 +96,8 @@ fn standing(world: &World) -> String {
     let replacing = world.is_replacing();
     let positions = logs(world);
     let positions: Vec<_> = positions.iter().map(|log| log.as_ref().map(position)).collect();
-    format!("{positions:?}, a lost replica is being replaced: {replacing}")
+    let (scars, damage) = (forget_healed(world), damage(world));
+    format!("{positions:?}, a lost replica is being replaced: {replacing}, rotten: {scars:?}, known damage: {damage:?}")
 }
 
 async fn become_equal(world: &World) -> bool {
@@ -89,7 +106,8 @@ async fn become_equal(world: &World) -> bool {
         let positions: Vec<_> = logs(world).iter().map(|log| log.as_ref().map(position)).collect();
         let same = positions.windows(2).all(|pair| pair[0] == pair[1]);
         let settled = matches!(positions[0], Some((Some(last), end, _)) if last.index + 1 == end);
-        if same && settled && !world.is_replacing() {
+        let whole = forget_healed(world).is_empty() && damage(world).iter().all(Vec::is_empty);
+        if same && settled && whole && !world.is_replacing() {
             return true;
         }
         sleep_ms(100).await;
@@ -123,9 +141,10 @@ fn record_dump(world: &World, node: usize) {
     observe_commit(world, node, &log);
     let (last, committed_end, _) = position(&log);
     let end = last.map_or(0, |last| last.index + 1);
+    let floor_end = log.floor().map_or(0, |floor| floor.index + 1);
     let mut entries: Vec<LogEntry> = Vec::new();
-    while (entries.len() as u64) < end {
-        match log.read(entries.len() as u64, end, 1024 * 1024) {
+    while floor_end + (entries.len() as u64) < end {
+        match log.read(floor_end + entries.len() as u64, end, 1024 * 1024) {
             Ok(frames) if !frames.is_empty() => entries.extend(frames.iter().map(entry)),
             other => return world.violation(format!("n{node} cannot read its log at rest: {:?}", other.err())),
         }
@@ -175,6 +194,7 @@ async fn record_scan(world: &Arc<World>, node: usize) {
             next = last.base_offset + u64::from(last.record_count);
             seen.extend(batches.iter().flat_map(records));
         }
+        seen.retain(|seen| seen.offset >= watermark.log_start); // the first batch may begin before it
         Ok((watermark, seen))
     });
     match scanned.await {
@@ -208,22 +228,56 @@ fn check_last_cut(world: &World) {
     let Some((_, end, chain)) = committed.filter(|(_, end, _)| *end > 0) else {
         return;
     };
-    let mut holding = 0;
+    let mut found = Vec::new();
     for node in 0..world.plan.nodes {
         world.end_life(node, End::PowerCut(Keep::Nothing));
         let disk = { world.nodes()[node].disk.clone() };
         match open_copy(world, node, disk) {
-            Ok(log) => {
-                let found = log.read(end - 1, end, 0);
-                let same = found.is_ok_and(|frames| frames.first().is_some_and(|frame| frame.header.chain == chain));
-                holding += usize::from(same);
-            }
+            Ok(log) => found.push((node, log)),
             Err(error) => world.violation(format!("n{node} cannot open its log after the last power cut: {error}")),
         }
     }
+    let holds = |log: &Log| {
+        let last = log.read(end - 1, end, 0);
+        last.is_ok_and(|frames| frames.first().is_some_and(|frame| frame.header.chain == chain))
+    };
+    let holding = found.iter().filter(|(_, log)| holds(log)).count();
     if holding <= world.plan.nodes / 2 {
         world.violation(format!(
             "after a power cut of all nodes only {holding} hold the committed log up to {end}"
         ));
     }
+    check_same_bytes(world, &found);
+}
+
+/// What logs have in common is the same, byte for byte.
+fn check_same_bytes(world: &World, logs: &[(usize, Log)]) {
+    let floors = logs.iter().filter_map(|(_, log)| log.floor());
+    let start = floors.map(|floor| floor.index + 1).max().unwrap_or(0);
+    let ends = logs.iter().map(|(_, log)| log.last().map_or(0, |last| last.index + 1));
+    let end = ends.min().unwrap_or(0);
+    let Some(((first, one), others)) = logs.split_first() else {
+        return;
+    };
+    let expected = frames(one, start, end);
+    for (node, log) in others {
+        if frames(log, start, end) != expected {
+            world.violation(format!(
+                "the disks of n{first} and n{node} differ between entries {start} and {end}"
+            ));
+        }
+    }
+}
+
+fn frames(log: &Log, start: u64, end: u64) -> Result<Vec<Frame>, String> {
+    let mut frames: Vec<Frame> = Vec::new();
+    while start + (frames.len() as u64) < end {
+        let next = start + frames.len() as u64;
+        let some = log.read(next, end, 1024 * 1024).map_err(|error| error.to_string())?;
+        if some.is_empty() {
+            return Err(format!("nothing at {next}"));
+        }
+        frames.extend(some);
+    }
+    Ok(frames)
 }

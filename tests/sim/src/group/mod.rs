@@ -11,13 +11,19 @@
 
 mod clients;
 mod ending;
+mod everywhere;
+mod figures;
 mod nemesis;
 mod network;
 mod node;
+mod old_copy;
 mod oracle;
 mod plan;
 mod replacement;
+mod rot;
+mod rounds;
 mod trace;
+mod trims;
 mod world;
 
 use std::sync::Arc;
@@ -25,8 +31,9 @@ use std::sync::Arc;
 use highwater_verify::{Outcome, Requirements, Verdict, check};
 
 use clients::{Client, Manner};
+pub(crate) use figures::{Figures, KINDS};
 pub(crate) use plan::Plan;
-use world::{Figures, World};
+use world::World;
 
 use crate::panics;
 
@@ -84,6 +91,7 @@ async fn live(world: &Arc<World>) {
     for node in 0..world.plan.nodes {
         clients.push(tokio::spawn(Client::new(world, 100 + node as u64).read(node)));
     }
+    clients.push(tokio::spawn(trims::trim(world.clone())));
     nemesis::rage(world.clone()).await;
     ending::come_to_rest(world).await;
     for client in clients {
@@ -98,13 +106,18 @@ fn report(world: &Arc<World>) -> Report {
     if verdict.outcome == Outcome::Fail {
         violations.extend(described(&verdict));
     }
+    let figures = world.figures();
+    let mut void = verdict.void;
+    if figures.bitten() == 0 {
+        void.push("no fault did anything".to_owned());
+    }
     Report {
         seed: world.plan.seed,
         nodes: world.plan.nodes,
         violations,
-        void: verdict.void,
+        void,
         trace: world.trace_sum(),
-        figures: world.figures(),
+        figures,
         acknowledged: verdict.counts.records_acknowledged,
         simulated_ms: world.now_ms_at_end(),
     }

@@ -1,13 +1,17 @@
 //! The faults: what is done to the world, drawn from the seed's plan.
 
+use std::path::Path;
 use std::sync::Arc;
 
+use highwater_log::Disk;
 use highwater_log::disk::simulated::{Fault, Keep};
 use highwater_verify::history::{FaultKind, NODE_UNKNOWN};
 
-use super::node::{draw_keep, log_dir, restart_later, start_if_down};
+use super::node::{FULL_BYTES, draw_keep, log_dir, restart_later, start_if_down};
+use super::old_copy::restore_later;
 use super::plan::Act;
 use super::replacement::wipe;
+use super::rot::{rot, rot_unopenable};
 use super::world::{End, World, sleep_ms};
 use crate::random::Random;
 
@@ -26,6 +30,9 @@ pub(crate) async fn rage(world: Arc<World>) {
         let gap_ms = nemesis.random.between(1, 2 * nemesis.world.plan.gap_ms);
         sleep_ms(gap_ms).await;
         if nemesis.world.now_ms() % QUIET_EVERY_MS > QUIET_EVERY_MS - QUIET_MS {
+            continue;
+        }
+        if nemesis.world.is_truce() {
             continue;
         }
         let act = nemesis.world.plan.draw(&mut nemesis.random);
@@ -70,6 +77,19 @@ impl Nemesis {
                 wipe(&self.world, node, end);
             }
             Act::DamageVote => self.damage_vote(),
+            Act::Rot => {
+                let node = self.node();
+                rot(&self.world, node, &mut self.random.fork());
+            }
+            Act::RotUnopenable => {
+                let node = self.node();
+                rot_unopenable(&self.world, node, &mut self.random.fork());
+            }
+            Act::FullDisk => self.full_disk(),
+            Act::OldCopy => {
+                let node = self.node();
+                restore_later(&self.world, node, &mut self.random.fork());
+            }
         }
     }
 
@@ -188,6 +208,30 @@ impl Nemesis {
             world.nodes()[node].slowness = 1;
             world.fault(FaultKind::DiskSlow, node as u32, begin_ns, slowness, "times slower");
         });
+    }
+
+    /// There is little or no room on a disk, or on all of them.
+    fn full_disk(&mut self) {
+        let nodes = self.world.plan.nodes;
+        let (first, all) = (self.node(), self.random.permille(300));
+        let (free, lasts_ms) = (self.random.below(FULL_BYTES), self.random.between(500, 8_000));
+        for node in (0..if all { nodes } else { 1 }).map(|number| (first + number) % nodes) {
+            let disk = {
+                let mut nodes = self.world.nodes();
+                nodes[node].was_full = false;
+                nodes[node].disk.clone()
+            };
+            disk.set_capacity(None);
+            let used = u64::MAX - disk.free_bytes(Path::new("/")).unwrap_or(u64::MAX);
+            disk.set_capacity(Some(used + free));
+            let (world, begin_ns) = (self.world.clone(), self.world.now_ns());
+            tokio::spawn(async move {
+                sleep_ms(lasts_ms).await;
+                disk.set_capacity(None);
+                let bitten = { u64::from(world.nodes()[node].was_full) };
+                world.fault(FaultKind::DiskFull, node as u32, begin_ns, bitten, "disks found full");
+            });
+        }
     }
 
     fn lossy(&mut self) {

@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use highwater_log::GroupId;
-use highwater_partition::{Lane, PeerError, PeerStream, Peers};
+use highwater_partition::{Lane, Partition, PeerError, PeerStream, Peers};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
@@ -35,6 +35,8 @@ struct Links {
     messages: u64,
     /// Messages that faults have lost, doubled or held up.
     harmed: u64,
+    /// Of those, the ones that were lost.
+    lost: u64,
 }
 
 /// The links between all nodes.
@@ -61,6 +63,7 @@ impl Network {
             delay_ms,
             messages: 0,
             harmed: 0,
+            lost: 0,
         };
         Network {
             links: Mutex::new(links),
@@ -86,6 +89,7 @@ impl Network {
         let mut links = self.links();
         let blocked = links.blocked[from][to] > 0;
         links.harmed += u64::from(blocked);
+        links.lost += u64::from(blocked);
         blocked
     }
 
@@ -108,6 +112,17 @@ impl Network {
         self.links().harmed
     }
 
+    /// How many messages faults have lost.
+    pub(crate) fn lost(&self) -> u64 {
+        self.links().lost
+    }
+
+    /// Whether nothing is wrong with any link.
+    pub(crate) fn is_quiet(&self) -> bool {
+        let links = self.links();
+        links.lossy == 0 && links.blocked.iter().flatten().all(|blocked| *blocked == 0)
+    }
+
     fn fate(&self) -> Fate {
         let mut links = self.links();
         links.messages += 1;
@@ -125,6 +140,7 @@ impl Network {
                 .permille(if lossy { 60 } else { 4 })
                 .then(|| random.between(1, 600)),
         };
+        links.lost += u64::from(fate.lost);
         links.harmed += u64::from(late || fate.lost || fate.doubled_ms.is_some());
         fate
     }
@@ -159,13 +175,16 @@ impl Call {
         if fate.lost || world.network.is_blocked(from, to) {
             return None;
         }
-        let Some((partition, life, boot)) = world.serving(to) else {
+        let Some((log, life, boot)) = world.open_log(to) else {
             return Some(Err(unreachable(to, "down")));
         };
         world.note(format_args!("call n{from} n{to} {kind} {}", body.len()));
-        let name = node_name(from);
+        let (name, partition) = (node_name(from), world.serving(to).map(|(partition, ..)| partition));
         let handled = life.spawn(world.task_seed(), async move {
-            partition.handle_call(&name, kind, body).await
+            match partition {
+                Some(partition) => partition.handle_call(&name, kind, body).await,
+                None => Partition::answer_before_start(&log, &name, kind, body).await,
+            }
         });
         let answer = handled.await.ok()?; // a crash takes the answer with it
         let back = world.network.fate();

@@ -1,26 +1,36 @@
 //! The life of a simulated node: its start, its disk's rounds, what is watched while it lives.
 
-use std::path::PathBuf;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use highwater_log::disk::simulated::{Fault, Keep, SimulatedDisk};
 use highwater_log::{
-    ClusterId, DiskWriter, EntryId, Error, GroupId, Identity, Log, LogConfig, OpenLog, ReplicaId, TailCache, crc32c,
+    ClusterId, DiskWriter, EntryId, Error, GroupId, Identity, Log, LogConfig, OpenLog, ReplicaId, SpaceLimits,
+    TailCache,
 };
 use highwater_partition::simulation::Life;
-use highwater_partition::{GroupOptions, Partition, Role, ScrubPace};
-use highwater_verify::history::{FaultKind, IncidentKind, Leader, Promise, PromiseKind};
+use highwater_partition::{Error as PartitionError, GroupOptions, Partition, Role, ScrubPace, open_log};
+use highwater_verify::history::{IncidentKind, Leader, Promise, PromiseKind};
 use tokio::sync::Notify;
 
 use super::network::Wire;
-use super::oracle::Begun;
+use super::old_copy::judge;
 use super::replacement::replace;
+use super::rot::is_scarred;
+use super::rounds::{care, drive};
 use super::world::{End, NodeClock, PARTITION, Running, World, first_replica, members, sleep_ms, timers};
 
 /// The group under test.
 pub(crate) const GROUP: GroupId = GroupId(7);
-/// Of so many rounds that bring no vote, one is checked against the synced bytes.
-const CONTRACT_EVERY: u64 = 40;
+/// When a simulated disk is low, and when it is full. The reserve is for what is under way when it gets full.
+const SPACE: SpaceLimits = SpaceLimits {
+    low_bytes: 96 * 1024,
+    full_bytes: FULL_BYTES,
+    reserve_bytes: 256 * 1024,
+};
+/// Less room than this is none.
+pub(crate) const FULL_BYTES: u64 = 48 * 1024;
 
 /// What a power cut keeps, drawn.
 pub(crate) fn draw_keep(world: &World) -> Keep {
@@ -85,12 +95,12 @@ pub(crate) async fn start(world: &Arc<World>, node: usize) {
 async fn start_once(world: &Arc<World>, node: usize) -> bool {
     let wake = Arc::new(Notify::new());
     let on_work = wake.clone();
-    let (disk, created, boot, skew_ms) = {
+    let (disk, created, boot, skew_ms, cuts) = {
         let mut nodes = world.nodes();
         let node = &mut nodes[node];
         node.boot += 1;
         node.disk_fault = false;
-        (node.disk.clone(), node.created, node.boot, node.skew_ms)
+        (node.disk.clone(), node.created, node.boot, node.skew_ms, node.cuts)
     };
     let interrupted =
         created && !world.is_calm() && world.draw_disk(|random| random.permille(world.plan.crash_in_recovery_permille));
@@ -99,24 +109,55 @@ async fn start_once(world: &Arc<World>, node: usize) -> bool {
         disk.fault_at(operation, Fault::Crash);
     }
     let writer = DiskWriter::driven(disk.clone(), Box::new(move || on_work.notify_one()));
-    let open = options(
-        world,
-        node,
-        disk.clone(),
-        world.clock(skew_ms),
-        writer.clone(),
-        world.plan.cache_bytes,
-    );
-    let opened = if created { Log::open(open) } else { Log::create(open) };
+    let writer = match writer.with_reserve(Path::new("/"), SPACE) {
+        Ok(writer) => writer,
+        Err(error) => {
+            world.violation(format!("n{node} cannot look for room: {error}"));
+            return true;
+        }
+    };
+    let make = {
+        let (world, disk, writer) = (world.clone(), disk.clone(), writer.clone());
+        move || {
+            let clock = world.clock(skew_ms);
+            options(
+                &world,
+                node,
+                disk.clone(),
+                clock,
+                writer.clone(),
+                world.plan.cache_bytes,
+            )
+        }
+    };
+    let opened = match created {
+        true => tokio::select! {
+            biased;
+            () = world.cut(node, cuts) => return false, // the power failed, or it has another disk
+            opened = opened(world, node, make) => opened,
+        },
+        false => Log::create(make()).map_err(Into::into),
+    };
+    if disk.is_stopped() || world.nodes()[node].cuts != cuts {
+        return false;
+    }
     let log = match opened {
         Ok(log) => log,
-        Err(_) if disk.is_stopped() => return false,
-        Err(Error::AlreadyExists { .. }) if !created => {
+        Err(PartitionError::Log(Error::AlreadyExists { .. })) if !created => {
             world.next_replica(node); // its making was interrupted: that id never lived
             return false;
         }
-        Err(Error::HardStateLost { .. }) if world.nodes()[node].vote_damaged => {
+        Err(PartitionError::Log(Error::HardStateLost { .. })) if world.nodes()[node].vote_damaged => {
             replace(world, node);
+            return true;
+        }
+        Err(PartitionError::Log(Error::Io { source, .. })) if source.kind() == ErrorKind::StorageFull => {
+            sleep_ms(500).await;
+            return false;
+        }
+        Err(error) if error.is_dead() && is_scarred(world, node) => {
+            world.note(format_args!("n{node} cannot be mended: {error}"));
+            bury(world, node);
             return true;
         }
         Err(error) => {
@@ -125,16 +166,9 @@ async fn start_once(world: &Arc<World>, node: usize) -> bool {
         }
     };
     world.note(format_args!("start n{node} boot {boot} last {:?}", log.last()));
-    let kept = world.oracle().restarts(node, &log);
-    if let Err(broken) = kept {
-        world.violation(format!("n{node} {broken}"));
-    }
-    if created {
-        world.count(|figures| figures.recoveries += 1);
-        promise(world, node, restarted(world, node, &log));
-        if let Some(last) = log.last() {
-            promise(world, node, acked(last)); // the opening has synced all that it found
-        }
+    let restored = { world.nodes()[node].restored };
+    if restored.is_none() {
+        note_found(world, node, &log, created);
     }
     let life = Life::begin();
     {
@@ -146,6 +180,7 @@ async fn start_once(world: &Arc<World>, node: usize) -> bool {
             partition: None,
         });
     }
+    tokio::spawn(care(world.clone(), node, boot, writer.clone(), log.clone()));
     tokio::spawn(drive(world.clone(), node, boot, writer, log.clone(), wake));
     let start = GroupOptions {
         group_id: GROUP,
@@ -167,11 +202,67 @@ async fn start_once(world: &Arc<World>, node: usize) -> bool {
     true
 }
 
+/// Ends a replica that is dead, and has it replaced as soon as no other is.
+fn bury(world: &Arc<World>, node: usize) {
+    world.nodes()[node].dead = true;
+    world.end_life(node, End::Kill);
+    let world = world.clone();
+    tokio::spawn(async move {
+        world.await_replacement().await;
+        replace(&world, node);
+    });
+}
+
+/// Opens a log, with the help of the others if need be.
+async fn opened(
+    world: &Arc<World>,
+    node: usize,
+    make: impl Fn() -> OpenLog + Send + Sync + Clone + 'static,
+) -> Result<Log, PartitionError> {
+    let copy = { world.nodes()[node].disk.fork() };
+    let wire = Wire {
+        world: world.clone(),
+        from: node,
+    };
+    let log = open_log(make, GROUP, &world.others(node), &wire).await?;
+    let alone = open_copy(world, node, copy);
+    if alone.is_err() {
+        world.note(format_args!("n{node} was mended before it was opened"));
+        world.count(|figures| figures.mended += 1);
+    }
+    Ok(log)
+}
+
+/// Holds what a start has found against what was promised.
+fn note_found(world: &World, node: usize, log: &Log, created: bool) {
+    let kept = world.oracle().restarts(node, log);
+    if let Err(broken) = kept {
+        world.violation(format!("n{node} {broken}"));
+    }
+    if created {
+        world.count(|figures| figures.recoveries += 1);
+        promise(world, node, restarted(world, node, log));
+        if let Some(last) = log.last() {
+            promise(world, node, acked(last)); // the opening has synced all that it found
+        }
+    }
+}
+
 /// The life of a node, within its tasks: starts the replica and watches it.
 async fn live(world: Arc<World>, node: usize, boot: u64, options: GroupOptions, nodes: usize) {
     let log = options.log.clone();
-    let partition = match Partition::start(options).await {
+    let started = Partition::start(options).await;
+    let restored = { world.nodes()[node].restored };
+    if let Some(restored) = restored {
+        let found_dead = started.as_ref().is_err_and(PartitionError::is_dead);
+        return judge(&world, node, restored, found_dead);
+    }
+    let partition = match started {
         Ok(partition) => partition,
+        Err(error) if error.is_dead() && is_scarred(&world, node) => {
+            world.note(format_args!("n{node} cannot be started: {error}"));
+            return bury(&world, node);
+        }
         Err(error) => {
             let explained = { world.nodes()[node].disk_fault };
             if !explained {
@@ -234,6 +325,15 @@ fn observe(world: &World, node: usize, partition: &Partition, log: &Log) {
 pub(crate) fn observe_commit(world: &World, node: usize, log: &Log) {
     let (index_end, chain) = log.committed(|state| (state.next_index, state.chain));
     let agreed = world.oracle().commits(node, index_end, chain);
+    let manifest = log.manifest();
+    let floor = manifest.map_or(Ok(true), |manifest| {
+        world
+            .oracle()
+            .commits(node, manifest.last().index + 1, manifest.state().chain)
+    });
+    if let Err(broken) = floor {
+        world.violation(format!("a manifest: {broken}"));
+    }
     match agreed {
         Ok(true) if index_end > 0 => {
             let quorum = (world.plan.nodes / 2 + 1) as u32;
@@ -254,7 +354,7 @@ pub(crate) fn promise(world: &World, node: usize, kind: PromiseKind) {
     });
 }
 
-fn acked(last: EntryId) -> PromiseKind {
+pub(super) fn acked(last: EntryId) -> PromiseKind {
     PromiseKind::Acked {
         index_end: last.index + 1,
         term: last.term,
@@ -269,136 +369,6 @@ fn restarted(world: &World, node: usize, log: &Log) -> PromiseKind {
         vote_term: vote.map_or(0, |vote| vote.term),
         voted_for: vote.and_then(|vote| world.oracle().voted_for(node, vote)),
     }
-}
-
-/// The disk of one life: rounds, each of which takes its time.
-async fn drive(world: Arc<World>, node: usize, boot: u64, writer: DiskWriter, log: Log, wake: Arc<Notify>) {
-    let disk = { world.nodes()[node].disk.clone() };
-    loop {
-        wake.notified().await;
-        loop {
-            sleep_ms(pause_ms(&world, node)).await;
-            if !world.lives(node, boot) {
-                return;
-            }
-            let begun = world.oracle().round_begins(node, &log);
-            disk.begin_syncs();
-            let Some(round) = writer.begin_round() else {
-                disk.end_syncs();
-                break;
-            };
-            let begun = match begun {
-                Ok(begun) => begun,
-                Err(error) => return world.violation(format!("n{node} cannot read its own log: {error}")),
-            };
-            note_begun(&world, node, &begun);
-            if disk.is_stopped() {
-                world.note(format_args!("n{node} loses power in a round"));
-                let keep = draw_keep(&world);
-                world.end_life(node, End::PowerCut(keep));
-                restart_later(&world, node);
-                return;
-            }
-            sleep_ms(pause_ms(&world, node)).await;
-            if !world.lives(node, boot) {
-                return;
-            }
-            disk.end_syncs();
-            if round.failure().is_none() {
-                ended_well(&world, node, &disk, &begun);
-            }
-            writer.end_round(round);
-            if let Some(failure) = writer.failure() {
-                fail(&world, node, &failure);
-                return;
-            }
-        }
-    }
-}
-
-fn pause_ms(world: &World, node: usize) -> u64 {
-    let slowness = { world.nodes()[node].slowness };
-    world.draw_disk(|random| random.between(0, world.plan.sync_ms)) * slowness
-}
-
-/// What the round will do to earlier promises is true from its beginning on.
-fn note_begun(world: &World, node: usize, begun: &Begun) {
-    world.note(format_args!("round n{node} end {} {:?}", begun.index_end, begun.vote));
-    if let Some(index_end) = begun.truncated_to {
-        let leader_term = begun.vote.map_or(0, |vote| vote.term);
-        let kind = PromiseKind::Truncated {
-            index_end: index_end as u64,
-            leader_term,
-        };
-        promise(world, node, kind);
-    }
-}
-
-/// From here on others may be told.
-fn ended_well(world: &World, node: usize, disk: &Arc<SimulatedDisk>, begun: &Begun) {
-    world.oracle().round_ends(node, begun);
-    if let Some(last) = begun.last {
-        promise(world, node, acked(last.id));
-    }
-    if let Some(vote) = begun.vote.filter(|vote| begun.vote_changed && !vote.committed)
-        && let Some(candidate) = vote.voted_for
-    {
-        let term = vote.term;
-        promise(world, node, PromiseKind::Voted { term, candidate });
-    }
-    if begun.vote_changed || begun.round.is_multiple_of(CONTRACT_EVERY) {
-        check_contract(world, node, disk, begun);
-    }
-}
-
-fn check_contract(world: &World, node: usize, disk: &Arc<SimulatedDisk>, begun: &Begun) {
-    world.count(|figures| figures.contract_checks += 1);
-    let copy = disk.fork();
-    copy.crash(Keep::Nothing);
-    let kept = match open_copy(world, node, copy) {
-        Ok(log) => world.oracle().check_contract(begun, &log),
-        Err(error) => Err(format!("the synced bytes alone cannot be opened: {error}")),
-    };
-    if let Err(broken) = kept {
-        world.violation(format!("n{node} {broken}"));
-    }
-}
-
-impl World {
-    /// A client was told that this batch is certainly not in the log.
-    pub(crate) fn check_absent(&self, payload: &[u8]) {
-        let Some((node, id)) = self.oracle().find(crc32c(payload)) else {
-            return;
-        };
-        let log = { self.nodes()[node].running.as_ref().map(|running| running.log.clone()) };
-        let frames = log.and_then(|log| log.read(id.index, id.index + 1, 0).ok());
-        if frames.is_some_and(|frames| frames.iter().any(|frame| frame.payload == payload)) {
-            self.violation(format!(
-                "a batch was called not applied, and stands in the log of n{node} as {id}"
-            ));
-        }
-    }
-}
-
-/// A write or a sync failed: the process ends, as the product does, and is started again.
-fn fail(world: &Arc<World>, node: usize, failure: &Error) {
-    let (explained, reboots) = {
-        let nodes = world.nodes();
-        (nodes[node].disk_fault, nodes[node].reboots)
-    };
-    world.note(format_args!("n{node} disk fails {failure}"));
-    if !explained {
-        world.incident(node, IncidentKind::StorageError, failure.to_string());
-    }
-    let at_ns = world.now_ns();
-    world.fault(FaultKind::DiskError, node as u32, at_ns, 1, "operations failed");
-    let end = if reboots {
-        End::PowerCut(draw_keep(world))
-    } else {
-        End::Kill
-    };
-    world.end_life(node, end);
-    restart_later(world, node);
 }
 
 /// Starts a node again after its time.
@@ -416,7 +386,7 @@ pub(crate) async fn start_if_down(world: &Arc<World>, node: usize) {
     let claimed = {
         let mut nodes = world.nodes();
         let node = &mut nodes[node];
-        let free = node.running.is_none() && !node.starting;
+        let free = node.running.is_none() && !node.starting && !node.dead;
         node.starting |= free;
         free
     };

@@ -40,6 +40,14 @@ pub(crate) enum Act {
     Wipe,
     /// Both copies of a vote are damaged.
     DamageVote,
+    /// Committed entries rot on one disk, while others have them.
+    Rot,
+    /// The same, and the log cannot be opened before they are back.
+    RotUnopenable,
+    /// Disks are full for a while.
+    FullDisk,
+    /// A disk is restored from an older copy.
+    OldCopy,
 }
 
 impl Act {
@@ -56,8 +64,8 @@ impl Act {
     }
 }
 
-/// All that a plan may hold. Not yet [`Act::SyncError`]: the log does not stand it.
-const ACTS: [Act; 15] = [
+/// All that a plan may hold.
+const ACTS: [Act; 20] = [
     Act::CrashOne,
     Act::CrashMajority,
     Act::CrashAll,
@@ -69,10 +77,15 @@ const ACTS: [Act; 15] = [
     Act::SlowDisk,
     Act::Lossy,
     Act::DiskError,
+    Act::SyncError,
     Act::Transfer,
     Act::CutThenCrash,
     Act::Wipe,
     Act::DamageVote,
+    Act::Rot,
+    Act::RotUnopenable,
+    Act::FullDisk,
+    Act::OldCopy,
 ];
 
 /// A run before it begins.
@@ -102,6 +115,10 @@ pub(crate) struct Plan {
     pub(crate) cache_bytes: usize,
     /// Size of segments.
     pub(crate) segment_bytes: u64,
+    /// Mean time between trims; 0: nothing is trimmed.
+    pub(crate) trim_ms: u64,
+    /// At the end one record is damaged on every replica.
+    pub(crate) damage_everywhere: bool,
     /// How many openings are interrupted by another power cut, of a thousand.
     pub(crate) crash_in_recovery_permille: u64,
 }
@@ -132,12 +149,14 @@ impl Plan {
             cache_bytes: random.pick(&[0, 16 * 1024, 1024 * 1024]),
             segment_bytes: random.pick(&[8 * 1024, 24 * 1024, 64 * 1024]),
             crash_in_recovery_permille: random.pick(&[0, 150, 500]),
+            trim_ms: random.pick(&[0, 700, 2_500, 8_000]),
+            damage_everywhere: random.permille(200),
         }
     }
 
     /// The same with these faults only, all as often as each other. Names are those of [`Act`], in kebab-case.
     pub(crate) fn only(mut self, names: &[String]) -> Plan {
-        let known = ACTS.iter().copied().chain([Act::SyncError]);
+        let known = ACTS.iter().copied();
         self.weights = known
             .filter(|act| names.iter().any(|name| *name == act.name()))
             .map(|act| (act, 1))

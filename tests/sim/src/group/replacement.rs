@@ -45,6 +45,7 @@ pub(crate) fn wipe(world: &Arc<World>, node: usize, end: End) -> bool {
 pub(crate) fn replace(world: &Arc<World>, node: usize) {
     let lost = world.replica(node);
     promise(world, node, PromiseKind::Died);
+    world.count(|figures| figures.replaced += 1);
     world.next_replica(node);
     world.note(format_args!("n{node} lost replica {}", lost.0));
     let world = world.clone();

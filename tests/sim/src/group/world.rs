@@ -14,9 +14,12 @@ use highwater_verify::History;
 use highwater_verify::history::{Fault, FaultKind, Incident, IncidentKind, Run};
 use tokio::time::Instant;
 
+use super::figures::Figures;
 use super::network::Network;
+use super::old_copy::Restored;
 use super::oracle::Oracle;
 use super::plan::Plan;
+use super::rot::Scar;
 use super::trace::Trace;
 use crate::random::Random;
 
@@ -62,16 +65,14 @@ pub(crate) struct Node {
     pub(crate) disk_fault: bool,
     /// Whether the machine starts anew after that fault, so that only what is on the disk is left.
     pub(crate) reboots: bool,
-}
-
-/// Counts for the figures.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Figures {
-    pub(crate) faults: u64,
-    pub(crate) crashes: u64,
-    pub(crate) recoveries: u64,
-    pub(crate) bytes_lost: u64,
-    pub(crate) contract_checks: u64,
+    /// Counts ends of lives and changes of the disk, also while the node only starts.
+    pub(crate) cuts: u64,
+    /// Its disk was found full.
+    pub(crate) was_full: bool,
+    /// Its disk was restored from an older copy.
+    pub(crate) restored: Option<Restored>,
+    /// Its replica is dead: it is not started again.
+    pub(crate) dead: bool,
 }
 
 /// The world of one seed.
@@ -85,6 +86,7 @@ pub(crate) struct World {
     history: Mutex<History>,
     violations: Mutex<Vec<String>>,
     figures: Mutex<Figures>,
+    scars: Mutex<Vec<Scar>>,
     tasks: Mutex<Random>,
     disks: Mutex<Random>,
     clients: Mutex<Clients>,
@@ -96,6 +98,8 @@ struct Clients {
     stopping: bool,
     /// No new faults, not even while nodes start.
     calm: bool,
+    /// No new faults for a while: one is under way that must not be disturbed.
+    truce: bool,
     /// When everything was over.
     end_ms: u64,
     producers: u32,
@@ -135,6 +139,10 @@ impl World {
             skew_ms: disks.below(2_000),
             disk_fault: false,
             reboots: true,
+            cuts: 0,
+            was_full: false,
+            restored: None,
+            dead: false,
         });
         let nodes = nodes.collect();
         let mut history = History::new(run);
@@ -150,6 +158,7 @@ impl World {
             history: Mutex::new(history),
             violations: Mutex::default(),
             figures: Mutex::default(),
+            scars: Mutex::default(),
             disks: Mutex::new(disks),
             clients: Mutex::new(Clients {
                 processes: 1_000, // below are the numbers of clients
@@ -202,7 +211,7 @@ impl World {
     }
 
     pub(crate) fn fault(&self, kind: FaultKind, node: u32, begin_ns: u64, bitten: u64, evidence: &str) {
-        self.count(|figures| figures.faults += 1);
+        self.count(|figures| figures.note(kind, bitten));
         let end_ns = self.now_ns();
         lock(&self.history).record_fault(Fault {
             kind,
@@ -224,6 +233,11 @@ impl World {
 
     pub(crate) fn nodes(&self) -> MutexGuard<'_, Vec<Node>> {
         lock(&self.nodes)
+    }
+
+    /// What rotted and may not be whole again.
+    pub(crate) fn scars(&self) -> MutexGuard<'_, Vec<Scar>> {
+        lock(&self.scars)
     }
 
     pub(crate) fn count(&self, count: impl FnOnce(&mut Figures)) {
@@ -249,6 +263,11 @@ impl World {
         nodes[node].boot == boot && nodes[node].running.is_some()
     }
 
+    /// Whether a node runs.
+    pub(crate) fn lives_at_all(&self, node: usize) -> bool {
+        self.nodes()[node].running.is_some()
+    }
+
     /// The partition and the life of a node that serves.
     pub(crate) fn serving(&self, node: usize) -> Option<(Partition, Arc<Life>, u64)> {
         let nodes = self.nodes();
@@ -260,6 +279,7 @@ impl World {
     pub(crate) fn end_life(&self, node: usize, end: End) -> bool {
         let (running, disk) = {
             let mut nodes = self.nodes();
+            nodes[node].cuts += 1;
             (nodes[node].running.take(), nodes[node].disk.clone())
         };
         if let Some(running) = &running {
@@ -274,15 +294,11 @@ impl World {
             return false;
         }
         self.note(format_args!("end n{node} {end:?} unsynced {lost}"));
-        self.count(|figures| figures.crashes += 1);
         let (kind, evidence) = match end {
             End::Kill => (FaultKind::Kill, "processes killed"),
             End::PowerCut(_) => (FaultKind::PowerCut, "bytes unsynced at a power cut"),
         };
         let bitten = if end == End::Kill { 1 } else { lost };
-        if end == End::PowerCut(Keep::Nothing) {
-            self.count(|figures| figures.bytes_lost += lost);
-        }
         self.fault(kind, node as u32, self.now_ns(), bitten, evidence);
         true
     }
@@ -304,6 +320,40 @@ impl World {
 
     pub(crate) fn is_stopping(&self) -> bool {
         lock(&self.clients).stopping
+    }
+
+    /// Begins or ends a truce.
+    pub(crate) fn set_truce(&self, truce: bool) {
+        lock(&self.clients).truce = truce;
+    }
+
+    pub(crate) fn is_truce(&self) -> bool {
+        lock(&self.clients).truce
+    }
+
+    /// The other nodes' replicas, as the catalog would know them.
+    pub(crate) fn others(&self, node: usize) -> Vec<Member> {
+        let nodes = self.nodes();
+        let others = nodes.iter().enumerate().filter(|(number, _)| *number != node);
+        let member = |(number, other): (usize, &Node)| Member {
+            replica_id: other.replica,
+            node: node_name(number),
+        };
+        others.map(member).collect()
+    }
+
+    /// Returns when a node's life or disk is not what it was at this count any more.
+    pub(crate) async fn cut(&self, node: usize, cuts: u64) {
+        while self.nodes()[node].cuts == cuts {
+            sleep_ms(50).await;
+        }
+    }
+
+    /// The open log of a node, before its replica serves too.
+    pub(crate) fn open_log(&self, node: usize) -> Option<(Log, Arc<Life>, u64)> {
+        let nodes = self.nodes();
+        let running = nodes[node].running.as_ref()?;
+        Some((running.log.clone(), running.life.clone(), nodes[node].boot))
     }
 
     /// The Raft id of a node's replica.
@@ -335,6 +385,8 @@ impl World {
         nodes[node].replica = id;
         nodes[node].created = false;
         nodes[node].vote_damaged = false;
+        nodes[node].restored = None;
+        nodes[node].dead = false;
         id
     }
 
@@ -344,6 +396,14 @@ impl World {
         let free = !clients.replacing && !clients.calm;
         clients.replacing |= free;
         free
+    }
+
+    /// Claims it for a loss that has happened, as soon as there is no other.
+    pub(crate) async fn await_replacement(&self) {
+        while self.is_replacing() {
+            sleep_ms(100).await;
+        }
+        lock(&self.clients).replacing = true;
     }
 
     pub(crate) fn end_replacement(&self) {

@@ -166,7 +166,8 @@ impl DiskState {
         inode.now = inode.synced.clone();
     }
 
-    /// A sector that was being replaced as a whole may hold anything. One that a write only touches is taken to be atomic.
+    /// A sector that was being replaced as a whole may hold anything. One that a write only touches is taken to be atomic, and one that
+    /// is written again as it is stays as it is.
     fn garble(&mut self, piece: &FileChange, bytes: &mut Vec<u8>) {
         let noise = self.next_random() as u8 | 1;
         if let FileChange::Write {
@@ -174,6 +175,7 @@ impl DiskState {
             bytes: written,
         } = piece
             && written.len() as u64 == SECTOR_BYTES
+            && !piece.stands_in(bytes)
         {
             let garbage = written.iter().map(|byte| byte ^ noise).collect();
             FileChange::Write {
@@ -239,6 +241,17 @@ impl FileChange {
         match self {
             FileChange::SetLen(bytes) => *bytes,
             FileChange::Write { position, bytes } => position + bytes.len() as u64,
+        }
+    }
+
+    /// Whether the file holds what is to be written.
+    fn stands_in(&self, file: &[u8]) -> bool {
+        match self {
+            FileChange::SetLen(bytes) => file.len() as u64 == *bytes,
+            FileChange::Write { position, bytes } => {
+                let start = *position as usize;
+                file.get(start..start + bytes.len()) == Some(bytes)
+            }
         }
     }
 

@@ -93,8 +93,13 @@ impl DiskState {
         }
     }
 
-    /// A failed sync: the changes are in memory only, and taken for written from now on.
+    /// A failed sync: the changes are in memory only, and taken for written from now on. The syncs before it were done, else it would not
+    /// have been begun.
     pub(super) fn fail_sync(&mut self, inode: u64) -> io::Result<()> {
+        if self.held.is_some() {
+            self.end_syncs();
+            self.held = Some(Vec::new());
+        }
         self.inode(inode)?.unsynced.clear();
         Ok(())
     }

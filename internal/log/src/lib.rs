@@ -29,6 +29,9 @@ mod entry;
 mod error;
 mod fold;
 mod format;
+#[cfg(feature = "fuzz")]
+#[doc(hidden)]
+pub mod fuzz;
 mod hard_state;
 mod ids;
 mod index;

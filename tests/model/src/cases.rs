@@ -176,7 +176,10 @@ const COPIED: Bounds = Bounds {
 };
 const COPIED_LONG: Bounds = Bounds { crashes: 2, ..COPIED };
 /// A log becomes shorter, rightly: only over many terms.
-const SHORTENED: Bounds = Bounds::new(4, 1, 2);
+const SHORTENED: Bounds = Bounds {
+    crash_of: 1,
+    ..Bounds::new(4, 1, 2)
+};
 const ROTTEN: Bounds = Bounds {
     rot: 2,
     ..Bounds::new(2, 2, 1)
@@ -189,11 +192,7 @@ const REPLACED: Bounds = Bounds {
     replace: true,
     ..Bounds::new(2, 3, 1)
 };
-const REPLACED_LONG: Bounds = Bounds {
-    replace: true,
-    wipe: true,
-    ..Bounds::new(3, 3, 2)
-};
+const REPLACED_LONG: Bounds = Bounds { crashes: 2, ..REPLACED };
 
 const fn kept(name: &'static str, bounds: Bounds, long: Bounds) -> Case {
     Case {

@@ -1,5 +1,7 @@
 //! What can go wrong in a case, and which rule is broken on purpose.
 
+use crate::disk::Ids;
+
 /// A rule broken on purpose. The checker must find what comes of it: one that has never found anything proves nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Mistake {
@@ -49,6 +51,8 @@ pub struct Bounds {
     pub entries: usize,
     /// Crashes, each with or without a start behind it.
     pub crashes: u8,
+    /// Who can crash.
+    pub crash_of: Ids,
     /// Whether a directory can be wiped.
     pub wipe: bool,
     /// Whether an old copy can be put back, and who stays up meanwhile.
@@ -68,6 +72,7 @@ impl Bounds {
             terms,
             entries,
             crashes,
+            crash_of: !0,
             wipe: false,
             copy: None,
             lose: false,

@@ -324,7 +324,7 @@ impl Rules {
     }
 
     fn crash(&self, world: &mut World, id: Id) -> Option<()> {
-        if !world.replicas[at(id)].runs() || world.crashes == 0 {
+        if !world.replicas[at(id)].runs() || world.crashes == 0 || self.bounds.crash_of & (1 << id) == 0 {
             return None;
         }
         if world.is_copied && id != 0 {

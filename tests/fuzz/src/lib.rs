@@ -7,7 +7,7 @@
 //! * **`make test`** runs each over its saved corpus and over a number of mutations of it, always the same ones ([`mutations`]).
 //! * **`make fuzz`** looks for new bytes, guided by coverage (`guided/`), and adds those that reach something new to the corpus.
 //!
-//! The corpus of a target is one text file, an input per line in hexadecimal: made by the real encoders, and found by looking.
+//! The corpus of a target is two text files, an input per line in hexadecimal: made by the real encoders, and found by looking.
 
 use std::path::PathBuf;
 
@@ -76,17 +76,22 @@ fn batches(bytes: &[u8]) {
 }
 
 impl Target {
-    /// Where the corpus lies.
-    pub fn corpus_path(&self) -> PathBuf {
-        let root = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
-        root.join("corpus").join(self.name).with_extension("hex")
+    /// Where that part of the corpus lies: `seeds` are made by the real encoders, `found` by looking.
+    pub fn corpus_path(&self, part: &str) -> PathBuf {
+        let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("corpus");
+        root.join(part).join(self.name).with_extension("hex")
     }
 
-    /// The saved inputs.
+    /// All saved inputs.
     pub fn corpus(&self) -> std::io::Result<Vec<Vec<u8>>> {
-        let text = std::fs::read_to_string(self.corpus_path())?;
-        let inputs: Option<Vec<Vec<u8>>> = text.lines().map(from_hex).collect();
-        inputs.ok_or_else(|| std::io::Error::other(format!("{} is not hexadecimal", self.corpus_path().display())))
+        let mut inputs = Vec::new();
+        for path in ["seeds", "found"].map(|part| self.corpus_path(part)) {
+            let text = std::fs::read_to_string(&path)?;
+            let lines: Option<Vec<Vec<u8>>> = text.lines().map(from_hex).collect();
+            let broken = || std::io::Error::other(format!("{} is not hexadecimal", path.display()));
+            inputs.append(&mut lines.ok_or_else(broken)?);
+        }
+        Ok(inputs)
     }
 }
 

@@ -1,4 +1,4 @@
-//! Between a target's corpus, which is a text file, and a directory of inputs, which guided fuzzers want; and one input alone.
+//! Between a target's corpus, which is text files, and a directory of inputs, which guided fuzzers want; and one input alone.
 
 use std::error::Error;
 use std::path::Path;
@@ -47,7 +47,7 @@ fn pack(target: &Target, dir: &Path) -> Result<(), Box<dyn Error>> {
     }
     inputs.sort_by_key(|input| (input.len(), input.clone()));
     let lines: String = inputs.iter().map(|input| to_hex(input) + "\n").collect();
-    std::fs::write(target.corpus_path(), lines)?;
+    std::fs::write(target.corpus_path("found"), lines)?;
     println!("{}: {} inputs", target.name, inputs.len());
     Ok(())
 }

@@ -162,7 +162,11 @@ impl Case {
     }
 }
 
-const PLAIN: Bounds = Bounds::new(3, 2, 1);
+/// In the small worlds without other harm only one can crash; any of them would do.
+const PLAIN: Bounds = Bounds {
+    crash_of: 1,
+    ..Bounds::new(3, 2, 1)
+};
 const PLAIN_LONG: Bounds = Bounds::new(3, 3, 2);
 const DEAD: Bounds = Bounds {
     wipe: true,
@@ -190,9 +194,14 @@ const ROTTEN_LONG: Bounds = Bounds {
 };
 const REPLACED: Bounds = Bounds {
     replace: true,
+    crash_of: 1,
     ..Bounds::new(2, 3, 1)
 };
-const REPLACED_LONG: Bounds = Bounds { crashes: 2, ..REPLACED };
+const REPLACED_LONG: Bounds = Bounds {
+    crashes: 2,
+    crash_of: !0,
+    ..REPLACED
+};
 
 const fn kept(name: &'static str, bounds: Bounds, long: Bounds) -> Case {
     Case {

@@ -394,7 +394,8 @@ impl Rules {
         // what stands behind the range, or the mark at the log's end, knows the chain in front of it
         let is_last = taker.disk.log.get(index + 1).is_none_or(|behind| !behind.bad);
         let is_followed = !is_last || slot.chain == taker.disk.log[index].chain;
-        if !(follows && is_followed) && !self.made(Mistake::RefillUnchecked) {
+        let fits = follows && is_followed;
+        if !fits && !self.made(Mistake::RefillUnchecked) {
             return None;
         }
         world.replicas[0].disk.log[index] = slot;

@@ -13,7 +13,7 @@
 //!
 //! What must hold: a term has one leader; what was committed is never missing from a later leader nor replaced; what is served was
 //! committed; and no replica is declared dead that has lost nothing. Each rule is also broken on purpose, and the checker must find
-//! what comes of it ([`cases`]).
+//! what comes of it ([`CASES`]).
 //!
 //! Left out, because it is the simulation's: lost syncs, messages that arrive late, time, pre-votes, trims. Harm comes to
 //! replica 0 only, once: the others are like it.

@@ -10,7 +10,7 @@ SIM := $(TARGET_DIR)/sim/sim/sim
 SEED ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help check fix build test demo bench chaos chaos-long chaos-selftest certs sim sim-long sim-build
+.PHONY: help check fix build test demo bench bench-log model fuzz chaos chaos-long chaos-selftest certs sim sim-long sim-build
 
 help: ## List the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -50,6 +50,15 @@ sim-long: sim-build ## The same for hours, from seeds that are new each time
 	$(SIM) group --seed $$(date +%s) --seeds 10000 --seconds 120
 	$(SIM) mutants
 
+model: ## The rules of votes, memory, refill and new ids, kept and broken, in every state of larger worlds (3 minutes)
+	$(CARGO) build --release --locked -p highwater-model
+	$(TARGET_DIR)/release/model --long
+
+FUZZ_SECONDS ?= 60
+
+fuzz: build ## New inputs for every decoder, guided by coverage, FUZZ_SECONDS for each; what is found joins the saved corpus
+	CARGO="$(CARGO)" TARGET_DIR="$(TARGET_DIR)" tests/fuzz/run $(FUZZ_SECONDS)
+
 demo: ## Three nodes, a topic, a killed leader, and a proof that nothing was lost, doubled or reordered
 	$(CARGO) build --release --locked -p highwater-cli -p highwater-tests --bins
 	$(TARGET_DIR)/release/demo
@@ -57,6 +66,9 @@ demo: ## Three nodes, a topic, a killed leader, and a proof that nothing was los
 bench: ## Throughput and latency, each beside the bare disk of the same run
 	$(CARGO) build --release --locked -p highwater-cli -p highwater-tests --bins
 	$(TARGET_DIR)/release/bench
+
+bench-log: ## The log beside plain files: appends, reads, opening after a kill, idle logs
+	$(CARGO) run --release --locked -p highwater-log --example bench -- --dir $(TARGET_DIR)/bench-log
 
 CHAOS := $(TARGET_DIR)/debug/chaos $(if $(filter command environment,$(origin SEED)),--seed $(SEED))
 RUNS ?= 40

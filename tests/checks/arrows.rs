@@ -33,12 +33,29 @@ const ARROWS: &[(&str, &[&str])] = &[
         "highwater-simulation",
         &["highwater-log", "highwater-partition", "highwater-verify"],
     ),
+    ("highwater-model", &[]),
+    (
+        "highwater-fuzz",
+        &[
+            "highwater",
+            "highwater-log",
+            "highwater-node",
+            "highwater-partition",
+            "highwater-proto",
+        ],
+    ),
     ("highwater-tests", &["*"]),
     ("highwater-examples", &["*"]),
 ];
 
 /// Crates that nothing may need, not even for its tests.
-const LEAVES: &[&str] = &["highwater-tests", "highwater-simulation", "highwater-examples"];
+const LEAVES: &[&str] = &[
+    "highwater-tests",
+    "highwater-simulation",
+    "highwater-model",
+    "highwater-fuzz",
+    "highwater-examples",
+];
 
 /// What a crate must not reach, however indirectly.
 const NEVER: &[(&str, &[&str])] = &[

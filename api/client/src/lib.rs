@@ -56,6 +56,24 @@ mod connect;
 mod consumer;
 mod deadline;
 mod error;
+/// A way in for the fuzz targets (`tests/fuzz`).
+#[cfg(feature = "fuzz")]
+#[doc(hidden)]
+pub mod fuzz {
+    use bytes::Bytes;
+
+    use crate::consumer::decode;
+
+    /// The records that a consumer finds in these bytes.
+    pub fn records(bytes: &[u8]) -> Result<Vec<highwater_proto::v1::Record>, String> {
+        let mut batch = Bytes::copy_from_slice(bytes);
+        let mut records = Vec::new();
+        while let Some(record) = decode::next_record(&mut batch)? {
+            records.push(decode::record(record)?);
+        }
+        Ok(records)
+    }
+}
 mod identity;
 mod picker;
 mod picture;

@@ -30,6 +30,9 @@ mod error;
 mod extent;
 mod fold;
 mod format;
+#[cfg(feature = "fuzz")]
+#[doc(hidden)]
+pub mod fuzz;
 mod hard_state;
 mod ids;
 mod index;

@@ -390,7 +390,8 @@ fn plan(state: &LogState, target: Target, segment: usize) -> Plan {
 }
 
 /// Frames `start..stop` from the scanner, which stands at or before `start`.
-fn collect(mut scanner: Scanner, start: u64, stop: u64, bytes_max: usize) -> Result<Vec<Frame>, Error> {
+fn collect(scanner: Scanner, start: u64, stop: u64, bytes_max: usize) -> Result<Vec<Frame>, Error> {
+    let mut scanner = scanner.wanting(bytes_max);
     while scanner.next_index < start {
         if scanner.expect_header()?.is_none() {
             return Err(scanner.damaged("the file ends too early"));
@@ -399,15 +400,12 @@ fn collect(mut scanner: Scanner, start: u64, stop: u64, bytes_max: usize) -> Res
     let mut budget = Budget::new(bytes_max);
     let mut frames = Vec::new();
     while scanner.next_index < stop {
-        let frame = match scanner.expect() {
+        let frame = match scanner.expect_within(&mut budget) {
             Ok(Some(frame)) => frame,
-            Ok(None) => break,
+            Ok(None) => break, // also when the next one would be too much
             Err(Error::Damaged { .. }) if !frames.is_empty() => break, // whoever reads on from there is told
             Err(error) => return Err(error),
         };
-        if !budget.take(frame.len_bytes()) {
-            break;
-        }
         frames.push(frame);
     }
     if frames.is_empty() {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use bytes::{Buf, Bytes};
 
+use crate::cache::Budget;
 use crate::disk::DiskFile;
 use crate::entry::{Frame, Header, Kind};
 use crate::error::Error;
@@ -16,6 +17,9 @@ use crate::segment::Segment;
 
 /// Bytes read at once, unless one frame needs more.
 const CHUNK_BYTES: usize = 128 * 1024;
+/// The same for those who want many frames: what is cut off at a chunk's end is read twice, so chunks should be large beside
+/// frames. Not larger, for frames keep their whole chunk in memory.
+const CHUNK_BYTES_MAX: usize = 1024 * 1024;
 /// The same for those who step over the payloads.
 const HEAD_CHUNK_BYTES: usize = 8 * 1024;
 
@@ -103,10 +107,15 @@ impl Scanner {
             Head::End => return Ok(Scanned::End),
             Head::Bad(why) => return Ok(Scanned::Bad(why)),
         };
-        self.fill(frame_bytes(&header))?;
+        self.whole(&header)
+    }
+
+    /// The frame with this header, which is the next.
+    fn whole(&mut self, header: &Header) -> Result<Scanned, Error> {
+        self.fill(frame_bytes(header))?;
         match Frame::decode(&mut self.chunk) {
             Ok(frame) => {
-                self.advance(&header);
+                self.advance(header);
                 Ok(Scanned::Frame(frame))
             }
             Err(error) => Ok(Scanned::Bad(error.to_string())),
@@ -115,7 +124,23 @@ impl Scanner {
 
     /// The next frame where there must be one or the end; anything else is damage.
     pub(crate) fn expect(&mut self) -> Result<Option<Frame>, Error> {
-        match self.next()? {
+        let next = self.next()?;
+        self.expected(next)
+    }
+
+    /// Like `expect`, but also None if the frame is larger than what is left of the budget; then its payload is not read.
+    pub(crate) fn expect_within(&mut self, budget: &mut Budget) -> Result<Option<Frame>, Error> {
+        let next = match self.head()? {
+            Head::Whole(header) if !budget.take(frame_bytes(&header)) => return Ok(None),
+            Head::Whole(header) => self.whole(&header)?,
+            Head::End => Scanned::End,
+            Head::Bad(why) => Scanned::Bad(why),
+        };
+        self.expected(next)
+    }
+
+    fn expected(&self, next: Scanned) -> Result<Option<Frame>, Error> {
+        match next {
             Scanned::Frame(frame) => Ok(Some(frame)),
             Scanned::End if self.position >= self.end => Ok(None),
             Scanned::End => Err(self.damaged("zeros instead of a frame")),
@@ -144,6 +169,12 @@ impl Scanner {
     /// From here on the payloads are stepped over: read less ahead.
     pub(crate) fn heads_only(mut self) -> Scanner {
         self.chunk_bytes = HEAD_CHUNK_BYTES;
+        self
+    }
+
+    /// From here on so many bytes of frames are wanted: read as much ahead.
+    pub(crate) fn wanting(mut self, bytes: usize) -> Scanner {
+        self.chunk_bytes = bytes.clamp(CHUNK_BYTES, CHUNK_BYTES_MAX);
         self
     }
 
@@ -228,11 +259,8 @@ impl Scanner {
         if self.chunk.len() >= bytes.min(left) {
             return Ok(());
         }
-        let mut buffer = vec![0; bytes.max(self.chunk_bytes).min(left)];
-        let read = self.file.read_at(&mut buffer, self.position);
-        let count = read.map_err(|error| Error::io("read", &self.path, error))?;
-        buffer.truncate(count);
-        self.chunk = Bytes::from(buffer);
+        let read = self.file.read(bytes.max(self.chunk_bytes).min(left), self.position);
+        self.chunk = Bytes::from(read.map_err(|error| Error::io("read", &self.path, error))?);
         Ok(())
     }
 }

@@ -56,6 +56,14 @@ mod test_ca;
 mod test_node;
 pub mod tls;
 
+/// Ways in for the fuzz targets (`tests/fuzz`).
+#[cfg(feature = "fuzz")]
+#[doc(hidden)]
+pub mod fuzz {
+    pub use crate::batch::fuzz::batch;
+    pub use crate::link::fuzz::link;
+}
+
 pub use config::{Config, ConfigError, TlsConfig};
 pub use data_dir::DataDirError;
 pub use error::{Failure, StartError};

@@ -44,6 +44,9 @@ mod append_stream;
 mod codec;
 mod config;
 mod error;
+#[cfg(feature = "fuzz")]
+#[doc(hidden)]
+pub mod fuzz;
 mod hand_over;
 mod install;
 mod life;

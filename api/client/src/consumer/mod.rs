@@ -10,7 +10,7 @@
 //!
 //! Deliberately absent: consumer groups and stored positions; whoever needs to resume keeps the next offset.
 
-mod decode;
+pub(crate) mod decode;
 mod fetcher;
 mod prefetch;
 

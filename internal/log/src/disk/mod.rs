@@ -19,6 +19,13 @@ pub use real::RealDisk;
 pub trait DiskFile: Send + Sync {
     /// Reads at `position` until `buffer` is full or the file ends; returns the bytes read.
     fn read_at(&self, buffer: &mut [u8], position: u64) -> io::Result<usize>;
+    /// Reads so many bytes at `position`, fewer if the file ends before.
+    fn read(&self, bytes: usize, position: u64) -> io::Result<Vec<u8>> {
+        let mut buffer = vec![0; bytes];
+        let count = self.read_at(&mut buffer, position)?;
+        buffer.truncate(count);
+        Ok(buffer)
+    }
     /// Writes all parts one behind the other, starting at `position`; the file grows as needed.
     fn write_at(&self, parts: &[Bytes], position: u64) -> io::Result<()>;
     /// Cuts or extends (with zeros) the file.

@@ -84,6 +84,21 @@ impl DiskFile for RealFile {
         Ok(done)
     }
 
+    /// Into memory that is not cleared before: of a read from the page cache that would be a good part.
+    fn read(&self, bytes: usize, position: u64) -> io::Result<Vec<u8>> {
+        let mut buffer = Vec::with_capacity(bytes);
+        while buffer.len() < bytes {
+            let position = position + buffer.len() as u64;
+            match rustix::io::pread(&self.0, rustix::buffer::spare_capacity(&mut buffer), position) {
+                Ok(0) => break,
+                Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        buffer.truncate(bytes); // the allocator may have given more
+        Ok(buffer)
+    }
+
     fn write_at(&self, parts: &[Bytes], position: u64) -> io::Result<()> {
         let mut position = position;
         for some in parts.chunks(PARTS_MAX) {

@@ -28,6 +28,8 @@ mod address_book;
 mod connection;
 mod dialler;
 mod frame;
+#[cfg(feature = "fuzz")]
+pub(crate) mod fuzz;
 mod greeting;
 mod handlers;
 mod inner;

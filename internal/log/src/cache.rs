@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::entry::Frame;
+use crate::ids::EntryId;
 
 /// Recent frames of all logs of a node, bounded in bytes.
 pub struct TailCache {
@@ -153,6 +154,14 @@ impl CacheKey {
             .tails
             .get(&self.key)
             .map_or(0, |tail| tail.written_end)
+    }
+
+    /// The id of an entry, if its frame is held.
+    pub(crate) fn id_at(&self, index: u64) -> Option<EntryId> {
+        let state = self.cache.lock();
+        let frames = &state.tails.get(&self.key)?.frames;
+        let place = index.checked_sub(frames.front()?.header.id.index)?;
+        frames.get(usize::try_from(place).ok()?).map(|frame| frame.header.id)
     }
 
     /// Index of the first frame held.

@@ -361,6 +361,15 @@ impl Log {
         self.lock().tail.last_entry()
     }
 
+    /// An entry of which it is certain that it and all before it are on the disk, the last such one if it is at hand; None
+    /// if none is.
+    pub fn certain_last(&self) -> Option<EntryId> {
+        let state = self.lock(); // held, so that nothing is truncated in between
+        let index = self.inner.cached.written_end().checked_sub(1)?;
+        let last = state.tail.last_entry().filter(|last| last.index == index);
+        last.or_else(|| self.inner.cached.id_at(index))
+    }
+
     /// The last entry that was purged, or None.
     pub fn floor(&self) -> Option<EntryId> {
         self.manifest().map(|manifest| manifest.last())

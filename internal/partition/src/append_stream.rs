@@ -28,6 +28,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::{FutureExt, Stream};
+use highwater_log::Log;
 use openraft::errors::NetworkError;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::time::{Instant, Sleep};
@@ -37,7 +38,7 @@ use crate::memory::Memory;
 use crate::network::{broken, check_result};
 use crate::peers::PeerStream;
 use crate::snapshot::LetGo;
-use crate::types::{AppendRequest, AppendResult, RpcError, Vote};
+use crate::types::{AppendRequest, AppendResult, RpcError, Vote, log_id};
 
 /// Most unanswered requests to one follower.
 pub(crate) const WINDOW_REQUESTS: usize = 32;
@@ -57,6 +58,8 @@ pub(crate) struct Follower {
     pub(crate) id: u64,
     pub(crate) let_go: LetGo,
     pub(crate) memory: Arc<Memory>,
+    /// This replica's own log; None in tests of the stream alone.
+    pub(crate) log: Option<Log>,
 }
 
 /// A request that was sent and is not yet answered.
@@ -169,7 +172,8 @@ where
             )));
         }
         let vote = request.vote;
-        let (parts, bytes) = append::encode_request(self.follower.id, request).map_err(broken)?;
+        let certain = self.follower.log.as_ref().and_then(Log::certain_last).map(log_id);
+        let (parts, bytes) = append::encode_request(self.follower.id, request, certain).map_err(broken)?;
         if self.unanswered.is_empty() {
             self.restart_idle();
         }

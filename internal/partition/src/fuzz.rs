@@ -11,8 +11,8 @@ type Again = fn(Bytes) -> Result<Vec<Bytes>, Error>;
 
 const CODECS: [Again; 17] = [
     |message| {
-        let (to, request) = append::decode_request(message)?;
-        Ok(append::encode_request(to, request)?.0)
+        let (to, request, certain) = append::decode_request(message)?;
+        Ok(append::encode_request(to, request, certain)?.0)
     },
     |message| Ok(vec![append::encode_result(&append::decode_result(message)?)]),
     |message| {

@@ -7,7 +7,7 @@
 //! acknowledge anything, a replica asks all members. If one remembers more than its own disk holds, its id is dead.
 //!
 //! * What counts as seen was on that member's disk by then: a granted vote, a candidate's own vote and log end, a leader's
-//!   vote, an acknowledged log end, an installed manifest.
+//!   vote, an acknowledged log end, an installed manifest, and what a leader says is certain on its own disk.
 //! * Votes are compared by term, then by whether a quorum had granted them. Log ends are compared only under the same
 //!   vote, because under a later leader a log may rightly have become shorter; under one and the same leader what was
 //!   acknowledged to it stays.
@@ -104,10 +104,11 @@ impl Memory {
         }
     }
 
-    /// Notes what a leader shows by leading: that it voted for itself.
-    pub(crate) fn note_leader(&self, vote: &Vote) {
+    /// Notes what a leader shows by leading: that it voted for itself, and what is on its own disk, which counts for commits
+    /// as its followers' acknowledgements do.
+    pub(crate) fn note_leader(&self, vote: &Vote, certain: Option<LogId>) {
         let own = Vote::new(vote.leader_id.term, vote.leader_id.voted_for);
-        self.note(vote.leader_id.voted_for, &own, None);
+        self.note(vote.leader_id.voted_for, &own, certain);
     }
 
     /// The highest promise seen of `replica`.

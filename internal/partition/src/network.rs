@@ -17,7 +17,7 @@ use bytes::Bytes;
 use futures::Stream;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
-use highwater_log::GroupId;
+use highwater_log::{GroupId, Log};
 use openraft::base::OptionalSend;
 use openraft::errors::{NetworkError, ReplicationClosed, StreamingError, Unreachable};
 use openraft::network::{RPCOption, RaftNetworkFactory, RaftNetworkV2, stream_append_sequential};
@@ -32,7 +32,7 @@ use crate::peers::{Lane, PeerError, Peers};
 use crate::snapshot::{GroupSnapshot, SnapshotData, Snapshots};
 use crate::types::{
     AppendRequest, AppendResult, NodeName, RpcError, TransferRequest, TransferResponse, TypeConfig, Vote, VoteRequest,
-    VoteResponse,
+    VoteResponse, log_id,
 };
 
 /// How far one message may raise the term. An election raises it by one, so this is never reached in earnest; without
@@ -45,6 +45,7 @@ pub(crate) struct GroupNetwork {
     pub(crate) peers: Arc<dyn Peers>,
     pub(crate) snapshots: Arc<Snapshots>,
     pub(crate) memory: Arc<Memory>,
+    pub(crate) log: Log,
 }
 
 impl GroupNetwork {
@@ -53,6 +54,7 @@ impl GroupNetwork {
             peers: self.peers.clone(),
             snapshots: self.snapshots.clone(),
             memory: self.memory.clone(),
+            log: self.log.clone(),
             group_id: self.group_id,
             target,
             node: node.0.clone(),
@@ -78,6 +80,7 @@ pub(crate) struct PeerClient {
     peers: Arc<dyn Peers>,
     snapshots: Arc<Snapshots>,
     memory: Arc<Memory>,
+    log: Log,
     group_id: GroupId,
     target: u64,
     node: String,
@@ -90,6 +93,7 @@ impl PeerClient {
             id: self.target,
             let_go: self.snapshots.let_go().clone(),
             memory: self.memory.clone(),
+            log: Some(self.log.clone()),
         }
     }
 
@@ -123,7 +127,8 @@ impl RaftNetworkV2<TypeConfig> for PeerClient {
     ) -> Result<AppendEntriesResponse<TypeConfig>, RpcError> {
         let vote = request.vote;
         let previous = request.prev_log_id;
-        let (body, _) = append::encode_request(self.target, request).map_err(broken)?;
+        let certain = self.log.certain_last().map(log_id);
+        let (body, _) = append::encode_request(self.target, request, certain).map_err(broken)?;
         let reply = self.call(kind::APPEND, body, &option).await?;
         let result = append::decode_result(reply).map_err(broken)?;
         check_result(&vote, &result).map_err(broken)?;

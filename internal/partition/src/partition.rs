@@ -296,6 +296,11 @@ impl Partition {
         }
     }
 
+    #[cfg(test)]
+    pub(crate) fn memory(&self) -> &crate::memory::Memory {
+        self.inner.server.memory()
+    }
+
     /// For tests that do by hand what openraft does in steps.
     #[cfg(test)]
     pub(crate) fn raft(&self) -> &Raft {

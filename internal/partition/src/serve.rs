@@ -56,11 +56,16 @@ impl Server {
         }
     }
 
+    #[cfg(test)]
+    pub(crate) fn memory(&self) -> &Memory {
+        &self.memory
+    }
+
     /// Answers one append.
     pub(crate) async fn append(&self, from: &str, body: Bytes) -> Result<Vec<Bytes>, Error> {
-        let (to, request) = append::decode_request(body)?;
+        let (to, request, certain) = append::decode_request(body)?;
         self.check(from, to, &request.vote)?;
-        self.memory.note_leader(&request.vote);
+        self.memory.note_leader(&request.vote, certain);
         self.check_space(&request).await?;
         let previous = request.prev_log_id;
         let last = request
@@ -241,15 +246,14 @@ struct StreamChecks {
 
 impl StreamChecks {
     async fn request(&mut self, message: Bytes) -> Result<AppendRequest, Error> {
-        let (to, request) = append::decode_request(message)?;
+        let (to, request, certain) = append::decode_request(message)?;
         self.server.check_space(&request).await?;
-        if self.checked == Some(request.vote) {
-            self.server.check_receiver(to)?;
-            return Ok(request);
+        match self.checked == Some(request.vote) {
+            true => self.server.check_receiver(to)?,
+            false => self.server.check(&self.from, to, &request.vote)?,
         }
-        self.server.check(&self.from, to, &request.vote)?;
-        self.server.memory.note_leader(&request.vote);
         self.checked = Some(request.vote);
+        self.server.memory.note_leader(&request.vote, certain);
         Ok(request)
     }
 }

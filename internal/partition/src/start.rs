@@ -102,6 +102,7 @@ impl Partition {
             peers: peers.clone(),
             snapshots: snapshots.clone(),
             memory: memory.clone(),
+            log: log.clone(),
         };
         let storage = GroupStorage::new(log.clone(), progress.clone(), snapshots.clone(), mending.clone());
         let raft = Raft::new(replica_id.0, config, network, storage, group_machine)

@@ -43,6 +43,7 @@ impl Exchange {
             id: 3,
             let_go: let_go.clone(),
             memory: memory.clone(),
+            log: None,
         };
         Exchange {
             input: Some(input),
@@ -72,7 +73,7 @@ impl Exchange {
     fn arrived(&mut self) -> Vec<Option<u64>> {
         let mut indexes = Vec::new();
         while let Ok(parts) = self.arrived.try_recv() {
-            let (to, request) = append::decode_request(Bytes::from(parts.concat())).unwrap();
+            let (to, request, _) = append::decode_request(Bytes::from(parts.concat())).unwrap();
             assert_eq!(to, 3);
             indexes.push(request.prev_log_id.map(|id| id.index()));
         }

@@ -1,9 +1,11 @@
 //! Appends and their answers: the message of the hot path.
 //!
 //! ```text
-//! request   head | vote | optional previous log id | optional commit log id | entries u32 | frames …
+//! request   head | vote | optional previous log id | optional commit log id | optional certain log id | entries u32 | frames …
 //! answer    head | tag u8 | 1: optional log id   2: conflicting log id   3: higher vote
 //! ```
+//!
+//! The certain log id is an entry that the sender has on its own disk, with all before it: what it has promised by leading.
 //!
 //! A request travels as parts, its head and then each frame's head and payload as they lie in the cache; nothing is
 //! copied together. The receiver cuts all frames out of the one buffer that the request arrived in.
@@ -25,12 +27,17 @@ const TAG_CONFLICT: u8 = 2;
 const TAG_HIGHER_VOTE: u8 = 3;
 
 /// The parts of a request for the replica `to`, and their bytes in all. Entries must come from the log and follow on.
-pub(crate) fn encode_request(to: u64, request: AppendRequest) -> Result<(Vec<Bytes>, usize), Error> {
+pub(crate) fn encode_request(
+    to: u64,
+    request: AppendRequest,
+    certain: Option<LogId>,
+) -> Result<(Vec<Bytes>, usize), Error> {
     let previous = request.prev_log_id;
     let mut writer = Writer::request(to);
     writer.vote(&request.vote);
     writer.optional_log_id(previous.as_ref());
     writer.optional_log_id(request.leader_commit.as_ref());
+    writer.optional_log_id(certain.as_ref());
     match u32::try_from(request.entries.len()) {
         Ok(count) if count <= ENTRIES_MAX => writer.u32(count),
         _ => return Err(bad(format!("{} entries in one request", request.entries.len()))),
@@ -49,12 +56,16 @@ pub(crate) fn encode_request(to: u64, request: AppendRequest) -> Result<(Vec<Byt
     Ok((parts, bytes))
 }
 
-/// A request and the replica it is meant for.
-pub(crate) fn decode_request(message: Bytes) -> Result<(u64, AppendRequest), Error> {
+/// The replica that a request is meant for, the request, and what is certain on its sender's disk.
+pub(crate) fn decode_request(message: Bytes) -> Result<(u64, AppendRequest, Option<LogId>), Error> {
     let (mut reader, to) = Reader::request(message)?;
     let vote = reader.vote()?;
     let prev_log_id = reader.optional_log_id("previous log id")?;
     let leader_commit = reader.optional_log_id("commit log id")?;
+    let certain = reader.optional_log_id("certain log id")?;
+    if certain.is_some_and(|certain| certain.committed_leader_id().term > vote.leader_id.term) {
+        return Err(bad("a leader has entries of a later term than its own"));
+    }
     let count = reader.u32("entries")?;
     if count > ENTRIES_MAX {
         return Err(bad(format!(
@@ -74,7 +85,7 @@ pub(crate) fn decode_request(message: Bytes) -> Result<(u64, AppendRequest), Err
         entries,
         leader_commit,
     };
-    Ok((to, request))
+    Ok((to, request, certain))
 }
 
 /// The bytes of an answer.

@@ -79,9 +79,9 @@ fn samples() -> Vec<(&'static str, Bytes, &'static str)> {
     vec![
         (
             "append",
-            one(append::encode_request(3, sample_append()).unwrap().0),
+            one(append::encode_request(3, sample_append(), None).unwrap().0),
             "010300000000000000070000000000000002000000000000000101060000000000000029000000000000000105000000000000002800000000000000\
-             00000000",
+             0000000000",
         ),
         (
             "matching",
@@ -215,7 +215,10 @@ fn every_message_has_its_golden_bytes() {
 
 #[test]
 fn appends_come_back_as_they_were_sent() {
-    let (to, request) = append::decode_request(one(append::encode_request(3, sample_append()).unwrap().0)).unwrap();
+    let certain = Some(id(6, 40));
+    let message = one(append::encode_request(3, sample_append(), certain).unwrap().0);
+    let (to, request, shown) = append::decode_request(message).unwrap();
+    assert_eq!(shown, certain);
     let sent = sample_append();
     assert_eq!((to, request.vote), (3, sent.vote));
     assert_eq!(
@@ -339,13 +342,13 @@ fn another_version_is_refused() {
 fn numbers_near_the_end_of_their_range_are_refused() {
     let mut request = sample_append();
     request.prev_log_id = Some(id(6, NUMBER_MAX + 1));
-    let bytes = one(append::encode_request(3, request).unwrap().0);
+    let bytes = one(append::encode_request(3, request, None).unwrap().0);
     assert!(matches!(append::decode_request(bytes), Err(Error::BadMessage(_))));
 }
 
 #[test]
 fn a_huge_entry_count_allocates_nothing() {
-    let mut bytes = one(append::encode_request(3, sample_append()).unwrap().0).to_vec();
+    let mut bytes = one(append::encode_request(3, sample_append(), None).unwrap().0).to_vec();
     let count = bytes.len() - 4;
     bytes[count..].copy_from_slice(&u32::MAX.to_le_bytes());
     let err = append::decode_request(Bytes::from(bytes)).unwrap_err();

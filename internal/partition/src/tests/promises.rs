@@ -109,6 +109,29 @@ async fn a_replica_with_an_older_vote_than_it_gave_is_dead() {
     is_dead(cluster.try_boot(follower, Vec::new()).await, "its vote");
 }
 
+/// What is on a leader's own disk counts for commits, too. Its term stays the same here: only its followers can tell.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_with_an_older_log_than_it_showed_is_dead() {
+    let (mut cluster, _) = group().await;
+    let leader = cluster.leader().await;
+    let copy = Copy::of(&cluster, leader);
+    cluster.accept(batch(1, 5)).await;
+    cluster.all_reach(12).await;
+    let (own, last) = (leader as u64 + 1, cluster.node(leader).log.last().map(log_id));
+    let others = (0..3).filter(|index| *index != leader);
+    eventually("what the leader shows", || {
+        others.clone().any(|index| {
+            let seen = cluster.partition(index).memory().of(own);
+            seen.and_then(|seen| seen.last) == last
+        })
+    })
+    .await;
+    cluster.crash(leader).await;
+    copy.put_back();
+    is_dead(cluster.try_boot(leader, Vec::new()).await, "its log up to");
+    cluster.accept(batch(1, 6)).await;
+}
+
 /// The leader's own promises are its votes; the followers remember those.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_leader_with_an_older_vote_than_it_led_with_is_dead() {

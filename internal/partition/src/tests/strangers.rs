@@ -44,7 +44,7 @@ fn heartbeat(to: usize, vote: Vote) -> Bytes {
         entries: Vec::new(),
         leader_commit: None,
     };
-    Bytes::from(append::encode_request(to as u64 + 1, request).unwrap().0.concat())
+    Bytes::from(append::encode_request(to as u64 + 1, request, None).unwrap().0.concat())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -194,7 +194,7 @@ fn append_of(cluster: &Cluster, to: usize, leader: usize) -> Bytes {
             .collect(),
         leader_commit: None,
     };
-    Bytes::from(append::encode_request(to as u64 + 1, request).unwrap().0.concat())
+    Bytes::from(append::encode_request(to as u64 + 1, request, None).unwrap().0.concat())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -202,7 +202,7 @@ async fn frames_survive_the_message_to_the_byte_and_damage_does_not() {
     let (cluster, follower, leader) = group().await;
     let frames = all_frames(&cluster.node(leader).log);
     let message = append_of(&cluster, follower, leader);
-    let (_, request) = append::decode_request(message.clone()).unwrap();
+    let (_, request, _) = append::decode_request(message.clone()).unwrap();
     let carried: Vec<Frame> = request.entries.into_iter().map(frame_of).collect();
     assert_eq!(carried, frames);
     let frames_start = message.len() - frames.iter().map(Frame::len_bytes).sum::<usize>();
@@ -287,7 +287,7 @@ async fn a_follower_that_decides_otherwise_stops_with_a_report() {
         entries: vec![LogEntry::stored(frame).unwrap()],
         leader_commit: None,
     };
-    let (parts, _) = append::encode_request(follower as u64 + 1, request).unwrap();
+    let (parts, _) = append::encode_request(follower as u64 + 1, request, None).unwrap();
     let victim = cluster.partition(follower);
     let answer = victim
         .handle_call(NAMES[leader], kind::APPEND, Bytes::from(parts.concat()))

@@ -12,7 +12,7 @@ use crate::manifest::{MANIFEST, Manifest};
 use crate::recovery::{Damaged, Recovered, recover};
 use crate::refill::{self, Files, Unfit};
 use crate::round::{Op, Round};
-use crate::scan::Scanner;
+use crate::scan::{Scanned, Scanner};
 use crate::segment::{Join, Segment};
 use crate::survey::Bound;
 
@@ -96,6 +96,36 @@ impl Repair {
         Ok(())
     }
 
+    /// What another replica can have from this closed log, as from [`crate::Log::read_for_refill`]: whole entries from `start` on, below
+    /// `end` and what is noted as committed, about `bytes_max` bytes of one segment. Empty if there are none.
+    pub fn read_for_refill(&self, start: u64, end: u64, bytes_max: usize) -> Result<Vec<Frame>, Error> {
+        let Some(damaged) = &self.damaged else {
+            return Ok(Vec::new());
+        };
+        let (hard, _) = crate::directory::Directory::read(&self.open)?;
+        let gap = damaged.gaps.after(start).map_or(u64::MAX, |gap| gap.first);
+        let end = end.min(hard.mark().commit_end).min(gap);
+        let holds = |segment: &&Arc<Segment>| segment.header.first_index <= start && !segment.headless;
+        let segment = damaged.segments.iter().rev().find(holds);
+        let Some(segment) = segment.filter(|_| damaged.gaps.holding(start).is_none()) else {
+            return Ok(Vec::new());
+        };
+        let mut scanner = scanner_before(&self.open, damaged, segment, start)?;
+        let (mut found, mut bytes) = (Vec::new(), 0);
+        while scanner.next_index < end && bytes < bytes_max {
+            match scanner.next()? {
+                Scanned::Frame(frame) if frame.header.id.index < start => {}
+                Scanned::Frame(frame) => {
+                    bytes += frame.len_bytes();
+                    found.push(frame);
+                }
+                // The next segment begins, or damage that nobody has surveyed: what was found is whole all the same.
+                Scanned::End | Scanned::Bad(_) => break,
+            }
+        }
+        Ok(found)
+    }
+
     /// Another replica's manifest instead of one that is lost, or of entries that nobody has any more: what lies below it is not
     /// needed then. It must not reach beyond what is known to be committed here.
     pub fn replace_manifest(&mut self, manifest: &Manifest) -> Result<(), Error> {
@@ -131,16 +161,7 @@ fn join_before(open: &OpenLog, damaged: &Damaged, gap: &Gap) -> Result<Join, Err
     let holds = |segment: &&Arc<Segment>| segment.header.first_index < gap.first;
     let segment = damaged.segments.iter().rev().find(holds);
     let segment = segment.ok_or_else(|| Error::refill(gap.first, "the entry before it is not here"))?;
-    let resume = damaged
-        .gaps
-        .before(gap.first)
-        .and_then(|before| before.behind.clone().map(|behind| (before.end, behind.place)));
-    let resume = resume.filter(|(_, place)| place.segment_first_index == segment.header.first_index);
-    let file = segment.file.open(&*open.disk)?;
-    let mut scanner = match resume {
-        Some((index, place)) => Scanner::at(file, segment, place.position, index, None)?,
-        None => Scanner::from_start(file, segment, u64::MAX)?,
-    };
+    let mut scanner = scanner_before(open, damaged, segment, gap.first)?;
     let mut join = None;
     while scanner.next_index < gap.first
         && let Some((header, _)) = scanner.expect_header()?
@@ -148,4 +169,18 @@ fn join_before(open: &OpenLog, damaged: &Damaged, gap: &Gap) -> Result<Join, Err
         join = Some(Join::behind(&header));
     }
     join.ok_or_else(|| Error::refill(gap.first, "the entry before it is not here"))
+}
+
+/// A scanner of the segment that holds the entry before `index`: from behind the last gap before it, or from the start.
+fn scanner_before(open: &OpenLog, damaged: &Damaged, segment: &Segment, index: u64) -> Result<Scanner, Error> {
+    let resume = damaged
+        .gaps
+        .before(index)
+        .and_then(|before| before.behind.clone().map(|behind| (before.end, behind.place)));
+    let resume = resume.filter(|(_, place)| place.segment_first_index == segment.header.first_index);
+    let file = segment.file.open(&*open.disk)?;
+    match resume {
+        Some((index, place)) => Scanner::at(file, segment, place.position, index, None),
+        None => Scanner::from_start(file, segment, u64::MAX),
+    }
 }

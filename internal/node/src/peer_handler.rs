@@ -40,6 +40,9 @@ impl LinkHandler for PeerHandler {
         if group == NODE_LEVEL {
             return async move { handler.node_call(&from, kind, body).await.map(|answer| vec![answer]) }.boxed();
         }
+        if let Some(closed) = self.registry.closed(GroupId(group)) {
+            return async move { closed.handle_call(kind, body).await.map_err(|error| error.to_string()) }.boxed();
+        }
         let call = async move {
             let partition = handler.registry.for_peer(&from, GroupId(group)).await?;
             partition

@@ -76,7 +76,7 @@ pub use config::Timers;
 pub use error::{CommandError, Error, ReadError};
 pub use highwater_log as log; // the node passes ids, batches and disks through; it never touches a Log itself
 pub use machine::Machine;
-pub use open::open_log;
+pub use open::{ClosedLog, open_log};
 pub use partition::Partition;
 pub use peers::{Lane, PeerError, PeerStream, Peers};
 pub use progress::Watermark;

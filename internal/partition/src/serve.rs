@@ -270,7 +270,7 @@ pub(crate) async fn recall_call(log: &Log, own: u64, kind: u8, body: Bytes) -> R
     Ok(recall::encode_refill(mending::serve(log, first, end).await?))
 }
 
-fn check_receiver(own: u64, to: u64) -> Result<(), Error> {
+pub(crate) fn check_receiver(own: u64, to: u64) -> Result<(), Error> {
     match to == own {
         true => Ok(()),
         false => Err(bad(format!("a message for replica {to} reached replica {own}"))),

@@ -167,12 +167,15 @@ impl Image {
         let file = File::create(self.mount.join(BALLAST)).map_err(cannot)?;
         let mut filled = 0;
         let mut piece: u64 = 256 << 20;
+        let mut is_full = false;
+        // Once it is full, each smaller piece only once: what a node then gives up to live on is its own.
         while piece >= 4096 {
             match rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), filled, piece) {
                 Ok(()) => filled += piece,
-                Err(rustix::io::Errno::NOSPC) => piece /= 2,
+                Err(rustix::io::Errno::NOSPC) => is_full = true,
                 Err(error) => return Err(cannot(error.into())),
             }
+            piece /= if is_full { 2 } else { 1 };
         }
         Ok(filled)
     }

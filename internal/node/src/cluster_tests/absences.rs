@@ -148,6 +148,50 @@ async fn a_log_too_damaged_to_be_opened_is_mended_by_the_others() {
     cluster.produce("shop", batch_of("orders", 1, &["more"])).await.unwrap();
 }
 
+/// None of them can be opened, so none of them serves its log; what is whole in it helps the others all the same.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn three_logs_too_damaged_to_be_opened_mend_each_other() {
+    let mut cluster = TestCluster::founded().await;
+    cluster.client(1, "shop").await.create("orders", 1).await;
+    let large = "x".repeat(100_000);
+    for sequence in 0..6 {
+        cluster
+            .produce("shop", batch_of("orders", sequence, &[&large]))
+            .await
+            .unwrap();
+    }
+    for number in 0..3 {
+        first_values(&cluster, number, "orders", 0).await;
+    }
+    for number in 0..3 {
+        cluster.stop(number).await;
+    }
+    let mut whole = Vec::new();
+    for number in 0..3 {
+        let (replica, _) = replica_directories(&cluster, number);
+        let segment = replica.join("00000000000000000000.log");
+        let mut bytes = std::fs::read(&segment).unwrap();
+        whole.push((segment.clone(), bytes.clone()));
+        bytes[150_000 + 100_000 * number] ^= 1; // each in another batch
+        std::fs::write(&segment, bytes).unwrap();
+        std::fs::remove_file(replica.join("checkpoint")).unwrap();
+    }
+    for number in 0..3 {
+        cluster.start(number).await;
+    }
+    for number in 0..3 {
+        cluster.ready(number).await;
+        let found = first_values(&cluster, number, "orders", 0).await;
+        assert!(found.iter().all(|value| *value == large), "a wrong record on {number}");
+    }
+    for (segment, whole) in whole {
+        let mended = std::fs::read(&segment).unwrap();
+        assert!(mended.starts_with(&whole), "{} is not as it was", segment.display());
+    }
+    let answer = cluster.produce("shop", batch_of("orders", 6, &["more"])).await.unwrap();
+    assert_eq!(answer.base_offset, 6);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_that_has_lost_its_catalog_vote_gets_another_catalog_replica_and_keeps_its_others() {
     let mut cluster = TestCluster::founded().await;

@@ -44,7 +44,7 @@ async fn consume(cluster: &TestCluster, number: usize, topic: &str, offset: u64)
         topic: topic.to_owned(),
         offset,
         freshness: Some(v1::Freshness {
-            kind: Some(v1::freshness::Kind::MinOffset(offset)),
+            kind: Some(v1::freshness::Kind::MinOffset(offset + 1)),
         }),
         ..Default::default()
     };

@@ -102,7 +102,10 @@ impl Keeper {
         }
         let (storage, log_path) = (self.options.storage.clone(), path.clone());
         let options = move || storage.open_log(log_path.clone(), cluster, group, replica);
-        let opened = open_log(options, group, &others, &self.options.link).await;
+        let registry = &self.options.registry;
+        let serve = |closed| registry.serve_closed(group, closed);
+        let opened = open_log(options, group, &others, &self.options.link, serve).await;
+        registry.forget_closed(group);
         let log = opened.map_err(|why| failed(group, path, &why))?;
         self.start(group, replica, log, others).await
     }

@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
 use highwater_catalog::Catalog;
 use highwater_partition::log::{GroupId, ReplicaId};
-use highwater_partition::{Member, Partition, Role, Status};
+use highwater_partition::{ClosedLog, Member, Partition, Role, Status};
 use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -190,6 +190,8 @@ pub(crate) enum Place {
 /// The running replicas, by group. A node has at most one of each group.
 pub(crate) struct Registry {
     groups: RwLock<BTreeMap<GroupId, Arc<Hosted>>>,
+    /// Logs that cannot be opened before others have mended them; they help others meanwhile.
+    closed: Mutex<BTreeMap<GroupId, ClosedLog>>,
     /// Counts up whenever a replica comes or goes, or its role, leader, term or membership changes.
     changes: watch::Sender<u64>,
 }
@@ -198,6 +200,7 @@ impl Registry {
     pub(crate) fn new() -> Arc<Registry> {
         Arc::new(Registry {
             groups: RwLock::new(BTreeMap::new()),
+            closed: Mutex::default(),
             changes: watch::Sender::new(0),
         })
     }
@@ -225,6 +228,24 @@ impl Registry {
         }
         self.note_change();
         removed
+    }
+
+    /// From now on peers are answered from a closed log of this group.
+    pub(crate) fn serve_closed(&self, group: GroupId, closed: ClosedLog) {
+        self.lock_closed().insert(group, closed);
+    }
+
+    pub(crate) fn forget_closed(&self, group: GroupId) {
+        self.lock_closed().remove(&group);
+    }
+
+    /// This node's replica of the group, if it is not open yet.
+    pub(crate) fn closed(&self, group: GroupId) -> Option<ClosedLog> {
+        self.lock_closed().get(&group).cloned()
+    }
+
+    fn lock_closed(&self) -> MutexGuard<'_, BTreeMap<GroupId, ClosedLog>> {
+        self.closed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn all(&self) -> Vec<Arc<Hosted>> {

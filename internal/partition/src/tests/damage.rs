@@ -220,7 +220,11 @@ async fn a_log_that_cannot_be_opened_is_dead_if_it_is_behind_what_all_others_hav
         move || open_options(Arc::new(RealDisk), &dir, follower as u64 + 1, &writer)
     };
     let peers = cluster.network.peers(NAMES[follower]);
-    let opened = in_time("an opening", open_log(options, GROUP, &members(3), peers.as_ref())).await;
+    let opened = in_time(
+        "an opening",
+        open_log(options, GROUP, &members(3), peers.as_ref(), |_| {}),
+    )
+    .await;
     assert!(matches!(&opened, Err(error) if error.is_dead()), "{:?}", opened.err());
     assert!(writer.stop());
 }
@@ -362,7 +366,11 @@ async fn a_log_that_cannot_be_opened_is_mended_first_by_the_others_or_by_their_m
             Err(highwater_log::Error::NeedsRefill { .. })
         ));
         let peers = cluster.network.peers(NAMES[follower]);
-        let opened = in_time("an opening", open_log(options, GROUP, &members(3), peers.as_ref())).await;
+        let opened = in_time(
+            "an opening",
+            open_log(options, GROUP, &members(3), peers.as_ref(), |_| {}),
+        )
+        .await;
         let log = opened.unwrap();
         assert_eq!(log.floor(), cluster.node(leader).log.floor());
         drop(log);

@@ -224,7 +224,7 @@ async fn opened(
         world: world.clone(),
         from: node,
     };
-    let log = open_log(make, GROUP, &world.others(node), &wire).await?;
+    let log = open_log(make, GROUP, &world.others(node), &wire, |_| {}).await?;
     let alone = open_copy(world, node, copy);
     if alone.is_err() {
         world.note(format_args!("n{node} was mended before it was opened"));

@@ -188,6 +188,10 @@ const SHORT: &[(Scenario, usize)] = &[
     (Scenario::Power(Whom::All), 1),
     (Scenario::PowerTwice, 1),
     (Scenario::AtRest(Whom::One, Change::GarbageTail), 1),
+    (Scenario::AtRest(Whom::One, Change::HardStateGone), 1),
+    (Scenario::Wipe, 1),
+    (Scenario::OldCopy, 1),
+    (Scenario::DiskFull(Whom::One), 1),
     (Scenario::Restart, 1),
 ];
 

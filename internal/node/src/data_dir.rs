@@ -16,6 +16,8 @@
 //!   before its Raft core first runs. A crash in between leaves `preparing`: it never ran, so what there is of it is
 //!   removed and made again. A `started` replica without its directory has lost votes and data: it is dead, and this
 //!   module never makes it anew.
+//! * A replica that was found dead is recorded as `dead` before anybody is told, and never opened again: what showed that it
+//!   is dead may be forgotten by the next start.
 //! * Files of a replica are removed only by [`DataDir::remove_replica`], which callers use for groups that a committed
 //!   tombstone names.
 //!
@@ -66,6 +68,8 @@ pub(crate) enum Stage {
     Preparing,
     /// Its Raft core may have run: it must never again begin empty.
     Started,
+    /// It has lost promises: it must never run again, also if nobody remembers any more what they were.
+    Dead,
 }
 
 /// One replica that was placed here.
@@ -194,6 +198,13 @@ impl DataDir {
             for (group, replica) in prepared {
                 replicas.insert((group.0, replica.0), Stage::Started);
             }
+        })
+    }
+
+    /// Notes that a replica must never run again.
+    pub(crate) fn record_dead(&self, group: GroupId, replica: ReplicaId) -> Result<(), DataDirError> {
+        self.update_replicas(|replicas| {
+            replicas.insert((group.0, replica.0), Stage::Dead);
         })
     }
 

@@ -71,12 +71,17 @@ impl Opening {
             self.keeper.remove(CATALOG_GROUP, replaced.replica_id()).await?;
             self.count_down();
         }
+        if newest.stage == Stage::Dead {
+            self.count_down();
+            return Ok(Some(newest.replica_id()));
+        }
         let planned = self.planned_members(newest.replica_id());
         let opened = self.keeper.open(cluster_id, newest, planned).await;
         self.count_down();
         match opened {
             Err(error) if error.is_dead => {
                 tracing::error!(%error, "this node's catalog replica is lost; it asks for another one");
+                self.note_dead(newest).await;
                 Ok(Some(newest.replica_id()))
             }
             opened => opened.map(|()| None),
@@ -108,13 +113,41 @@ impl Opening {
         if record.stage == Stage::Preparing || self.host.read(may_go) {
             return; // it is made to the end, or its files are removed, by who keeps the replicas as the catalog wants them
         }
+        if record.stage == Stage::Dead || self.is_replaced(record) {
+            // Who listens ends with the node.
+            let _ = dead.send((record.group_id(), record.replica_id()));
+            return;
+        }
         let others = self.members_of(record);
         if let Err(error) = self.keeper.open(cluster_id, record, others).await {
             tracing::error!(%error, "a replica is lost; the others are served");
             if error.is_dead {
+                self.note_dead(record).await;
                 // Who listens ends with the node.
                 let _ = dead.send((record.group_id(), record.replica_id()));
             }
+        }
+    }
+
+    /// Whether the catalog has given this replica's place to another one.
+    fn is_replaced(&self, record: ReplicaRecord) -> bool {
+        self.host.read(|catalog| {
+            let partition = catalog.partition_of_group(record.group).map(|(_, partition)| partition);
+            partition.is_some_and(|partition| {
+                let mut replaced = partition.replaced.iter();
+                replaced.any(|replica| replica.replica_id == record.replica)
+            })
+        })
+    }
+
+    /// Durable before anybody is told. If that fails, the replica is found dead once more, or not at all, at the next start.
+    async fn note_dead(&self, record: ReplicaRecord) {
+        let data = self.data.clone();
+        let recorded = move || data.record_dead(record.group_id(), record.replica_id());
+        match tokio::task::spawn_blocking(recorded).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::error!(%error, "that a replica is dead cannot be recorded"),
+            Err(error) => tracing::debug!(%error, "the runtime ends"),
         }
     }
 

@@ -174,3 +174,22 @@ fn missing_parents_are_made_too() {
     let directory = tempfile::tempdir().unwrap();
     open(&directory.path().join("several/levels/down")).unwrap();
 }
+
+#[test]
+fn a_dead_replica_is_still_dead_after_a_restart() {
+    let directory = tempfile::tempdir().unwrap();
+    let replica = (GroupId(7), ReplicaId(9));
+    let data = open(directory.path()).unwrap();
+    data.record_preparing(&[replica]).unwrap();
+    data.record_started(&[replica]).unwrap();
+    data.record_dead(replica.0, replica.1).unwrap();
+    data.release();
+    drop(data);
+    let stages: Vec<Stage> = open(directory.path())
+        .unwrap()
+        .replicas()
+        .iter()
+        .map(|record| record.stage)
+        .collect();
+    assert_eq!(stages, [Stage::Dead]);
+}

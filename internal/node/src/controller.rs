@@ -112,7 +112,7 @@ impl Controller {
     /// Replicas placed on this very incarnation that have never run: unknown here, or not made to the end before.
     fn new_placements(&self) -> Vec<(GroupId, ReplicaId)> {
         let records = self.data.replicas();
-        let started = records.iter().filter(|record| record.stage == Stage::Started);
+        let started = records.iter().filter(|record| record.stage != Stage::Preparing);
         let known: BTreeSet<(u64, u64)> = started.map(|record| (record.group, record.replica)).collect();
         let incarnation = self.data.incarnation();
         self.host.read(|catalog| {

@@ -31,8 +31,9 @@ fix: ## Format, and apply what the lints suggest
 build:
 	$(CARGO) build --workspace --bins --tests --locked
 
+# Random inputs come from one seed, so that a run can be repeated; fresh ones are tried by sim-long.
 test: build sim-build ## Every test, some simulation; last, stock gRPC stubs of another language against a cluster
-	$(CARGO) test --workspace --locked --no-fail-fast
+	PROPTEST_RNG_SEED=$(SEED) $(CARGO) test --workspace --locked --no-fail-fast
 	$(SIM) log --seeds 4
 	$(SIM) group --seeds 40
 	tests/interop/run $(HIGHWATER)
@@ -45,7 +46,8 @@ sim: sim-build ## The log and groups in simulated worlds, from SEED on, and ever
 	$(SIM) group --seed $(SEED) --seeds 200
 	$(SIM) mutants
 
-sim-long: sim-build ## The same for hours, from seeds that are new each time
+sim-long: sim-build ## The same for hours, and the log beside its model, from seeds that are new each time
+	PROPTEST_CASES=3000000 PROPTEST_RNG_SEED=$$(date +%s) $(CARGO) test --workspace --locked --test model
 	$(SIM) log --seed $$(date +%s) --seeds 2000
 	$(SIM) group --seed $$(date +%s) --seeds 10000 --seconds 120
 	$(SIM) mutants

@@ -175,6 +175,9 @@ impl Log {
     }
 
     fn locate_sealed(&self, plan: &Plan, next: &Segment, target: Target) -> Result<Option<Point>, Error> {
+        if plan.segment.loaded().is_none() && self.inner.cached.written_end() < next.header.first_index {
+            return Ok(None); // its files may not be there yet; the cache holds what is not written
+        }
         let fresh = plan.segment.loaded().is_none();
         let loaded = plan.segment.load(&*self.inner.open.disk, next)?;
         if fresh {

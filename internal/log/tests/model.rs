@@ -29,8 +29,13 @@ fn moves() -> impl Strategy<Value = Vec<Move>> {
     prop::collection::vec(one, 1..60)
 }
 
+/// Many for their price; more if `PROPTEST_CASES` says so.
+fn cases() -> u32 {
+    ProptestConfig::default().cases.max(1_500)
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 1_500, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: cases(), failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn the_log_is_what_a_list_says(seed: u64, cache_bytes in prop_oneof![Just(0_usize), 0_usize..20_000], moves in moves()) {

@@ -9,7 +9,7 @@ use std::sync::{Arc, mpsc};
 
 use common::hooked::HookedDisk;
 use common::rig::{Rig, options};
-use common::world::entry;
+use common::world::{Step, World, entry};
 use common::{batch, ids};
 use highwater_log::disk::simulated::SimulatedDisk;
 use highwater_log::{Disk, DiskWriter, Log, RealDisk, TailCache};
@@ -32,6 +32,19 @@ fn the_cache_keeps_its_budget_but_never_drops_what_is_not_written() {
     assert!(logs.iter().all(|log| log.read_cached(0, 1, 1).is_none()));
     drop(logs);
     assert_eq!(cache.bytes(), 0);
+}
+
+/// Indexes are let go of when a log has been quiet for a while; that it was quiet does not mean that its writer is done.
+#[test]
+fn records_are_found_by_time_while_a_slow_disk_has_not_made_their_segments_yet() {
+    let mut world = World::new(1, 0);
+    let appends = (0..12).map(|_| Step::Append(5));
+    for step in appends.chain([Step::Commit(0), Step::Tick(60_000)]) {
+        world.step(&step).unwrap();
+    }
+    world.check_now();
+    world.step(&Step::Round).unwrap();
+    world.check_now();
 }
 
 /// Readers must see prefixes of one version of the log at a time while another thread appends and truncates.

@@ -5,7 +5,7 @@ use std::ops::Range;
 use crate::checkpoint::{Cluster, State};
 use crate::checks;
 use crate::codec::Error;
-use crate::command::{Command, FoundingNode};
+use crate::command::{CatalogReplica, Command, FoundingNode};
 use crate::index::Index;
 use crate::limits::{
     CLUSTER_PARTITIONS_MAX, ID_MAX, NODE_PAST_LIVES_MAX, NODES_MAX, PARTITIONS_DEFAULT, REPLICATION_DEFAULT,
@@ -63,7 +63,7 @@ impl Catalog {
                 address,
                 rack,
                 version,
-                lost_catalog_replica,
+                catalog_replica,
             } => {
                 let seen = Node {
                     name: name.clone(),
@@ -72,9 +72,10 @@ impl Catalog {
                     rack: rack.clone(),
                     version: version.clone(),
                     catalog_replica_id: 0, // decided when it is registered
+                    catalog_replica_started: false,
                     past_lives: Vec::new(),
                 };
-                self.register_node(index, seen, *lost_catalog_replica)
+                self.register_node(index, seen, *catalog_replica)
             }
             Command::CreateTopic {
                 tenant,
@@ -101,6 +102,7 @@ impl Catalog {
                 self.create_topic(index, wanted, partitions)
             }
             Command::DeleteTopic { tenant, name, topic_id } => self.delete_topic(index, tenant, name, *topic_id),
+            Command::ReportStarted { replicas } => self.report_started(index, replicas),
             Command::ReportDeadReplica { group_id, replica_id } => self.report_dead(index, *group_id, *replica_id),
             Command::ReplaceReplica { group_id, replica_id } => self.replace(index, *group_id, *replica_id),
             Command::RetireReplica { group_id, replica_id } => self.retire(index, *group_id, *replica_id),
@@ -139,6 +141,7 @@ impl Catalog {
                 rack: node.rack.clone(),
                 version: String::new(),
                 catalog_replica_id: node.replica_id,
+                catalog_replica_started: true, // its plan was recorded before this was proposed
                 past_lives: Vec::new(),
             };
             self.state.nodes.insert(node.name.clone(), node);
@@ -154,8 +157,8 @@ impl Catalog {
 
     // --------------------------------------------------------------------------------------------------- the nodes
 
-    /// `lost`: the catalog replica that this incarnation of the node has lost, if it is to get another one.
-    fn register_node(&mut self, index: u64, seen: Node, lost: Option<u64>) -> Result<Reply, Refusal> {
+    /// `held`: what the node's data directory holds of the catalog's group.
+    fn register_node(&mut self, index: u64, seen: Node, held: Option<CatalogReplica>) -> Result<Reply, Refusal> {
         self.cluster()?;
         checks::node(&seen.name, &seen.address, &seen.rack)?;
         checks::text("version", &seen.version, VERSION_BYTES_MAX)?;
@@ -165,14 +168,15 @@ impl Catalog {
                 catalog_replica_id: self.next_replica_id(),
                 ..seen
             },
-            Some(known) if known.incarnation == seen.incarnation && lost != Some(known.catalog_replica_id) => Node {
-                catalog_replica_id: known.catalog_replica_id,
-                past_lives: known.past_lives.clone(),
-                ..seen
-            },
             Some(known) if known.incarnation != seen.incarnation && known.has_past_life(&seen.incarnation) => {
                 return Err(Refusal::IncarnationReplaced { node: seen.name });
             }
+            Some(known) if known.incarnation == seen.incarnation && known.keeps_catalog_replica(held)? => Node {
+                catalog_replica_id: known.catalog_replica_id,
+                catalog_replica_started: known.catalog_replica_started || known.runs(held),
+                past_lives: known.past_lives.clone(),
+                ..seen
+            },
             Some(known) => {
                 let past_lives = past_lives_before(&seen.incarnation, known);
                 Node {
@@ -275,6 +279,7 @@ impl Catalog {
             let replica = |node| Replica {
                 replica_id: take(&mut self.state.next_replica_id),
                 node,
+                started: false,
                 reported_dead: false,
             };
             let replicas = nodes.into_iter().map(replica).collect();
@@ -409,6 +414,7 @@ impl Catalog {
                 replica_id: replica.replica_id,
                 topic_id: topic.topic_id,
                 partition: partition.partition,
+                started: replica.started,
                 dead: self.is_dead(replica),
             })
         })
@@ -421,20 +427,32 @@ impl Catalog {
         replica.reported_dead || !self.node(&replica.node).is_some_and(is_of_this_life)
     }
 
+    /// Whether a replica has run, or was about to. A data directory that does not hold it has lost it.
+    pub fn is_started(&self, group_id: u64, replica_id: u64) -> bool {
+        let partition = self.partition_of_group(group_id).map(|(_, partition)| partition);
+        let mut replicas = partition.iter().flat_map(|partition| &partition.replicas);
+        replicas.any(|replica| replica.replica_id == replica_id && replica.started)
+    }
+
     /// The group ids of deleted partitions, as ascending ranges (end exclusive). Data of these groups, and of no
     /// others, may be deleted.
     pub fn tombstones(&self) -> impl Iterator<Item = Range<u64>> + '_ {
         self.state.tombstones.ranges()
     }
 
-    /// Whether a replica has been replaced and its group has let go of it, so that its data may be deleted.
+    /// Whether a replica has been replaced and its group has let go of it.
     pub fn is_retired(&self, replica_id: u64) -> bool {
         self.state.retired_replicas.contains(replica_id)
     }
 
-    /// Whether the group's partition was deleted, so that its data may be.
+    /// Whether the group's partition was deleted.
     pub fn is_deleted(&self, group_id: u64) -> bool {
         self.state.tombstones.contains(group_id)
+    }
+
+    /// Whether a replica's data may be deleted: its group was, or it is retired.
+    pub fn may_be_removed(&self, group_id: u64, replica_id: u64) -> bool {
+        self.is_deleted(group_id) || self.is_retired(replica_id)
     }
 }
 

@@ -2,8 +2,8 @@
 //!
 //! These checks look at the command alone; what depends on the state is checked where the state changes.
 
-use crate::command::FoundingNode;
-use crate::limits::{ADDRESS_BYTES_MAX, FOUNDING_REPLICA_ID_MAX, NODES_MAX, RACK_BYTES_MAX};
+use crate::command::{FoundingNode, StartedReplica};
+use crate::limits::{ADDRESS_BYTES_MAX, FOUNDING_REPLICA_ID_MAX, NODES_MAX, RACK_BYTES_MAX, STARTED_REPLICAS_MAX};
 use crate::names;
 use crate::reply::Refusal;
 
@@ -36,6 +36,15 @@ pub(crate) fn founding_nodes(nodes: &[FoundingNode]) -> Result<(), Refusal> {
         }
     }
     Ok(())
+}
+
+/// As many as one command may name.
+pub(crate) fn started_replicas(replicas: &[StartedReplica]) -> Result<(), Refusal> {
+    let (count, limit) = (replicas.len(), STARTED_REPLICAS_MAX);
+    match count <= limit {
+        true => Ok(()),
+        false => Err(invalid("replicas", format!("{count} are named, {limit} are allowed"))),
+    }
 }
 
 /// What a node says of itself.

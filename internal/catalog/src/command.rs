@@ -40,10 +40,10 @@ pub enum Command {
         rack: String,
         /// Of the program.
         version: String,
-        /// The catalog replica of this incarnation that can never run again, if its vote or its log's end is lost: the
-        /// node gets another one, and keeps its other replicas.
+        /// What its data directory holds of the catalog's group. None: nothing; if it ran a replica before, that one is
+        /// lost, and the node gets another one.
         #[serde(default, skip_serializing_if = "Option::is_none")]
-        lost_catalog_replica: Option<u64>,
+        catalog_replica: Option<CatalogReplica>,
     },
     /// Makes a topic and places its replicas.
     CreateTopic {
@@ -69,6 +69,13 @@ pub enum Command {
         /// If given, only a topic with this id is deleted.
         topic_id: Option<u64>,
     },
+    /// A node says that replicas placed on it are about to run for the first time. Before this is decided they must not;
+    /// from then on a data directory without them has lost them: it is a copy from before.
+    ReportStarted {
+        /// At most [`STARTED_REPLICAS_MAX`](crate::limits::STARTED_REPLICAS_MAX). Those that are no longer there are
+        /// passed over.
+        replicas: Vec<StartedReplica>,
+    },
     /// A node says that a replica of its present incarnation can never run again: its vote or its log's end is lost.
     ReportDeadReplica {
         /// Its group.
@@ -91,6 +98,26 @@ pub enum Command {
         /// The replaced replica.
         replica_id: u64,
     },
+}
+
+/// A node's replica of the catalog's group, as the node sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CatalogReplica {
+    /// It runs.
+    Runs(u64),
+    /// It can never run again: its vote or its log's end is lost. The node gets another one, and keeps its other replicas.
+    Lost(u64),
+}
+
+/// One replica in [`Command::ReportStarted`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StartedReplica {
+    /// Its group.
+    pub group_id: u64,
+    /// The replica.
+    pub replica_id: u64,
 }
 
 /// A node that founds the cluster with others.

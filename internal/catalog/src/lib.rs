@@ -32,6 +32,6 @@ mod tombstones;
 
 pub use catalog::Catalog;
 pub use codec::Error;
-pub use command::{Command, FoundingNode};
+pub use command::{CatalogReplica, Command, FoundingNode, StartedReplica};
 pub use model::{CATALOG_GROUP_ID, Incarnation, Node, Partition, PastLife, Placement, Replica, Topic};
 pub use reply::{Refusal, Reply};

@@ -25,6 +25,8 @@ pub const CLUSTER_PARTITIONS_MAX: usize = 100_000;
 pub const REPLICATION_MAX: u32 = 7;
 /// The most replaced replicas of a partition that wait for their group to let go of them.
 pub const REPLACED_REPLICAS_MAX: usize = 8;
+/// The most replicas that one command reports as started.
+pub const STARTED_REPLICAS_MAX: usize = 1_024;
 /// The partitions of a topic whose creator did not say.
 pub const PARTITIONS_DEFAULT: u32 = 1;
 /// The replicas of a partition whose creator did not say, if there are as many nodes.

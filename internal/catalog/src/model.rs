@@ -3,6 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::codec::hex16;
+use crate::command::CatalogReplica;
+use crate::reply::Refusal;
 
 /// The Raft group of the catalog itself; partitions have groups from 1 on.
 pub const CATALOG_GROUP_ID: u64 = 0;
@@ -27,6 +29,9 @@ pub struct Node {
     pub version: String,
     /// Its replica of the catalog group.
     pub catalog_replica_id: u64,
+    /// Whether that one has run, so that it must never begin empty again.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub catalog_replica_started: bool,
     /// Catalog replicas that are lost, of earlier incarnations and of this one, oldest first; see [`NODE_PAST_LIVES_MAX`](crate::limits::NODE_PAST_LIVES_MAX).
     pub past_lives: Vec<PastLife>,
 }
@@ -37,6 +42,24 @@ impl Node {
     pub(crate) fn first_catalog_replica_id(&self) -> u64 {
         let lost = self.past_lives.iter().find(|life| life.incarnation == self.incarnation);
         lost.map_or(self.catalog_replica_id, |life| life.catalog_replica_id)
+    }
+
+    /// Whether this incarnation goes on with the catalog replica that it has, if its data directory holds that; otherwise
+    /// it needs another one.
+    pub(crate) fn keeps_catalog_replica(&self, held: Option<CatalogReplica>) -> Result<bool, Refusal> {
+        match held {
+            Some(CatalogReplica::Runs(replica_id)) if replica_id != self.catalog_replica_id => {
+                let node = self.name.clone();
+                Err(Refusal::CatalogReplicaReplaced { node, replica_id })
+            }
+            Some(CatalogReplica::Runs(_)) => Ok(true),
+            Some(CatalogReplica::Lost(replica_id)) if replica_id == self.catalog_replica_id => Ok(false),
+            Some(CatalogReplica::Lost(_)) | None => Ok(!self.catalog_replica_started),
+        }
+    }
+
+    pub(crate) fn runs(&self, held: Option<CatalogReplica>) -> bool {
+        held == Some(CatalogReplica::Runs(self.catalog_replica_id))
     }
 
     pub(crate) fn has_past_life(&self, incarnation: &Incarnation) -> bool {
@@ -102,6 +125,9 @@ pub struct Replica {
     pub replica_id: u64,
     /// The name of the node that holds it.
     pub node: String,
+    /// Whether its node has said that it is about to run for the first time, so that it must never begin empty again.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub started: bool,
     /// Whether its node has said that it can never run again.
     #[serde(default, skip_serializing_if = "is_false")]
     pub reported_dead: bool,
@@ -122,6 +148,8 @@ pub struct Placement {
     pub topic_id: u64,
     /// The partition's number within the topic.
     pub partition: u32,
+    /// It has run: a data directory that does not hold it has lost it.
+    pub started: bool,
     /// Placed on an earlier incarnation of the node, whose data directory is gone: never to be started again.
     pub dead: bool,
 }

@@ -1,4 +1,7 @@
-//! Dead replicas and those that take their place.
+//! Replicas that begin, dead replicas, and those that take their place.
+//!
+//! A replica begins empty once. That it is about to is decided here before it runs; so if it is to be made although it
+//! has been started before, the data directory is a copy from before, and the replica is dead.
 //!
 //! A replica id that has lost its vote or its log's end must never run again, so its place in the partition goes to a
 //! new id on the same node. Three steps, each a command that may be repeated: its node reports it dead (or registers
@@ -8,11 +11,28 @@
 //! Deliberately absent: moving a replica that is alive, or one whose node is away.
 
 use crate::catalog::Catalog;
+use crate::checks;
+use crate::command::StartedReplica;
 use crate::limits::REPLACED_REPLICAS_MAX;
 use crate::model::{Partition, Replica};
 use crate::reply::{Refusal, Reply};
 
 impl Catalog {
+    pub(crate) fn report_started(&mut self, index: u64, started: &[StartedReplica]) -> Result<Reply, Refusal> {
+        self.cluster()?;
+        checks::started_replicas(started)?;
+        for StartedReplica { group_id, replica_id } in started {
+            let Ok(partition) = self.group(*group_id, *replica_id) else {
+                continue; // deleted meanwhile
+            };
+            if let Some(replica) = find(&mut partition.replicas, *replica_id).filter(|replica| !replica.started) {
+                replica.started = true;
+                self.state.revision = index;
+            }
+        }
+        Ok(Reply::Done)
+    }
+
     pub(crate) fn report_dead(&mut self, index: u64, group_id: u64, replica_id: u64) -> Result<Reply, Refusal> {
         let partition = self.group(group_id, replica_id)?;
         let Some(replica) = find(&mut partition.replicas, replica_id) else {
@@ -41,6 +61,7 @@ impl Catalog {
         let new = Replica {
             replica_id: self.next_replica_id(),
             node: dead.node.clone(),
+            started: false,
             reported_dead: false,
         };
         let partition = self.group(group_id, replica_id)?;

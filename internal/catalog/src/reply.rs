@@ -52,6 +52,16 @@ pub enum Refusal {
         /// The node's name.
         node: String,
     },
+    /// The node runs a catalog replica whose place was given to another one: its data directory is an old copy.
+    #[error(
+        "node {node} runs catalog replica {replica_id}, which was lost and replaced; its data directory is an old copy"
+    )]
+    CatalogReplicaReplaced {
+        /// The node's name.
+        node: String,
+        /// The replica that must not run.
+        replica_id: u64,
+    },
     /// The cluster is full.
     #[error("the cluster has {limit} nodes, as many as it may")]
     TooManyNodes {

@@ -7,7 +7,7 @@ mod random;
 mod replicas;
 mod topics;
 
-use crate::{Catalog, Command, FoundingNode, Refusal, Reply, Topic};
+use crate::{Catalog, CatalogReplica, Command, FoundingNode, Refusal, Reply, Topic};
 
 const CLUSTER_ID: [u8; 16] = [0xc1; 16];
 
@@ -100,7 +100,28 @@ fn register(name: &str, incarnation: u8) -> Command {
         address: format!("{name}.example:9000"),
         rack: String::new(),
         version: "0.1.0".to_string(),
-        lost_catalog_replica: None,
+        catalog_replica: None,
+    }
+}
+
+fn register_holding(held: CatalogReplica, name: &str, incarnation: u8) -> Command {
+    match register(name, incarnation) {
+        Command::RegisterNode {
+            name,
+            incarnation,
+            address,
+            rack,
+            version,
+            ..
+        } => Command::RegisterNode {
+            name,
+            incarnation,
+            address,
+            rack,
+            version,
+            catalog_replica: Some(held),
+        },
+        other => panic!("{other:?}"),
     }
 }
 

@@ -18,15 +18,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use highwater_catalog::{Catalog, Command, FoundingNode, Node, Refusal, Reply};
+use highwater_catalog::{Catalog, CatalogReplica, Command, FoundingNode, Node, Refusal, Reply};
 use highwater_partition::log::{GroupId, ReplicaId};
-use highwater_partition::{Member, Role, Status};
+use highwater_partition::{Member, Partition, Role, Status};
 use tokio::time::{Instant, sleep};
 
-use crate::catalog::{CatalogClient, CatalogHost};
+use crate::catalog::{CatalogClient, CatalogHost, member};
 use crate::data_dir::{DataDir, Stage};
 use crate::error::Failure;
 use crate::failures::Failures;
+use crate::first_start::FirstStart;
 use crate::founding::{OwnName, Plan, ensure_learner};
 use crate::hex::Id;
 use crate::link::Link;
@@ -56,6 +57,7 @@ pub(crate) struct Controller {
     pub(crate) registry: Arc<Registry>,
     pub(crate) host: Arc<CatalogHost>,
     pub(crate) client: CatalogClient,
+    pub(crate) first_start: FirstStart,
     pub(crate) link: Link,
     pub(crate) failures: Failures,
 }
@@ -89,7 +91,7 @@ impl Controller {
         // A replica that fails must not stand in the way of the others; the first failure is answered.
         let mut all = Ok(());
         for record in self.data.replicas() {
-            let may_go = |catalog: &Catalog| catalog.is_deleted(record.group) || catalog.is_retired(record.replica);
+            let may_go = |catalog: &Catalog| catalog.may_be_removed(record.group, record.replica);
             if self.host.read(may_go) {
                 let removed = self.keeper.remove(record.group_id(), record.replica_id()).await;
                 all = all.and(removed);
@@ -98,7 +100,7 @@ impl Controller {
         let new = self.new_placements();
         if !new.is_empty() {
             tracing::info!(replicas = new.len(), "making replicas");
-            let made = self.keeper.make(cluster_id, new).await;
+            let made = self.first_start.make(cluster_id, new).await;
             all = all.and(made);
         }
         self.note_pristine(pristine);
@@ -109,7 +111,7 @@ impl Controller {
         all
     }
 
-    /// Replicas placed on this very incarnation that have never run: unknown here, or not made to the end before.
+    /// Replicas placed on this very incarnation that are not recorded as started: unknown here, or not made to the end.
     fn new_placements(&self) -> Vec<(GroupId, ReplicaId)> {
         let records = self.data.replicas();
         let started = records.iter().filter(|record| record.stage != Stage::Preparing);
@@ -150,10 +152,6 @@ impl Controller {
             let mut living = partition.replicas.iter().filter(|replica| !catalog.is_dead(replica));
             let turn = living.position(|replica| replica.node == self.own.name)?;
             let is_due = pristine_for >= FIRST_MEMBERS_PATIENCE * u32::try_from(turn).unwrap_or(u32::MAX);
-            let member = |replica: &highwater_catalog::Replica| Member {
-                replica_id: ReplicaId(replica.replica_id),
-                node: replica.node.clone(),
-            };
             is_due.then(|| partition.replicas.iter().map(member).collect::<Vec<_>>())
         });
         match members {
@@ -191,9 +189,14 @@ impl Controller {
 
     /// Only once the catalog here is this cluster's and knows this node: it has joined before.
     fn wants_to_register(&self) -> bool {
+        let Some(own) = self.registry.hosted(CATALOG_GROUP) else {
+            return false;
+        };
         self.host.read(|catalog| {
             catalog.node(&self.own.name).is_some_and(|known| {
                 known.incarnation != self.data.incarnation().0
+                    || known.catalog_replica_id != own.replica_id.0
+                    || !known.catalog_replica_started
                     || known.address != self.own.address
                     || known.rack != self.own.rack
                     || known.version != self.version
@@ -202,13 +205,16 @@ impl Controller {
     }
 
     async fn register(&self) -> bool {
+        let Some(own) = self.registry.hosted(CATALOG_GROUP) else {
+            return true;
+        };
         let command = Command::RegisterNode {
             name: self.own.name.clone(),
             incarnation: self.data.incarnation().0,
             address: self.own.address.clone(),
             rack: self.own.rack.clone(),
             version: self.version.clone(),
-            lost_catalog_replica: None,
+            catalog_replica: Some(CatalogReplica::Runs(own.replica_id.0)),
         };
         // What is known here may be old: a newer entry of this node can be on its way.
         self.client.catch_up(Instant::now() + COMMAND_TIMEOUT).await;
@@ -218,6 +224,11 @@ impl Controller {
         match self.client.command(&command, Instant::now() + COMMAND_TIMEOUT).await {
             Ok(Reply::Node { .. }) => true,
             Ok(Reply::Refused(refusal @ Refusal::IncarnationReplaced { .. })) => {
+                self.failures.report(Failure::Inconsistent(refusal.to_string()));
+                true
+            }
+            Ok(Reply::Refused(refusal @ Refusal::CatalogReplicaReplaced { .. })) => {
+                self.first_start.dead.record((CATALOG_GROUP, own.replica_id)).await;
                 self.failures.report(Failure::Inconsistent(refusal.to_string()));
                 true
             }
@@ -272,7 +283,7 @@ impl Controller {
             ensure_learner(&catalog, member).await?;
         }
         let Some((node, voters)) = lost_vote(&status, &nodes) else {
-            return Ok(());
+            return remove_lost(&catalog, &status, &nodes).await;
         };
         if !self.has_caught_up(&node.name).await {
             return Ok(());
@@ -331,10 +342,25 @@ fn founding_nodes(plan: &Plan) -> Vec<FoundingNode> {
     plan.members.iter().map(node).collect()
 }
 
-/// A node whose vote is still held by a lost incarnation while the present one is a learner, and who should vote then.
+/// Lets go of learners that never came to vote and never will.
+async fn remove_lost(catalog: &Partition, status: &Status, nodes: &[Node]) -> Result<(), String> {
+    let past_lives = || nodes.iter().flat_map(|node| &node.past_lives);
+    let is_lost = |learner: &ReplicaId| past_lives().any(|life| life.catalog_replica_id == learner.0);
+    let learners = status.learners.iter().map(|member| member.replica_id);
+    let lost: Vec<ReplicaId> = learners.filter(is_lost).collect();
+    if lost.is_empty() {
+        return Ok(());
+    }
+    let removed = catalog.remove_learners(&lost).await;
+    removed.map_err(|error| error.to_string())
+}
+
+/// A node whose vote is still held by a lost catalog replica while the present one is a learner, and who should vote then.
+/// Only one that is registered as running may: before that it could be made anew, empty, from an old copy of the directory.
 fn lost_vote<'a>(status: &Status, nodes: &'a [Node]) -> Option<(&'a Node, Vec<ReplicaId>)> {
     let is = |replica: u64| move |member: &&Member| member.replica_id.0 == replica;
-    nodes.iter().find_map(|node| {
+    let running = nodes.iter().filter(|node| node.catalog_replica_started);
+    running.into_iter().find_map(|node| {
         let lost = node.past_lives.iter().rev().map(|life| life.catalog_replica_id);
         let lost = lost
             .into_iter()
@@ -392,6 +418,7 @@ mod tests {
             rack: String::new(),
             version: String::new(),
             catalog_replica_id: replica_id,
+            catalog_replica_started: true,
             past_lives: past.iter().map(past_life).collect(),
         }
     }
@@ -412,6 +439,10 @@ mod tests {
     fn a_mere_learner_and_a_node_that_is_not_back_get_no_vote() {
         let learner = status(vec![member(1, "a")], vec![member(9, "c"), member(4, "d")]);
         assert!(lost_vote(&learner, &[node("a", 1, &[]), node("c", 9, &[3]), node("d", 4, &[])]).is_none());
+        let mut not_registered = node("c", 9, &[3]);
+        not_registered.catalog_replica_started = false;
+        let back = status(vec![member(1, "a"), member(3, "c")], vec![member(9, "c")]);
+        assert!(lost_vote(&back, &[node("a", 1, &[]), not_registered]).is_none());
         let not_back = status(vec![member(1, "a"), member(3, "c")], vec![]);
         assert!(lost_vote(&not_back, &[node("a", 1, &[]), node("c", 9, &[3])]).is_none());
     }

@@ -14,7 +14,7 @@
 //! * A cluster id, once recorded, is never replaced.
 //! * A replica is started empty at most once. It is recorded as `preparing` before its log is made and as `started`
 //!   before its Raft core first runs. A crash in between leaves `preparing`: it never ran, so what there is of it is
-//!   removed and made again. A `started` replica without its directory has lost votes and data: it is dead, and this
+//!   removed and made again, if the catalog does not know better (`first_start`). A `started` replica without its directory has lost votes and data: it is dead, and this
 //!   module never makes it anew.
 //! * A replica that was found dead is recorded as `dead` before anybody is told, and never opened again: what showed that it
 //!   is dead may be forgotten by the next start.
@@ -88,6 +88,10 @@ impl ReplicaRecord {
 
     pub(crate) fn replica_id(&self) -> ReplicaId {
         ReplicaId(self.replica)
+    }
+
+    pub(crate) fn id(&self) -> (GroupId, ReplicaId) {
+        (self.group_id(), self.replica_id())
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures::FutureExt;
 use futures::future::{BoxFuture, join, join_all};
 use tokio::net::lookup_host;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -17,14 +17,16 @@ use crate::clock::now_ms;
 use crate::config::{Config, ConfigError};
 use crate::controller::Controller;
 use crate::data_dir::DataDir;
+use crate::dead_replicas::DeadReplicas;
 use crate::error::{Failure, StartError};
 use crate::failures::Failures;
+use crate::first_start::FirstStart;
 use crate::founding::{Discovery, DiscoveryOptions, Membership, OwnName};
 use crate::gossip::{self, Gossip, GossipOptions};
 use crate::hex::Id;
 use crate::leaders::{self, Leaders};
 use crate::link::{AddressBook, Link, LinkOptions};
-use crate::opening::{Dead, Opening};
+use crate::opening::Opening;
 use crate::peer_handler::PeerHandler;
 use crate::port::{Port, PortError, PortOptions, connections};
 use crate::replicas::{Hosted, Keeper, KeeperOptions, Registry};
@@ -170,10 +172,17 @@ impl Foundation {
             self.registry.clone(),
             self.link.clone(),
         );
-        let controller = Arc::new(self.controller(catalog.clone()));
+        let (dead, dead_replicas) = DeadReplicas::new(self.data.clone());
+        let first_start = FirstStart {
+            keeper: self.keeper.clone(),
+            host: self.host.clone(),
+            client: catalog.clone(),
+            dead,
+        };
+        let controller = Arc::new(self.controller(catalog.clone(), first_start.clone()));
         let (draining, stopping) = (CancellationToken::new(), CancellationToken::new());
         let ready = Arc::new(watch::Sender::new(false));
-        let opening = Opening::new(self.data.clone(), self.keeper.clone(), self.host.clone());
+        let opening = Opening::new(self.data.clone(), first_start);
         let readiness = Readiness {
             opening: opening.waiting(),
             controller: controller.clone(),
@@ -198,13 +207,11 @@ impl Foundation {
             stopping: stopping.clone(),
         });
         let catalog_opened = CancellationToken::new();
-        let (dead, dead_replicas) = mpsc::unbounded_channel();
         let begin = Begin {
             opening,
             discovery: self.discovery(gossip.clone()),
             catalog_opened: catalog_opened.clone(),
             failures: self.failures.clone(),
-            dead,
         };
         let behind_catalog = |work| tokio::spawn(behind(catalog_opened.clone(), work));
         let loops = vec![
@@ -284,7 +291,7 @@ impl Foundation {
         started.map_err(|error| StartError::Internal(error.to_string()))
     }
 
-    fn controller(&self, client: CatalogClient) -> Controller {
+    fn controller(&self, client: CatalogClient, first_start: FirstStart) -> Controller {
         Controller {
             own: self.membership.own().clone(),
             version: VERSION.to_owned(),
@@ -294,6 +301,7 @@ impl Foundation {
             registry: self.registry.clone(),
             host: self.host.clone(),
             client,
+            first_start,
             link: self.link.clone(),
             failures: self.failures.clone(),
         }
@@ -322,7 +330,6 @@ struct Begin {
     discovery: Discovery,
     catalog_opened: CancellationToken,
     failures: Failures,
-    dead: mpsc::UnboundedSender<Dead>,
 }
 
 impl Begin {
@@ -330,7 +337,7 @@ impl Begin {
         match self.opening.catalog().await {
             Ok(lost) => {
                 self.catalog_opened.cancel();
-                join(self.discovery.run(lost), self.opening.partitions(self.dead)).await;
+                join(self.discovery.run(lost), self.opening.partitions()).await;
             }
             Err(error) => self.failures.report(Failure::Unopened(error.to_string())),
         }

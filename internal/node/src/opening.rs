@@ -13,41 +13,44 @@
 use std::sync::Arc;
 
 use futures::StreamExt;
-use highwater_catalog::Replica;
+use highwater_catalog::Catalog;
 use highwater_partition::Member;
-use highwater_partition::log::{ClusterId, GroupId, ReplicaId};
-use tokio::sync::{mpsc, watch};
+use highwater_partition::log::{ClusterId, ReplicaId};
+use tokio::sync::watch;
 
-use crate::catalog::CatalogHost;
+use crate::catalog::{CatalogHost, member};
 use crate::data_dir::{DataDir, ReplicaRecord, Stage};
+use crate::dead_replicas::DeadReplicas;
+use crate::first_start::FirstStart;
 use crate::replicas::{CATALOG_GROUP, Keeper, ReplicaError};
 
 /// Replicas that are opened at the same time.
 const OPENINGS_AT_ONCE: usize = 16;
-
-/// A replica that can never run again.
-pub(crate) type Dead = (GroupId, ReplicaId);
 
 /// Opens what is recorded.
 pub(crate) struct Opening {
     data: Arc<DataDir>,
     keeper: Arc<Keeper>,
     host: Arc<CatalogHost>,
+    first_start: FirstStart,
+    dead: DeadReplicas,
     /// Replicas that are not opened yet.
-    waiting: Arc<watch::Sender<usize>>,
+    waiting: watch::Sender<usize>,
 }
 
 impl Opening {
-    pub(crate) fn new(data: Arc<DataDir>, keeper: Arc<Keeper>, host: Arc<CatalogHost>) -> Opening {
+    pub(crate) fn new(data: Arc<DataDir>, first_start: FirstStart) -> Opening {
         let waiting = match data.cluster_id() {
             Some(_) => data.replicas().len(),
             None => 0,
         };
         Opening {
             data,
-            keeper,
-            host,
-            waiting: Arc::new(watch::Sender::new(waiting)),
+            keeper: first_start.keeper.clone(),
+            host: first_start.host.clone(),
+            dead: first_start.dead.clone(),
+            first_start,
+            waiting: watch::Sender::new(waiting),
         }
     }
 
@@ -71,9 +74,10 @@ impl Opening {
             self.keeper.remove(CATALOG_GROUP, replaced.replica_id()).await?;
             self.count_down();
         }
-        if newest.stage == Stage::Dead {
+        if newest.stage != Stage::Started {
+            // One that was not made to the end is made, or given up, by who looks for the cluster.
             self.count_down();
-            return Ok(Some(newest.replica_id()));
+            return Ok((newest.stage == Stage::Dead).then(|| newest.replica_id()));
         }
         let planned = self.planned_members(newest.replica_id());
         let opened = self.keeper.open(cluster_id, newest, planned).await;
@@ -81,50 +85,48 @@ impl Opening {
         match opened {
             Err(error) if error.is_dead => {
                 tracing::error!(%error, "this node's catalog replica is lost; it asks for another one");
-                self.note_dead(newest).await;
+                self.dead.record(newest.id()).await;
                 Ok(Some(newest.replica_id()))
             }
             opened => opened.map(|()| None),
         }
     }
 
-    /// Opens all partitions' replicas; `dead` takes those that can never run again.
-    pub(crate) async fn partitions(self, dead: mpsc::UnboundedSender<Dead>) {
+    /// Opens all partitions' replicas. Those that the catalog must first be told of come last: that may take long.
+    pub(crate) async fn partitions(self) {
         let Some(cluster_id) = self.data.cluster_id() else {
             return;
         };
-        let records = self.data.replicas();
-        let records = records.iter().filter(|record| record.group_id() != CATALOG_GROUP);
+        let mut records = self.data.replicas();
+        records.retain(|record| record.group_id() != CATALOG_GROUP);
+        records.sort_by_key(|record| self.first_start.is_unreported(record.id()));
         let opening = futures::stream::iter(records).for_each_concurrent(OPENINGS_AT_ONCE, |record| {
-            let dead = dead.clone();
             let this = &self;
             async move {
-                this.partition(cluster_id, *record, &dead).await;
+                this.partition(cluster_id, record).await;
                 this.count_down();
             }
         });
         opening.await;
     }
 
-    async fn partition(&self, cluster_id: ClusterId, record: ReplicaRecord, dead: &mpsc::UnboundedSender<Dead>) {
-        let may_go = |catalog: &highwater_catalog::Catalog| {
-            catalog.is_deleted(record.group) || catalog.is_retired(record.replica)
-        };
+    async fn partition(&self, cluster_id: ClusterId, record: ReplicaRecord) {
+        let may_go = |catalog: &Catalog| catalog.may_be_removed(record.group, record.replica);
         if record.stage == Stage::Preparing || self.host.read(may_go) {
             return; // it is made to the end, or its files are removed, by who keeps the replicas as the catalog wants them
         }
         if record.stage == Stage::Dead || self.is_replaced(record) {
-            // Who listens ends with the node.
-            let _ = dead.send((record.group_id(), record.replica_id()));
+            self.dead.report(record.id());
             return;
+        }
+        if self.first_start.is_unreported(record.id()) {
+            self.first_start.report(&[record.id()]).await;
         }
         let others = self.members_of(record);
         if let Err(error) = self.keeper.open(cluster_id, record, others).await {
             tracing::error!(%error, "a replica is lost; the others are served");
             if error.is_dead {
-                self.note_dead(record).await;
-                // Who listens ends with the node.
-                let _ = dead.send((record.group_id(), record.replica_id()));
+                self.dead.note(record.id()).await;
             }
         }
     }
@@ -140,17 +142,6 @@ impl Opening {
         })
     }
 
-    /// Durable before anybody is told. If that fails, the replica is found dead once more, or not at all, at the next start.
-    async fn note_dead(&self, record: ReplicaRecord) {
-        let data = self.data.clone();
-        let recorded = move || data.record_dead(record.group_id(), record.replica_id());
-        match tokio::task::spawn_blocking(recorded).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::error!(%error, "that a replica is dead cannot be recorded"),
-            Err(error) => tracing::debug!(%error, "the runtime ends"),
-        }
-    }
-
     /// The other members of the catalog when it was founded, as far as this node was one of them. Its log knows the
     /// present ones, but may be damaged.
     fn planned_members(&self, own: ReplicaId) -> Vec<Member> {
@@ -164,10 +155,6 @@ impl Opening {
 
     /// The other members of a partition's group, as the catalog wants them or wanted them before.
     fn members_of(&self, record: ReplicaRecord) -> Vec<Member> {
-        let member = |replica: &Replica| Member {
-            replica_id: ReplicaId(replica.replica_id),
-            node: replica.node.clone(),
-        };
         self.host.read(|catalog| {
             let partition = catalog.partition_of_group(record.group).map(|(_, partition)| partition);
             let replicas = partition

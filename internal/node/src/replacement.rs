@@ -22,8 +22,9 @@ use highwater_partition::{Member, Role, Status};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep};
 
+use crate::catalog::member;
 use crate::controller::{COMMAND_TIMEOUT, Controller, RETRY_PAUSE};
-use crate::opening::Dead;
+use crate::dead_replicas::Dead;
 use crate::replicas::{CATALOG_GROUP, Hosted};
 
 /// A learner may vote once it lacks no more than this many entries: it has them before anybody notices.
@@ -104,10 +105,7 @@ impl Target {
         let is_member = |id: ReplicaId| has(&status.voters, id) || has(&status.learners, id);
         let wanted = self.ids();
         if let Some(new) = self.replicas.iter().find(|it| !is_member(ReplicaId(it.replica_id))) {
-            return Some(Step::AddLearner(Member {
-                replica_id: ReplicaId(new.replica_id),
-                node: new.node.clone(),
-            }));
+            return Some(Step::AddLearner(member(new)));
         }
         let mut new_voters = wanted.iter().filter(|id| !has(&status.voters, **id)).peekable();
         if new_voters.peek().is_some() {
@@ -260,6 +258,7 @@ mod tests {
         let replica = |id: &u64| Replica {
             replica_id: *id,
             node: format!("node {id}"),
+            started: true,
             reported_dead: dead.contains(id),
         };
         Target {

@@ -36,6 +36,18 @@ fn commands_have_this_form() {
         (create("orders", 1, 2), CREATE),
         (delete("orders", Some(7)), DELETE),
         (
+            register_holding(CatalogReplica::Runs(5), "n2", 2),
+            &REGISTER.replace("}}", r#","catalog_replica":{"runs":5}}}"#),
+        ),
+        (
+            register_holding(CatalogReplica::Lost(5), "n2", 2),
+            &REGISTER.replace("}}", r#","catalog_replica":{"lost":5}}}"#),
+        ),
+        (
+            replicas::started(&[(3, 4), (5, 6)]),
+            r#"{"report_started":{"replicas":[{"group_id":3,"replica_id":4},{"group_id":5,"replica_id":6}]}}"#,
+        ),
+        (
             replicas::report(3, 4),
             r#"{"report_dead_replica":{"group_id":3,"replica_id":4}}"#,
         ),
@@ -116,11 +128,12 @@ fn replaced_and_retired_replicas_have_this_form() {
     for step in [replicas::report, replicas::replace, replicas::report] {
         fixture.apply(step(1, 3));
     }
+    fixture.apply(replicas::started(&[(1, 4)]));
     fixture.apply(replicas::report(1, 4));
     let text = String::from_utf8(fixture.catalog.encode().split_off(1)).unwrap();
     let partition = concat!(
         r#""partitions":[{"partition":0,"group_id":1,"#,
-        r#""replicas":[{"replica_id":4,"node":"n0","reported_dead":true}],"#,
+        r#""replicas":[{"replica_id":4,"node":"n0","started":true,"reported_dead":true}],"#,
         r#""replaced":[{"replica_id":3,"node":"n0","reported_dead":true}],"changed":true}]"#
     );
     assert!(text.contains(partition), "{text}");

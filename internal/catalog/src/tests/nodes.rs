@@ -76,7 +76,7 @@ fn a_node_that_moves_keeps_its_replica() {
         address: "[::1]:9001".to_string(),
         rack: "r1".to_string(),
         version: "0.2.0".to_string(),
-        lost_catalog_replica: None,
+        catalog_replica: Some(CatalogReplica::Runs(2)),
     };
     assert_eq!(fixture.replica_id(moved.clone()), 2);
     let node = fixture.catalog.node("n1").unwrap();
@@ -133,32 +133,11 @@ fn a_wiped_node_gets_a_new_catalog_replica_and_its_old_replicas_are_dead() {
     );
 }
 
-fn register_without(lost: u64, name: &str, incarnation: u8) -> Command {
-    match register(name, incarnation) {
-        Command::RegisterNode {
-            name,
-            incarnation,
-            address,
-            rack,
-            version,
-            ..
-        } => Command::RegisterNode {
-            name,
-            incarnation,
-            address,
-            rack,
-            version,
-            lost_catalog_replica: Some(lost),
-        },
-        other => panic!("{other:?}"),
-    }
-}
-
 #[test]
 fn a_node_that_lost_its_catalog_replica_gets_another_and_keeps_the_rest() {
     let mut fixture = Fixture::founded(3);
     fixture.topic(create("orders", 2, 3));
-    let new = fixture.replica_id(register_without(2, "n1", 1));
+    let new = fixture.replica_id(register_holding(CatalogReplica::Lost(2), "n1", 1));
     assert!(new > 3, "{new} was given before");
     let node = fixture.catalog.node("n1").unwrap().clone();
     assert_eq!(node.catalog_replica_id, new);
@@ -169,15 +148,49 @@ fn a_node_that_lost_its_catalog_replica_gets_another_and_keeps_the_rest() {
     );
     assert!(fixture.catalog.groups_on("n1").all(|placement| !placement.dead));
     let revision = fixture.catalog.revision();
-    assert_eq!(fixture.replica_id(register_without(2, "n1", 1)), new, "said again");
-    assert_eq!(fixture.replica_id(register("n1", 1)), new, "started again");
+    assert_eq!(
+        fixture.replica_id(register_holding(CatalogReplica::Lost(2), "n1", 1)),
+        new,
+        "said again"
+    );
+    assert_eq!(fixture.replica_id(register("n1", 1)), new, "it is not made yet");
     assert_eq!(fixture.catalog.revision(), revision, "nothing new was said");
+    let running = register_holding(CatalogReplica::Runs(new), "n1", 1);
+    assert_eq!(fixture.replica_id(running.clone()), new, "it runs");
+    assert_eq!(fixture.replica_id(running), new, "and runs again");
     fixture.replica_id(register("n1", 77));
     assert!(fixture.catalog.groups_on("n1").all(|placement| placement.dead));
     assert_eq!(
-        fixture.refused(register_without(new, "n1", 1)),
+        fixture.refused(register_holding(CatalogReplica::Runs(new), "n1", 1)),
         Refusal::IncarnationReplaced { node: "n1".to_string() }
     );
+}
+
+#[test]
+fn a_directory_from_before_its_catalog_replica_ran_gets_another_one() {
+    let mut fixture = Fixture::founded(3);
+    let first = fixture.replica_id(register("n3", 3));
+    assert_eq!(fixture.replica_id(register("n3", 3)), first, "it has not run yet");
+    fixture.replica_id(register_holding(CatalogReplica::Runs(first), "n3", 3));
+    fixture.topic(create("orders", 4, 3));
+    let second = fixture.replica_id(register("n3", 3));
+    assert!(second > first, "{second} was given before");
+    assert!(!fixture.catalog.node("n3").unwrap().catalog_replica_started);
+    assert!(
+        fixture.catalog.groups_on("n3").all(|placement| !placement.dead),
+        "it is the same life; what else the copy lacks shows by itself"
+    );
+    assert_eq!(
+        fixture.refused(register_holding(CatalogReplica::Runs(first), "n3", 3)),
+        Refusal::CatalogReplicaReplaced {
+            node: "n3".to_string(),
+            replica_id: first
+        }
+    );
+    let lost_again = register_holding(CatalogReplica::Lost(first), "n3", 3);
+    assert_eq!(fixture.replica_id(lost_again), second, "of a copy of the copy");
+    let founder = fixture.replica_id(register("n0", 0));
+    assert!(founder > second, "founders have run");
 }
 
 #[test]
@@ -187,7 +200,7 @@ fn replicas_stay_alive_however_many_catalog_replicas_a_node_loses() {
     fixture.topic(create("orders", 2, 3));
     for _ in 0..NODE_PAST_LIVES_MAX + 10 {
         let lost = fixture.catalog.node("n1").unwrap().catalog_replica_id;
-        fixture.replica_id(register_without(lost, "n1", 77));
+        fixture.replica_id(register_holding(CatalogReplica::Lost(lost), "n1", 77));
     }
     assert_eq!(
         fixture.catalog.node("n1").unwrap().past_lives.len(),
@@ -243,7 +256,7 @@ fn what_a_node_says_of_itself_is_checked() {
         address: address.to_string(),
         rack: rack.to_string(),
         version: String::new(),
-        lost_catalog_replica: None,
+        catalog_replica: None,
     };
     let mut fixture = Fixture::founded(1);
     assert!(matches!(fixture.refused(node("N3", "a:1", "")), Refusal::InvalidName { field, .. } if field == "node"));

@@ -22,9 +22,14 @@ fn command() -> impl Strategy<Value = Command> {
     prop_oneof![
         1 => (0u8..3, 0usize..5).prop_map(|(id, nodes)| found([id; 16], nodes)),
         3 => (0usize..7, 0u8..8).prop_map(|(node, incarnation)| register(&format!("n{node}"), incarnation)),
+        2 => (0usize..7, 0u8..8, 1u64..40, any::<bool>()).prop_map(|(node, incarnation, id, runs)| {
+            let held = if runs { CatalogReplica::Runs(id) } else { CatalogReplica::Lost(id) };
+            register_holding(held, &format!("n{node}"), incarnation)
+        }),
         6 => created.prop_map(|(tenant, name, partitions, replication, retention_ms, retention_bytes)| {
             Command::CreateTopic { tenant, name, partitions, replication, retention_ms, retention_bytes }
         }),
+        2 => (1u64..12, 1u64..60).prop_map(|(group_id, replica_id)| replicas::started(&[(group_id, replica_id)])),
         4 => (name(), name(), proptest::option::of(1u64..20))
             .prop_map(|(tenant, name, topic_id)| Command::DeleteTopic { tenant, name, topic_id }),
         6 => (0u8..3, 1u64..12, 1u64..60).prop_map(|(step, group_id, replica_id)| match step {

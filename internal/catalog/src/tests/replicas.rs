@@ -1,10 +1,17 @@
 //! Dead replicas are replaced, and let go of in order.
 
 use super::*;
-use crate::{Partition, Replica};
+use crate::{Partition, Replica, StartedReplica};
 
 pub(super) fn report(group_id: u64, replica_id: u64) -> Command {
     Command::ReportDeadReplica { group_id, replica_id }
+}
+
+pub(super) fn started(replicas: &[(u64, u64)]) -> Command {
+    let replica = |&(group_id, replica_id): &(u64, u64)| StartedReplica { group_id, replica_id };
+    Command::ReportStarted {
+        replicas: replicas.iter().map(replica).collect(),
+    }
 }
 
 pub(super) fn replace(group_id: u64, replica_id: u64) -> Command {
@@ -57,6 +64,43 @@ fn a_lost_incarnation_s_replica_is_replaced_under_a_new_id_on_the_same_node() {
         !fixture.catalog.is_retired(lost.replica_id),
         "its group may still count on it"
     );
+}
+
+#[test]
+fn a_replica_that_was_reported_as_started_stays_so_until_it_is_replaced() {
+    let (mut fixture, group, first) = Fixture::with_partition();
+    let is_started = |fixture: &Fixture| {
+        let placed = fixture.catalog.groups_on("n2").next();
+        placed.unwrap().started
+    };
+    assert!(!is_started(&fixture));
+    assert_eq!(fixture.apply(started(&[(group, first.replica_id)])), Reply::Done);
+    assert!(is_started(&fixture));
+    assert!(
+        !fixture.catalog.groups_on("n1").next().unwrap().started,
+        "only that one"
+    );
+    let revision = fixture.catalog.revision();
+    assert_eq!(fixture.apply(started(&[(group, first.replica_id)])), Reply::Done);
+    assert_eq!(fixture.catalog.revision(), revision, "nothing new was said");
+    assert_eq!(Catalog::decode(&fixture.catalog.encode()), Ok(fixture.catalog.clone()));
+    fixture.apply(report(group, first.replica_id));
+    fixture.apply(replace(group, first.replica_id));
+    assert!(!is_started(&fixture), "the new one has not run");
+    let mixed = started(&[(group, first.replica_id), (99, 7)]);
+    assert_eq!(fixture.apply(mixed), Reply::Done, "those that are gone are passed over");
+}
+
+#[test]
+fn only_so_many_replicas_are_reported_as_started_at_once() {
+    let (mut fixture, ..) = Fixture::with_partition();
+    let many = vec![(1, 1); crate::limits::STARTED_REPLICAS_MAX + 1];
+    let refusal = fixture.refused(started(&many));
+    assert!(
+        matches!(&refusal, Refusal::InvalidValue { field, .. } if field == "replicas"),
+        "{refusal}"
+    );
+    assert_eq!(fixture.apply(started(&many[1..])), Reply::Done);
 }
 
 #[test]

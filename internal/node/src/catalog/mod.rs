@@ -10,6 +10,18 @@ mod addresses;
 mod client;
 mod host;
 
+use highwater_catalog::Replica;
+use highwater_partition::Member;
+use highwater_partition::log::ReplicaId;
+
 pub(crate) use addresses::keep_addresses;
 pub(crate) use client::{CatalogClient, propose_here};
 pub(crate) use host::{CatalogHost, Progress};
+
+/// A replica that the catalog has placed, as its group knows it.
+pub(crate) fn member(replica: &Replica) -> Member {
+    Member {
+        replica_id: ReplicaId(replica.replica_id),
+        node: replica.node.clone(),
+    }
+}

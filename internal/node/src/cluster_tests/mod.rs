@@ -9,7 +9,7 @@ mod refusals;
 mod replacements;
 mod retention;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -129,6 +129,19 @@ impl TestCluster {
         std::fs::remove_dir_all(self.data_dir(number)).unwrap();
     }
 
+    /// Copies a data directory; the copy is put in its place by `restore`.
+    fn copy(&self, number: usize) -> TempDir {
+        assert!(self.nodes[number].is_none(), "copying a running node");
+        let copy = TempDir::new().unwrap();
+        copy_directory(&self.data_dir(number), copy.path());
+        copy
+    }
+
+    fn restore(&self, number: usize, copy: &TempDir) {
+        self.wipe(number);
+        copy_directory(copy.path(), &self.data_dir(number));
+    }
+
     async fn ready(&self, number: usize) {
         let ready = self.nodes[number].as_ref().unwrap().ready();
         timeout(PATIENCE, ready)
@@ -211,6 +224,17 @@ impl TestClient {
     async fn describe(&mut self) -> v1::DescribeClusterResponse {
         let described = self.cluster.describe_cluster(v1::DescribeClusterRequest {}).await;
         described.unwrap().into_inner()
+    }
+}
+
+fn copy_directory(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap().map(Result::unwrap) {
+        let target = to.join(entry.file_name());
+        match entry.file_type().unwrap().is_dir() {
+            true => copy_directory(&entry.path(), &target),
+            false => drop(std::fs::copy(entry.path(), target).unwrap()),
+        }
     }
 }
 

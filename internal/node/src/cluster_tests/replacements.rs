@@ -1,24 +1,37 @@
 //! Dead replicas give way to new ones, and what was acknowledged stays.
 
 use super::*;
+use crate::data_dir::DataDir;
+use crate::hex::Id;
 
 const BATCHES: u64 = 20;
 
 /// A founded cluster with a topic of one partition, which holds [`BATCHES`] batches.
 async fn with_records() -> TestCluster {
     let cluster = TestCluster::founded().await;
+    fill(&cluster).await;
+    cluster
+}
+
+async fn fill(cluster: &TestCluster) {
     cluster.client(0, "shop").await.create("orders", 1).await;
     for sequence in 0..BATCHES {
         let batch = batch_of("orders", sequence, &[&format!("kept {sequence}")]);
         cluster.produce("shop", batch).await.unwrap();
     }
-    cluster
+}
+
+/// The directories of all replicas on a node, by name; those of the catalog begin with `0-`.
+fn all_directories(cluster: &TestCluster, number: usize) -> Vec<String> {
+    let listed = std::fs::read_dir(cluster.data_dir(number).join("groups")).unwrap();
+    listed
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect()
 }
 
 /// The directories of the partition's replicas on a node, by name.
 fn directories(cluster: &TestCluster, number: usize) -> Vec<String> {
-    let listed = std::fs::read_dir(cluster.data_dir(number).join("groups")).unwrap();
-    let names = listed.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let names = all_directories(cluster, number).into_iter();
     names.filter(|name| !name.starts_with("0-")).collect()
 }
 
@@ -38,10 +51,20 @@ async fn replaced(cluster: &TestCluster, number: usize, old: u64) -> v1::Replica
     timeout(PATIENCE, found).await.expect("the replica was not replaced")
 }
 
+/// The node's replica of the partition, once it has all records.
 async fn replica_id(cluster: &TestCluster, number: usize) -> u64 {
-    let replicas = cluster.client(number, "shop").await.describe().await.replicas;
-    let own = replicas.iter().find(|replica| replica.node == NAMES[number]);
-    own.unwrap().replica_id
+    let mut client = cluster.client(number, "shop").await;
+    let found = async {
+        loop {
+            let replicas = client.describe().await.replicas;
+            let own = replicas.into_iter().find(|replica| replica.node == NAMES[number]);
+            match own.filter(|own| own.log_end >= BATCHES) {
+                Some(own) => return own.replica_id,
+                None => tokio::time::sleep(Duration::from_millis(50)).await,
+            }
+        }
+    };
+    timeout(PATIENCE, found).await.expect("the replica does not follow")
 }
 
 /// With another replica gone, a majority needs the new one; and everything is still there.
@@ -61,6 +84,39 @@ async fn the_replicas_of_a_wiped_node_are_replaced_and_count_again() {
     cluster.start(2).await;
     replaced(&cluster, 2, old).await;
     assert_counts(&mut cluster, 2).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_directory_copied_before_a_replica_was_made_does_not_make_it_anew() {
+    let mut cluster = TestCluster::founded().await;
+    cluster.stop(2).await;
+    let before = cluster.copy(2);
+    cluster.start(2).await;
+    cluster.ready(2).await;
+    fill(&cluster).await;
+    let old = replica_id(&cluster, 2).await;
+    cluster.stop(2).await;
+    cluster.restore(2, &before);
+    cluster.start(2).await;
+    replaced(&cluster, 2, old).await;
+    assert_counts(&mut cluster, 2).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_directory_copied_before_its_node_joined_gets_another_catalog_replica() {
+    let mut cluster = TestCluster::founded().await;
+    drop(DataDir::open(&cluster.data_dir(3), CLUSTER, NAMES[3], Id::random()).unwrap());
+    let before = cluster.copy(3);
+    cluster.start(3).await;
+    cluster.ready(3).await;
+    let first = all_directories(&cluster, 3);
+    cluster.stop(3).await;
+    cluster.restore(3, &before);
+    cluster.start(3).await;
+    cluster.ready(3).await;
+    let second = all_directories(&cluster, 3);
+    assert_ne!(first, second, "the replica that had run was made anew");
+    assert_eq!((first.len(), second.len()), (1, 1));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

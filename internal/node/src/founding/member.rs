@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use highwater_catalog::{Command, Reply};
+use highwater_catalog::{CatalogReplica, Command, Reply};
 use highwater_partition::log::{ClusterId, ReplicaId};
 use highwater_partition::{Member, Partition, Role};
 use tokio::sync::{Mutex, Notify};
@@ -141,7 +141,7 @@ async fn let_in_here(catalog: &Partition, cluster_id: Id, join: Join) -> JoinAns
         address: join.address,
         rack: join.rack,
         version: join.version,
-        lost_catalog_replica: join.lost_catalog_replica,
+        catalog_replica: join.lost_catalog_replica.map(CatalogReplica::Lost),
     };
     let reply = match propose_here(catalog, register.encode().into()).await {
         CommandAnswer::Reply(reply) => reply,

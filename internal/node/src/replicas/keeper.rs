@@ -58,20 +58,28 @@ impl Keeper {
         }
     }
 
-    /// Makes and starts replicas that have never run. May be repeated after a failure or a crash at any point. One that
-    /// fails does not keep the others from running; the first failure is answered. A log that cannot be made is tried
-    /// again when this is repeated, a replica that cannot be started at the next start of the node.
+    /// Makes and runs replicas that have never run, see [`Keeper::prepare`] and [`Keeper::run`].
     pub(crate) async fn make(&self, cluster: ClusterId, new: Vec<(GroupId, ReplicaId)>) -> Result<(), ReplicaError> {
-        let (data, storage) = (self.options.data.clone(), self.options.storage.clone());
-        let made = blocking(move || make_logs(&data, &storage, cluster, &new)).await?;
-        let started = self.start_all(made.logs).await;
-        made.failed.map_or(started, Err)
+        let prepared = self.prepare(cluster, new).await?;
+        self.run(prepared).await
     }
 
-    /// Starts every one that can be started.
-    async fn start_all(&self, logs: Vec<NewLog>) -> Result<(), ReplicaError> {
-        let mut all = Ok(());
-        for (group, replica, log) in logs {
+    /// Makes the logs of replicas that have never run and records them as started. May be repeated after a failure or a
+    /// crash at any point. One that fails does not keep the others from running; it is tried again when this is repeated.
+    pub(crate) async fn prepare(
+        &self,
+        cluster: ClusterId,
+        new: Vec<(GroupId, ReplicaId)>,
+    ) -> Result<Prepared, ReplicaError> {
+        let (data, storage) = (self.options.data.clone(), self.options.storage.clone());
+        blocking(move || make_logs(&data, &storage, cluster, &new)).await
+    }
+
+    /// Starts every one that can be started; answers the first failure. What cannot be started is left alone until the
+    /// node starts again.
+    pub(crate) async fn run(&self, prepared: Prepared) -> Result<(), ReplicaError> {
+        let mut all = prepared.failed.map_or(Ok(()), Err);
+        for (group, replica, log) in prepared.logs {
             let started = self.start(group, replica, log, Vec::new()).await;
             all = all.and(started);
         }
@@ -229,11 +237,19 @@ async fn stop(hosted: &Arc<Hosted>) {
 type NewLog = (GroupId, ReplicaId, Log);
 
 /// What came of making logs.
-struct Made {
+pub(crate) struct Prepared {
     /// Recorded as started.
     logs: Vec<NewLog>,
     /// The first that could not be made; it and its like stay recorded as preparing.
     failed: Option<ReplicaError>,
+}
+
+impl Prepared {
+    /// Those that can run.
+    pub(crate) fn replicas(&self) -> Vec<(GroupId, ReplicaId)> {
+        let which = |(group, replica, _): &NewLog| (*group, *replica);
+        self.logs.iter().map(which).collect()
+    }
 }
 
 fn make_logs(
@@ -241,8 +257,8 @@ fn make_logs(
     storage: &Storage,
     cluster: ClusterId,
     new: &[(GroupId, ReplicaId)],
-) -> Result<Made, ReplicaError> {
-    let mut made = Made {
+) -> Result<Prepared, ReplicaError> {
+    let mut made = Prepared {
         logs: Vec::with_capacity(new.len()),
         failed: None,
     };
@@ -257,8 +273,7 @@ fn make_logs(
             Err(failed) => made.failed = made.failed.or(Some(failed)),
         }
     }
-    let ready: Vec<_> = made.logs.iter().map(|(group, replica, _)| (*group, *replica)).collect();
-    data.record_started(&ready).map_err(recording)?;
+    data.record_started(&made.replicas()).map_err(recording)?;
     Ok(made)
 }
 

@@ -1,0 +1,89 @@
+//! A replica begins empty once.
+//!
+//! What it promises from its first vote on is on this disk alone. So a data directory that does not hold a replica must
+//! not make it if it has ever run: the directory may be an old copy, from before the replica was placed here. The catalog
+//! knows, because it is told before a replica first runs:
+//!
+//! 1. what the catalog says is made certain, for what is known here may be as old as the directory;
+//! 2. a replica that the catalog calls started, and that is not here, is dead and gets replaced;
+//! 3. the others are made, recorded here as started, and reported as started;
+//! 4. only then do they run.
+//!
+//! A crash between 3 and 4 leaves replicas that are recorded as started here; they are opened as any other, once they are
+//! reported. Before the catalog has a quorum nothing new begins.
+//!
+//! The catalog's own replica begins differently (`founding`): it has no vote until its node has registered it as running.
+
+use std::sync::Arc;
+
+use highwater_catalog::limits::STARTED_REPLICAS_MAX;
+use highwater_catalog::{Command, Reply, StartedReplica};
+use highwater_partition::log::{ClusterId, GroupId, ReplicaId};
+use tokio::time::{Instant, sleep};
+
+use crate::catalog::{CatalogClient, CatalogHost};
+use crate::controller::{COMMAND_TIMEOUT, RETRY_PAUSE};
+use crate::dead_replicas::DeadReplicas;
+use crate::replicas::{Keeper, ReplicaError};
+
+/// Has replicas run for the first time; cheap to clone.
+#[derive(Clone)]
+pub(crate) struct FirstStart {
+    pub(crate) keeper: Arc<Keeper>,
+    pub(crate) host: Arc<CatalogHost>,
+    pub(crate) client: CatalogClient,
+    pub(crate) dead: DeadReplicas,
+}
+
+impl FirstStart {
+    /// Makes and runs replicas that are placed here and not recorded as started. Waits for the catalog's quorum.
+    pub(crate) async fn make(&self, cluster: ClusterId, placed: Vec<(GroupId, ReplicaId)>) -> Result<(), ReplicaError> {
+        while !self.client.catch_up(Instant::now() + COMMAND_TIMEOUT).await {
+            sleep(RETRY_PAUSE).await;
+        }
+        let (started, new): (Vec<_>, Vec<_>) = placed.into_iter().partition(|placed| self.is_started(*placed));
+        for (group, replica) in started {
+            tracing::error!(
+                group = group.0,
+                replica = replica.0,
+                "a replica that has run is not in the data directory, which is an old copy; it is replaced"
+            );
+            self.dead.note((group, replica)).await;
+        }
+        let prepared = self.keeper.prepare(cluster, new).await?;
+        self.report(&prepared.replicas()).await;
+        self.keeper.run(prepared).await
+    }
+
+    fn is_started(&self, (group, replica): (GroupId, ReplicaId)) -> bool {
+        self.host.read(|catalog| catalog.is_started(group.0, replica.0))
+    }
+
+    /// Whether the catalog knows a replica as one that has not run.
+    pub(crate) fn is_unreported(&self, (group, replica): (GroupId, ReplicaId)) -> bool {
+        self.host.read(|catalog| {
+            let placed = catalog.partition_of_group(group.0).is_some_and(|(_, partition)| {
+                let mut replicas = partition.replicas.iter();
+                replicas.any(|placed| placed.replica_id == replica.0)
+            });
+            placed && !catalog.is_started(group.0, replica.0)
+        })
+    }
+
+    /// Tells the catalog that these replicas are about to run, as often as it takes.
+    pub(crate) async fn report(&self, replicas: &[(GroupId, ReplicaId)]) {
+        for some in replicas.chunks(STARTED_REPLICAS_MAX) {
+            let started = |&(GroupId(group_id), ReplicaId(replica_id)): &_| StartedReplica { group_id, replica_id };
+            let command = Command::ReportStarted {
+                replicas: some.iter().map(started).collect(),
+            };
+            loop {
+                match self.client.command(&command, Instant::now() + COMMAND_TIMEOUT).await {
+                    Ok(Reply::Done) => break,
+                    other => tracing::debug!(?other, "new replicas are not reported yet"),
+                }
+                sleep(RETRY_PAUSE).await;
+            }
+        }
+    }
+}

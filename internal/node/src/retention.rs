@@ -54,6 +54,7 @@ impl Controller {
                 true => self.compare_clocks().await,
                 false => Agreement::new(),
             };
+            self.complain(&due, &clocks);
             let (this, clocks) = (&self, &clocks);
             let trims = futures::stream::iter(due).for_each_concurrent(TRIMS_AT_ONCE, |(hosted, bounds)| async move {
                 this.trim(&hosted, bounds, clocks).await;
@@ -79,13 +80,7 @@ impl Controller {
 
     async fn trim(&self, hosted: &Hosted, bounds: Bounds, clocks: &Agreement) {
         let GroupId(group) = hosted.group_id;
-        let by_time = bounds.milliseconds > 0 && majority_agrees(&hosted.status(), &self.own.name, clocks);
-        if bounds.milliseconds > 0 && !by_time {
-            tracing::warn!(
-                group,
-                "nothing is trimmed by time: this node's clock does not agree with a majority's"
-            );
-        }
+        let by_time = bounds.milliseconds > 0 && self.may_judge_age(hosted, clocks);
         let oldest_ms = by_time.then(|| now_ms().saturating_sub(bounds.milliseconds));
         let bytes = (bounds.bytes > 0).then_some(bounds.bytes);
         match timeout(COMMAND_TIMEOUT, hosted.trim(oldest_ms, bytes)).await {
@@ -94,6 +89,29 @@ impl Controller {
             Ok(Err(why)) => tracing::info!(group, why, "records cannot be trimmed now"),
             Err(_) => tracing::info!(group, "records cannot be trimmed now: no majority answered in time"),
         }
+    }
+
+    /// One line for all that is not trimmed.
+    fn complain(&self, due: &[(Arc<Hosted>, Bounds)], clocks: &Agreement) {
+        let by_time = due.iter().filter(|(_, bounds)| bounds.milliseconds > 0);
+        let kept = by_time.filter(|(hosted, _)| !self.may_judge_age(hosted, clocks));
+        let partitions = kept.count();
+        if partitions > 0 {
+            let agreeing: Vec<&String> = clocks
+                .iter()
+                .filter(|(_, agrees)| **agrees)
+                .map(|(node, _)| node)
+                .collect();
+            tracing::warn!(
+                partitions,
+                ?agreeing,
+                "nothing is trimmed by time: this node's clock does not agree with a majority's"
+            );
+        }
+    }
+
+    fn may_judge_age(&self, hosted: &Hosted, clocks: &Agreement) -> bool {
+        majority_agrees(&hosted.status(), &self.own.name, clocks)
     }
 
     /// Asks every other node what time it is.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use highwater_catalog::Catalog;
 use highwater_partition::log::{GroupId, ReplicaId};
-use highwater_partition::{ClosedLog, Member, Partition, Role, Status};
+use highwater_partition::{ClosedLog, Member, Partition, Role, Status, Watermark};
 use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -27,6 +27,8 @@ pub(crate) struct Hosted {
     partition: Partition,
     records_served: AtomicU64,
     records_appended: AtomicU64,
+    /// A log start, and when the record there was appended: what decides whether a trim by time is due.
+    first_record: Mutex<Option<(u64, u64)>>,
     /// Cancelled when the replica leaves this node.
     removed: CancellationToken,
 }
@@ -39,6 +41,7 @@ impl Hosted {
             partition,
             records_served: AtomicU64::new(0),
             records_appended: AtomicU64::new(0),
+            first_record: Mutex::default(),
             removed: CancellationToken::new(),
         }
     }
@@ -107,7 +110,12 @@ impl Hosted {
         let partition = &self.partition;
         let log_start = self.status().watermark.log_start;
         let mut wanted = log_start;
-        if let Some(oldest_ms) = oldest_ms {
+        if let Some(oldest_ms) = oldest_ms
+            && self
+                .first_append_ms()
+                .await?
+                .is_some_and(|first_ms| first_ms < oldest_ms)
+        {
             let found = partition.offset_at(oldest_ms).await;
             wanted = wanted.max(found.map_err(|error| error.to_string())?);
         }
@@ -120,6 +128,33 @@ impl Hosted {
         }
         let trimmed = partition.trim(wanted).await;
         trimmed.map(Some).map_err(|error| error.to_string())
+    }
+
+    /// When the first record was appended; None: there is none. Reads the disk once per log start: a quiet log must be
+    /// able to rest.
+    async fn first_append_ms(&self) -> Result<Option<u64>, String> {
+        let Watermark {
+            log_start,
+            high_watermark,
+        } = self.status().watermark;
+        if log_start >= high_watermark {
+            return Ok(None);
+        }
+        let known = *self.lock_first_record();
+        if let Some((_, append_time_ms)) = known.filter(|(offset, _)| *offset == log_start) {
+            return Ok(Some(append_time_ms));
+        }
+        let read = self.partition.read(log_start, 1).await;
+        let batches = read.map_err(|error| error.to_string())?;
+        let Some(first) = batches.first() else {
+            return Ok(None);
+        };
+        *self.lock_first_record() = Some((log_start, first.append_time_ms));
+        Ok(Some(first.append_time_ms))
+    }
+
+    fn lock_first_record(&self) -> MutexGuard<'_, Option<(u64, u64)>> {
+        self.first_record.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Bytes of this replica's log files, if they can be told.

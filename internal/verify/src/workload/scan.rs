@@ -113,6 +113,7 @@ impl fmt::Display for Task {
 }
 
 impl Task {
+    /// Reads from start to end; again, if a trim has overtaken the reading.
     async fn scan(
         &self,
         settings: ClientBuilder,
@@ -120,7 +121,16 @@ impl Task {
         deadline: Duration,
     ) -> Result<(Scan, Vec<Seen>), Error> {
         let node = self.node.clone();
-        let client: Client = settings.picker(Arc::new(OnlyFrom { node })).connect().await?;
+        let client = settings.picker(Arc::new(OnlyFrom { node })).connect().await?;
+        loop {
+            match self.scan_once(&client, clock, deadline).await {
+                Err(Error::OffsetOutOfRange { .. }) => {}
+                scanned => return scanned,
+            }
+        }
+    }
+
+    async fn scan_once(&self, client: &Client, clock: Clock, deadline: Duration) -> Result<(Scan, Vec<Seen>), Error> {
         let invoked_ns = clock.now_ns();
         let builder = client.consumer(self.topic.clone(), self.partition);
         let mut consumer = builder

@@ -97,7 +97,13 @@ impl Controller {
                 all = all.and(removed);
             }
         }
-        let new = self.new_placements();
+        let mut new = Vec::new();
+        for placed in self.new_placements() {
+            match self.vacate(placed).await {
+                Ok(()) => new.push(placed),
+                failed => all = all.and(failed),
+            }
+        }
         if !new.is_empty() {
             tracing::info!(replicas = new.len(), "making replicas");
             let made = self.first_start.make(cluster_id, new).await;
@@ -128,6 +134,25 @@ impl Controller {
             new.map(|new| (GroupId(new.group_id), ReplicaId(new.replica_id)))
                 .collect()
         })
+    }
+
+    /// Ends other replicas of the group here. The catalog gives a place on the same node to a new id only if the old one is
+    /// dead; a directory that does not know that is an old copy.
+    async fn vacate(&self, (group, new): (GroupId, ReplicaId)) -> Result<(), ReplicaError> {
+        let records = self.data.replicas().into_iter();
+        for other in records.filter(|record| record.group_id() == group && record.replica_id() != new) {
+            if other.stage == Stage::Started {
+                let replica = other.replica;
+                tracing::error!(
+                    group = group.0,
+                    replica,
+                    "a replica was given up that is not dead here: an old copy"
+                );
+                self.first_start.dead.record(other.id()).await;
+            }
+            self.keeper.end(group, other.replica_id()).await?;
+        }
+        Ok(())
     }
 
     fn note_pristine(&self, pristine: &mut Pristine) {

@@ -50,6 +50,11 @@ impl Leaders {
         }
     }
 
+    #[cfg(test)]
+    pub(crate) fn catalog(&self) -> &CatalogHost {
+        &self.catalog
+    }
+
     pub(crate) fn leader(&self, group: GroupId) -> Option<Leader> {
         if let Some(hosted) = self.registry.hosted(group) {
             let status = hosted.status();

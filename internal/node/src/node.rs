@@ -1,20 +1,21 @@
 //! Putting a node together, and taking it apart again.
 
+mod resources;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::{BoxFuture, join, join_all};
-use tokio::net::lookup_host;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::catalog::{CatalogClient, CatalogHost, keep_addresses};
 use crate::clock::now_ms;
-use crate::config::{Config, ConfigError};
+use crate::config::Config;
 use crate::controller::Controller;
 use crate::data_dir::DataDir;
 use crate::dead_replicas::DeadReplicas;
@@ -23,20 +24,18 @@ use crate::failures::Failures;
 use crate::first_start::FirstStart;
 use crate::founding::{Discovery, DiscoveryOptions, Membership, OwnName};
 use crate::gossip::{self, Gossip, GossipOptions};
-use crate::hex::Id;
 use crate::leaders::{self, Leaders};
 use crate::link::{AddressBook, Link, LinkOptions};
 use crate::opening::Opening;
 use crate::peer_handler::PeerHandler;
-use crate::port::{Port, PortError, PortOptions, connections};
+use crate::port::{Port, PortOptions, connections};
 use crate::replicas::{Hosted, Keeper, KeeperOptions, Registry};
 use crate::services::{Context, InFlight, Readiness, ServerParts, serve};
 use crate::storage::Storage;
-use crate::tls::{Credentials, TlsError, TlsFiles};
+use crate::tls::Credentials;
 
-/// How long a starting node waits for its own advertised name to become resolvable.
-const OWN_NAME_PATIENCE: Duration = Duration::from_secs(30);
-const OWN_NAME_PAUSE: Duration = Duration::from_millis(500);
+use resources::{bind, load_credentials, open_data_dir, wait_for_own_name};
+
 /// How long a stopping node waits for its leaderships to move away.
 const HAND_OVER_PATIENCE: Duration = Duration::from_secs(2);
 /// How long a stopping node waits for its streams to end.
@@ -350,57 +349,6 @@ async fn behind(catalog_opened: CancellationToken, work: BoxFuture<'static, ()>)
     work.await;
 }
 
-fn load_credentials(config: &Config) -> Result<Arc<Credentials>, StartError> {
-    let files = TlsFiles {
-        certificate: config.tls.cert.clone(),
-        key: config.tls.key.clone(),
-        authorities: config.tls.ca.clone(),
-    };
-    let unusable = |error: TlsError| StartError::Credentials(error.to_string());
-    let credentials = Credentials::load(files).map_err(unusable)?;
-    credentials.require(&config.cluster, &config.node).map_err(unusable)?;
-    Ok(credentials)
-}
-
-async fn open_data_dir(config: &Config) -> Result<DataDir, StartError> {
-    let (path, cluster, node) = (config.data_dir.clone(), config.cluster.clone(), config.node.clone());
-    let opening = tokio::task::spawn_blocking(move || DataDir::open(&path, &cluster, &node, Id::random()));
-    let opened = opening.await.map_err(|error| StartError::Internal(error.to_string()))?;
-    Ok(opened?)
-}
-
-async fn bind(config: &Config) -> Result<Port, StartError> {
-    let refused = |why: String| StartError::Port {
-        address: config.listen.clone(),
-        why,
-    };
-    let mut addresses = lookup_host(&config.listen)
-        .await
-        .map_err(|error| refused(error.to_string()))?;
-    let address = addresses
-        .next()
-        .ok_or_else(|| refused("the name has no address".to_owned()))?;
-    Port::bind(address).await.map_err(|error| match error {
-        PortError::InUse { .. } => refused("it is in use by another process".to_owned()),
-        PortError::Refused { source, .. } => refused(source.to_string()),
-    })
-}
-
-/// In some environments a node's own name becomes known only a while after it has started.
-async fn wait_for_own_name(address: &str) -> Result<(), StartError> {
-    let give_up = Instant::now() + OWN_NAME_PATIENCE;
-    loop {
-        match lookup_host(address).await.map(|mut addresses| addresses.next()) {
-            Ok(Some(_)) => return Ok(()),
-            failed if Instant::now() >= give_up => {
-                let why = format!("`{address}` cannot be resolved: {failed:?}");
-                return Err(ConfigError::new("advertise", why).into());
-            }
-            _ => sleep(OWN_NAME_PAUSE).await,
-        }
-    }
-}
-
 async fn run_server(parts: ServerParts, address: SocketAddr, stopping: CancellationToken, failures: Failures) {
     let ended = serve(parts).await;
     if !stopping.is_cancelled() {
@@ -410,6 +358,16 @@ async fn run_server(parts: ServerParts, address: SocketAddr, stopping: Cancellat
 }
 
 impl NodeHandle {
+    #[cfg(test)]
+    pub(crate) fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
+    #[cfg(test)]
+    pub(crate) fn host(&self) -> &CatalogHost {
+        self.leaders.catalog()
+    }
+
     /// The address that the port listens on.
     pub fn address(&self) -> SocketAddr {
         self.address

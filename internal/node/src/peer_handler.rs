@@ -6,8 +6,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use highwater_partition::PeerStream;
 use highwater_partition::log::GroupId;
+use highwater_partition::{PeerStream, Unstarted};
 use prost::Message;
 use tokio::time::timeout;
 
@@ -40,15 +40,17 @@ impl LinkHandler for PeerHandler {
         if group == NODE_LEVEL {
             return async move { handler.node_call(&from, kind, body).await.map(|answer| vec![answer]) }.boxed();
         }
-        if let Some(closed) = self.registry.closed(GroupId(group)) {
-            return async move { closed.handle_call(kind, body).await.map_err(|error| error.to_string()) }.boxed();
-        }
+        let group = GroupId(group);
         let call = async move {
-            let partition = handler.registry.for_peer(&from, GroupId(group)).await?;
-            partition
-                .handle_call(&from, kind, body)
-                .await
-                .map_err(|error| error.to_string())
+            let unstarted = handler.registry.unstarted(group).filter(|_| Unstarted::answers(kind));
+            let answer = match unstarted {
+                Some(unstarted) => unstarted.handle_call(&from, kind, body).await,
+                None => {
+                    let partition = handler.registry.for_peer(&from, group).await?;
+                    partition.handle_call(&from, kind, body).await
+                }
+            };
+            answer.map_err(|error| error.to_string())
         };
         call.boxed()
     }

@@ -32,6 +32,7 @@
 //! * Promises (`memory`): before its core runs, a replica asks the others whether its disk still holds what it promised.
 //! * Damage (`mending`, `scrub`, `open`): entries that are damaged here come back from any member that has them. Meanwhile
 //!   whoever needs one waits, a leader steps aside, and a reader is sent elsewhere. What no member has is reported.
+//! * Starts (`unstarted`): whatever others need of a replica for their own starts it gives before its core runs.
 //! * A full disk: nothing new is proposed, a follower takes no entries; votes, heartbeats, reads, manifests and trims go on.
 //!
 //! # Not here
@@ -71,12 +72,12 @@ mod storage;
 mod tests;
 mod trim;
 mod types;
+mod unstarted;
 
 pub use config::Timers;
 pub use error::{CommandError, Error, ReadError};
 pub use highwater_log as log; // the node passes ids, batches and disks through; it never touches a Log itself
 pub use machine::Machine;
-pub use open::{ClosedLog, open_log};
 pub use partition::Partition;
 pub use peers::{Lane, PeerError, PeerStream, Peers};
 pub use progress::Watermark;
@@ -88,3 +89,4 @@ pub use scrub::ScrubPace;
 pub use start::GroupOptions;
 pub use status::{Role, Status, VoterChange};
 pub use types::Member;
+pub use unstarted::Unstarted;

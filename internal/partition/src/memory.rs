@@ -27,6 +27,7 @@ use crate::codec::membership::REPLICAS_MAX;
 use crate::codec::{kind, membership as membership_codec, recall};
 use crate::error::Error;
 use crate::peers::{Lane, PeerError, Peers};
+use crate::runtime;
 use crate::types::{LogEntry, LogId, Member, Membership, Vote, log_id, member};
 
 /// How long a member is waited for that cannot be reached.
@@ -149,7 +150,7 @@ pub(crate) async fn check_promises(
     Ok(())
 }
 
-/// What one member remembers; asked until it answers. A node that has no such replica running remembers nothing.
+/// What one member remembers; asked until it answers. A node that has no such replica remembers nothing.
 async fn ask(peers: &dyn Peers, group_id: GroupId, own: u64, member: &Member) -> Option<Seen> {
     loop {
         let body = vec![recall::encode_remember(member.replica_id.0, own)];
@@ -185,7 +186,7 @@ fn stored_vote(log: &Log, own: u64) -> Vote {
 }
 
 /// All members that the log names in its last committed membership and in those behind it. Reads the disk.
-pub(crate) fn members_in(log: &Log) -> Result<Vec<Member>, Error> {
+fn members_in(log: &Log) -> Result<Vec<Member>, Error> {
     let (stored, mut next) = log.committed(|state| (state.membership.clone(), state.next_index));
     let mut found = BTreeMap::new();
     if let Some((_, bytes)) = stored {
@@ -203,6 +204,19 @@ pub(crate) fn members_in(log: &Log) -> Result<Vec<Member>, Error> {
         }
     }
     Ok(found.into_values().collect())
+}
+
+/// The members that the log names, and those that are known otherwise.
+pub(crate) async fn all_members(log: &Log, known: &[Member]) -> Result<Vec<Member>, Error> {
+    let log = log.clone();
+    let named = runtime::blocking(move || members_in(&log)).await;
+    let mut members = named.map_err(|err| Error::Raft(format!("reading the members: {err}")))??;
+    for member in known {
+        if members.iter().all(|other| other.replica_id != member.replica_id) {
+            members.push(member.clone());
+        }
+    }
+    Ok(members)
 }
 
 fn collect(found: &mut BTreeMap<u64, Member>, membership: &Membership) {

@@ -20,7 +20,7 @@ use tokio::sync::{oneshot, watch};
 use crate::codec::recall::{self, ManifestPiece, Refill};
 use crate::codec::{bad, kind};
 use crate::error::Error;
-use crate::memory::members_in;
+use crate::memory::all_members;
 use crate::peers::{Lane, Peers};
 use crate::runtime;
 use crate::snapshot::Snapshots;
@@ -204,14 +204,7 @@ impl Refiller {
     }
 
     async fn others(&self) -> Result<Vec<Member>, Error> {
-        let log = self.log.clone();
-        let found = runtime::blocking(move || members_in(&log)).await;
-        let mut members = found.map_err(|err| Error::Raft(err.to_string()))??;
-        for member in &self.known {
-            if members.iter().all(|other| other.replica_id != member.replica_id) {
-                members.push(member.clone());
-            }
-        }
+        let mut members = all_members(&self.log, &self.known).await?;
         members.retain(|member| member.replica_id.0 != self.own);
         Ok(members)
     }

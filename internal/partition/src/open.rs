@@ -3,94 +3,68 @@
 //! A log with damage among entries that have to be folded cannot be opened; its vote and its end are whole, so once the
 //! entries are put back from any member that has them it opens as if nothing had happened. Meanwhile the replica is just
 //! away, as far as its group is concerned. What is whole in a log that cannot be opened yet is there for the others: all of
-//! them may be in the same state ([`ClosedLog`]).
+//! them may be in the same state (see `unstarted`).
 //!
 //! If the others have purged those entries, their manifest stands for them. One that reaches beyond what is known to be committed here would
 //! have to be installed, which drops the log; but what this log has behind that point may have been acknowledged, and cannot be looked at.
 //! Such a replica is dead.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use bytes::Bytes;
 use highwater_log::{DamagedRange, Frame, Grade, GroupId, Log, Manifest, OpenLog, Repair};
 
-use crate::codec::recall::{self, Refill};
-use crate::codec::{bad, kind};
+use crate::codec::recall::Refill;
 use crate::error::Error;
-use crate::mending::{REFILL_BYTES_MAX, ask, pull_manifest};
+use crate::mending::{ask, pull_manifest};
 use crate::peers::Peers;
 use crate::runtime;
-use crate::serve::check_receiver;
 use crate::types::Member;
+use crate::unstarted::{Unstarted, with};
 
 /// How soon to ask again when nobody had anything.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
-/// A log that is being mended and cannot be opened yet; clones are the same one.
-#[derive(Clone)]
-pub struct ClosedLog {
-    replica_id: u64,
-    repair: Arc<Mutex<Repair>>,
-}
-
-impl ClosedLog {
-    /// Answers a call of a peer: entries that the caller has lost, if they are whole here. Nothing else is known yet.
-    pub async fn handle_call(&self, kind: u8, body: Bytes) -> Result<Vec<Bytes>, Error> {
-        if kind != kind::REFILL {
-            return Err(bad(format!("replica {} is not open yet", self.replica_id)));
+impl Unstarted {
+    /// Opens the log; mends it first, from `members`, if it cannot be opened otherwise. That takes as long as it takes for one
+    /// of them to answer that has what is missing. `options` makes the options of an opening, as often as one is tried.
+    /// `Error::is_dead` tells whether the replica must be replaced.
+    pub async fn open(
+        &self,
+        options: impl Fn() -> OpenLog + Send + Sync + Clone + 'static,
+        members: &[Member],
+        peers: &dyn Peers,
+    ) -> Result<Log, Error> {
+        let group_id = options().identity.group_id;
+        loop {
+            let make = options.clone();
+            match off_thread(move || Log::open(make())).await? {
+                Ok(log) => {
+                    self.note_open(log.clone());
+                    return Ok(log);
+                }
+                Err(error) if error.grade() == Grade::Inside => {
+                    tracing::warn!(group = group_id.0, %error, "the log is mended before it is opened");
+                }
+                Err(error) => return Err(error.into()),
+            }
+            let make = options.clone();
+            let repair = off_thread(move || Repair::open(make())).await??;
+            let repair = Arc::new(Mutex::new(repair));
+            self.note_damaged(repair.clone());
+            mend(&repair, group_id, members, peers).await?;
         }
-        let (to, first, end) = recall::decode_refill_request(body)?;
-        check_receiver(self.replica_id, to)?;
-        let found = self.with(move |repair| repair.read_for_refill(first, end, REFILL_BYTES_MAX));
-        let frames = found.await??;
-        let answer = match frames.is_empty() {
-            true => Refill::Nothing,
-            false => Refill::Frames(frames),
-        };
-        Ok(recall::encode_refill(answer))
-    }
-
-    async fn with<T: Send + 'static>(&self, work: impl FnOnce(&mut Repair) -> T + Send + 'static) -> Result<T, Error> {
-        let repair = self.repair.clone();
-        off_thread(move || work(&mut repair.lock().unwrap_or_else(PoisonError::into_inner))).await
     }
 }
 
-/// Opens a log; mends it first, from `members`, if it cannot be opened otherwise. That takes as long as it takes for one of
-/// them to answer that has what is missing. `options` makes the options of an opening, as often as one is tried.
-/// Meanwhile `serve` is given the closed log, to answer calls for it. `Error::is_dead` tells whether the replica must be
-/// replaced.
-pub async fn open_log(
-    options: impl Fn() -> OpenLog + Send + Sync + Clone + 'static,
+async fn mend(
+    repair: &Arc<Mutex<Repair>>,
     group_id: GroupId,
     members: &[Member],
     peers: &dyn Peers,
-    serve: impl Fn(ClosedLog) + Send,
-) -> Result<Log, Error> {
+) -> Result<(), Error> {
     loop {
-        let make = options.clone();
-        match off_thread(move || Log::open(make())).await? {
-            Ok(log) => return Ok(log),
-            Err(error) if error.grade() == Grade::Inside => {
-                tracing::warn!(group = group_id.0, %error, "the log is mended before it is opened");
-            }
-            Err(error) => return Err(error.into()),
-        }
-        let make = options.clone();
-        let repair = off_thread(move || Repair::open(make())).await??;
-        let closed = ClosedLog {
-            replica_id: options().identity.replica_id.0,
-            repair: Arc::new(Mutex::new(repair)),
-        };
-        serve(closed.clone());
-        mend(&closed, group_id, members, peers).await?;
-    }
-}
-
-async fn mend(closed: &ClosedLog, group_id: GroupId, members: &[Member], peers: &dyn Peers) -> Result<(), Error> {
-    loop {
-        let ranges = closed.with(|repair| repair.damage()).await?;
+        let ranges = with(repair, |repair| repair.damage()).await?;
         if ranges.is_empty() {
             return Ok(());
         }
@@ -101,7 +75,7 @@ async fn mend(closed: &ClosedLog, group_id: GroupId, members: &[Member], peers: 
                 let Some(help) = help(peers, group_id, member, range).await else {
                     continue;
                 };
-                let put_back = closed.with(move |repair| match help {
+                let put_back = with(repair, move |repair| match help {
                     Help::Frames(frames) => repair.refill(&frames),
                     Help::Manifest(manifest) => repair.replace_manifest(&manifest),
                 });

@@ -1,5 +1,7 @@
 //! Starting a replica: what was committed, what the others remember, and then the core.
 //!
+//! Until the core runs, peers are answered by `unstarted`.
+//!
 //! The order matters. The tasks that mend the log come first, because everything behind them may need an entry that is
 //! damaged: first of all the core itself, which asks for the last entry of each term. Then the others are asked what they remember of this replica: before that it may not vote, campaign or
 //! acknowledge anything, so there is no core yet.
@@ -8,17 +10,15 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use bytes::Bytes;
 use highwater_log::{EntryId, Grade, GroupId, Log, ReplicaId};
 use tokio::sync::{oneshot, watch};
 
-use crate::codec::{kind, recall};
 use crate::config::Timers;
 use crate::error::Error;
 use crate::hand_over::HandOver;
 use crate::life::Life;
 use crate::machine::{GroupMachine, Machine};
-use crate::memory::{Memory, check_promises, members_in};
+use crate::memory::{Memory, all_members, check_promises};
 use crate::mending::{Mending, Refiller};
 use crate::network::GroupNetwork;
 use crate::partition::{Inner, Partition};
@@ -27,7 +27,7 @@ use crate::progress::Progress;
 use crate::responder::InFlight;
 use crate::runtime;
 use crate::scrub::{ScrubPace, scrub};
-use crate::serve::{Server, recall_call, unknown_kind};
+use crate::serve::Server;
 use crate::snapshot::Snapshots;
 use crate::status::Observer;
 use crate::storage::{GroupStorage, terms_of};
@@ -91,7 +91,7 @@ impl Partition {
         life.spawn(refiller.run());
         life.spawn(scrub(log.clone(), pace));
         wait_for_terms(&log, &mending, &snapshots).await?;
-        let all = all_members(&log, members).await?;
+        let all = all_members(&log, &members).await?;
         check_promises(peers.as_ref(), group_id, replica_id.0, &all, &log).await?;
         let group_machine =
             GroupMachine::recover(log.clone(), machine, progress.clone(), snapshots.clone(), &mending).await?;
@@ -145,26 +145,6 @@ impl Partition {
         };
         Ok(Partition { inner: Arc::new(inner) })
     }
-
-    /// Answers a peer's call for a replica whose log is open but which is still being started: the others may need entries
-    /// from it to start themselves, and it remembers nothing. Everything else is refused; so is a node that is no member.
-    pub async fn answer_before_start(log: &Log, from: &str, kind: u8, body: Bytes) -> Result<Vec<Bytes>, Error> {
-        if !(kind::REMEMBER..=kind::MANIFEST).contains(&kind) {
-            return Err(unknown_kind(kind));
-        }
-        let members = all_members(log, Vec::new()).await?;
-        if !members.is_empty() && members.iter().all(|member| member.node != from) {
-            return Err(crate::codec::bad(format!("{from} is no member of this group")));
-        }
-        let own = log.identity().replica_id.0;
-        match kind {
-            kind::REMEMBER => {
-                recall::decode_remember(body)?;
-                Ok(vec![recall::encode_seen(None)])
-            }
-            _ => recall_call(log, own, kind, body).await,
-        }
-    }
 }
 
 /// Waits until the log can tell its terms, which the core must know before anything. If the entry that it takes is damaged here and purged
@@ -217,17 +197,4 @@ fn take_up(log: Log) -> Result<(Arc<Progress>, Arc<Snapshots>), Error> {
         log.commit(noted.index)?;
     }
     Ok((Arc::new(Progress::new(log.clone())), Snapshots::new(log)))
-}
-
-/// The members that the log names, and those that are known otherwise.
-async fn all_members(log: &Log, known: Vec<Member>) -> Result<Vec<Member>, Error> {
-    let log = log.clone();
-    let named = runtime::blocking(move || members_in(&log)).await;
-    let mut members = named.map_err(|err| Error::Raft(format!("reading the members: {err}")))??;
-    for member in known {
-        if members.iter().all(|other| other.replica_id != member.replica_id) {
-            members.push(member);
-        }
-    }
-    Ok(members)
 }

@@ -1,6 +1,9 @@
 //! Dead replicas give way to new ones, and what was acknowledged stays.
 
+use highwater_catalog::{Catalog, Command};
+
 use super::*;
+use crate::catalog::propose_here;
 use crate::data_dir::DataDir;
 use crate::hex::Id;
 
@@ -11,6 +14,37 @@ async fn with_records() -> TestCluster {
     let cluster = TestCluster::founded().await;
     fill(&cluster).await;
     cluster
+}
+
+impl TestCluster {
+    /// Tells the catalog that a replica of the only partition is dead, and waits until its place is given away.
+    async fn report_dead(&self, replica_id: u64) {
+        let report = Command::ReportDeadReplica {
+            group_id: 1,
+            replica_id,
+        }
+        .encode();
+        let decided = async {
+            loop {
+                for node in self.nodes.iter().flatten() {
+                    let catalog = node.registry().catalog().unwrap();
+                    propose_here(&catalog, report.clone().into()).await;
+                    let is_given_away = |catalog: &Catalog| {
+                        let (_, partition) = catalog.partition_of_group(1).unwrap();
+                        partition
+                            .replaced
+                            .iter()
+                            .any(|replica| replica.replica_id == replica_id)
+                    };
+                    if node.host().read(is_given_away) {
+                        return;
+                    }
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        timeout(PATIENCE, decided).await.expect("the place is not given away");
+    }
 }
 
 async fn fill(cluster: &TestCluster) {
@@ -43,7 +77,7 @@ async fn replaced(cluster: &TestCluster, number: usize, old: u64) -> v1::Replica
             let replicas = client.describe().await.replicas;
             let new = replicas.into_iter().find(|replica| replica.node == NAMES[number]);
             match new {
-                Some(new) if new.replica_id != old && new.role == "follower" && new.log_end >= BATCHES => return new,
+                Some(new) if new.replica_id > old && new.role == "follower" && new.log_end >= BATCHES => return new,
                 _ => tokio::time::sleep(Duration::from_millis(50)).await,
             }
         }
@@ -100,6 +134,18 @@ async fn a_directory_copied_before_a_replica_was_made_does_not_make_it_anew() {
     cluster.start(2).await;
     replaced(&cluster, 2, old).await;
     assert_counts(&mut cluster, 2).await;
+}
+
+/// The catalog has given up what the directory holds: reported before the copy was put back, by the node as it was then.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_that_was_given_up_ends_although_its_directory_does_not_know() {
+    let mut cluster = with_records().await;
+    let first = replica_id(&cluster, 1).await;
+    cluster.stop(1).await;
+    cluster.report_dead(first).await;
+    cluster.start(1).await;
+    replaced(&cluster, 1, first).await;
+    assert_counts(&mut cluster, 1).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

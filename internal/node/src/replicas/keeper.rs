@@ -1,13 +1,12 @@
 //! Makes, opens and removes replicas.
 
-use std::collections::BTreeSet;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::join_all;
 use highwater_partition::log::{ClusterId, GroupId, Log, ReplicaId};
-use highwater_partition::{GroupOptions, Machine, Member, Partition, Timers, open_log};
+use highwater_partition::{GroupOptions, Machine, Member, Partition, Timers, Unstarted};
 use tokio::time::timeout;
 
 use super::registry::CATALOG_GROUP;
@@ -46,16 +45,11 @@ pub(crate) struct KeeperOptions {
 /// Looks after the replicas' lives.
 pub(crate) struct Keeper {
     options: KeeperOptions,
-    /// Those that are being opened, which may take long.
-    opening: Mutex<BTreeSet<(GroupId, ReplicaId)>>,
 }
 
 impl Keeper {
     pub(crate) fn new(options: KeeperOptions) -> Keeper {
-        Keeper {
-            options,
-            opening: Mutex::default(),
-        }
+        Keeper { options }
     }
 
     /// Makes and runs replicas that have never run, see [`Keeper::prepare`] and [`Keeper::run`].
@@ -79,7 +73,12 @@ impl Keeper {
     /// node starts again.
     pub(crate) async fn run(&self, prepared: Prepared) -> Result<(), ReplicaError> {
         let mut all = prepared.failed.map_or(Ok(()), Err);
-        for (group, replica, log) in prepared.logs {
+        let announce = |(group, replica, log): NewLog| {
+            let announced = self.options.registry.announce(group, Unstarted::with_log(log.clone()));
+            (group, replica, log, announced)
+        };
+        let logs: Vec<_> = prepared.logs.into_iter().map(announce).collect();
+        for (group, replica, log, _announced) in logs {
             let started = self.start(group, replica, log, Vec::new()).await;
             all = all.and(started);
         }
@@ -99,7 +98,8 @@ impl Keeper {
         if record.stage == Stage::Preparing {
             return self.make(cluster, vec![(group, replica)]).await;
         }
-        let _opening = self.note_opening(group, replica);
+        let unstarted = Unstarted::new(replica);
+        let _announced = self.options.registry.announce(group, unstarted.clone());
         let path = self.options.data.replica_path(group, replica);
         if !path.exists() {
             let why = "its directory is missing, and its votes and data with it: it is dead and is not started again";
@@ -110,25 +110,29 @@ impl Keeper {
         }
         let (storage, log_path) = (self.options.storage.clone(), path.clone());
         let options = move || storage.open_log(log_path.clone(), cluster, group, replica);
-        let registry = &self.options.registry;
-        let serve = |closed| registry.serve_closed(group, closed);
-        let opened = open_log(options, group, &others, &self.options.link, serve).await;
-        registry.forget_closed(group);
+        let opened = unstarted.open(options, &others, &self.options.link).await;
         let log = opened.map_err(|why| failed(group, path, &why))?;
         self.start(group, replica, log, others).await
+    }
+
+    /// Stops a replica for good and keeps its data. One that is being opened cannot be stopped yet.
+    pub(crate) async fn end(&self, group: GroupId, replica: ReplicaId) -> Result<(), ReplicaError> {
+        let path = self.options.data.replica_path(group, replica);
+        if self.options.registry.is_unstarted(group, replica) {
+            return Err(error(group, path, "it is still being opened, and is ended later"));
+        }
+        if let Some(hosted) = self.options.registry.remove(group, replica) {
+            let stopped = hosted.partition().shutdown().await;
+            stopped.map_err(|why| error(group, path, why))?;
+        }
+        Ok(())
     }
 
     /// Stops a replica and deletes its data. Only for those of which the catalog says so: their group is deleted, or they
     /// are retired.
     pub(crate) async fn remove(&self, group: GroupId, replica: ReplicaId) -> Result<(), ReplicaError> {
+        self.end(group, replica).await?;
         let path = self.options.data.replica_path(group, replica);
-        if self.lock_opening().contains(&(group, replica)) {
-            return Err(error(group, path, "it is still being opened, and is deleted later"));
-        }
-        if let Some(hosted) = self.options.registry.remove(group, replica) {
-            let stopped = hosted.partition().shutdown().await;
-            stopped.map_err(|why| error(group, path.clone(), why))?;
-        }
         let data = self.options.data.clone();
         blocking(move || {
             data.remove_replica(group, replica)
@@ -174,18 +178,6 @@ impl Keeper {
         }
     }
 
-    fn lock_opening(&self) -> MutexGuard<'_, BTreeSet<(GroupId, ReplicaId)>> {
-        self.opening.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn note_opening(&self, group: GroupId, replica: ReplicaId) -> BeingOpened<'_> {
-        self.lock_opening().insert((group, replica));
-        BeingOpened {
-            keeper: self,
-            which: (group, replica),
-        }
-    }
-
     async fn start(
         &self,
         group: GroupId,
@@ -206,25 +198,17 @@ impl Keeper {
         };
         let path = self.options.data.replica_path(group, replica);
         let started = Partition::start(options).await;
-        let partition = started.map_err(|why| failed(group, path, &why))?;
-        self.options
-            .registry
-            .insert(Hosted::new(group, replica, partition.clone()));
+        let partition = started.map_err(|why| failed(group, path.clone(), &why))?;
+        let hosted = Hosted::new(group, replica, partition.clone());
+        if let Err(occupied) = self.options.registry.insert(hosted) {
+            if let Err(why) = partition.shutdown().await {
+                tracing::warn!(group = group.0, %why, "a replica did not stop in an orderly way");
+            }
+            return Err(error(group, path, occupied));
+        }
         tokio::spawn(report_end(partition.clone(), group, self.options.failures.clone()));
         tokio::spawn(report_changes(partition, self.options.registry.clone()));
         Ok(())
-    }
-}
-
-/// Until it is dropped, the replica is not removed.
-struct BeingOpened<'a> {
-    keeper: &'a Keeper,
-    which: (GroupId, ReplicaId),
-}
-
-impl Drop for BeingOpened<'_> {
-    fn drop(&mut self) {
-        self.keeper.lock_opening().remove(&self.which);
     }
 }
 

@@ -1,7 +1,8 @@
 //! The replicas on this node: which run, and how they are made, opened and removed.
 //!
-//! * [`Registry`] knows the running ones. Services reach a partition only through [`Registry::open`], which takes a
-//!   permit; other nodes reach replicas through [`Registry::for_peer`].
+//! * [`Registry`] knows them. Services reach a partition only through [`Registry::open`], which takes a
+//!   permit; other nodes reach replicas through [`Registry::for_peer`], and those that do not run yet, for what they need
+//!   to start their own, through [`Registry::unstarted`].
 //! * [`Keeper`] makes, opens and removes them by the rules of the data directory.
 //!
 //! Deliberately absent: which replicas there should be; that is the controller's business.

@@ -1,13 +1,14 @@
-//! The running replicas.
+//! The replicas that run, and those that do not run yet.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
 use highwater_catalog::Catalog;
 use highwater_partition::log::{GroupId, ReplicaId};
-use highwater_partition::{ClosedLog, Member, Partition, Role, Status, Watermark};
+use highwater_partition::{Member, Partition, Role, Status, Unstarted, Watermark};
 use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -222,34 +223,54 @@ pub(crate) enum Place {
     },
 }
 
+/// A second replica of a group cannot run beside the first.
+#[derive(Debug, thiserror::Error)]
+#[error("replica {running} of the same group runs here already")]
+pub(crate) struct Occupied {
+    running: u64,
+}
+
 /// The running replicas, by group. A node has at most one of each group.
 pub(crate) struct Registry {
     groups: RwLock<BTreeMap<GroupId, Arc<Hosted>>>,
-    /// Logs that cannot be opened before others have mended them; they help others meanwhile.
-    closed: Mutex<BTreeMap<GroupId, ClosedLog>>,
+    /// Replicas from the begin of their opening until they run, or until that has failed.
+    unstarted: Mutex<BTreeMap<(GroupId, ReplicaId), Unstarted>>,
     /// Counts up whenever a replica comes or goes, or its role, leader, term or membership changes.
     changes: watch::Sender<u64>,
+}
+
+/// A replica that is being opened or started; that is over when this is dropped.
+pub(crate) struct Announced {
+    registry: Arc<Registry>,
+    which: (GroupId, ReplicaId),
+}
+
+impl Drop for Announced {
+    fn drop(&mut self) {
+        self.registry.lock_unstarted().remove(&self.which);
+    }
 }
 
 impl Registry {
     pub(crate) fn new() -> Arc<Registry> {
         Arc::new(Registry {
             groups: RwLock::new(BTreeMap::new()),
-            closed: Mutex::default(),
+            unstarted: Mutex::default(),
             changes: watch::Sender::new(0),
         })
     }
 
-    pub(crate) fn insert(&self, hosted: Hosted) -> Arc<Hosted> {
-        let hosted = Arc::new(hosted);
-        let before = self.write().insert(hosted.group_id, hosted.clone());
-        assert!(
-            before.is_none(),
-            "two replicas of group {} on one node",
-            hosted.group_id.0
-        );
+    /// Takes in a replica that runs from now on.
+    pub(crate) fn insert(&self, hosted: Hosted) -> Result<(), Occupied> {
+        match self.write().entry(hosted.group_id) {
+            Entry::Occupied(other) => {
+                let running = other.get().replica_id.0;
+                return Err(Occupied { running });
+            }
+            Entry::Vacant(place) => place.insert(Arc::new(hosted)),
+        };
         self.note_change();
-        hosted
+        Ok(())
     }
 
     /// Takes a replica out. Another replica of the same group, which has taken its place, stays.
@@ -265,22 +286,33 @@ impl Registry {
         removed
     }
 
-    /// From now on peers are answered from a closed log of this group.
-    pub(crate) fn serve_closed(&self, group: GroupId, closed: ClosedLog) {
-        self.lock_closed().insert(group, closed);
+    /// Takes in a replica that is going to run, until what this answers is dropped.
+    pub(crate) fn announce(self: &Arc<Self>, group: GroupId, unstarted: Unstarted) -> Announced {
+        let replica = unstarted.replica_id();
+        self.lock_unstarted().insert((group, replica), unstarted);
+        Announced {
+            registry: self.clone(),
+            which: (group, replica),
+        }
     }
 
-    pub(crate) fn forget_closed(&self, group: GroupId) {
-        self.lock_closed().remove(&group);
+    /// Whether this replica is being opened or started.
+    pub(crate) fn is_unstarted(&self, group: GroupId, replica: ReplicaId) -> bool {
+        self.lock_unstarted().contains_key(&(group, replica))
     }
 
-    /// This node's replica of the group, if it is not open yet.
-    pub(crate) fn closed(&self, group: GroupId) -> Option<ClosedLog> {
-        self.lock_closed().get(&group).cloned()
+    /// This node's replica of the group, if none runs yet. Of several the newest: it stands in for the others.
+    pub(crate) fn unstarted(&self, group: GroupId) -> Option<Unstarted> {
+        if self.hosted(group).is_some() {
+            return None;
+        }
+        let all = self.lock_unstarted();
+        let mut of_group = all.range((group, ReplicaId(0))..=(group, ReplicaId(u64::MAX)));
+        of_group.next_back().map(|(_, unstarted)| unstarted.clone())
     }
 
-    fn lock_closed(&self) -> MutexGuard<'_, BTreeMap<GroupId, ClosedLog>> {
-        self.closed.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock_unstarted(&self) -> MutexGuard<'_, BTreeMap<(GroupId, ReplicaId), Unstarted>> {
+        self.unstarted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn all(&self) -> Vec<Arc<Hosted>> {

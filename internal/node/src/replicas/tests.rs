@@ -258,3 +258,25 @@ async fn a_started_replica_without_its_directory_is_dead_and_not_made_anew() {
     assert!(replicas.role(GroupId(5)).is_none());
     assert!(!replicas.data.replica_path(dead.0, dead.1).exists());
 }
+
+/// Can be found in an old data directory, whose node stopped while one replica took the other's place.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_second_replica_of_a_group_is_stopped_in_order_and_the_first_goes_on() {
+    let group = GroupId(5);
+    let replicas = Replicas::led(&[group]).await;
+    let second = (group, ReplicaId(900));
+    let error = replicas.keeper.make(CLUSTER_ID, vec![second]).await.unwrap_err();
+    assert!(error.why.contains("replica 105"), "{error}");
+    assert!(!error.is_dead && error.path == replicas.data.replica_path(second.0, second.1));
+    let record = *replicas.data.replicas().last().unwrap();
+    assert_eq!((record.replica_id(), record.stage), (second.1, Stage::Started));
+    // at the next start of the node, say; its log was closed and can be opened
+    let opened = replicas.keeper.open(CLUSTER_ID, record, Vec::new()).await;
+    assert!(opened.unwrap_err().why.contains("replica 105"));
+    assert_eq!(replicas.role(group), Some(Role::Leader));
+    assert_eq!(replicas.registry.hosted(group).unwrap().replica_id, replica_of(group));
+    // nothing of it is left that would keep its files
+    replicas.keeper.remove(second.0, second.1).await.unwrap();
+    assert!(!replicas.data.replica_path(second.0, second.1).exists());
+    assert_eq!(replicas.role(group), Some(Role::Leader));
+}

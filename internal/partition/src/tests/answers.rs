@@ -7,7 +7,8 @@ use openraft::raft::responder::Responder as _;
 
 use highwater_log::{Body, Entry, EntryId};
 
-use super::cluster::{batch, open_log};
+use super::cluster::batch;
+use super::logs::open_log;
 use crate::progress::Progress;
 use crate::responder::{BatchAnswer, IN_FLIGHT_BYTES_MAX, IN_FLIGHT_PROPOSALS_MAX, InFlight, Responder, WriteResult};
 use crate::types::{CommittedLeaderId, LogId, NodeName, log_id};

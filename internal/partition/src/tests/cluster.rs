@@ -1,7 +1,7 @@
 //! Three replicas on three directories, and what tests want to know of them.
 
 use std::future::Future;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -9,15 +9,16 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::future::join_all;
 use highwater_log::{
-    Batch, Clock, ClusterId, Disk, DiskWriter, Frame, GroupId, Identity, Log, LogConfig, OpenLog, PrincipalDigest,
-    ProducerId, RealDisk, ReplicaId, SystemClock, TailCache, Verdict,
+    Batch, Disk, DiskWriter, Frame, GroupId, Log, LogConfig, OpenLog, PrincipalDigest, ProducerId, RealDisk, ReplicaId,
+    TailCache, Verdict,
 };
 use tempfile::TempDir;
 use tokio::sync::oneshot;
 
+use super::logs::{all_frames, open_options, start_writer};
 use super::network::Network;
 use super::room::{LIMITS, RoomyDisk};
-use crate::{Answer, Error, GroupOptions, Machine, Member, Partition, Role, ScrubPace, StoredBatch, Timers};
+use crate::{Answer, Error, GroupOptions, Machine, Member, Partition, Role, ScrubPace, StoredBatch, Timers, Unstarted};
 
 pub(super) const NAMES: [&str; 3] = ["a", "b", "c"];
 pub(super) const GROUP: GroupId = GroupId(7);
@@ -30,17 +31,6 @@ pub(super) const TIMERS: Timers = Timers {
     election_min_ms: 600,
     election_max_ms: 800,
 };
-
-/// Replicas never agree on the time: each is a second ahead of the one before.
-struct SkewedClock {
-    ahead_ms: u64,
-}
-
-impl Clock for SkewedClock {
-    fn now_ms(&self) -> u64 {
-        SystemClock.now_ms() + self.ahead_ms
-    }
-}
 
 /// Makes a machine for a replica.
 pub(super) type MakeMachine = Arc<dyn Fn() -> Option<Arc<dyn Machine>> + Send + Sync>;
@@ -63,50 +53,6 @@ pub(super) struct Cluster {
     /// Bytes that each replica's disk says are left.
     rooms: Vec<Arc<AtomicU64>>,
     dir: TempDir,
-}
-
-/// Opens the log of a replica, or makes it.
-pub(super) fn open_log(dir: &Path, replica_id: u64, cache_bytes: usize) -> (Log, DiskWriter) {
-    open_log_on(Arc::new(RealDisk), dir, replica_id, cache_bytes, LogConfig::default())
-}
-
-pub(super) fn open_log_on(
-    disk: Arc<dyn Disk>,
-    dir: &Path,
-    replica_id: u64,
-    cache_bytes: usize,
-    config: LogConfig,
-) -> (Log, DiskWriter) {
-    let writer = DiskWriter::start(disk.clone(), Box::new(|err| panic!("the disk failed: {err}"))).unwrap();
-    let open = OpenLog {
-        cache: TailCache::new(cache_bytes),
-        config,
-        ..open_options(disk, dir, replica_id, &writer)
-    };
-    let log = match dir.exists() {
-        true => Log::open(open),
-        false => Log::create(open),
-    };
-    (log.unwrap(), writer)
-}
-
-/// How a replica's log is opened.
-pub(super) fn open_options(disk: Arc<dyn Disk>, dir: &Path, replica_id: u64, writer: &DiskWriter) -> OpenLog {
-    OpenLog {
-        dir: dir.to_owned(),
-        identity: Identity {
-            cluster_id: ClusterId([1; 16]),
-            group_id: GROUP,
-            replica_id: ReplicaId(replica_id),
-        },
-        disk,
-        clock: Arc::new(SkewedClock {
-            ahead_ms: replica_id * 1_000,
-        }),
-        writer: writer.clone(),
-        cache: TailCache::new(0),
-        config: LogConfig::default(),
-    }
 }
 
 pub(super) fn members(count: usize) -> Vec<Member> {
@@ -243,55 +189,77 @@ impl Cluster {
         Ok(())
     }
 
-    async fn launch(&self, index: usize, members: Vec<Member>) -> Result<Node, Error> {
+    async fn launch(&self, index: usize, known: Vec<Member>) -> Result<Node, Error> {
         let name = node_name(index);
-        let replica_id = index as u64 + 1;
         let room = self.rooms.get(index).cloned();
         let disk: Arc<dyn Disk> = match &room {
             Some(room) => Arc::new(RoomyDisk(room.clone())),
             None => Arc::new(RealDisk),
         };
-        let (log, writer) = open_log_on(
-            disk,
-            &self.path(index),
-            replica_id,
-            self.cache_bytes,
-            self.config.clone(),
-        );
+        let writer = start_writer(disk.clone());
         if room.is_some() {
             let reserve = self.path(index).with_extension("reserve");
             std::fs::create_dir_all(&reserve).unwrap();
             writer.clone().with_reserve(&reserve, LIMITS).unwrap();
         }
-        self.network.begin(&name, log.clone());
         let machine = (self.make_machine)();
-        let options = GroupOptions {
-            group_id: GROUP,
-            replica_id: ReplicaId(replica_id),
-            log: log.clone(),
-            machine: machine.clone(),
-            peers: self.network.peers(&name),
-            timers: TIMERS,
-            members,
-            scrub: ScrubPace::default(),
+        let started = async {
+            let log = self.open(index, disk, &writer).await?;
+            let options = GroupOptions {
+                group_id: GROUP,
+                replica_id: member(index).replica_id,
+                log: log.clone(),
+                machine: machine.clone(),
+                peers: self.network.peers(&name),
+                timers: TIMERS,
+                members: known,
+                scrub: ScrubPace::default(),
+            };
+            Ok((log, Partition::start(options).await?))
         };
-        let started = Partition::start(options).await;
-        let partition = match started {
-            Ok(partition) => partition,
+        match started.await {
+            Ok((log, partition)) => {
+                self.network.join(&name, partition.clone());
+                Ok(Node {
+                    name,
+                    partition,
+                    log,
+                    machine,
+                    writer,
+                })
+            }
             Err(error) => {
                 self.network.leave(&name);
                 writer.stop();
-                return Err(error);
+                Err(error)
             }
+        }
+    }
+
+    /// Opens a replica's log, with the help of the others if need be, or makes it. From now on others are answered.
+    async fn open(&self, index: usize, disk: Arc<dyn Disk>, writer: &DiskWriter) -> Result<Log, Error> {
+        let (id, name, path) = (member(index).replica_id, node_name(index), self.path(index));
+        let is_new = !path.exists();
+        let (cache, config, writer) = (TailCache::new(self.cache_bytes), self.config.clone(), writer.clone());
+        let options = move || OpenLog {
+            cache: cache.clone(),
+            config: config.clone(),
+            ..open_options(disk.clone(), &path, id.0, &writer)
         };
-        self.network.join(&name, partition.clone());
-        Ok(Node {
-            name,
-            partition,
-            log,
-            machine,
-            writer,
-        })
+        if is_new {
+            let log = Log::create(options())?;
+            self.network.begin(&name, Unstarted::with_log(log.clone()));
+            return Ok(log);
+        }
+        let unstarted = Unstarted::new(id);
+        self.network.begin(&name, unstarted.clone());
+        let others: Vec<Member> = members(NAMES.len())
+            .into_iter()
+            .filter(|other| other.replica_id != id)
+            .collect();
+        unstarted
+            .open(options, &others, self.network.peers(&name).as_ref())
+            .await
     }
 
     /// Ends a replica without closing its log, as a crash of the process would.
@@ -430,25 +398,6 @@ impl Cluster {
         .await;
         frames
     }
-}
-
-/// Every frame of a log that is not purged, from the disk or the cache.
-pub(super) fn all_frames(log: &Log) -> Vec<Frame> {
-    let mut frames = Vec::new();
-    let Some(last) = log.last() else {
-        return frames;
-    };
-    let first = log.floor().map_or(0, |floor| floor.index + 1);
-    while first + (frames.len() as u64) <= last.index {
-        let Ok(more) = log.read(first + frames.len() as u64, last.index + 1, 1 << 20) else {
-            break;
-        };
-        if more.is_empty() {
-            break;
-        }
-        frames.extend(more);
-    }
-    frames
 }
 
 /// Proposes a batch and waits for its answer.

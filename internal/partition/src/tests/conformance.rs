@@ -18,7 +18,7 @@ use openraft::testing::log::{StoreBuilder, Suite};
 use openraft::{LogState, RaftLogReader, StorageError};
 use tempfile::TempDir;
 
-use super::cluster::open_log;
+use super::logs::open_log;
 use crate::machine::GroupMachine;
 use crate::mending::Mending;
 use crate::progress::Progress;

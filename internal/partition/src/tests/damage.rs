@@ -5,14 +5,15 @@ use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use highwater_log::{DamagedRange, DiskWriter, Kind, Log, RealDisk};
+use highwater_log::{DamagedRange, Kind, Log, RealDisk};
 
-use super::cluster::{Cluster, GROUP, NAMES, all_frames, batch, eventually, in_time, member, members, open_options};
+use super::cluster::{Cluster, NAMES, batch, eventually, in_time, member, members};
+use super::logs::{all_frames, open_options, start_writer};
 use crate::codec::kind;
-use crate::{Partition, ReadError, Role, open_log};
+use crate::{Partition, ReadError, Role, Unstarted};
 
 /// Three replicas with 60 batches of two records in small segments, which are read from the disk.
-async fn group() -> Cluster {
+pub(super) async fn group() -> Cluster {
     let mut cluster = Cluster::with_small_segments(Arc::new(|| None)).await;
     for sequence in 0..60 {
         cluster.accept(batch(1, sequence)).await;
@@ -29,7 +30,7 @@ async fn group() -> Cluster {
     cluster
 }
 
-fn segments(cluster: &Cluster, index: usize) -> BTreeMap<PathBuf, Vec<u8>> {
+pub(super) fn segments(cluster: &Cluster, index: usize) -> BTreeMap<PathBuf, Vec<u8>> {
     let names = std::fs::read_dir(cluster.path(index)).unwrap();
     let paths = names.map(|entry| entry.unwrap().path());
     let logs = paths.filter(|path| path.extension().is_some_and(|end| end == "log"));
@@ -37,7 +38,7 @@ fn segments(cluster: &Cluster, index: usize) -> BTreeMap<PathBuf, Vec<u8>> {
 }
 
 /// Flips a bit in the middle of the sealed segment number `place` of a replica.
-fn rot(cluster: &Cluster, index: usize, place: usize) {
+pub(super) fn rot(cluster: &Cluster, index: usize, place: usize) {
     let segments = segments(cluster, index);
     assert!(place + 2 < segments.len(), "{} segments", segments.len());
     let (path, bytes) = segments.iter().nth(place).unwrap();
@@ -214,17 +215,14 @@ async fn a_log_that_cannot_be_opened_is_dead_if_it_is_behind_what_all_others_hav
     let ahead =
         |index: &usize| cluster.node(*index).log.readable().0 > 125 && cluster.node(*index).log.floor().is_some();
     eventually("floors", || others.iter().all(ahead)).await;
-    let writer = DiskWriter::start(Arc::new(RealDisk), Box::new(|err| panic!("{err}"))).unwrap();
+    let writer = start_writer(Arc::new(RealDisk));
     let options = {
         let (dir, writer) = (cluster.path(follower), writer.clone());
         move || open_options(Arc::new(RealDisk), &dir, follower as u64 + 1, &writer)
     };
     let peers = cluster.network.peers(NAMES[follower]);
-    let opened = in_time(
-        "an opening",
-        open_log(options, GROUP, &members(3), peers.as_ref(), |_| {}),
-    )
-    .await;
+    let unstarted = Unstarted::new(member(follower).replica_id);
+    let opened = in_time("an opening", unstarted.open(options, &members(3), peers.as_ref())).await;
     assert!(matches!(&opened, Err(error) if error.is_dead()), "{:?}", opened.err());
     assert!(writer.stop());
 }
@@ -356,7 +354,7 @@ async fn a_log_that_cannot_be_opened_is_mended_first_by_the_others_or_by_their_m
             })
             .await;
         }
-        let writer = DiskWriter::start(Arc::new(RealDisk), Box::new(|err| panic!("{err}"))).unwrap();
+        let writer = start_writer(Arc::new(RealDisk));
         let options = {
             let (dir, writer) = (cluster.path(follower), writer.clone());
             move || open_options(Arc::new(RealDisk), &dir, follower as u64 + 1, &writer)
@@ -366,11 +364,8 @@ async fn a_log_that_cannot_be_opened_is_mended_first_by_the_others_or_by_their_m
             Err(highwater_log::Error::NeedsRefill { .. })
         ));
         let peers = cluster.network.peers(NAMES[follower]);
-        let opened = in_time(
-            "an opening",
-            open_log(options, GROUP, &members(3), peers.as_ref(), |_| {}),
-        )
-        .await;
+        let unstarted = Unstarted::new(member(follower).replica_id);
+        let opened = in_time("an opening", unstarted.open(options, &members(3), peers.as_ref())).await;
         let log = opened.unwrap();
         assert_eq!(log.floor(), cluster.node(leader).log.floor());
         drop(log);

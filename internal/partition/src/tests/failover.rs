@@ -5,9 +5,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use highwater_log::Verdict;
 
-use super::cluster::{
-    Cluster, NAMES, PATIENCE, all_frames, batch, eventually, in_time, propose, propose_now, read_all,
-};
+use super::cluster::{Cluster, NAMES, PATIENCE, batch, eventually, in_time, propose, propose_now, read_all};
+use super::logs::all_frames;
 use crate::{Answer, NotApplied, Role};
 
 /// The two replicas that are not `index`.

@@ -1,13 +1,15 @@
 //! Disks that run full: nothing new is taken, everything else goes on, and all of it comes back with the room.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use openraft::Instant as _;
+use openraft::async_runtime::watch::WatchReceiver;
 
-use super::cluster::{Cluster, batch, eventually, in_time, propose, read_all};
+use super::cluster::{Cluster, TIMERS, batch, eventually, in_time, propose, read_all};
 use super::recovery::notebooks;
-use crate::{Answer, CommandError, NotApplied, Role};
+use crate::{Answer, CommandError, NotApplied, Partition, Role};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_leader_with_a_full_disk_refuses_what_is_new_and_takes_it_again_later() {
@@ -50,6 +52,13 @@ async fn a_machines_commands_are_refused_while_the_disk_is_full() {
     assert!(done.is_ok(), "{done:?}");
 }
 
+/// How long ago the last request that a replica has answered was sent to it.
+fn heard_ago(leader: &Partition, index: usize) -> Option<Duration> {
+    let metrics = leader.raft().metrics().borrow_watched().clone();
+    let heard = metrics.heartbeat?.get(&(index as u64 + 1)).copied().flatten()?;
+    Some(heard.elapsed())
+}
+
 /// The others are a majority without it. Its vote and its heartbeats are needed all the same.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_follower_with_a_full_disk_takes_no_entries_but_follows_and_catches_up() {
@@ -57,21 +66,25 @@ async fn a_follower_with_a_full_disk_takes_no_entries_but_follows_and_catches_up
     cluster.accept(batch(1, 0)).await;
     cluster.all_reach(2).await;
     let leader = cluster.leader().await;
-    let full = (leader + 1) % 3;
+    let (partition, full) = (cluster.partition(leader), (leader + 1) % 3);
     cluster.leave_room(full, 5_000);
     let held = cluster.node(full).log.last();
-    let term = cluster.partition(leader).status().term;
+    let term = partition.status().term;
     for sequence in 1..10 {
         cluster.accept(batch(1, sequence)).await;
     }
-    // longer than any election time, so that it would campaign if it heard no heartbeats
-    tokio::time::sleep(Duration::from_millis(2_500)).await;
+    // a lease and the longest election time later it would campaign if it heard no heartbeats
+    let (began, patience) = (Instant::now(), Duration::from_millis(2 * TIMERS.election_max_ms));
+    eventually("heartbeats", || {
+        heard_ago(partition, full).is_some_and(|ago| began.elapsed() > patience + ago)
+    })
+    .await;
     assert_eq!(cluster.node(full).log.last(), held, "entries were taken");
     let status = cluster.partition(full).status();
     assert_eq!((status.role, status.term), (Role::Follower, term));
     // without the third replica a read needs its heartbeats
     cluster.isolate(3 - leader - full);
-    let confirmed = cluster.partition(leader).confirmed_high_watermark();
+    let confirmed = partition.confirmed_high_watermark();
     assert_eq!(in_time("a confirmation", confirmed).await, Ok(20));
     cluster.network.heal();
     cluster.leave_room(full, u64::MAX);

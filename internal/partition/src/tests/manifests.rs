@@ -8,7 +8,8 @@ use highwater_log::{ReplicaId, SystemClock, TailCache};
 use openraft::storage::RaftStateMachine;
 use tokio::sync::mpsc;
 
-use super::cluster::{Cluster, GROUP, NAMES, batch, in_time, open_log};
+use super::cluster::{Cluster, GROUP, NAMES, batch, in_time};
+use super::logs::open_log;
 use crate::codec::{install, kind};
 use crate::machine::GroupMachine;
 use crate::mending::Mending;

@@ -6,22 +6,24 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
-use highwater_log::{GroupId, Log};
+use highwater_log::GroupId;
 use tokio::sync::{mpsc, watch};
 
-use crate::{Lane, Partition, PeerError, PeerStream, Peers};
+use crate::{Lane, Partition, PeerError, PeerStream, Peers, Unstarted};
 
 /// Which links work. A link is a pair (from, to), so it can fail one way.
 #[derive(Default)]
 struct Links {
     nodes: BTreeMap<String, Partition>,
     /// Replicas that are being started.
-    starting: BTreeMap<String, Log>,
+    starting: BTreeMap<String, Unstarted>,
     cut: BTreeSet<(String, String)>,
     /// Streams over these links swallow the answers.
     deaf: BTreeSet<(String, String)>,
     /// Calls of this kind get lost, everywhere.
     lost_kinds: BTreeSet<u8>,
+    /// How many calls got lost that way.
+    lost_calls: usize,
     /// Streams of this kind break after so many messages, everywhere.
     broken_kind: Option<(u8, usize)>,
     /// How long each message takes over these links, in streams.
@@ -57,9 +59,9 @@ impl Network {
         });
     }
 
-    /// A replica that is being started on this log; it answers what can be answered without a core.
-    pub(super) fn begin(&self, node: &str, log: Log) {
-        self.change(|links| drop(links.starting.insert(node.to_owned(), log)));
+    /// A replica that is being started; it answers what can be answered without a core.
+    pub(super) fn begin(&self, node: &str, unstarted: Unstarted) {
+        self.change(|links| drop(links.starting.insert(node.to_owned(), unstarted)));
     }
 
     pub(super) fn leave(&self, node: &str) {
@@ -91,6 +93,18 @@ impl Network {
         self.change(|links| {
             links.lost_kinds.insert(kind);
         });
+    }
+
+    /// How many calls got lost because of their kind.
+    pub(super) fn lost_calls(&self) -> usize {
+        self.links().lost_calls
+    }
+
+    fn loses(&self, kind: u8) -> bool {
+        let mut links = self.links();
+        let lost = links.lost_kinds.contains(&kind);
+        links.lost_calls += usize::from(lost);
+        lost
     }
 
     /// Streams of this kind break after so many messages, everywhere.
@@ -211,17 +225,17 @@ impl Peers for Link {
             let starting = network.links().starting.get(&node).cloned();
             let partition = match starting {
                 Some(_) if network.is_cut(&from, &node) => return Err(no_answer("cut")),
-                Some(log) => Err(log),
+                Some(unstarted) => Err(unstarted),
                 None => Ok(network.reach(&from, &node)?),
             };
-            if network.links().lost_kinds.contains(&kind) {
+            if network.loses(kind) {
                 return Err(no_answer("lost"));
             }
             let body = Bytes::from(body.concat());
             let call = async {
                 match partition {
                     Ok(partition) => partition.handle_call(&from, kind, body).await,
-                    Err(log) => Partition::answer_before_start(&log, &from, kind, body).await,
+                    Err(unstarted) => unstarted.handle_call(&from, kind, body).await,
                 }
             };
             let answer = tokio::time::timeout(timeout, call)

@@ -43,6 +43,30 @@ fn copy_files(from: &Path, to: &Path) {
     }
 }
 
+/// Stops a replica for a moment, and copies what its disk holds by then.
+async fn copied(cluster: &mut Cluster, index: usize) -> Copy {
+    cluster.crash(index).await;
+    let copy = Copy::of(cluster, index);
+    cluster.boot(index).await;
+    copy
+}
+
+/// Stops a replica and puts an older copy of its disk in the place of what it has by now.
+async fn restored(cluster: &mut Cluster, index: usize, copy: &Copy) {
+    cluster.crash(index).await;
+    copy.put_back();
+}
+
+/// A group one of whose replicas, which does not lead, has an older log than it has acknowledged. It is not started yet.
+async fn group_with_an_older_log() -> (Cluster, usize) {
+    let (mut cluster, follower) = group().await;
+    let copy = copied(&mut cluster, follower).await;
+    cluster.accept(batch(1, 5)).await;
+    acknowledged(&cluster, follower).await;
+    restored(&mut cluster, follower, &copy).await;
+    (cluster, follower)
+}
+
 /// Three replicas that have committed something, and one of them that does not lead.
 async fn group() -> (Cluster, usize) {
     let cluster = Cluster::start().await;
@@ -76,14 +100,7 @@ fn is_dead(result: Result<(), Error>, why: &str) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_replica_with_an_older_log_than_it_acknowledged_is_dead() {
-    let (mut cluster, follower) = group().await;
-    cluster.crash(follower).await;
-    let copy = Copy::of(&cluster, follower);
-    cluster.boot(follower).await;
-    cluster.accept(batch(1, 5)).await;
-    acknowledged(&cluster, follower).await;
-    cluster.crash(follower).await;
-    copy.put_back();
+    let (mut cluster, follower) = group_with_an_older_log().await;
     is_dead(cluster.try_boot(follower, Vec::new()).await, "its log up to");
     cluster.accept(batch(1, 6)).await;
 }
@@ -91,9 +108,7 @@ async fn a_replica_with_an_older_log_than_it_acknowledged_is_dead() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_replica_with_an_older_vote_than_it_gave_is_dead() {
     let (mut cluster, follower) = group().await;
-    cluster.crash(follower).await;
-    let copy = Copy::of(&cluster, follower);
-    cluster.boot(follower).await;
+    let copy = copied(&mut cluster, follower).await;
     let leader = cluster.leader().await;
     let term = cluster.partition(leader).status().term;
     cluster.let_lead(3 - leader - follower).await;
@@ -104,8 +119,7 @@ async fn a_replica_with_an_older_vote_than_it_gave_is_dead() {
     .await;
     cluster.accept(batch(1, 5)).await;
     acknowledged(&cluster, follower).await;
-    cluster.crash(follower).await;
-    copy.put_back();
+    restored(&mut cluster, follower, &copy).await;
     is_dead(cluster.try_boot(follower, Vec::new()).await, "its vote");
 }
 
@@ -126,8 +140,7 @@ async fn a_leader_with_an_older_log_than_it_showed_is_dead() {
         })
     })
     .await;
-    cluster.crash(leader).await;
-    copy.put_back();
+    restored(&mut cluster, leader, &copy).await;
     is_dead(cluster.try_boot(leader, Vec::new()).await, "its log up to");
     cluster.accept(batch(1, 6)).await;
 }
@@ -136,13 +149,10 @@ async fn a_leader_with_an_older_log_than_it_showed_is_dead() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_leader_with_an_older_vote_than_it_led_with_is_dead() {
     let (mut cluster, follower) = group().await;
-    cluster.crash(follower).await;
-    let copy = Copy::of(&cluster, follower);
-    cluster.boot(follower).await;
+    let copy = copied(&mut cluster, follower).await;
     cluster.let_lead(follower).await;
     cluster.accept(batch(1, 5)).await;
-    cluster.crash(follower).await;
-    copy.put_back();
+    restored(&mut cluster, follower, &copy).await;
     is_dead(cluster.try_boot(follower, Vec::new()).await, "its vote");
 }
 
@@ -151,16 +161,13 @@ async fn a_leader_with_an_older_vote_than_it_led_with_is_dead() {
 async fn an_emptied_replica_is_dead_if_its_node_knows_the_members() {
     let mut cluster = Cluster::pristine(Arc::new(|| None)).await;
     let emptied = 1;
-    cluster.crash(emptied).await;
-    let copy = Copy::of(&cluster, emptied);
-    cluster.boot(emptied).await;
+    let copy = copied(&mut cluster, emptied).await;
     assert!(cluster.partition(0).initialize(members(3)).await.unwrap());
     for sequence in 0..3 {
         cluster.accept(batch(1, sequence)).await;
     }
     cluster.all_reach(6).await;
-    cluster.crash(emptied).await;
-    copy.put_back();
+    restored(&mut cluster, emptied, &copy).await;
     is_dead(cluster.try_boot(emptied, members(3)).await, "the disk holds");
 }
 
@@ -215,18 +222,11 @@ async fn members_that_cannot_be_asked_are_not_waited_for_for_ever() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_answer_that_comes_late_still_counts() {
-    let (mut cluster, follower) = group().await;
-    cluster.crash(follower).await;
-    let copy = Copy::of(&cluster, follower);
-    cluster.boot(follower).await;
-    cluster.accept(batch(1, 5)).await;
-    acknowledged(&cluster, follower).await;
-    cluster.crash(follower).await;
-    copy.put_back();
+    let (mut cluster, follower) = group_with_an_older_log().await;
     cluster.network.lose(kind::REMEMBER);
     let network = cluster.network.clone();
     let heal = async {
-        tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+        eventually("a lost question", || network.lost_calls() > 0).await;
         network.heal();
     };
     let (started, ()) = tokio::join!(cluster.try_boot(follower, Vec::new()), heal);

@@ -8,7 +8,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use highwater_log::{Disk, DiskFile, LogConfig, RealDisk, ReplicaId};
 
-use super::cluster::{Cluster, GROUP, NAMES, TIMERS, batch, eventually, in_time, member, open_log_on, propose_now};
+use super::cluster::{Cluster, GROUP, NAMES, TIMERS, batch, eventually, in_time, member, propose_now};
+use super::logs::open_log_on;
 use super::network::Network;
 use crate::{Answer, Error, GroupOptions, Partition, Role, ScrubPace};
 

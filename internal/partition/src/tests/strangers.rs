@@ -6,7 +6,8 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use tokio::sync::mpsc;
 
-use super::cluster::{Cluster, NAMES, all_frames, batch, eventually, in_time};
+use super::cluster::{Cluster, NAMES, batch, eventually, in_time};
+use super::logs::all_frames;
 use crate::codec::{append, calls, kind};
 use crate::network::TERM_JUMP_MAX;
 use crate::types::{AppendRequest, LogEntry, LogId, Vote, VoteRequest, log_id};

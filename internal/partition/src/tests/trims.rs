@@ -7,7 +7,8 @@ use bytes::Bytes;
 use futures::future::join_all;
 use highwater_log::{EntryId, Verdict};
 
-use super::cluster::{Cluster, NAMES, all_frames, batch, batch_of, eventually, in_time, member};
+use super::cluster::{Cluster, NAMES, batch, batch_of, eventually, in_time, member};
+use super::logs::all_frames;
 use super::recovery::{command, notebooks, pages};
 use crate::codec::kind;
 use crate::trim::CHECKPOINT_ENTRIES;

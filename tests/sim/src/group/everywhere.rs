@@ -61,9 +61,7 @@ pub(super) async fn damage_everywhere(world: &Arc<World>) {
 
 /// A record that stands behind a checkpoint in a file of every replica.
 fn choose(world: &World) -> Option<(Frame, Vec<Place>)> {
-    let logs: Vec<Log> = (0..world.plan.nodes)
-        .filter_map(|node| Some(world.open_log(node)?.0))
-        .collect();
+    let logs: Vec<Log> = (0..world.plan.nodes).filter_map(|node| world.open_log(node)).collect();
     let floor_end = logs.iter().filter_map(Log::floor).map(|floor| floor.index + 1).max();
     let first = floor_end.unwrap_or(0);
     let frames = logs.first()?.read(first, u64::MAX, 16 * 1024).ok()?;

@@ -22,6 +22,7 @@ mod plan;
 mod replacement;
 mod rot;
 mod rounds;
+mod shared;
 mod trace;
 mod trims;
 mod world;

@@ -10,11 +10,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use highwater_log::GroupId;
-use highwater_partition::{Lane, Partition, PeerError, PeerStream, Peers};
+use highwater_partition::{Lane, PeerError, PeerStream, Peers};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
-use super::world::{World, lock, node_name, node_of, sleep_ms};
+use super::world::{Callee, World, lock, node_name, node_of, sleep_ms};
 use crate::random::Random;
 
 /// Messages that a stream holds in each direction.
@@ -175,21 +175,21 @@ impl Call {
         if fate.lost || world.network.is_blocked(from, to) {
             return None;
         }
-        let Some((log, life, boot)) = world.open_log(to) else {
+        let Some((callee, life, cuts)) = world.callee(to) else {
             return Some(Err(unreachable(to, "down")));
         };
         world.note(format_args!("call n{from} n{to} {kind} {}", body.len()));
-        let (name, partition) = (node_name(from), world.serving(to).map(|(partition, ..)| partition));
+        let name = node_name(from);
         let handled = life.spawn(world.task_seed(), async move {
-            match partition {
-                Some(partition) => partition.handle_call(&name, kind, body).await,
-                None => Partition::answer_before_start(&log, &name, kind, body).await,
+            match callee {
+                Callee::Serving(partition) => partition.handle_call(&name, kind, body).await,
+                Callee::Unstarted(unstarted) => unstarted.handle_call(&name, kind, body).await,
             }
         });
         let answer = handled.await.ok()?; // a crash takes the answer with it
         let back = world.network.fate();
         sleep_ms(back.delay_ms).await;
-        if back.lost || world.network.is_blocked(to, from) || !world.lives(to, boot) {
+        if back.lost || world.network.is_blocked(to, from) || world.cuts(to) != cuts {
             return None;
         }
         world.note(format_args!("answer n{to} n{from} {kind} {}", answer.is_ok()));

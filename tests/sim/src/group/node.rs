@@ -10,7 +10,7 @@ use highwater_log::{
     TailCache,
 };
 use highwater_partition::simulation::Life;
-use highwater_partition::{Error as PartitionError, GroupOptions, Partition, Role, ScrubPace, open_log};
+use highwater_partition::{Error as PartitionError, GroupOptions, Partition, Role, ScrubPace, Unstarted};
 use highwater_verify::history::{IncidentKind, Leader, Promise, PromiseKind};
 use tokio::sync::Notify;
 
@@ -95,11 +95,14 @@ pub(crate) async fn start(world: &Arc<World>, node: usize) {
 async fn start_once(world: &Arc<World>, node: usize) -> bool {
     let wake = Arc::new(Notify::new());
     let on_work = wake.clone();
+    let life = Life::begin();
+    let unstarted = Unstarted::new(world.replica(node));
     let (disk, created, boot, skew_ms, cuts) = {
         let mut nodes = world.nodes();
         let node = &mut nodes[node];
         node.boot += 1;
         node.disk_fault = false;
+        node.unstarted = Some((unstarted.clone(), life.clone()));
         (node.disk.clone(), node.created, node.boot, node.skew_ms, node.cuts)
     };
     let interrupted =
@@ -134,12 +137,15 @@ async fn start_once(world: &Arc<World>, node: usize) -> bool {
         true => tokio::select! {
             biased;
             () = world.cut(node, cuts) => return false, // the power failed, or it has another disk
-            opened = opened(world, node, make) => opened,
+            opened = opened(world, node, &unstarted, make) => opened,
         },
         false => Log::create(make()).map_err(Into::into),
     };
-    if disk.is_stopped() || world.nodes()[node].cuts != cuts {
+    if disk.is_stopped() || world.cuts(node) != cuts {
         return false;
+    }
+    if opened.is_err() {
+        world.nodes()[node].unstarted = None;
     }
     let log = match opened {
         Ok(log) => log,
@@ -170,9 +176,11 @@ async fn start_once(world: &Arc<World>, node: usize) -> bool {
     if restored.is_none() {
         note_found(world, node, &log, created);
     }
-    let life = Life::begin();
     {
         let mut nodes = world.nodes();
+        if !created {
+            nodes[node].unstarted = Some((Unstarted::with_log(log.clone()), life.clone()));
+        }
         nodes[node].created = true;
         nodes[node].running = Some(Running {
             life: life.clone(),
@@ -217,6 +225,7 @@ fn bury(world: &Arc<World>, node: usize) {
 async fn opened(
     world: &Arc<World>,
     node: usize,
+    unstarted: &Unstarted,
     make: impl Fn() -> OpenLog + Send + Sync + Clone + 'static,
 ) -> Result<Log, PartitionError> {
     let copy = { world.nodes()[node].disk.fork() };
@@ -224,7 +233,7 @@ async fn opened(
         world: world.clone(),
         from: node,
     };
-    let log = open_log(make, GROUP, &world.others(node), &wire, |_| {}).await?;
+    let log = unstarted.open(make, &world.others(node), &wire).await?;
     let alone = open_copy(world, node, copy);
     if alone.is_err() {
         world.note(format_args!("n{node} was mended before it was opened"));
@@ -252,6 +261,9 @@ fn note_found(world: &World, node: usize, log: &Log, created: bool) {
 async fn live(world: Arc<World>, node: usize, boot: u64, options: GroupOptions, nodes: usize) {
     let log = options.log.clone();
     let started = Partition::start(options).await;
+    if started.is_err() {
+        world.nodes()[node].unstarted = None;
+    }
     let restored = { world.nodes()[node].restored };
     if let Some(restored) = restored {
         let found_dead = started.as_ref().is_err_and(PartitionError::is_dead);
@@ -276,8 +288,12 @@ async fn live(world: Arc<World>, node: usize, boot: u64, options: GroupOptions, 
     {
         world.violation(format!("n{node} cannot initialize the group: {error}"));
     }
-    if let Some(running) = &mut world.nodes()[node].running {
-        running.partition = Some(partition.clone());
+    {
+        let mut nodes = world.nodes();
+        nodes[node].unstarted = None;
+        if let Some(running) = &mut nodes[node].running {
+            running.partition = Some(partition.clone());
+        }
     }
     world.note(format_args!("serving n{node} boot {boot}"));
     let mut status = partition.status_changes();

@@ -1,4 +1,5 @@
-//! Rot: bytes of committed entries that change, and files that go, on one disk at a time, and what becomes of them.
+//! Rot: bytes of committed entries that change, and files that go, on one disk at a time, and what becomes of them. Several logs may be
+//! damaged at once, and also so that none of them can be opened: what is whole in one is there for the others all the same.
 //!
 //! Only what the others still have is damaged: each of them has promised the range, none is being replaced, and none has open damage in the
 //! same range. So of every record a good copy remains somewhere, also when different segments rot on all replicas, and every one of
@@ -25,8 +26,6 @@ pub(crate) struct Scar {
     bytes: Vec<u8>,
     /// The entries in the file.
     entries: Range<u64>,
-    /// The log cannot be opened as it is.
-    unopenable: bool,
 }
 
 /// A sealed segment that may be damaged.
@@ -52,7 +51,7 @@ pub(crate) fn rot(world: &Arc<World>, node: usize, random: &mut Random) {
     if down {
         world.end_life(node, End::PowerCut(Keep::Everything));
     }
-    harm(world, node, &target, random, down, false);
+    harm(world, node, &target, random, down);
     if down {
         restart_later(world, node);
     }
@@ -60,17 +59,13 @@ pub(crate) fn rot(world: &Arc<World>, node: usize, random: &mut Random) {
 
 /// Damages a sealed segment and takes the checkpoint away, so that the damaged entries have to be folded.
 pub(crate) fn rot_unopenable(world: &Arc<World>, node: usize, random: &mut Random) {
-    let already = world.scars().iter().any(|scar| scar.unopenable);
-    if already {
-        return; // one at a time: a log that is not open helps nobody
-    }
     let Some(target) = pick(world, node, random) else {
         return;
     };
     world.end_life(node, End::PowerCut(Keep::Everything));
     let disk = disk_of(world, node);
     remove(&disk, log_dir(world.replica(node)).join("checkpoint"));
-    harm(world, node, &target, random, false, true);
+    harm(world, node, &target, random, false);
     restart_later(world, node);
 }
 
@@ -114,7 +109,7 @@ fn is_safe(world: &World, entries: &Range<u64>) -> bool {
     promised && !scars.iter().any(overlaps)
 }
 
-fn harm(world: &Arc<World>, node: usize, target: &Target, random: &mut Random, wholly: bool, unopenable: bool) {
+fn harm(world: &Arc<World>, node: usize, target: &Target, random: &mut Random, wholly: bool) {
     let disk = disk_of(world, node);
     let Some(bytes) = disk.bytes(&target.path) else { return };
     let length = bytes.len() as u64;
@@ -143,7 +138,6 @@ fn harm(world: &Arc<World>, node: usize, target: &Target, random: &mut Random, w
         path: target.path.clone(),
         bytes,
         entries: target.entries.clone(),
-        unopenable,
     };
     world.scars().push(scar);
 }
@@ -183,7 +177,7 @@ fn is_healed(world: &World, scar: &Scar) -> bool {
     if world.replica(scar.node) != scar.replica {
         return true;
     }
-    let log = world.open_log(scar.node).map(|(log, _, _)| log);
+    let log = world.open_log(scar.node);
     let floor = log.as_ref().and_then(Log::floor);
     if floor.is_some_and(|floor| floor.index + 1 >= scar.entries.end) {
         return true;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use highwater_log::disk::simulated::{Keep, SimulatedDisk};
 use highwater_log::{Clock, Log, ReplicaId};
 use highwater_partition::simulation::Life;
-use highwater_partition::{Member, Partition, Timers};
+use highwater_partition::{Member, Partition, Timers, Unstarted};
 use highwater_verify::History;
 use highwater_verify::history::{Fault, FaultKind, Incident, IncidentKind, Run};
 use tokio::time::Instant;
@@ -20,6 +20,7 @@ use super::old_copy::Restored;
 use super::oracle::Oracle;
 use super::plan::Plan;
 use super::rot::Scar;
+use super::shared::Clients;
 use super::trace::Trace;
 use crate::random::Random;
 
@@ -43,6 +44,12 @@ pub(crate) struct Running {
     pub(crate) partition: Option<Partition>,
 }
 
+/// Who answers calls at a node.
+pub(crate) enum Callee {
+    Serving(Partition),
+    Unstarted(Unstarted),
+}
+
 /// A node: its disk stays, its lives come and go.
 pub(crate) struct Node {
     /// Its replica's Raft id; another one after a loss.
@@ -54,6 +61,8 @@ pub(crate) struct Node {
     pub(crate) vote_damaged: bool,
     /// Counts lives.
     pub(crate) boot: u64,
+    /// Its replica from the begin of the opening until it serves.
+    pub(crate) unstarted: Option<(Unstarted, Arc<Life>)>,
     pub(crate) running: Option<Running>,
     /// Somebody is starting it.
     pub(crate) starting: bool,
@@ -89,27 +98,7 @@ pub(crate) struct World {
     scars: Mutex<Vec<Scar>>,
     tasks: Mutex<Random>,
     disks: Mutex<Random>,
-    clients: Mutex<Clients>,
-}
-
-/// What clients share.
-#[derive(Debug, Default)]
-struct Clients {
-    stopping: bool,
-    /// No new faults, not even while nodes start.
-    calm: bool,
-    /// No new faults for a while: one is under way that must not be disturbed.
-    truce: bool,
-    /// When everything was over.
-    end_ms: u64,
-    producers: u32,
-    /// The highest replica id given.
-    replicas: u64,
-    /// A lost replica is being replaced.
-    replacing: bool,
-    processes: u64,
-    /// Exclusive end of the records acknowledged so far.
-    acknowledged_end: u64,
+    pub(super) clients: Mutex<Clients>,
 }
 
 /// Locks; a panic elsewhere has been noted as a violation already.
@@ -133,6 +122,7 @@ impl World {
             created: false,
             vote_damaged: false,
             boot: 0,
+            unstarted: None,
             running: None,
             starting: false,
             slowness: 1,
@@ -277,11 +267,15 @@ impl World {
 
     /// Ends a node's life. False if it had none.
     pub(crate) fn end_life(&self, node: usize, end: End) -> bool {
-        let (running, disk) = {
+        let (unstarted, running, disk) = {
             let mut nodes = self.nodes();
-            nodes[node].cuts += 1;
-            (nodes[node].running.take(), nodes[node].disk.clone())
+            let node = &mut nodes[node];
+            node.cuts += 1;
+            (node.unstarted.take(), node.running.take(), node.disk.clone())
         };
+        if let Some((_, life)) = unstarted {
+            life.end();
+        }
         if let Some(running) = &running {
             running.life.end();
         }
@@ -313,24 +307,6 @@ impl World {
         leaders.max().map(|(_, number)| number)
     }
 
-    /// Tells the clients to finish.
-    pub(crate) fn stop_clients(&self) {
-        lock(&self.clients).stopping = true;
-    }
-
-    pub(crate) fn is_stopping(&self) -> bool {
-        lock(&self.clients).stopping
-    }
-
-    /// Begins or ends a truce.
-    pub(crate) fn set_truce(&self, truce: bool) {
-        lock(&self.clients).truce = truce;
-    }
-
-    pub(crate) fn is_truce(&self) -> bool {
-        lock(&self.clients).truce
-    }
-
     /// The other nodes' replicas, as the catalog would know them.
     pub(crate) fn others(&self, node: usize) -> Vec<Member> {
         let nodes = self.nodes();
@@ -342,18 +318,36 @@ impl World {
         others.map(member).collect()
     }
 
+    /// How many lives and disks of a node have ended.
+    pub(crate) fn cuts(&self, node: usize) -> u64 {
+        self.nodes()[node].cuts
+    }
+
     /// Returns when a node's life or disk is not what it was at this count any more.
     pub(crate) async fn cut(&self, node: usize, cuts: u64) {
-        while self.nodes()[node].cuts == cuts {
+        while self.cuts(node) == cuts {
             sleep_ms(50).await;
         }
     }
 
-    /// The open log of a node, before its replica serves too.
-    pub(crate) fn open_log(&self, node: usize) -> Option<(Log, Arc<Life>, u64)> {
+    /// Who answers calls at a node, in which life, and how many lives and disks it has had by then.
+    pub(crate) fn callee(&self, node: usize) -> Option<(Callee, Arc<Life>, u64)> {
+        let serving = self.serving(node);
         let nodes = self.nodes();
-        let running = nodes[node].running.as_ref()?;
-        Some((running.log.clone(), running.life.clone(), nodes[node].boot))
+        let (callee, life) = match serving {
+            Some((partition, life, _)) => (Callee::Serving(partition), life),
+            None => {
+                let (unstarted, life) = nodes[node].unstarted.clone()?;
+                (Callee::Unstarted(unstarted), life)
+            }
+        };
+        Some((callee, life, nodes[node].cuts))
+    }
+
+    /// The open log of a node, before its replica serves too.
+    pub(crate) fn open_log(&self, node: usize) -> Option<Log> {
+        let nodes = self.nodes();
+        Some(nodes[node].running.as_ref()?.log.clone())
     }
 
     /// The Raft id of a node's replica.
@@ -390,71 +384,15 @@ impl World {
         id
     }
 
-    /// Claims the only replacement there may be. False if there is one, or if the run ends.
-    pub(crate) fn begin_replacement(&self) -> bool {
-        let mut clients = lock(&self.clients);
-        let free = !clients.replacing && !clients.calm;
-        clients.replacing |= free;
-        free
-    }
-
-    /// Claims it for a loss that has happened, as soon as there is no other.
-    pub(crate) async fn await_replacement(&self) {
-        while self.is_replacing() {
-            sleep_ms(100).await;
-        }
-        lock(&self.clients).replacing = true;
-    }
-
-    pub(crate) fn end_replacement(&self) {
-        lock(&self.clients).replacing = false;
-    }
-
-    pub(crate) fn is_replacing(&self) -> bool {
-        lock(&self.clients).replacing
-    }
-
-    /// No new faults from now on.
-    pub(crate) fn calm(&self) {
-        lock(&self.clients).calm = true;
-    }
-
-    pub(crate) fn is_calm(&self) -> bool {
-        lock(&self.clients).calm
-    }
-
-    /// The time at which the run ended; its clock stands no more.
-    pub(crate) fn now_ms_at_end(&self) -> u64 {
-        lock(&self.clients).end_ms
-    }
-
-    pub(crate) fn next_producer(&self) -> u32 {
-        let mut clients = lock(&self.clients);
-        clients.producers += 1;
-        clients.producers - 1
-    }
-
-    pub(crate) fn next_process(&self) -> u64 {
-        let mut clients = lock(&self.clients);
-        clients.processes += 1;
-        clients.processes
-    }
-
-    /// A batch that ends before this offset was acknowledged.
-    pub(crate) fn acknowledged(&self, end: u64) {
-        let mut clients = lock(&self.clients);
-        clients.acknowledged_end = clients.acknowledged_end.max(end);
-    }
-
-    pub(crate) fn acknowledged_end(&self) -> u64 {
-        lock(&self.clients).acknowledged_end
-    }
-
     /// Drops everything that refers back to the world.
     pub(crate) fn clear(&self) {
         lock(&self.clients).end_ms = self.now_ms();
-        let gone: Vec<_> = self.nodes().iter_mut().map(|node| node.running.take()).collect();
-        gone.iter().flatten().for_each(|running| running.life.end());
+        let gone = |node: &mut Node| (node.unstarted.take(), node.running.take());
+        let gone: Vec<_> = self.nodes().iter_mut().map(gone).collect();
+        for (unstarted, running) in gone {
+            unstarted.into_iter().for_each(|(_, life)| life.end());
+            running.into_iter().for_each(|running| running.life.end());
+        }
     }
 }
 

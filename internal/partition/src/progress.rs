@@ -53,9 +53,9 @@ impl Progress {
         self.committed_end.fetch_max(committed_end, Ordering::AcqRel);
         self.watermark.send_if_modified(|current| {
             let moved = now.high_watermark > current.high_watermark || now.log_start > current.log_start;
-            if moved {
-                *current = now;
-            }
+            // each by itself: another one may have published meanwhile
+            current.high_watermark = current.high_watermark.max(now.high_watermark);
+            current.log_start = current.log_start.max(now.log_start);
             moved
         });
     }

@@ -112,17 +112,10 @@ impl Partition {
                     everywhere: everywhere.iter().any(|range| holds(&range)),
                 }
             }
-            // trimmed since it was looked up
-            highwater_log::Error::BelowStart {
-                offset,
-                log_start,
-                high_watermark,
-            } => ReadError::BelowStart {
-                offset,
-                log_start,
-                high_watermark,
-            },
-            highwater_log::Error::Purged { .. } => {
+            // Trimmed since it was looked up. By a manifest, perhaps, that is taken in and not yet told: who reads on must find
+            // no watermark that is lower than the one told here.
+            highwater_log::Error::BelowStart { .. } | highwater_log::Error::Purged { .. } => {
+                self.inner.progress.publish();
                 let Watermark {
                     log_start,
                     high_watermark,

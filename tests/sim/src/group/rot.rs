@@ -84,6 +84,9 @@ fn pick(world: &World, node: usize, random: &mut Random) -> Option<Target> {
     synced.crash(Keep::Nothing);
     let log = open_copy(world, node, synced).ok()?;
     let noted_end = log.noted_commit()?.index + 1;
+    if is_any_scarred_away(world) && highest_floor(world) >= Some(noted_end) {
+        return None; // both could be dead: what stands for their damage elsewhere reaches beyond what they know
+    }
     let segments: Vec<(u64, PathBuf)> = disk
         .files()
         .into_iter()
@@ -99,6 +102,12 @@ fn pick(world: &World, node: usize, random: &mut Random) -> Option<Target> {
         .collect();
     let place = random.place(free.len());
     free.into_iter().nth(place)
+}
+
+/// The highest index below which an open log has let go of everything.
+fn highest_floor(world: &World) -> Option<u64> {
+    let logs = (0..world.plan.nodes).filter_map(|node| world.open_log(node));
+    logs.filter_map(|log| log.floor()).map(|floor| floor.index).max()
 }
 
 /// Whether all replicas have these entries, and none of them has damage there.
@@ -156,6 +165,11 @@ fn cut(disk: &SimulatedDisk, path: &std::path::Path, length: u64) -> bool {
 /// Whether a node's log is damaged: if the others have purged that as well, and more, its replica may be dead.
 pub(crate) fn is_scarred(world: &World, node: usize) -> bool {
     world.scars().iter().any(|scar| scar.node == node)
+}
+
+/// Whether a replica with damage does not serve: it may turn out to be dead, if the others let go of what it lacks meanwhile.
+pub(crate) fn is_any_scarred_away(world: &World) -> bool {
+    world.scars().iter().any(|scar| world.serving(scar.node).is_none())
 }
 
 /// Lets go of scars that are no more; says what is left of them.

@@ -1,5 +1,6 @@
 //! What clients, faults and replacements of one world share, beside its nodes: how far the run is, and who may do what now.
 
+use super::rot::is_any_scarred_away;
 use super::world::{World, lock, sleep_ms};
 
 /// What they share.
@@ -41,8 +42,11 @@ impl World {
         lock(&self.clients).truce
     }
 
-    /// Claims the only replacement there may be. False if there is one, or if the run ends.
+    /// Claims the only replacement there may be. False if there is one, if one may become necessary by itself, or if the run ends.
     pub(crate) fn begin_replacement(&self) -> bool {
+        if is_any_scarred_away(self) {
+            return false;
+        }
         let mut clients = lock(&self.clients);
         let free = !clients.replacing && !clients.calm;
         clients.replacing |= free;

@@ -169,6 +169,7 @@ async fn what_is_rotten_everywhere_is_reported_for_its_offset_and_never_skipped(
         rot(&cluster, index, 1);
     }
     cluster.boot_together(&[0, 1, 2]).await;
+    cluster.all_reach(120).await;
     for index in 0..3 {
         let partition = cluster.partition(index);
         eventually("a report", || !partition.status().damage_everywhere.is_empty()).await;

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use crate::damage::DamagedRange;
+use crate::disk::DiskFile;
 use crate::error::Error;
 use crate::format::files::SEGMENT_HEADER_BYTES;
 use crate::log::Log;
@@ -121,6 +122,9 @@ impl Log {
     fn verify(&self, step: &Step, bytes_max: u64) -> Result<(Cursor, u64), Error> {
         let Step { segment, from, .. } = step;
         let file = segment.file.open(&*self.inner.open.disk)?;
+        if from.position == SEGMENT_HEADER_BYTES && !segment.headless {
+            self.verify_header(step, &*file)?;
+        }
         let chain = from.join.map(|join| join.chain);
         let mut scanner = Scanner::at(file, segment, from.position, from.index, chain)?;
         let mut here = *from;
@@ -168,6 +172,29 @@ impl Log {
             pass_end: step.pass_end,
         };
         Ok((on, bytes.max(SEGMENT_HEADER_BYTES)))
+    }
+
+    /// Writes a segment's header again if it is not what it was. Nobody reads it while the log is open, so nobody else finds out.
+    fn verify_header(&self, step: &Step, file: &dyn DiskFile) -> Result<(), Error> {
+        let file_path = &step.segment.file.path;
+        let header = step.segment.header.encode();
+        let mut found = vec![0; header.len()];
+        let count = file.read_at(&mut found, 0);
+        let count = count.map_err(|error| Error::io("read", file_path, error))?;
+        if found[..count] == header[..] {
+            return Ok(());
+        }
+        let state = self.lock();
+        if state.generation != step.generation {
+            return Ok(());
+        }
+        tracing::error!(path = %file_path.display(), "the segment's header is damaged; it is written again");
+        let again = Op::Overwrite {
+            file: step.segment.file.clone(),
+            position: 0,
+            bytes: header.into(),
+        };
+        self.inner.open.writer.submit(vec![again], Box::new(|_| {}))
     }
 
     /// Rebuilds a sealed segment's index if it is missing or bad.

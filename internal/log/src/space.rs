@@ -22,7 +22,7 @@ pub const RESERVE: &str = "reserve";
 /// How much room there is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Space {
-    /// Little enough that nothing new must be proposed, and no entries be taken from others.
+    /// Little enough that nothing new must be proposed, and no entries be taken from others; or there is no reserve.
     Full,
     /// Time to make room.
     Low,
@@ -128,7 +128,10 @@ impl SpaceWatch {
         let free = disk.free_bytes(&self.dir);
         let free_bytes = free.map_err(|error| Error::io("look for space", &self.dir, error))?;
         let mut state = self.lock();
-        let space = self.limits.judge(state.space, free_bytes);
+        let space = match state.reserved {
+            true => self.limits.judge(state.space, free_bytes),
+            false => Space::Full, // however much there is: what is taken now would have nothing to fall back on
+        };
         if space != state.space {
             tracing::warn!(dir = %self.dir.display(), free_bytes, from = ?state.space, to = ?space, "space on the disk");
         }
@@ -153,7 +156,10 @@ impl SpaceWatch {
             file.sync()
         });
         match made.and_then(|()| disk.sync_dir(&self.dir)) {
-            Ok(()) => self.lock().reserved = true,
+            Ok(()) => {
+                self.lock().reserved = true;
+                let _ = self.check(disk); // who cannot tell how much room there is says so the next time
+            }
             Err(error) => {
                 tracing::warn!(path = %path.display(), %error, "the reserve could not be made");
                 let _ = disk.remove(&path);

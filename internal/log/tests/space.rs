@@ -119,9 +119,9 @@ fn space_is_low_before_it_is_full_and_recovers_with_the_reserve() {
     let full = Full::new(1_000_000);
     let look = |free_bytes| {
         full.leave(free_bytes);
-        let space = full.writer.check_space().unwrap();
+        full.writer.check_space().unwrap();
         full.writer.run_round();
-        space
+        full.writer.space()
     };
     assert_eq!(look(1_000_000), Space::Plenty);
     assert_eq!(look(39_000), Space::Low);
@@ -130,12 +130,31 @@ fn space_is_low_before_it_is_full_and_recovers_with_the_reserve() {
     assert!(full.append(10, 6_000));
     assert_eq!(reserve(&full.disk), None);
     assert_eq!(look(11_000), Space::Full, "not yet");
-    assert_eq!(look(14_000), Space::Low);
-    assert_eq!(reserve(&full.disk), None, "there is no room for it");
+    assert_eq!(look(14_000), Space::Full, "there is no room for the reserve");
+    assert_eq!(reserve(&full.disk), None);
     assert_eq!(look(100_000), Space::Plenty);
     assert_eq!(reserve(&full.disk), Some(20_000));
     full.leave(500);
     assert!(full.append(11, 6_000), "it helps again");
+}
+
+/// Otherwise whatever is taken when the room has gone again, before anybody has looked, finds nothing to fall back on.
+#[test]
+fn records_are_taken_again_only_when_there_is_a_reserve_again() {
+    let full = Full::new(3_000);
+    assert!(full.append(10, 6_000));
+    full.leave(1_000_000);
+    assert_eq!(full.writer.check_space().unwrap(), Space::Full, "it is only asked for");
+    full.leave(500);
+    full.writer.run_round();
+    assert_eq!((full.writer.space(), reserve(&full.disk)), (Space::Full, None));
+    full.leave(1_000_000);
+    full.writer.check_space().unwrap();
+    full.writer.run_round();
+    assert_eq!(
+        (full.writer.space(), reserve(&full.disk)),
+        (Space::Plenty, Some(20_000))
+    );
 }
 
 #[test]

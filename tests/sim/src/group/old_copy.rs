@@ -39,6 +39,7 @@ pub(crate) fn restore_later(world: &Arc<World>, node: usize, random: &mut Random
         (nodes[node].replica, nodes[node].disk.fork())
     };
     copy.crash(Keep::Nothing);
+    copy.set_capacity(None); // that the disk was full then is not the copy's
     let after_ms = random.between(300, 5_000);
     let world = world.clone();
     tokio::spawn(async move {

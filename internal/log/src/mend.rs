@@ -7,9 +7,11 @@ use crate::damage::{DamagedRange, Gap};
 use crate::entry::{Frame, Header};
 use crate::error::Error;
 use crate::fold::State;
+use crate::ids::EntryId;
 use crate::log::{Inner, Log};
 use crate::refill::{self, Files, Unfit};
 use crate::round::Op;
+use crate::scan::Scanner;
 use crate::segment::{Join, Segment};
 use crate::survey::{Bound, From, survey};
 use crate::tail::LogState;
@@ -164,6 +166,38 @@ impl Log {
             self.inner.notify_damage();
         }
         Ok(news)
+    }
+
+    /// Term and index of a damaged entry whose head is whole: what rots is mostly a payload. The heads of its range prove
+    /// themselves as a refill does, by the chain of what stands behind. None if they do not.
+    pub fn damaged_entry_id(&self, index: u64) -> Result<Option<EntryId>, Error> {
+        let (gap, segment) = {
+            let state = self.lock();
+            let Some(gap) = state.gaps.holding(index).cloned() else {
+                return Ok(None);
+            };
+            let mut segments = state.segments.iter();
+            let segment = segments.find(|segment| segment.header.first_index == gap.at.segment_first_index);
+            let Some(segment) = segment.filter(|segment| !segment.headless).cloned() else {
+                return Ok(None);
+            };
+            (gap, segment)
+        };
+        let file = segment.file.open(&*self.inner.open.disk)?;
+        let chain = gap.before.map(|join| join.chain);
+        let mut scanner = Scanner::at(file, &segment, gap.at.position, gap.first, chain)?.heads_only();
+        let mut found = None;
+        let mut join = None;
+        while scanner.next_index < gap.end {
+            let Ok(Some((header, _))) = scanner.expect_header() else {
+                return Ok(None);
+            };
+            found = found.or((header.id.index == index).then_some(header.id));
+            join = Some(Join::behind(&header));
+        }
+        let proof = gap.behind.map(|behind| behind.proof);
+        let is_proven = join.zip(proof).is_some_and(|(join, proof)| proof.follows_on(&join));
+        Ok(found.filter(|_| is_proven))
     }
 
     /// Up to where a segment can be surveyed: to the next one, or to the end of what is committed and on disk.

@@ -19,26 +19,6 @@ pub(crate) fn any_flipped_byte_has_the_right_grade_and_is_refilled_to_the_same_b
     assert!(flip_every_byte() > 1_000);
 }
 
-/// Nobody reads a header while its log is open, and the next opening may find other damage beside it.
-#[test]
-fn a_header_that_rots_under_an_open_log_is_written_again() {
-    let store = Store::new();
-    store.fill();
-    let log = store.open().unwrap();
-    log.commit(39).unwrap();
-    let whole = files(&store);
-    assert!(store.segments().len() > 2);
-    for (number, path) in store.segments().iter().enumerate() {
-        for position in (number as u64..80).step_by(7) {
-            assert!(store.disk.flip(path, position, 0x10));
-            scrub(&store, &log);
-            store.rounds();
-            assert_eq!(files(&store), whole, "{} byte {position}", path.display());
-        }
-    }
-    assert_eq!(log.damage(), []);
-}
-
 /// Flips a bit of the bytes of small stores, each in a copy of its own; says how many.
 pub(crate) fn flip_every_byte() -> u64 {
     let mut flips = 0;

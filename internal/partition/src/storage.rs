@@ -334,8 +334,8 @@ fn last_of_term(log: &Log, start: LogId, beyond: LogId) -> Result<LogId, highwat
     Ok(inside)
 }
 
-/// Term and index of an entry. That of a damaged one is known if the terms before and behind the damage are the same: a record that no
-/// member has any more must not keep its group from starting.
+/// Term and index of an entry. That of a damaged one is known if its head is whole, or if the terms before and behind the damage are the
+/// same: a record that no member has any more must not keep its group from starting.
 pub(crate) fn id_at(log: &Log, index: u64) -> Result<LogId, highwater_log::Error> {
     let known = |index: u64| {
         let id = log.entry_id(index)?;
@@ -345,6 +345,9 @@ pub(crate) fn id_at(log: &Log, index: u64) -> Result<LogId, highwater_log::Error
         Err(error) if error.grade() == Grade::Inside => error,
         id => return id.map(log_id),
     };
+    if let Some(id) = log.damaged_entry_id(index)? {
+        return Ok(log_id(id));
+    }
     let damage = log.damage();
     let range = damage
         .iter()

@@ -24,8 +24,8 @@ use tokio::time::{Instant, timeout_at};
 use super::world::{PARTITION, World, node_of, sleep_ms};
 use crate::random::Random;
 
-/// As many producers as a partition keeps; in the longest runs more than that send something within the delivery deadline.
-const PRODUCERS_KEPT: u32 = 4_096;
+/// From here on nobody takes a new producer id for each batch: a partition keeps 4,096, and refuses more within the delivery deadline.
+const PRODUCERS_MAX: u32 = 3_500;
 /// How long one attempt may take.
 const ATTEMPT_MS: u64 = 1_500;
 /// How long a single attempt may take that is not followed by another.
@@ -89,6 +89,9 @@ impl Client {
             let outcome = self.send(&mut identity, manner).await;
             if manner == Manner::Single || outcome == SendOutcome::Unknown {
                 identity = self.identity();
+            }
+            if manner == Manner::Single && identity.number >= PRODUCERS_MAX {
+                return;
             }
         }
     }
@@ -236,7 +239,6 @@ impl Client {
                 }
             }
             Verdict::OffsetMismatch if manner == Manner::Conditional => SendOutcome::Refused,
-            Verdict::TooManyProducers if is_one_too_many(batch) => SendOutcome::Refused,
             verdict => {
                 let (id, sequence) = (batch.producer_id, batch.sequence);
                 self.world.violation(format!(
@@ -412,13 +414,6 @@ pub(crate) fn records(batch: &highwater_partition::StoredBatch) -> Vec<Seen> {
         digest: digest(value),
     };
     (0..).zip(values).map(place).collect()
-}
-
-/// Whether this can be the first batch of one producer more than a partition keeps.
-fn is_one_too_many(batch: &Batch) -> bool {
-    let mut number = [0; 4];
-    number.copy_from_slice(&batch.producer_id.0[..4]);
-    batch.sequence == 0 && u32::from_le_bytes(number) >= PRODUCERS_KEPT
 }
 
 fn producer_id(number: u32) -> ProducerId {

@@ -1,6 +1,7 @@
 //! A running log with damage: noting it, telling of it, and taking good frames back. A log with damage below its committed index serves
 //! everything else; see `damage` for what is known of a gap, `survey` for how it is found, `refill` for how it is filled.
 
+use std::io::ErrorKind;
 use std::sync::{Arc, PoisonError};
 
 use crate::damage::{DamagedRange, Gap};
@@ -183,7 +184,10 @@ impl Log {
             };
             (gap, segment)
         };
-        let file = segment.file.open(&*self.inner.open.disk)?;
+        let file = match segment.file.open(&*self.inner.open.disk) {
+            Err(Error::Io { source, .. }) if source.kind() == ErrorKind::NotFound => return Ok(None), // it is what is damaged
+            file => file?,
+        };
         let chain = gap.before.map(|join| join.chain);
         let mut scanner = Scanner::at(file, &segment, gap.at.position, gap.first, chain)?.heads_only();
         let mut found = None;

@@ -54,6 +54,19 @@ fn the_id_of_an_entry_is_known_if_only_its_payload_is_damaged() {
     }
 }
 
+#[test]
+fn nothing_is_known_of_an_entry_whose_segment_is_gone() {
+    let store = Store::new();
+    let frames = store.fill();
+    let (path, ..) = place_of(&store, &frames[1]);
+    store.disk.remove(&path).unwrap();
+    let copy = store.fork();
+    let log = copy.open().unwrap();
+    scrub(&copy, &log);
+    assert!(!log.damage().is_empty());
+    assert_eq!(log.damaged_entry_id(frames[1].id().index).unwrap(), None);
+}
+
 /// A disk that has lost a write may hold what stood there before: a whole frame, of the same index.
 #[test]
 fn the_id_of_a_frame_that_does_not_belong_there_is_not_believed() {

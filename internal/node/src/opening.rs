@@ -3,7 +3,9 @@
 //! An opening may need other nodes: for entries that this disk has lost, and always for what they remember of this
 //! replica's promises. They may be starting as well and ask this node in turn, so the port and the link come first and
 //! the replicas behind them: first the catalog's, for it names the other members, then all others, a few at a time.
-//! A peer that asks for a replica that is still being opened is refused, and comes again.
+//! Whoever asks for a replica that is still being opened gets what can be told without it running (`Unstarted`).
+//!
+//! A replica that is recorded as started, but was never reported so to the catalog, is reported before it runs (`first_start`).
 //!
 //! * Without its catalog replica the node is nothing: if it cannot be opened, the node ends. If it is *dead*, the node
 //!   asks for another one (see `founding`).

@@ -114,7 +114,7 @@ impl Hosted {
         if let Some(oldest_ms) = oldest_ms
             && self
                 .first_append_ms()
-                .await?
+                .await
                 .is_some_and(|first_ms| first_ms < oldest_ms)
         {
             let found = partition.offset_at(oldest_ms).await;
@@ -131,27 +131,26 @@ impl Hosted {
         trimmed.map(Some).map_err(|error| error.to_string())
     }
 
-    /// When the first record was appended; None: there is none. Reads the disk once per log start: a quiet log must be
-    /// able to rest.
-    async fn first_append_ms(&self) -> Result<Option<u64>, String> {
+    /// When the first record was appended, or 0 if it cannot be read; None: there is none. Reads the disk once per log
+    /// start: a quiet log must be able to rest.
+    async fn first_append_ms(&self) -> Option<u64> {
         let Watermark {
             log_start,
             high_watermark,
         } = self.status().watermark;
         if log_start >= high_watermark {
-            return Ok(None);
+            return None;
         }
         let known = *self.lock_first_record();
         if let Some((_, append_time_ms)) = known.filter(|(offset, _)| *offset == log_start) {
-            return Ok(Some(append_time_ms));
+            return Some(append_time_ms);
         }
-        let read = self.partition.read(log_start, 1).await;
-        let batches = read.map_err(|error| error.to_string())?;
-        let Some(first) = batches.first() else {
-            return Ok(None);
+        let Ok(batches) = self.partition.read(log_start, 1).await else {
+            return Some(0); // whoever looks for a time steps over damage
         };
-        *self.lock_first_record() = Some((log_start, first.append_time_ms));
-        Ok(Some(first.append_time_ms))
+        let append_time_ms = batches.first()?.append_time_ms;
+        *self.lock_first_record() = Some((log_start, append_time_ms));
+        Some(append_time_ms)
     }
 
     fn lock_first_record(&self) -> MutexGuard<'_, Option<(u64, u64)>> {

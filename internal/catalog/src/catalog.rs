@@ -427,11 +427,13 @@ impl Catalog {
         replica.reported_dead || !self.node(&replica.node).is_some_and(is_of_this_life)
     }
 
-    /// Whether a replica has run, or was about to. A data directory that does not hold it has lost it.
-    pub fn is_started(&self, group_id: u64, replica_id: u64) -> bool {
-        let partition = self.partition_of_group(group_id).map(|(_, partition)| partition);
-        let mut replicas = partition.iter().flat_map(|partition| &partition.replicas);
-        replicas.any(|replica| replica.replica_id == replica_id && replica.started)
+    /// Whether a replica has been reported as started; None if it has no place in a partition, any more or at all.
+    pub fn is_started(&self, group_id: u64, replica_id: u64) -> Option<bool> {
+        let (_, partition) = self.partition_of_group(group_id)?;
+        let mut replicas = partition.replicas.iter();
+        replicas
+            .find(|replica| replica.replica_id == replica_id)
+            .map(|replica| replica.started)
     }
 
     /// The group ids of deleted partitions, as ascending ranges (end exclusive). Data of these groups, and of no

@@ -18,9 +18,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use highwater_catalog::{Catalog, CatalogReplica, Command, FoundingNode, Node, Refusal, Reply};
-use highwater_partition::log::{GroupId, ReplicaId};
-use highwater_partition::{Member, Partition, Role, Status};
+use highwater_catalog::{Catalog, CatalogReplica, Command, FoundingNode, Node, Placement, Refusal, Reply};
+use highwater_partition::log::{ClusterId, GroupId, ReplicaId};
+use highwater_partition::{Member, Role, Status};
 use tokio::time::{Instant, sleep};
 
 use crate::catalog::{CatalogClient, CatalogHost, member};
@@ -97,16 +97,9 @@ impl Controller {
                 all = all.and(removed);
             }
         }
-        let mut new = Vec::new();
-        for placed in self.new_placements() {
-            match self.vacate(placed).await {
-                Ok(()) => new.push(placed),
-                failed => all = all.and(failed),
-            }
-        }
-        if !new.is_empty() {
-            tracing::info!(replicas = new.len(), "making replicas");
-            let made = self.first_start.make(cluster_id, new).await;
+        if !self.new_placements().is_empty() {
+            self.first_start.be_certain().await;
+            let made = self.make_placed(cluster_id).await;
             all = all.and(made);
         }
         self.note_pristine(pristine);
@@ -118,7 +111,7 @@ impl Controller {
     }
 
     /// Replicas placed on this very incarnation that are not recorded as started: unknown here, or not made to the end.
-    fn new_placements(&self) -> Vec<(GroupId, ReplicaId)> {
+    fn new_placements(&self) -> Vec<Placement> {
         let records = self.data.replicas();
         let started = records.iter().filter(|record| record.stage != Stage::Preparing);
         let known: BTreeSet<(u64, u64)> = started.map(|record| (record.group, record.replica)).collect();
@@ -130,17 +123,36 @@ impl Controller {
             let wanted = catalog
                 .groups_on(&self.own.name)
                 .filter(|placement| is_this_life && !placement.dead);
-            let new = wanted.filter(|wanted| !known.contains(&(wanted.group_id, wanted.replica_id)));
-            new.map(|new| (GroupId(new.group_id), ReplicaId(new.replica_id)))
+            wanted
+                .filter(|wanted| !known.contains(&(wanted.group_id, wanted.replica_id)))
                 .collect()
         })
     }
 
+    /// Makes what is placed here and new, by what is certain about the catalog.
+    async fn make_placed(&self, cluster_id: ClusterId) -> Result<(), ReplicaError> {
+        let mut all = Ok(());
+        let mut new = Vec::new();
+        for placed in self.new_placements() {
+            match self.vacate(&placed).await {
+                Ok(()) => new.push(placed),
+                failed => all = all.and(failed),
+            }
+        }
+        if new.is_empty() {
+            return all;
+        }
+        tracing::info!(replicas = new.len(), "making replicas");
+        let made = self.first_start.make(cluster_id, new).await;
+        all.and(made)
+    }
+
     /// Ends other replicas of the group here. The catalog gives a place on the same node to a new id only if the old one is
     /// dead; a directory that does not know that is an old copy.
-    async fn vacate(&self, (group, new): (GroupId, ReplicaId)) -> Result<(), ReplicaError> {
+    async fn vacate(&self, new: &Placement) -> Result<(), ReplicaError> {
+        let group = GroupId(new.group_id);
         let records = self.data.replicas().into_iter();
-        for other in records.filter(|record| record.group_id() == group && record.replica_id() != new) {
+        for other in records.filter(|record| record.group == new.group_id && record.replica != new.replica_id) {
             if other.stage == Stage::Started {
                 let replica = other.replica;
                 tracing::error!(
@@ -308,7 +320,11 @@ impl Controller {
             ensure_learner(&catalog, member).await?;
         }
         let Some((node, voters)) = lost_vote(&status, &nodes) else {
-            return remove_lost(&catalog, &status, &nodes).await;
+            let lost = lost_learners(&status, &nodes);
+            if lost.is_empty() {
+                return Ok(());
+            }
+            return catalog.remove_learners(&lost).await.map_err(|error| error.to_string());
         };
         if !self.has_caught_up(&node.name).await {
             return Ok(());
@@ -367,25 +383,20 @@ fn founding_nodes(plan: &Plan) -> Vec<FoundingNode> {
     plan.members.iter().map(node).collect()
 }
 
-/// Lets go of learners that never came to vote and never will.
-async fn remove_lost(catalog: &Partition, status: &Status, nodes: &[Node]) -> Result<(), String> {
+/// Learners that never came to vote and never will.
+fn lost_learners(status: &Status, nodes: &[Node]) -> Vec<ReplicaId> {
     let past_lives = || nodes.iter().flat_map(|node| &node.past_lives);
     let is_lost = |learner: &ReplicaId| past_lives().any(|life| life.catalog_replica_id == learner.0);
     let learners = status.learners.iter().map(|member| member.replica_id);
-    let lost: Vec<ReplicaId> = learners.filter(is_lost).collect();
-    if lost.is_empty() {
-        return Ok(());
-    }
-    let removed = catalog.remove_learners(&lost).await;
-    removed.map_err(|error| error.to_string())
+    learners.filter(is_lost).collect()
 }
 
 /// A node whose vote is still held by a lost catalog replica while the present one is a learner, and who should vote then.
 /// Only one that is registered as running may: before that it could be made anew, empty, from an old copy of the directory.
 fn lost_vote<'a>(status: &Status, nodes: &'a [Node]) -> Option<(&'a Node, Vec<ReplicaId>)> {
     let is = |replica: u64| move |member: &&Member| member.replica_id.0 == replica;
-    let running = nodes.iter().filter(|node| node.catalog_replica_started);
-    running.into_iter().find_map(|node| {
+    let mut running = nodes.iter().filter(|node| node.catalog_replica_started);
+    running.find_map(|node| {
         let lost = node.past_lives.iter().rev().map(|life| life.catalog_replica_id);
         let lost = lost
             .into_iter()
@@ -458,6 +469,16 @@ mod tests {
         let (chosen, voters) = lost_vote(&status, &nodes).unwrap_or_else(|| panic!("nobody was chosen"));
         assert_eq!(chosen.name, "c");
         assert_eq!(voters, [1, 2, 9].map(ReplicaId));
+    }
+
+    #[test]
+    fn learners_that_were_lost_before_they_voted_are_let_go_of() {
+        let status = status(
+            vec![member(1, "a")],
+            vec![member(3, "c"), member(9, "c"), member(4, "d")],
+        );
+        let nodes = [node("a", 1, &[]), node("c", 9, &[3]), node("d", 4, &[])];
+        assert_eq!(lost_learners(&status, &nodes), [ReplicaId(3)]);
     }
 
     #[test]

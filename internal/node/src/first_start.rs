@@ -17,7 +17,7 @@
 use std::sync::Arc;
 
 use highwater_catalog::limits::STARTED_REPLICAS_MAX;
-use highwater_catalog::{Command, Reply, StartedReplica};
+use highwater_catalog::{Command, Placement, Reply, StartedReplica};
 use highwater_partition::log::{ClusterId, GroupId, ReplicaId};
 use tokio::time::{Instant, sleep};
 
@@ -36,38 +36,39 @@ pub(crate) struct FirstStart {
 }
 
 impl FirstStart {
-    /// Makes and runs replicas that are placed here and not recorded as started. Waits for the catalog's quorum.
-    pub(crate) async fn make(&self, cluster: ClusterId, placed: Vec<(GroupId, ReplicaId)>) -> Result<(), ReplicaError> {
+    /// Waits until everything that was committed by now is known here. Whoever follows the catalog from behind, after its
+    /// replica was lost or put back, sees replicas placed that have run and been replaced long ago.
+    pub(crate) async fn be_certain(&self) {
         while !self.client.catch_up(Instant::now() + COMMAND_TIMEOUT).await {
             sleep(RETRY_PAUSE).await;
         }
-        let (started, new): (Vec<_>, Vec<_>) = placed.into_iter().partition(|placed| self.is_started(*placed));
-        for (group, replica) in started {
+    }
+
+    /// Makes and runs replicas that are placed here and not recorded as started. Both must have been looked up after
+    /// [`FirstStart::be_certain`].
+    pub(crate) async fn make(&self, cluster: ClusterId, placed: Vec<Placement>) -> Result<(), ReplicaError> {
+        let (started, new): (Vec<_>, Vec<_>) = placed.into_iter().partition(|placed| placed.started);
+        for Placement {
+            group_id, replica_id, ..
+        } in started
+        {
             tracing::error!(
-                group = group.0,
-                replica = replica.0,
+                group = group_id,
+                replica = replica_id,
                 "a replica that has run is not in the data directory, which is an old copy; it is replaced"
             );
-            self.dead.note((group, replica)).await;
+            self.dead.note((GroupId(group_id), ReplicaId(replica_id))).await;
         }
-        let prepared = self.keeper.prepare(cluster, new).await?;
+        let id = |placed: &Placement| (GroupId(placed.group_id), ReplicaId(placed.replica_id));
+        let prepared = self.keeper.prepare(cluster, new.iter().map(id).collect()).await?;
         self.report(&prepared.replicas()).await;
         self.keeper.run(prepared).await
     }
 
-    fn is_started(&self, (group, replica): (GroupId, ReplicaId)) -> bool {
-        self.host.read(|catalog| catalog.is_started(group.0, replica.0))
-    }
-
-    /// Whether the catalog knows a replica as one that has not run.
+    /// Whether the catalog, as it is known here, places a replica and knows nothing of it having run.
     pub(crate) fn is_unreported(&self, (group, replica): (GroupId, ReplicaId)) -> bool {
-        self.host.read(|catalog| {
-            let placed = catalog.partition_of_group(group.0).is_some_and(|(_, partition)| {
-                let mut replicas = partition.replicas.iter();
-                replicas.any(|placed| placed.replica_id == replica.0)
-            });
-            placed && !catalog.is_started(group.0, replica.0)
-        })
+        let is_started = self.host.read(|catalog| catalog.is_started(group.0, replica.0));
+        is_started == Some(false)
     }
 
     /// Tells the catalog that these replicas are about to run, as often as it takes.

@@ -1,6 +1,6 @@
 //! Dead replicas give way to new ones, and what was acknowledged stays.
 
-use highwater_catalog::{Catalog, Command};
+use highwater_catalog::{Catalog, CatalogReplica, Command};
 
 use super::*;
 use crate::catalog::propose_here;
@@ -17,33 +17,49 @@ async fn with_records() -> TestCluster {
 }
 
 impl TestCluster {
-    /// Tells the catalog that a replica of the only partition is dead, and waits until its place is given away.
-    async fn report_dead(&self, replica_id: u64) {
-        let report = Command::ReportDeadReplica {
-            group_id: 1,
-            replica_id,
-        }
-        .encode();
+    /// Tells the catalog something, until it is as `is_done` says.
+    async fn tell_catalog(&self, command: Command, is_done: impl Fn(&Catalog) -> bool) {
+        let encoded = command.encode();
         let decided = async {
             loop {
                 for node in self.nodes.iter().flatten() {
                     let catalog = node.registry().catalog().unwrap();
-                    propose_here(&catalog, report.clone().into()).await;
-                    let is_given_away = |catalog: &Catalog| {
-                        let (_, partition) = catalog.partition_of_group(1).unwrap();
-                        partition
-                            .replaced
-                            .iter()
-                            .any(|replica| replica.replica_id == replica_id)
-                    };
-                    if node.host().read(is_given_away) {
+                    propose_here(&catalog, encoded.clone().into()).await;
+                    if node.host().read(&is_done) {
                         return;
                     }
                 }
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         };
-        timeout(PATIENCE, decided).await.expect("the place is not given away");
+        let told = timeout(PATIENCE, decided).await;
+        told.unwrap_or_else(|_| panic!("{command:?} has no effect"));
+    }
+
+    /// Reports a replica of the only partition as dead, and waits until its place is given away.
+    async fn report_dead(&self, replica_id: u64) {
+        let is_given_away = |catalog: &Catalog| {
+            let (_, partition) = catalog.partition_of_group(1).unwrap();
+            let mut replaced = partition.replaced.iter();
+            replaced.any(|replica| replica.replica_id == replica_id)
+        };
+        let report = Command::ReportDeadReplica {
+            group_id: 1,
+            replica_id,
+        };
+        self.tell_catalog(report, is_given_away).await;
+    }
+
+    /// Removes the vote of the replica in this directory.
+    fn lose_vote(&self, number: usize, directory: &str) {
+        let replica = self.data_dir(number).join("groups").join(directory);
+        std::fs::remove_file(replica.join("hard-state")).unwrap();
+    }
+
+    /// The directory of the node's catalog replica.
+    fn catalog_directory(&self, number: usize) -> String {
+        let mut all = all_directories(self, number).into_iter();
+        all.find(|name| name.starts_with("0-")).unwrap()
     }
 }
 
@@ -148,6 +164,73 @@ async fn a_replica_that_was_given_up_ends_although_its_directory_does_not_know()
     assert_counts(&mut cluster, 1).await;
 }
 
+/// The node's catalog follows from behind, and places a replica on its way that has run and was replaced.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_directory_copied_before_a_replica_was_made_and_replaced_makes_neither_anew() {
+    let mut cluster = TestCluster::founded().await;
+    cluster.stop(2).await;
+    let before = cluster.copy(2);
+    cluster.start(2).await;
+    cluster.ready(2).await;
+    fill(&cluster).await;
+    let first = replica_id(&cluster, 2).await;
+    cluster.stop(2).await;
+    cluster.lose_vote(2, &directories(&cluster, 2)[0]);
+    cluster.start(2).await;
+    let second = replaced(&cluster, 2, first).await.replica_id;
+    cluster.stop(2).await;
+    cluster.restore(2, &before);
+    cluster.start(2).await;
+    let third = replaced(&cluster, 2, second).await.replica_id;
+    assert_eq!(directories(&cluster, 2), [format!("1-{third}")]);
+    assert_counts(&mut cluster, 2).await;
+}
+
+/// On its way the catalog places a replica whose place was given to the one that is here.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_catalog_that_follows_from_behind_ends_no_replica_that_is_alive() {
+    let mut cluster = with_records().await;
+    let first = replica_id(&cluster, 1).await;
+    cluster.stop(1).await;
+    cluster.lose_vote(1, &directories(&cluster, 1)[0]);
+    cluster.start(1).await;
+    let second = replaced(&cluster, 1, first).await.replica_id;
+    cluster.stop(1).await;
+    cluster.lose_vote(1, &cluster.catalog_directory(1));
+    cluster.start(1).await;
+    cluster.ready(1).await;
+    assert_eq!(replica_id(&cluster, 1).await, second);
+    assert_counts(&mut cluster, 1).await;
+    assert_eq!(replica_id(&cluster, 1).await, second);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_whose_catalog_replica_was_given_up_ends_and_gets_another_at_its_next_start() {
+    let mut cluster = TestCluster::founded().await;
+    let lost = cluster.catalog_directory(2);
+    cluster.stop(2).await;
+    let known = cluster.nodes[0].as_ref().unwrap().host();
+    let known = known.read(|catalog| catalog.node(NAMES[2]).unwrap().clone());
+    let register = Command::RegisterNode {
+        name: known.name,
+        incarnation: known.incarnation,
+        address: known.address,
+        rack: known.rack,
+        version: known.version,
+        catalog_replica: Some(CatalogReplica::Lost(known.catalog_replica_id)),
+    };
+    let is_replaced = |catalog: &Catalog| catalog.node(NAMES[2]).unwrap().catalog_replica_id > known.catalog_replica_id;
+    cluster.tell_catalog(register, is_replaced).await;
+    cluster.start(2).await;
+    let failed = cluster.nodes[2].as_ref().unwrap().failed();
+    let failure = timeout(PATIENCE, failed).await.unwrap().to_string();
+    assert!(failure.contains("old copy"), "{failure}");
+    cluster.stop(2).await;
+    cluster.start(2).await;
+    cluster.ready(2).await;
+    assert_ne!(cluster.catalog_directory(2), lost);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_directory_copied_before_its_node_joined_gets_another_catalog_replica() {
     let mut cluster = TestCluster::founded().await;
@@ -171,7 +254,7 @@ async fn a_replica_that_lost_its_vote_is_replaced_and_only_then_deleted() {
     let old = replica_id(&cluster, 1).await;
     cluster.stop(1).await;
     let directory = directories(&cluster, 1).remove(0);
-    std::fs::remove_file(cluster.data_dir(1).join("groups").join(&directory).join("hard-state")).unwrap();
+    cluster.lose_vote(1, &directory);
     cluster.start(1).await;
     let new = replaced(&cluster, 1, old).await;
     let deleted = async {

@@ -95,9 +95,7 @@ impl Keeper {
         others: Vec<Member>,
     ) -> Result<(), ReplicaError> {
         let (group, replica) = (record.group_id(), record.replica_id());
-        if record.stage == Stage::Preparing {
-            return self.make(cluster, vec![(group, replica)]).await;
-        }
+        assert_eq!(record.stage, Stage::Started, "opening replica {replica:?} of {group:?}");
         let unstarted = Unstarted::new(replica);
         let _announced = self.options.registry.announce(group, unstarted.clone());
         let path = self.options.data.replica_path(group, replica);

@@ -239,8 +239,7 @@ async fn a_replica_half_made_at_a_crash_is_made_anew_at_the_next_start() {
     let path = replicas.data.replica_path(group, replica);
     std::fs::create_dir(&path).unwrap();
     std::fs::write(path.join("hard-state"), "half").unwrap();
-    let record = replicas.data.replicas()[0];
-    replicas.keeper.open(CLUSTER_ID, record, Vec::new()).await.unwrap();
+    replicas.keeper.make(CLUSTER_ID, vec![(group, replica)]).await.unwrap();
     assert_eq!(replicas.stages(), [(5, Stage::Started)]);
     assert!(replicas.role(group).is_some());
     assert_ne!(std::fs::read(path.join("hard-state")).unwrap(), b"half");

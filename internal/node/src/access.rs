@@ -3,12 +3,14 @@
 //! [`authorize`] turns a question into a [`Permit`], and nothing else can make one: its fields are private to this
 //! module. Everything that touches a topic takes a permit, so a forgotten check does not compile.
 //!
-//! The rule at present: a client may do everything inside its own tenant, and look at the cluster; a node is not a
-//! client and may do nothing here (nodes talk over the peer link). A topic of another tenant is answered exactly like
+//! The rule at present: a client may do everything inside its own tenant, and look at the cluster; the clients that a
+//! node's configuration calls operators may change the cluster, too; a node is not a client and may do nothing here (nodes
+//! talk over the peer link). A topic of another tenant is answered exactly like
 //! one that does not exist, so that nobody can learn by trying what others have.
 //!
 //! Deliberately absent: roles, grants and a cache of decisions; they come behind the same function.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use highwater_catalog::names::{self, InvalidName};
@@ -59,6 +61,8 @@ pub(crate) enum Action {
     Describe,
     /// Create, change, delete.
     Manage,
+    /// Move, drain and remove what all tenants share.
+    Admin,
 }
 
 /// What it is done to.
@@ -138,6 +142,39 @@ pub(crate) enum Denied {
     Forbidden { principal: String, what: String },
 }
 
+/// The clients that may change the cluster, as a node's configuration names them.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Operators {
+    /// Tenant and name.
+    clients: BTreeSet<(String, String)>,
+}
+
+impl Operators {
+    /// From `tenant/client` each; the configuration has been checked.
+    pub(crate) fn new(clients: &[String]) -> Operators {
+        let split = clients.iter().filter_map(|client| client.split_once('/'));
+        Operators {
+            clients: split.map(|(tenant, name)| (tenant.to_owned(), name.to_owned())).collect(),
+        }
+    }
+
+    /// Whether `principal` may change the cluster.
+    pub(crate) fn authorize(&self, principal: &Principal) -> Result<Permit, Denied> {
+        let is_operator = match &principal.identity {
+            Identity::Client { tenant, name, .. } => self.clients.contains(&(tenant.clone(), name.clone())),
+            Identity::Node { .. } => false,
+        };
+        if !is_operator {
+            return authorize(principal, Action::Admin, Resource::Cluster);
+        }
+        Ok(Permit {
+            principal: principal.digest,
+            action: Action::Admin,
+            resource: Resource::Cluster,
+        })
+    }
+}
+
 /// Whether `principal` may do `action` to `resource`.
 pub(crate) fn authorize(principal: &Principal, action: Action, resource: Resource) -> Result<Permit, Denied> {
     let forbidden = |what: String| Denied::Forbidden {
@@ -151,7 +188,7 @@ pub(crate) fn authorize(principal: &Principal, action: Action, resource: Resourc
     };
     match (&resource, action) {
         (Resource::Cluster, Action::Describe) => {}
-        (Resource::Cluster, _) => return Err(forbidden("change the cluster".to_owned())),
+        (Resource::Cluster, _) => return Err(forbidden("change the cluster: it is no operator".to_owned())),
         (Resource::Tenant(tenant), _) if tenant == own_tenant => {}
         (Resource::Tenant(tenant), _) => return Err(forbidden(format!("use tenant `{tenant}`"))),
         (Resource::Topic(name), _) if name.tenant == own_tenant => {}
@@ -192,6 +229,17 @@ mod tests {
     }
 
     const ACTIONS: [Action; 4] = [Action::Produce, Action::Consume, Action::Describe, Action::Manage];
+
+    #[test]
+    fn only_operators_may_change_the_cluster() {
+        let operators = Operators::new(&["ops/anna".to_owned()]);
+        assert!(operators.authorize(&client("ops", "anna")).is_ok());
+        for other in [client("ops", "bert"), client("shop", "anna"), node()] {
+            let denied = operators.authorize(&other);
+            assert!(matches!(denied, Err(Denied::Forbidden { .. })), "{denied:?}");
+        }
+        assert!(Operators::default().authorize(&client("ops", "anna")).is_err());
+    }
 
     #[test]
     fn a_client_may_do_everything_in_its_own_tenant() {

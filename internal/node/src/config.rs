@@ -13,6 +13,8 @@ use serde::{Deserialize, Serialize};
 pub(crate) const SEEDS_MAX: usize = 64;
 /// The most nodes that may found a cluster together.
 pub(crate) const BOOTSTRAP_NODES_MAX: usize = 5;
+/// The most operators that a node accepts.
+pub(crate) const OPERATORS_MAX: usize = 64;
 /// The smallest segment that can hold a largest batch several times over, bytes.
 pub(crate) const SEGMENT_BYTES_LEAST: u64 = 4 * 1024 * 1024;
 
@@ -40,6 +42,9 @@ pub struct Config {
     pub bootstrap: Vec<String>,
     /// The failure domain that this node stands in; replicas of a partition are spread over racks. May be empty.
     pub rack: String,
+    /// The clients that may change the cluster through this node (drain, decommission, move, settings), `tenant/client` each.
+    /// Default: none.
+    pub operators: Vec<String>,
     /// The certificates.
     pub tls: TlsConfig,
     /// Memory for recent frames, for all partitions of the node together, bytes. Default 256 MiB.
@@ -74,6 +79,7 @@ impl Default for Config {
             seeds: Vec::new(),
             bootstrap: Vec::new(),
             rack: String::new(),
+            operators: Vec::new(),
             tls: TlsConfig::default(),
             tail_cache_bytes: 256 * 1024 * 1024,
             segment_bytes_max: 128 * 1024 * 1024,
@@ -113,6 +119,7 @@ impl Config {
         self.check_paths()?;
         self.check_seeds()?;
         self.check_bootstrap()?;
+        self.check_operators()?;
         // As the catalog has it: a node that it refuses would wait to be let in for ever.
         if self.rack.len() > RACK_BYTES_MAX || !self.rack.chars().all(|letter| letter.is_ascii_graphic()) {
             let why = format!("must be at most {RACK_BYTES_MAX} visible ASCII characters without spaces");
@@ -160,6 +167,22 @@ impl Config {
             return Err(ConfigError::new("seeds", why));
         }
         self.seeds.iter().try_for_each(|seed| check_address("seeds", seed))
+    }
+
+    fn check_operators(&self) -> Result<(), ConfigError> {
+        if self.operators.len() > OPERATORS_MAX {
+            let why = format!("names {} clients, at most {OPERATORS_MAX} are accepted", self.operators.len());
+            return Err(ConfigError::new("operators", why));
+        }
+        for operator in &self.operators {
+            let Some((tenant, client)) = operator.split_once('/') else {
+                let why = format!("`{operator}` is not of the form tenant/client");
+                return Err(ConfigError::new("operators", why));
+            };
+            check_name_field("operators", tenant)?;
+            check_name_field("operators", client)?;
+        }
+        Ok(())
     }
 
     fn check_bootstrap(&self) -> Result<(), ConfigError> {
@@ -262,6 +285,12 @@ mod tests {
         );
         assert_eq!(with(|config| config.bootstrap.truncate(2)), "bootstrap");
         assert_eq!(with(|config| config.bootstrap[2] = "a".to_owned()), "bootstrap");
+        assert_eq!(with(|config| config.operators = vec!["anna".to_owned()]), "operators");
+        assert_eq!(with(|config| config.operators = vec!["ops/A".to_owned()]), "operators");
+        assert_eq!(
+            with(|config| config.operators = vec!["ops/anna".to_owned(); OPERATORS_MAX + 1]),
+            "operators"
+        );
         assert_eq!(with(|config| config.rack = "r\n".to_owned()), "rack");
         assert_eq!(with(|config| config.rack = "room 1".to_owned()), "rack");
         assert_eq!(

@@ -1,43 +1,39 @@
 //! Makes what the catalog says come true.
 //!
-//! Three loops, each driven by changes and each able to begin again at any point:
+//! Two loops on every node, each driven by changes and each able to begin again at any point:
 //!
-//! * [`Controller::keep_replicas`] on every node: makes and starts the replicas placed here, and deletes those that
-//!   are retired or whose group has a committed tombstone.
-//! * [`Controller::keep_registered`] on every node: tells the catalog this node's address, rack and version.
-//! * [`Controller::keep_members`] acts on the catalog's leader only: founds the catalog if it is not, adds every
-//!   registered node to the catalog group as a learner, and gives the vote of a lost incarnation to the new one once it
-//!   has caught up, one change at a time.
+//! * [`Controller::keep_replicas`]: makes and starts the replicas placed here, and deletes those that are retired or whose
+//!   group has a committed tombstone.
+//! * [`Controller::keep_registered`]: tells the catalog this node's address, rack and version.
+//!
+//! The others have files of their own: the catalog's members (`catalog_members`), the members of all other groups
+//! (`groups`), which node gets what (`planner`), who leads (`leadership`), and retention.
 //!
 //! The catalog holds the target; the group's own membership is the truth, and is read anew before each step.
-//!
-//! Elsewhere: giving the places of dead replicas to new ones (`replacement`). Deliberately absent: replacing a node that is
-//! merely away, moving partitions, and balancing leaders.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use highwater_catalog::{Catalog, CatalogReplica, Command, FoundingNode, Node, Placement, Refusal, Reply};
+use highwater_catalog::{Catalog, CatalogReplica, Command, FEATURE_LEVEL, Placement, Refusal, Reply};
 use highwater_partition::log::{ClusterId, GroupId, ReplicaId};
-use highwater_partition::{Member, Role, Status};
+use highwater_partition::{Member, Role};
 use tokio::time::{Instant, sleep};
 
+use crate::absences::Absences;
 use crate::catalog::{CatalogClient, CatalogHost, member};
 use crate::data_dir::{DataDir, Stage};
 use crate::error::Failure;
 use crate::failures::Failures;
 use crate::first_start::FirstStart;
-use crate::founding::{OwnName, Plan, ensure_learner};
+use crate::founding::OwnName;
 use crate::hex::Id;
+use crate::leaders::Leaders;
 use crate::link::Link;
-use crate::peer_calls::{self, APPLIED};
 use crate::replicas::{CATALOG_GROUP, Hosted, Keeper, Registry, ReplicaError};
 
 /// How long to wait after something did not work.
 pub(crate) const RETRY_PAUSE: Duration = Duration::from_secs(1);
-/// How often the members are looked at even if nothing changed: a node catches up without a sign.
-const MEMBERS_INTERVAL: Duration = Duration::from_secs(2);
 /// How long a command to the catalog may take.
 pub(crate) const COMMAND_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -59,6 +55,9 @@ pub(crate) struct Controller {
     pub(crate) client: CatalogClient,
     pub(crate) first_start: FirstStart,
     pub(crate) link: Link,
+    pub(crate) leaders: Leaders,
+    /// Kept by whoever leads the catalog.
+    pub(crate) absences: Mutex<Absences>,
     pub(crate) failures: Failures,
 }
 
@@ -237,8 +236,17 @@ impl Controller {
                     || known.address != self.own.address
                     || known.rack != self.own.rack
                     || known.version != self.version
+                    || known.feature_level != self.told_feature_level(catalog)
             })
         })
+    }
+
+    /// Older versions cannot read a registration that tells a level; from level 2 on there are none.
+    fn told_feature_level(&self, catalog: &Catalog) -> u32 {
+        match catalog.feature_level() {
+            1 => 1,
+            _ => FEATURE_LEVEL,
+        }
     }
 
     async fn register(&self) -> bool {
@@ -251,6 +259,7 @@ impl Controller {
             address: self.own.address.clone(),
             rack: self.own.rack.clone(),
             version: self.version.clone(),
+            feature_level: self.host.read(|catalog| self.told_feature_level(catalog)),
             catalog_replica: Some(CatalogReplica::Runs(own.replica_id.0)),
         };
         // What is known here may be old: a newer entry of this node can be on its way.
@@ -260,7 +269,9 @@ impl Controller {
         }
         match self.client.command(&command, Instant::now() + COMMAND_TIMEOUT).await {
             Ok(Reply::Node { .. }) => true,
-            Ok(Reply::Refused(refusal @ Refusal::IncarnationReplaced { .. })) => {
+            Ok(Reply::Refused(
+                refusal @ (Refusal::IncarnationReplaced { .. } | Refusal::NodeRemoved { .. } | Refusal::TooOld { .. }),
+            )) => {
                 self.failures.report(Failure::Inconsistent(refusal.to_string()));
                 true
             }
@@ -276,88 +287,6 @@ impl Controller {
         }
     }
 
-    // ---------------------------------------------------------------------------------------- the catalog's members
-
-    pub(crate) async fn keep_members(self: Arc<Self>) {
-        let mut changes = self.registry.changes();
-        let mut progress = self.host.progress();
-        loop {
-            if let Err(why) = self.arrange_members().await {
-                tracing::debug!(why, "the catalog's members are not as they should be yet");
-            }
-            tokio::select! {
-                biased;
-                changed = progress.changed() => if changed.is_err() { return },
-                changed = changes.changed() => if changed.is_err() { return },
-                () = sleep(MEMBERS_INTERVAL) => {}
-            }
-        }
-    }
-
-    /// One step at most, so that each begins from what is committed.
-    async fn arrange_members(&self) -> Result<(), String> {
-        let Some(catalog) = self.registry.catalog() else {
-            return Ok(());
-        };
-        let status = catalog.status();
-        if status.role != Role::Leader {
-            return Ok(());
-        }
-        if self.host.read(|catalog| catalog.cluster_id().is_none()) {
-            return self.propose_founding().await;
-        }
-        if let Some(change) = status.voter_change {
-            tracing::info!(voters = ?change.to, "finishing a change of the catalog's voters");
-            let finished = catalog.change_voters(change.to).await;
-            return finished.map_err(|error| error.to_string());
-        }
-        let nodes: Vec<Node> = self.host.read(|catalog| catalog.nodes().cloned().collect());
-        for node in &nodes {
-            let member = Member {
-                replica_id: ReplicaId(node.catalog_replica_id),
-                node: node.name.clone(),
-            };
-            ensure_learner(&catalog, member).await?;
-        }
-        let Some((node, voters)) = lost_vote(&status, &nodes) else {
-            let lost = lost_learners(&status, &nodes);
-            if lost.is_empty() {
-                return Ok(());
-            }
-            return catalog.remove_learners(&lost).await.map_err(|error| error.to_string());
-        };
-        if !self.has_caught_up(&node.name).await {
-            return Ok(());
-        }
-        tracing::info!(node = %node.name, "its new incarnation takes over the vote of the lost one");
-        catalog.change_voters(voters).await.map_err(|error| error.to_string())
-    }
-
-    async fn propose_founding(&self) -> Result<(), String> {
-        let (Some(plan), Some(cluster_id)) = (self.data.plan(), self.data.cluster_id()) else {
-            return Err("this node leads a catalog that was never founded".to_owned());
-        };
-        let command = Command::Found {
-            cluster_id: cluster_id.0,
-            cluster_name: self.cluster.clone(),
-            nodes: founding_nodes(&plan),
-        };
-        match self.client.command(&command, Instant::now() + COMMAND_TIMEOUT).await {
-            Ok(Reply::Founded { .. }) => {
-                tracing::info!(cluster_id = %Id(cluster_id.0), nodes = plan.members.len(), "the cluster is founded");
-                Ok(())
-            }
-            other => Err(format!("founding was answered with {other:?}")),
-        }
-    }
-
-    async fn has_caught_up(&self, node: &str) -> bool {
-        let applied_here = self.host.now().applied;
-        let asked = self.link.call_node(node, APPLIED, Vec::new(), RETRY_PAUSE).await;
-        let applied_there = asked.ok().and_then(|answer| peer_calls::decode_number(&answer));
-        applied_there.is_some_and(|applied| applied >= applied_here)
-    }
-
     /// Whether this node is a member of the committed catalog under this incarnation.
     pub(crate) fn is_member(&self) -> bool {
         let Some(hosted) = self.registry.hosted(CATALOG_GROUP) else {
@@ -369,127 +298,5 @@ impl Controller {
         let incarnation = self.data.incarnation().0;
         let known = |catalog: &highwater_catalog::Catalog| catalog.node(&self.own.name).map(|node| node.incarnation);
         in_group && self.host.read(known) == Some(incarnation)
-    }
-}
-
-fn founding_nodes(plan: &Plan) -> Vec<FoundingNode> {
-    let node = |member: &crate::founding::PlannedMember| FoundingNode {
-        name: member.name.clone(),
-        incarnation: member.incarnation.0,
-        address: member.address.clone(),
-        rack: member.rack.clone(),
-        replica_id: member.replica_id,
-    };
-    plan.members.iter().map(node).collect()
-}
-
-/// Learners that never came to vote and never will.
-fn lost_learners(status: &Status, nodes: &[Node]) -> Vec<ReplicaId> {
-    let past_lives = || nodes.iter().flat_map(|node| &node.past_lives);
-    let is_lost = |learner: &ReplicaId| past_lives().any(|life| life.catalog_replica_id == learner.0);
-    let learners = status.learners.iter().map(|member| member.replica_id);
-    learners.filter(is_lost).collect()
-}
-
-/// A node whose vote is still held by a lost catalog replica while the present one is a learner, and who should vote then.
-/// Only one that is registered as running may: before that it could be made anew, empty, from an old copy of the directory.
-fn lost_vote<'a>(status: &Status, nodes: &'a [Node]) -> Option<(&'a Node, Vec<ReplicaId>)> {
-    let is = |replica: u64| move |member: &&Member| member.replica_id.0 == replica;
-    let mut running = nodes.iter().filter(|node| node.catalog_replica_started);
-    running.find_map(|node| {
-        let lost = node.past_lives.iter().rev().map(|life| life.catalog_replica_id);
-        let lost = lost
-            .into_iter()
-            .find(|replica| status.voters.iter().any(|voter| voter.replica_id.0 == *replica))?;
-        status.learners.iter().find(is(node.catalog_replica_id))?;
-        let keep = status
-            .voters
-            .iter()
-            .map(|voter| voter.replica_id)
-            .filter(|replica| replica.0 != lost);
-        Some((node, keep.chain([ReplicaId(node.catalog_replica_id)]).collect()))
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use highwater_catalog::PastLife;
-    use highwater_partition::Watermark;
-
-    use super::*;
-
-    fn member(replica_id: u64, node: &str) -> Member {
-        Member {
-            replica_id: ReplicaId(replica_id),
-            node: node.to_owned(),
-        }
-    }
-
-    fn status(voters: Vec<Member>, learners: Vec<Member>) -> Status {
-        Status {
-            role: Role::Leader,
-            term: 1,
-            leader: None,
-            voters,
-            is_membership_committed: true,
-            voter_change: None,
-            learners,
-            log_end: 0,
-            watermark: Watermark::default(),
-            committed_index: 1,
-            damage: Vec::new(),
-            damage_everywhere: Vec::new(),
-        }
-    }
-
-    fn node(name: &str, replica_id: u64, past: &[u64]) -> Node {
-        let past_life = |&catalog_replica_id: &u64| PastLife {
-            incarnation: [0; 16],
-            catalog_replica_id,
-        };
-        Node {
-            name: name.to_owned(),
-            incarnation: [1; 16],
-            address: String::new(),
-            rack: String::new(),
-            version: String::new(),
-            catalog_replica_id: replica_id,
-            catalog_replica_started: true,
-            past_lives: past.iter().map(past_life).collect(),
-        }
-    }
-
-    #[test]
-    fn the_vote_of_a_lost_incarnation_goes_to_the_present_one() {
-        let status = status(
-            vec![member(1, "a"), member(2, "b"), member(3, "c")],
-            vec![member(9, "c")],
-        );
-        let nodes = [node("a", 1, &[]), node("b", 2, &[]), node("c", 9, &[3])];
-        let (chosen, voters) = lost_vote(&status, &nodes).unwrap_or_else(|| panic!("nobody was chosen"));
-        assert_eq!(chosen.name, "c");
-        assert_eq!(voters, [1, 2, 9].map(ReplicaId));
-    }
-
-    #[test]
-    fn learners_that_were_lost_before_they_voted_are_let_go_of() {
-        let status = status(
-            vec![member(1, "a")],
-            vec![member(3, "c"), member(9, "c"), member(4, "d")],
-        );
-        let nodes = [node("a", 1, &[]), node("c", 9, &[3]), node("d", 4, &[])];
-        assert_eq!(lost_learners(&status, &nodes), [ReplicaId(3)]);
-    }
-
-    #[test]
-    fn a_mere_learner_and_a_node_that_is_not_back_get_no_vote() {
-        let learner = status(vec![member(1, "a")], vec![member(9, "c"), member(4, "d")]);
-        assert!(lost_vote(&learner, &[node("a", 1, &[]), node("c", 9, &[3]), node("d", 4, &[])]).is_none());
-        let mut not_registered = node("c", 9, &[3]);
-        not_registered.catalog_replica_started = false;
-        let back = status(vec![member(1, "a"), member(3, "c")], vec![member(9, "c")]);
-        assert!(lost_vote(&back, &[node("a", 1, &[]), not_registered]).is_none());
-        let not_back = status(vec![member(1, "a"), member(3, "c")], vec![]);
-        assert!(lost_vote(&not_back, &[node("a", 1, &[]), node("c", 9, &[3])]).is_none());
     }
 }

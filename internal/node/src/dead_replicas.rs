@@ -1,7 +1,7 @@
 //! Replicas of this data directory that can never run again.
 //!
 //! What shows that one is dead may be forgotten by the next start, so it is recorded before anybody is told. Then the
-//! catalog is told, which has its place given to another one (`replacement`).
+//! catalog is told, which has its place given to another one (`groups`).
 
 use std::sync::Arc;
 

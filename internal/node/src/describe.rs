@@ -137,6 +137,9 @@ pub(crate) fn node(node: &Node, address: String, alive: bool, catalog_group: Opt
         incarnation: Id(node.incarnation).to_string(),
         catalog_role: catalog_role.to_owned(),
         disk: None, // only the node itself can tell
+        leaving: node.leaving,
+        drained: node.drained,
+        feature_level: node.feature_level,
     }
 }
 
@@ -153,6 +156,7 @@ pub(crate) fn topic(topic: &Topic, leaders: &Leaders, registry: &Registry) -> v1
             leader: leader.map(|leader| leader.node).unwrap_or_default(),
             log_start: watermark.map(|watermark| watermark.log_start),
             high_watermark: watermark.map(|watermark| watermark.high_watermark),
+            leaving: partition.replaced.iter().map(|replica| replica.node.clone()).collect(),
         }
     };
     v1::Topic {
@@ -165,5 +169,6 @@ pub(crate) fn topic(topic: &Topic, leaders: &Leaders, registry: &Registry) -> v1
             retention_bytes: Some(topic.retention_bytes),
         }),
         partitions: topic.partitions.iter().map(partition).collect(),
+        leader_rack: topic.leader_rack.clone(),
     }
 }

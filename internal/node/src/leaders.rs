@@ -13,7 +13,7 @@ use highwater_proto::v1::LeaderHint;
 use tokio::sync::watch;
 
 use crate::catalog::CatalogHost;
-use crate::gossip::{Gossip, GossipNode};
+use crate::gossip::{Gossip, GossipNode, keys};
 use crate::link::Link;
 use crate::replicas::Registry;
 
@@ -113,6 +113,12 @@ impl Leaders {
     /// Changes when the link's connections do.
     pub(crate) fn connections(&self) -> watch::Receiver<u64> {
         self.link.changes()
+    }
+
+    /// The newest rules that the program of a node knows; 1 if the node is not there to tell.
+    pub(crate) fn feature_level(&self, node: &str) -> u32 {
+        let told = self.in_gossip(node).and_then(|node| node.keys.get(keys::FEATURE_LEVEL)?.parse().ok());
+        told.unwrap_or(1)
     }
 
     /// The node as gossip knows it, if it is alive.

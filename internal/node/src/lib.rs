@@ -20,9 +20,11 @@
 //! Deliberately absent: reading configuration, signals and the process's end (the command line's business), and what a
 //! record, an entry or a vote is (highwater-partition, highwater-log).
 
+mod absences;
 mod access;
 mod batch;
 mod catalog;
+mod catalog_members;
 mod clock;
 #[cfg(test)]
 mod cluster_tests;
@@ -36,17 +38,19 @@ mod failures;
 mod first_start;
 mod founding;
 pub mod gossip;
+mod groups;
 mod hex;
 pub mod identity;
 mod leaders;
+mod leadership;
 pub mod link;
 mod node;
 mod opening;
 mod peer_calls;
 mod peer_handler;
-pub mod port;
+mod planner;
+mod port;
 mod record_file;
-mod replacement;
 mod replicas;
 mod retention;
 mod services;

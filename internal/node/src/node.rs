@@ -3,7 +3,7 @@
 mod resources;
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures::FutureExt;
@@ -13,6 +13,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+use crate::access::Operators;
 use crate::catalog::{CatalogClient, CatalogHost, keep_addresses};
 use crate::clock::now_ms;
 use crate::config::Config;
@@ -113,7 +114,7 @@ impl Foundation {
             address: config.advertised_address(port.local_addr()),
             rack: config.rack.clone(),
         };
-        let membership = Membership::new(own, data.clone(), registry.clone());
+        let membership = Membership::new(own, data.clone(), registry.clone(), host.clone());
         let (mailbox, inbox) = gossip::mailbox();
         let addresses = Arc::new(AddressBook::default());
         let boot = now_ms(); // later starts have larger ones
@@ -178,7 +179,7 @@ impl Foundation {
             client: catalog.clone(),
             dead,
         };
-        let controller = Arc::new(self.controller(catalog.clone(), first_start.clone()));
+        let controller = Arc::new(self.controller(catalog.clone(), first_start.clone(), leaders.clone()));
         let (draining, stopping) = (CancellationToken::new(), CancellationToken::new());
         let ready = Arc::new(watch::Sender::new(false));
         let opening = Opening::new(self.data.clone(), first_start);
@@ -202,6 +203,7 @@ impl Foundation {
             link: self.link.clone(),
             storage: self.storage.clone(),
             in_flight: InFlight::default(),
+            operators: Operators::new(&self.config.operators),
             draining: draining.clone(),
             stopping: stopping.clone(),
         });
@@ -227,6 +229,8 @@ impl Foundation {
             behind_catalog(controller.clone().keep_registered().boxed()),
             behind_catalog(controller.clone().keep_members().boxed()),
             behind_catalog(controller.clone().keep_groups().boxed()),
+            behind_catalog(controller.clone().keep_placement().boxed()),
+            behind_catalog(controller.clone().keep_leaderships().boxed()),
             behind_catalog(
                 controller
                     .clone()
@@ -290,7 +294,7 @@ impl Foundation {
         started.map_err(|error| StartError::Internal(error.to_string()))
     }
 
-    fn controller(&self, client: CatalogClient, first_start: FirstStart) -> Controller {
+    fn controller(&self, client: CatalogClient, first_start: FirstStart, leaders: Leaders) -> Controller {
         Controller {
             own: self.membership.own().clone(),
             version: VERSION.to_owned(),
@@ -302,6 +306,8 @@ impl Foundation {
             client,
             first_start,
             link: self.link.clone(),
+            leaders,
+            absences: Mutex::default(),
             failures: self.failures.clone(),
         }
     }

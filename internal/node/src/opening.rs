@@ -117,7 +117,7 @@ impl Opening {
         if record.stage == Stage::Preparing || self.host.read(may_go) {
             return; // it is made to the end, or its files are removed, by who keeps the replicas as the catalog wants them
         }
-        if record.stage == Stage::Dead || self.is_replaced(record) {
+        if record.stage == Stage::Dead || self.was_given_up(record) {
             self.dead.report(record.id());
             return;
         }
@@ -133,13 +133,14 @@ impl Opening {
         }
     }
 
-    /// Whether the catalog has given this replica's place to another one.
-    fn is_replaced(&self, record: ReplicaRecord) -> bool {
+    /// Whether the catalog has given this replica's place to another one because it was dead. One that is alive votes until its
+    /// group lets go of it.
+    fn was_given_up(&self, record: ReplicaRecord) -> bool {
         self.host.read(|catalog| {
             let partition = catalog.partition_of_group(record.group).map(|(_, partition)| partition);
             partition.is_some_and(|partition| {
                 let mut replaced = partition.replaced.iter();
-                replaced.any(|replica| replica.replica_id == record.replica)
+                replaced.any(|replica| replica.replica_id == record.replica && catalog.is_dead(replica))
             })
         })
     }

@@ -5,7 +5,7 @@
 //! the protocol version.
 
 use bytes::{BufMut, Bytes, BytesMut};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde::de::DeserializeOwned;
 
 /// Who are you, and which cluster do you know? Answered with a `ProbeAnswer`.
@@ -23,6 +23,17 @@ pub(crate) const APPLIED: u8 = 5;
 pub(crate) const REPLICAS: u8 = 6;
 /// What time is it? Answered with milliseconds since 1970, 8 bytes, little endian.
 pub(crate) const CLOCK: u8 = 7;
+
+/// Hand the leadership of a group over. The request is a [`Transfer`]; answered when the asked node leads no longer.
+pub(crate) const TRANSFER: u8 = 9;
+
+/// Whose leadership is to go where.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Transfer {
+    pub(crate) group: u64,
+    /// The replica that is to lead; None: whichever is best.
+    pub(crate) to: Option<u64>,
+}
 
 /// The largest JSON message accepted, bytes.
 const JSON_BYTES_MAX: usize = 1024 * 1024;

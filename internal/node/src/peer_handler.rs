@@ -16,8 +16,9 @@ use crate::clock::now_ms;
 use crate::describe;
 use crate::founding::Membership;
 use crate::gossip::GossipMailbox;
+use crate::leadership::transfer_here;
 use crate::link::{Hello, LinkHandler, NODE_LEVEL};
-use crate::peer_calls::{self, ADOPT, APPLIED, CLOCK, COMMAND, CommandAnswer, JOIN, PROBE, REPLICAS};
+use crate::peer_calls::{self, ADOPT, APPLIED, CLOCK, COMMAND, CommandAnswer, JOIN, PROBE, REPLICAS, TRANSFER};
 use crate::replicas::Registry;
 use crate::storage::Storage;
 
@@ -100,6 +101,10 @@ impl PeerHandler {
                 let name = &self.membership.own().name;
                 let own = describe::own_part(name, &self.registry, &self.catalog, &self.storage).await;
                 Ok(own.encode_to_vec().into())
+            }
+            TRANSFER => {
+                let transfer = peer_calls::decode_json(&body)?;
+                transfer_here(&self.registry, transfer).await.map(|()| Bytes::new())
             }
             other => Err(format!("unknown kind of call {other}")),
         }

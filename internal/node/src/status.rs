@@ -74,6 +74,10 @@ pub(crate) enum Problem {
     Unavailable { why: String, hint: Option<LeaderHint> },
     #[error("{wanted} replicas need as many nodes, and the cluster has {have}")]
     NotEnoughNodes { wanted: u32, have: usize },
+    #[error("the cluster has no node `{node}`")]
+    NodeNotFound { node: String },
+    #[error("{0}; nothing was changed")]
+    Refused(String),
     #[error("internal error: {0}")]
     Internal(String),
 }
@@ -106,6 +110,8 @@ impl Problem {
             Problem::Damaged { .. } => (C::DataLoss, R::Damaged, O::NotApplied),
             Problem::Unavailable { .. } => (C::Unavailable, R::Unavailable, O::NotApplied),
             Problem::NotEnoughNodes { .. } => (C::FailedPrecondition, R::NotEnoughNodes, O::NotApplied),
+            Problem::NodeNotFound { .. } => (C::NotFound, R::NodeNotFound, O::NotApplied),
+            Problem::Refused(_) => (C::FailedPrecondition, R::Refused, O::NotApplied),
             Problem::Internal(_) => (C::Internal, R::Internal, O::Unknown),
         }
     }

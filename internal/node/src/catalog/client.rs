@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use highwater_catalog::{Command, Reply};
+use highwater_catalog::{Catalog, Command, Reply};
 use highwater_partition::{CommandError, Partition, PeerError};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
@@ -50,6 +50,7 @@ impl CatalogClient {
     /// Has the command decided. Attempts that were certainly not applied are made again until the deadline; one of
     /// unknown outcome is not, and is reported as such.
     pub(crate) async fn command(&self, command: &Command, deadline: Instant) -> Result<Reply, Problem> {
+        self.check_level(command)?;
         let encoded = Bytes::from(command.encode());
         let mut ask: Option<String> = None;
         loop {
@@ -69,6 +70,21 @@ impl CatalogClient {
                 return Err(Problem::NoQuorum { what: WHAT.to_owned() });
             }
         }
+    }
+
+    /// A command that nodes of an older version could not read is not proposed while there may be any: they would have to stop.
+    fn check_level(&self, command: &Command) -> Result<(), Problem> {
+        let (needed, level) = (command.feature_level(), self.host.read(Catalog::feature_level));
+        if needed <= level || matches!(command, Command::RaiseFeatureLevel { .. }) {
+            return Ok(());
+        }
+        Err(Problem::Unavailable {
+            why: format!(
+                "this needs rules of level {needed}, and level {level} is in force until every node of the cluster is there \
+                 and knows newer ones"
+            ),
+            hint: None,
+        })
     }
 
     async fn attempt_here(&self, encoded: &Bytes, deadline: Instant) -> Result<Attempt, Problem> {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::{join, join_all};
+use highwater_catalog::FEATURE_LEVEL;
 use highwater_partition::Member;
 use highwater_partition::log::{ClusterId, ReplicaId};
 use tokio::time::{Instant, sleep};
@@ -227,6 +228,7 @@ impl Discovery {
             address: own.address,
             rack: own.rack,
             version: self.options.version.clone(),
+            feature_level: FEATURE_LEVEL,
             lost_catalog_replica: self.lost.map(|lost| lost.0),
         };
         let mut why = "nobody in the cluster could be asked".to_owned();

@@ -3,14 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use highwater_catalog::{CatalogReplica, Command, Reply};
+use highwater_catalog::{Catalog, CatalogReplica, Command, Reply};
 use highwater_partition::log::{ClusterId, ReplicaId};
 use highwater_partition::{Member, Partition, Role};
 use tokio::sync::{Mutex, Notify};
 use tokio::time::timeout;
 
 use super::{Adopt, Join, JoinAnswer, ProbeAnswer, check_adopt};
-use crate::catalog::propose_here;
+use crate::catalog::{CatalogHost, propose_here};
 use crate::data_dir::DataDir;
 use crate::hex::Id;
 use crate::peer_calls::CommandAnswer;
@@ -33,6 +33,7 @@ pub(crate) struct Membership {
     own: OwnName,
     data: Arc<DataDir>,
     registry: Arc<Registry>,
+    host: Arc<CatalogHost>,
     /// Held while a plan is checked and recorded, by the founder for its own and by the adopter for others'.
     recording: Mutex<()>,
     /// A plan was recorded.
@@ -40,11 +41,17 @@ pub(crate) struct Membership {
 }
 
 impl Membership {
-    pub(crate) fn new(own: OwnName, data: Arc<DataDir>, registry: Arc<Registry>) -> Arc<Membership> {
+    pub(crate) fn new(
+        own: OwnName,
+        data: Arc<DataDir>,
+        registry: Arc<Registry>,
+        host: Arc<CatalogHost>,
+    ) -> Arc<Membership> {
         Arc::new(Membership {
             own,
             data,
             registry,
+            host,
             recording: Mutex::new(()),
             adopted: Notify::new(),
         })
@@ -119,6 +126,12 @@ impl Membership {
                 why: format!("{} is in no cluster", self.own.name),
             };
         };
+        // Older versions cannot read a registration that tells a level; from level 2 on there are none.
+        let feature_level = match self.host.read(Catalog::feature_level) {
+            1 => 1,
+            _ => join.feature_level,
+        };
+        let join = Join { feature_level, ..join };
         let letting_in = let_in_here(&catalog, Id(cluster_id.0), join);
         timeout(JOIN_TIMEOUT, letting_in)
             .await
@@ -141,6 +154,7 @@ async fn let_in_here(catalog: &Partition, cluster_id: Id, join: Join) -> JoinAns
         address: join.address,
         rack: join.rack,
         version: join.version,
+        feature_level: join.feature_level,
         catalog_replica: join.lost_catalog_replica.map(CatalogReplica::Lost),
     };
     let reply = match propose_here(catalog, register.encode().into()).await {

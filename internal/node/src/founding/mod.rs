@@ -112,9 +112,16 @@ pub(crate) struct Join {
     pub(crate) address: String,
     pub(crate) rack: String,
     pub(crate) version: String,
+    /// The newest rules that its program knows; absent: the first ones.
+    #[serde(default = "first_level")]
+    pub(crate) feature_level: u32,
     /// Of this incarnation; it is to get another one.
     #[serde(default)]
     pub(crate) lost_catalog_replica: Option<u64>,
+}
+
+fn first_level() -> u32 {
+    1
 }
 
 /// What the asked node can say about a [`Join`].

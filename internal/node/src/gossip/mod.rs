@@ -26,6 +26,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use chitchat::{ChitchatConfig, ChitchatHandle, ChitchatId, FailureDetectorConfig, NodeState, spawn_chitchat};
+use highwater_catalog::FEATURE_LEVEL;
 use highwater_partition::log::ClusterId;
 use tokio::net::lookup_host;
 use tokio::sync::{mpsc, watch};
@@ -46,6 +47,8 @@ pub mod keys {
     pub const VERSION: &str = "version";
     /// Life of the data directory, 32 hexadecimal digits.
     pub const INCARNATION: &str = "incarnation";
+    /// The newest rules that the program knows, a decimal number; absent: the first ones.
+    pub const FEATURE_LEVEL: &str = "feature-level";
     /// Recorded cluster id, 32 hexadecimal digits; absent before founding.
     pub const CLUSTER_ID: &str = "cluster-id";
 }
@@ -299,6 +302,7 @@ fn initial_keys(options: &GossipOptions) -> Vec<(String, String)> {
         (keys::RACK.to_owned(), options.rack.clone()),
         (keys::VERSION.to_owned(), options.version.clone()),
         (keys::INCARNATION.to_owned(), hexadecimal(&options.incarnation)),
+        (keys::FEATURE_LEVEL.to_owned(), FEATURE_LEVEL.to_string()),
     ];
     if let Some(cluster_id) = options.cluster_id {
         published.push((keys::CLUSTER_ID.to_owned(), hexadecimal(&cluster_id.0)));

@@ -18,6 +18,8 @@ use crate::status::Problem;
 
 /// The catalog's own group.
 pub(crate) const CATALOG_GROUP: GroupId = GroupId(highwater_catalog::CATALOG_GROUP_ID);
+/// Who lacks no more entries than this has caught up.
+const CAUGHT_UP_ENTRIES: u64 = 256;
 /// How long a peer's message waits for a replica that is being made here: a new group's first votes arrive early.
 const NEW_REPLICA_PATIENCE: Duration = Duration::from_millis(250);
 
@@ -82,15 +84,26 @@ impl Hosted {
         &self.partition
     }
 
-    /// How many entries a member lacks, if this replica leads and knows.
-    pub(crate) fn entries_behind(&self, replica: ReplicaId) -> Option<u64> {
-        self.partition.entries_behind(replica)
+    /// Whether a member lacks so few entries that it has them before anybody notices; false unless this replica leads.
+    pub(crate) fn has_caught_up(&self, replica: ReplicaId) -> bool {
+        let behind = self.partition.entries_behind(replica);
+        behind.is_some_and(|behind| behind <= CAUGHT_UP_ENTRIES)
     }
 
     /// Adds a replica without a vote.
     pub(crate) async fn add_learner(&self, member: Member) -> Result<(), String> {
         let added = self.partition.add_learner(member).await;
         added.map_err(|error| error.to_string())
+    }
+
+    /// The same, unless it is a member already: adding a voter again would take its vote.
+    pub(crate) async fn ensure_learner(&self, member: Member) -> Result<(), String> {
+        let status = self.status();
+        let mut members = status.voters.iter().chain(&status.learners);
+        match members.any(|known| known.replica_id == member.replica_id) {
+            true => Ok(()),
+            false => self.add_learner(member).await,
+        }
     }
 
     /// Makes exactly these members the voters.
@@ -166,6 +179,30 @@ impl Hosted {
     pub(crate) fn leads_others(&self) -> bool {
         let status = self.status();
         status.role == Role::Leader && status.voters.len() > 1
+    }
+
+    /// Who could lead instead, best first; empty if this replica does not lead.
+    pub(crate) fn successors(&self) -> Vec<ReplicaId> {
+        let successors = self.partition.successors();
+        successors.into_iter().map(|voter| voter.replica_id).collect()
+    }
+
+    /// Begins to give leadership away to the best of these voters, if this replica leads.
+    pub(crate) async fn hand_over_to(&self, voters: &[ReplicaId]) -> Result<(), String> {
+        let successors = self.partition.successors();
+        let best = successors.iter().find(|voter| voters.contains(&voter.replica_id));
+        let Some(best) = best else {
+            return Err("none of those that may lead is a voter".to_owned());
+        };
+        let begun = self.partition.transfer_leader(best.replica_id).await;
+        begun.map_err(|error| error.to_string())
+    }
+
+    /// Waits until another replica leads, or nobody.
+    pub(crate) async fn led_by_another(&self) {
+        let mut changes = self.partition.status_changes();
+        // It ends with the replica, which then leads nothing.
+        let _ = changes.wait_for(|status| status.role != Role::Leader).await;
     }
 
     /// Begins to give leadership away to the best voter on a node that is alive, if this replica leads. Whether it began.

@@ -12,8 +12,9 @@ use highwater_proto::v1::cluster_service_server::ClusterService;
 use prost::Message;
 use tonic::{Request, Response, Status};
 
+use super::deadline::deadline;
 use super::watch_cluster::{self, View};
-use super::{Context, own_tenant, principal};
+use super::{Context, operate, own_tenant, principal};
 use crate::access::{self, Action, Resource};
 use crate::describe;
 use crate::peer_calls::REPLICAS;
@@ -39,7 +40,10 @@ impl ClusterService for Cluster {
         let context = &self.context;
         let parts = gather_parts(context).await;
         let mut nodes = nodes(context);
+        let leaders = context.leader_counts();
         for node in &mut nodes {
+            node.replicas = context.replicas_on(&node.name);
+            node.leaders = leaders.get(&node.name).copied().unwrap_or(0);
             let own = parts
                 .iter()
                 .flat_map(|part| &part.nodes)
@@ -58,6 +62,8 @@ impl ClusterService for Cluster {
             catalog_leader: catalog_leader.unwrap_or_default(),
             nodes,
             replicas,
+            settings: Some(context.host.read(|catalog| operate::settings(catalog.settings()))),
+            feature_level: context.host.read(highwater_catalog::Catalog::feature_level),
         }))
     }
 
@@ -74,12 +80,57 @@ impl ClusterService for Cluster {
         let changes = watch_cluster::watch(self.context.clone(), permit);
         Ok(Response::new(Box::pin(changes.map(Ok))))
     }
+
+    async fn transfer_leader(
+        &self,
+        request: Request<v1::TransferLeaderRequest>,
+    ) -> Result<Response<v1::TransferLeaderResponse>, Status> {
+        let (principal, deadline) = (principal(&request)?, deadline(request.metadata()));
+        let done = self.context.transfer_leader(&principal, request.into_inner(), deadline);
+        Ok(Response::new(done.await?))
+    }
+
+    async fn drain_node(
+        &self,
+        request: Request<v1::DrainNodeRequest>,
+    ) -> Result<Response<v1::DrainNodeResponse>, Status> {
+        let (principal, deadline) = (principal(&request)?, deadline(request.metadata()));
+        let done = self.context.drain_node(&principal, request.into_inner(), deadline);
+        Ok(Response::new(done.await?))
+    }
+
+    async fn decommission_node(
+        &self,
+        request: Request<v1::DecommissionNodeRequest>,
+    ) -> Result<Response<v1::DecommissionNodeResponse>, Status> {
+        let (principal, deadline) = (principal(&request)?, deadline(request.metadata()));
+        let done = self.context.decommission_node(&principal, request.into_inner(), deadline);
+        Ok(Response::new(done.await?))
+    }
+
+    async fn move_replica(
+        &self,
+        request: Request<v1::MoveReplicaRequest>,
+    ) -> Result<Response<v1::MoveReplicaResponse>, Status> {
+        let (principal, deadline) = (principal(&request)?, deadline(request.metadata()));
+        let done = self.context.move_replica(&principal, request.into_inner(), deadline);
+        Ok(Response::new(done.await?))
+    }
+
+    async fn update_settings(
+        &self,
+        request: Request<v1::UpdateSettingsRequest>,
+    ) -> Result<Response<v1::UpdateSettingsResponse>, Status> {
+        let (principal, deadline) = (principal(&request)?, deadline(request.metadata()));
+        let done = self.context.update_settings(&principal, request.into_inner(), deadline);
+        Ok(Response::new(done.await?))
+    }
 }
 
-/// Every node of the catalog, with what is known of it at the moment.
+/// Every node of the cluster, with what is known of it at the moment.
 pub(super) fn nodes(context: &Context) -> Vec<v1::Node> {
     let catalog_group = context.registry.hosted(CATALOG_GROUP).map(|hosted| hosted.status());
-    let known: Vec<highwater_catalog::Node> = context.host.read(|catalog| catalog.nodes().cloned().collect());
+    let known: Vec<highwater_catalog::Node> = context.host.read(|catalog| catalog.members().cloned().collect());
     let describe = |node: &highwater_catalog::Node| {
         let alive = node.name == context.node || context.leaders.is_alive(&node.name);
         describe::node(node, context.leaders.address(&node.name), alive, catalog_group.as_ref())
@@ -111,7 +162,7 @@ async fn gather_parts(context: &Context) -> Vec<v1::DescribeClusterResponse> {
     let own = describe::own_part(&context.node, &context.registry, &context.host, &context.storage).await;
     let names: Vec<String> = context
         .host
-        .read(|catalog| catalog.nodes().map(|node| node.name.clone()).collect());
+        .read(|catalog| catalog.members().map(|node| node.name.clone()).collect());
     let others = names.iter().filter(|name| **name != context.node);
     let answers = join_all(others.map(|name| ask_part(context, name))).await;
     answers.into_iter().flatten().chain([own]).collect()

@@ -11,6 +11,7 @@ mod health;
 mod in_flight;
 mod lanes;
 mod log;
+mod operate;
 mod produce;
 mod server;
 mod topic;
@@ -27,7 +28,7 @@ pub(crate) use health::Readiness;
 pub(crate) use in_flight::InFlight;
 pub(crate) use server::{ServerParts, serve};
 
-use crate::access::{self, Action, Permit, Principal, Resource, TopicName};
+use crate::access::{self, Action, Operators, Permit, Principal, Resource, TopicName};
 use crate::catalog::{CatalogClient, CatalogHost};
 use crate::data_dir::DataDir;
 use crate::hex::Id;
@@ -50,6 +51,8 @@ pub(crate) struct Context {
     pub(crate) link: Link,
     pub(crate) storage: Arc<Storage>,
     pub(crate) in_flight: InFlight,
+    /// Who may change the cluster.
+    pub(crate) operators: Operators,
     /// Clients are to go elsewhere.
     pub(crate) draining: CancellationToken,
     /// Streams are to end.
@@ -98,6 +101,16 @@ impl Context {
             ),
             hint: None,
         })
+    }
+
+    /// Nodes that new replicas are better not placed on, as they are not there. Older versions know no such thing.
+    fn nodes_to_avoid(&self) -> Vec<String> {
+        let members: Vec<String> = self.host.read(|catalog| match catalog.feature_level() {
+            1 => Vec::new(),
+            _ => catalog.members().map(|node| node.name.clone()).collect(),
+        });
+        let is_away = |node: &String| *node != self.node && !self.leaders.is_alive(node);
+        members.into_iter().filter(is_away).collect()
     }
 
     fn place(&self, permit: &Permit, action: Action, wanted: &Wanted<'_>) -> Result<Place, Problem> {

@@ -75,6 +75,16 @@ impl TopicService for Topics {
         Ok(Response::new(v1::ListTopicsResponse { topics }))
     }
 
+    async fn update_topic(
+        &self,
+        request: Request<v1::UpdateTopicRequest>,
+    ) -> Result<Response<v1::UpdateTopicResponse>, Status> {
+        let principal = principal(&request)?;
+        let deadline = deadline(request.metadata());
+        let updated = self.update(&principal, request.into_inner(), deadline).await?;
+        Ok(Response::new(v1::UpdateTopicResponse { topic: Some(updated) }))
+    }
+
     async fn delete_topic(
         &self,
         request: Request<v1::DeleteTopicRequest>,
@@ -116,8 +126,55 @@ impl Topics {
             replication: request.replication,
             retention_ms: request.config.and_then(|config| config.retention_ms),
             retention_bytes: request.config.and_then(|config| config.retention_bytes),
+            avoid: self.context.nodes_to_avoid(),
         };
-        let topic = match self.context.catalog.command(&command, deadline).await? {
+        self.decide(&command, deadline).await
+    }
+
+    async fn update(
+        &self,
+        principal: &Principal,
+        request: v1::UpdateTopicRequest,
+        deadline: Instant,
+    ) -> Result<v1::Topic, Problem> {
+        let permit = permit_topic(principal, Action::Manage, &request.topic)?;
+        let Some(name) = permit.topic(Action::Manage) else {
+            return Err(Problem::Internal("a permit without a topic".to_owned()));
+        };
+        self.context.know_catalog(deadline).await?;
+        if request.replication.is_some() {
+            self.check_leaders(name)?;
+        }
+        let command = Command::UpdateTopic {
+            tenant: name.tenant.clone(),
+            name: name.topic.clone(),
+            topic_id: request.topic_id,
+            partitions: request.partitions,
+            replication: request.replication,
+            retention_ms: request.retention_ms,
+            retention_bytes: request.retention_bytes,
+            leader_rack: request.leader_rack,
+            avoid: self.context.nodes_to_avoid(),
+        };
+        self.decide(&command, deadline).await
+    }
+
+    /// Other replicas can only be given to a partition that has a leader: it has members then, and they follow.
+    fn check_leaders(&self, name: &TopicName) -> Result<(), Problem> {
+        let topic = self.known(name).ok_or_else(|| Problem::TopicNotFound {
+            topic: name.to_string(),
+        })?;
+        let mut partitions = topic.partitions.iter();
+        let leaderless = partitions.find(|it| self.context.leaders.leader(GroupId(it.group_id)).is_none());
+        leaderless.map_or(Ok(()), |partition| {
+            let what = format!("partition {} of topic `{name}`", partition.partition);
+            Err(Problem::NoQuorum { what })
+        })
+    }
+
+    /// Has a command decided that makes or changes a topic, and waits until all its partitions have leaders.
+    async fn decide(&self, command: &Command, deadline: Instant) -> Result<v1::Topic, Problem> {
+        let topic = match self.context.catalog.command(command, deadline).await? {
             Reply::Topic(topic) => topic,
             other => return Err(unexpected(&other)),
         };

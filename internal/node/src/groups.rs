@@ -1,15 +1,18 @@
-//! Gives the places of dead replicas to new ones, group by group.
+//! Brings the members of each group to what the catalog wants, group by group.
 //!
 //! The catalog says which replicas a partition should have, the group's own membership says which it has. The group's
 //! leader brings the one to the other: it alone can change the membership, and it sees at once what became of a step.
 //! Each pass takes one step of each group, from what is committed then; so whoever leads next goes on where this one
-//! ended. The steps, of which a dead replica needs all: the catalog gives its place to a new id; that one becomes a
-//! learner; when it has caught up, one change of voters swaps the two; what is left of the membership is cleared; the
-//! dead one is retired, and only now may its data be deleted.
+//! ended. It makes no difference why a replica is to come or to go: because one is dead, its node is away or leaves, the
+//! topic gets more replicas or fewer, or an operator or the balance moved it.
+//!
+//! The steps: a dead replica's place goes to a new id on the same node; who is wanted and no member becomes a learner; when
+//! all of them have caught up, a leader that is to go hands over, and one change of voters swaps all at once; what is left
+//! of the membership is cleared; who is gone is retired, and only now may its data be deleted.
 //!
 //! A dead replica is known by its node: it has another incarnation, or it has reported the replica.
 //!
-//! Deliberately absent: nodes that are away, and moving replicas that are alive.
+//! Deliberately absent: deciding which node gets a replica (`planner`), and who leads (`leadership`).
 
 use std::fmt;
 use std::sync::Arc;
@@ -27,8 +30,6 @@ use crate::controller::{COMMAND_TIMEOUT, Controller, RETRY_PAUSE};
 use crate::dead_replicas::Dead;
 use crate::replicas::{CATALOG_GROUP, Hosted};
 
-/// A learner may vote once it lacks no more than this many entries: it has them before anybody notices.
-const CAUGHT_UP_ENTRIES: u64 = 256;
 /// How often a learner is looked at: it catches up without a sign.
 const CATCH_UP_INTERVAL: Duration = Duration::from_millis(500);
 /// Groups in which a step is being taken at the same time.
@@ -38,9 +39,9 @@ const STEPS_AT_ONCE: usize = 8;
 #[derive(Debug, Clone, Default)]
 struct Target {
     replicas: Vec<Replica>,
-    /// Those of them that can never run again.
+    /// Those of them that can never run again, on nodes that are to keep a replica.
     dead: Vec<ReplicaId>,
-    /// Whose places have been given away.
+    /// Former replicas, dead or not.
     replaced: Vec<ReplicaId>,
 }
 
@@ -52,6 +53,8 @@ enum Step {
     ChangeVoters(Vec<ReplicaId>),
     Replace(ReplicaId),
     AddLearner(Member),
+    /// The leader is to go: one of these leads on.
+    HandOver(Vec<ReplicaId>),
     RemoveLearners(Vec<ReplicaId>),
     Retire(ReplicaId),
 }
@@ -62,25 +65,37 @@ impl fmt::Display for Step {
         match self {
             Step::Wait => f.write_str("waiting"),
             Step::ChangeVoters(voters) => write!(f, "the voters become {}", list(voters)),
-            Step::Replace(dead) => write!(f, "{} gives its place to a new one", dead.0),
+            Step::Replace(dead) => write!(f, "{} is dead and gives its place to a new one", dead.0),
             Step::AddLearner(member) => write!(f, "{} on {} begins to learn", member.replica_id.0, member.node),
+            Step::HandOver(to) => write!(f, "the leader is to go, and hands over to one of {}", list(to)),
             Step::RemoveLearners(learners) => write!(f, "{} leave the group", list(learners)),
-            Step::Retire(dead) => write!(f, "{} is retired", dead.0),
+            Step::Retire(gone) => write!(f, "{} is retired", gone.0),
         }
     }
+}
+
+/// What a leader knows of its group.
+struct Led<'a> {
+    own: ReplicaId,
+    status: &'a Status,
+    is_caught_up: &'a dyn Fn(ReplicaId) -> bool,
+}
+
+fn has(members: &[Member], id: ReplicaId) -> bool {
+    members.iter().any(|member| member.replica_id == id)
 }
 
 impl Target {
     fn of(catalog: &Catalog, group: GroupId) -> Option<Target> {
         let (_, partition) = catalog.partition_of_group(group.0)?;
+        let is_to_stay = |replica: &&Replica| {
+            let node = catalog.node(&replica.node);
+            node.is_some_and(|node| !node.leaving && !node.removed)
+        };
         let ids = |replica: &Replica| ReplicaId(replica.replica_id);
+        let dead = partition.replicas.iter().filter(|it| catalog.is_dead(it));
         Some(Target {
-            dead: partition
-                .replicas
-                .iter()
-                .filter(|it| catalog.is_dead(it))
-                .map(ids)
-                .collect(),
+            dead: dead.filter(is_to_stay).map(ids).collect(),
             replaced: partition.replaced.iter().map(ids).collect(),
             replicas: partition.replicas.clone(),
         })
@@ -91,44 +106,56 @@ impl Target {
     }
 
     /// The next step of a group in this state; None if there is nothing to do.
-    fn next_step(&self, status: &Status, is_caught_up: impl Fn(ReplicaId) -> bool) -> Option<Step> {
+    fn next_step(&self, led: &Led<'_>) -> Option<Step> {
+        let status = led.status;
         if let Some(change) = &status.voter_change {
             return Some(Step::ChangeVoters(change.to.clone()));
         }
         if let Some(dead) = self.dead.first() {
             return Some(Step::Replace(*dead));
         }
-        if self.replaced.is_empty() {
-            return None;
-        }
-        let has = |members: &[Member], id: ReplicaId| members.iter().any(|member| member.replica_id == id);
-        let is_member = |id: ReplicaId| has(&status.voters, id) || has(&status.learners, id);
-        let wanted = self.ids();
-        if let Some(new) = self.replicas.iter().find(|it| !is_member(ReplicaId(it.replica_id))) {
+        let is_member = |it: &Replica| {
+            let id = ReplicaId(it.replica_id);
+            has(&status.voters, id) || has(&status.learners, id)
+        };
+        if let Some(new) = self.replicas.iter().find(|it| !is_member(it)) {
             return Some(Step::AddLearner(member(new)));
         }
-        let mut new_voters = wanted.iter().filter(|id| !has(&status.voters, **id)).peekable();
-        if new_voters.peek().is_some() {
-            let all_there = new_voters.all(|id| is_caught_up(*id));
-            return Some(if all_there {
-                Step::ChangeVoters(wanted)
-            } else {
-                Step::Wait
-            });
+        self.next_change_of_voters(led).or_else(|| self.next_farewell(status))
+    }
+
+    /// Towards exactly the wanted voters.
+    fn next_change_of_voters(&self, led: &Led<'_>) -> Option<Step> {
+        let wanted = self.ids();
+        let voters = &led.status.voters;
+        let is_voter = |id: &ReplicaId| has(voters, *id);
+        if voters.len() == wanted.len() && wanted.iter().all(is_voter) {
+            return None;
         }
-        let left = |members: &[Member]| -> Vec<ReplicaId> {
-            let ids = members.iter().map(|member| member.replica_id);
-            ids.filter(|id| self.replaced.contains(id)).collect()
-        };
-        if !left(&status.voters).is_empty() {
-            return Some(Step::ChangeVoters(wanted));
+        let mut new_voters = wanted.iter().filter(|id| !is_voter(id));
+        if !new_voters.all(|id| (led.is_caught_up)(*id)) {
+            return Some(Step::Wait);
         }
-        match left(&status.learners) {
-            learners if !learners.is_empty() => Some(Step::RemoveLearners(learners)),
-            // A membership that a later leader takes back would hold the dead one again, and nobody would go on.
-            _ if !status.is_membership_committed => Some(Step::Wait),
-            _ => self.replaced.first().map(|replaced| Step::Retire(*replaced)),
+        let staying: Vec<ReplicaId> = wanted.iter().copied().filter(is_voter).collect();
+        if !wanted.contains(&led.own) && !staying.is_empty() {
+            return Some(Step::HandOver(staying));
         }
+        Some(Step::ChangeVoters(wanted))
+    }
+
+    /// Lets go of who has been replaced.
+    fn next_farewell(&self, status: &Status) -> Option<Step> {
+        let first = self.replaced.first()?;
+        let learners = status.learners.iter().map(|learner| learner.replica_id);
+        let left: Vec<ReplicaId> = learners.filter(|id| self.replaced.contains(id)).collect();
+        if !left.is_empty() {
+            return Some(Step::RemoveLearners(left));
+        }
+        // A membership that a later leader takes back would hold the former one again, and nobody would go on.
+        if !status.is_membership_committed {
+            return Some(Step::Wait);
+        }
+        Some(Step::Retire(*first))
     }
 }
 
@@ -156,12 +183,13 @@ impl Controller {
             let status = hosted.status();
             let is_led = hosted.group_id != CATALOG_GROUP && status.role == Role::Leader;
             let target = self.host.read(|catalog| Target::of(catalog, hosted.group_id))?;
-            let is_caught_up = |id| {
-                hosted
-                    .entries_behind(id)
-                    .is_some_and(|behind| behind <= CAUGHT_UP_ENTRIES)
+            let is_caught_up = |id| hosted.has_caught_up(id);
+            let led = Led {
+                own: hosted.replica_id,
+                status: &status,
+                is_caught_up: &is_caught_up,
             };
-            let step = is_led.then(|| target.next_step(&status, is_caught_up))?;
+            let step = is_led.then(|| target.next_step(&led))?;
             Some((hosted, step?))
         });
         let steps: Vec<(Arc<Hosted>, Step)> = led.collect();
@@ -171,7 +199,7 @@ impl Controller {
             match self.take_step(&hosted, step).await {
                 Ok(()) => true,
                 Err(why) => {
-                    tracing::info!(group, why, "a dead replica is not replaced yet");
+                    tracing::info!(group, why, "a group's members are not as the catalog wants them yet");
                     false
                 }
             }
@@ -186,12 +214,13 @@ impl Controller {
     async fn take_step(&self, hosted: &Hosted, step: Step) -> Result<(), String> {
         let group_id = hosted.group_id.0;
         if !matches!(step, Step::Wait) {
-            tracing::info!(group = group_id, "replacing a dead replica: {step}");
+            tracing::info!(group = group_id, "the members change: {step}");
         }
         match step {
             Step::Wait => Ok(()),
             Step::ChangeVoters(voters) => hosted.change_voters(voters).await,
             Step::AddLearner(member) => hosted.add_learner(member).await,
+            Step::HandOver(to) => hosted.hand_over_to(&to).await,
             Step::RemoveLearners(learners) => hosted.remove_learners(&learners).await,
             Step::Replace(ReplicaId(replica_id)) => self.decide(Command::ReplaceReplica { group_id, replica_id }).await,
             Step::Retire(ReplicaId(replica_id)) => self.decide(Command::RetireReplica { group_id, replica_id }).await,
@@ -209,7 +238,7 @@ impl Controller {
         }
     }
 
-    async fn decide(&self, command: Command) -> Result<(), String> {
+    pub(crate) async fn decide(&self, command: Command) -> Result<(), String> {
         match self.client.command(&command, Instant::now() + COMMAND_TIMEOUT).await {
             // Of a deleted group there is nothing left to do.
             Ok(Reply::Done | Reply::Refused(Refusal::ReplicaNotFound { .. })) => Ok(()),
@@ -268,8 +297,17 @@ mod tests {
         }
     }
 
+    /// What replica 1 does if it leads, and everybody has caught up.
     fn next(target: &Target, status: &Status) -> Option<Step> {
-        target.next_step(status, |_| true)
+        next_of(1, target, status, &|_| true)
+    }
+
+    fn next_of(own: u64, target: &Target, status: &Status, is_caught_up: &dyn Fn(ReplicaId) -> bool) -> Option<Step> {
+        target.next_step(&Led {
+            own: ReplicaId(own),
+            status,
+            is_caught_up,
+        })
     }
 
     #[test]
@@ -285,7 +323,7 @@ mod tests {
             Some(Step::AddLearner(learner))
         );
         let learning = status(&[1, 2, 3], &[9]);
-        assert_eq!(replaced.next_step(&learning, |_| false), Some(Step::Wait));
+        assert_eq!(next_of(1, &replaced, &learning, &|_| false), Some(Step::Wait));
         assert_eq!(next(&replaced, &learning), Some(Step::ChangeVoters(ids(&[1, 2, 9]))));
         let mut swapped = status(&[1, 2, 9], &[]);
         swapped.is_membership_committed = false;
@@ -316,5 +354,47 @@ mod tests {
         });
         let step = next(&target(&[1, 2, 9], &[9], &[3]), &between);
         assert_eq!(step, Some(Step::ChangeVoters(ids(&[1, 2, 9]))));
+    }
+
+    #[test]
+    fn a_leader_that_is_to_go_hands_over_to_one_that_stays_before_the_voters_change() {
+        let moved = target(&[9, 2, 3], &[], &[1]);
+        let learning = status(&[1, 2, 3], &[9]);
+        let step = next_of(1, &moved, &learning, &|_| false);
+        assert_eq!(step, Some(Step::Wait), "it leads until the new one has caught up");
+        assert_eq!(next(&moved, &learning), Some(Step::HandOver(ids(&[2, 3]))));
+        let step = next_of(2, &moved, &learning, &|_| true);
+        assert_eq!(step, Some(Step::ChangeVoters(ids(&[9, 2, 3]))));
+    }
+
+    #[test]
+    fn a_leader_of_which_nobody_stays_goes_with_the_change() {
+        let moved = target(&[9], &[], &[1]);
+        assert_eq!(
+            next(&moved, &status(&[1], &[9])),
+            Some(Step::ChangeVoters(ids(&[9])))
+        );
+    }
+
+    #[test]
+    fn more_replicas_vote_together_once_all_have_caught_up() {
+        let grown = target(&[1, 8, 9], &[], &[]);
+        let step = next(&grown, &status(&[1], &[8]));
+        assert_eq!(step, Some(Step::AddLearner(members(&[9]).remove(0))));
+        let learning = status(&[1], &[8, 9]);
+        let step = next_of(1, &grown, &learning, &|id| id == ReplicaId(8));
+        assert_eq!(step, Some(Step::Wait), "two voters are less safe from a loss than one");
+        assert_eq!(next(&grown, &learning), Some(Step::ChangeVoters(ids(&[1, 8, 9]))));
+        assert_eq!(next(&grown, &status(&[1, 8, 9], &[])), None);
+    }
+
+    #[test]
+    fn fewer_replicas_vote_and_the_others_are_retired() {
+        let shrunk = target(&[1], &[], &[2, 3]);
+        assert_eq!(
+            next(&shrunk, &status(&[1, 2, 3], &[])),
+            Some(Step::ChangeVoters(ids(&[1])))
+        );
+        assert_eq!(next(&shrunk, &status(&[1], &[])), Some(Step::Retire(ReplicaId(2))));
     }
 }

@@ -1,0 +1,114 @@
+//! Decides, on the catalog's leader, which nodes hold the replicas and which rules are in force.
+//!
+//! What to do is a pure function of the catalog and of who is there ([`Catalog::plan_moves`]); this loop looks who is
+//! there, and has the commands decided, a few at a time. The members of the groups follow by themselves (`groups`). So it
+//! keeps nothing that matters: whoever leads the catalog next goes on from what is committed.
+//!
+//! A node that is away for longer than the grace of the settings is gone: others get its replicas, if there are any. One
+//! that leaves the cluster is removed from it as soon as nothing is left on it. The feature level is raised when every
+//! node knows the newer rules.
+//!
+//! Deliberately absent: any decision that could lose data. Whose vote counts is each group's own business.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use highwater_catalog::{Catalog, Command, FEATURE_LEVEL, View};
+use highwater_partition::Role;
+use highwater_partition::log::GroupId;
+use tokio::time::sleep;
+
+use crate::absences::Absences;
+use crate::controller::Controller;
+
+/// How often the planner looks.
+const PLAN_INTERVAL: Duration = Duration::from_secs(1);
+
+impl Controller {
+    /// Plans while this node leads the catalog, until it stops.
+    pub(crate) async fn keep_placement(self: Arc<Self>) {
+        loop {
+            sleep(PLAN_INTERVAL).await;
+            if !self.leads_catalog() {
+                self.absences().clear();
+                continue;
+            }
+            if let Err(why) = self.plan().await {
+                tracing::debug!(why, "what is planned is not decided yet");
+            }
+        }
+    }
+
+    fn leads_catalog(&self) -> bool {
+        let catalog = self.registry.catalog();
+        catalog.is_some_and(|catalog| catalog.status().role == Role::Leader)
+    }
+
+    pub(crate) fn absences(&self) -> MutexGuard<'_, Absences> {
+        self.absences.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn plan(&self) -> Result<(), String> {
+        let members: Vec<String> = self
+            .host
+            .read(|catalog| catalog.members().map(|node| node.name.clone()).collect());
+        self.absences()
+            .note(&members, |node| node == self.own.name || self.leaders.is_alive(node));
+        if self.host.read(Catalog::feature_level) < FEATURE_LEVEL {
+            return self.raise_feature_level(&members).await;
+        }
+        let view = self.view();
+        let led = |group: u64| self.leaders.leader(GroupId(group)).is_some();
+        let moves = self.host.read(|catalog| catalog.plan_moves(&view, led));
+        for command in moves {
+            tracing::info!(?command, "a replica moves");
+            self.decide(command).await?;
+        }
+        self.remove_empty_nodes().await
+    }
+
+    /// Who is there, for the planning functions.
+    pub(crate) fn view(&self) -> View {
+        let patience = self.host.read(|catalog| catalog.settings().replace_after_ms);
+        View {
+            usable: self.leaders.usable_nodes(),
+            gone: self.absences().longer_than(Duration::from_millis(patience)),
+        }
+    }
+
+    /// Raises the level as far as every node knows it. A node that is not there may be of an older version.
+    async fn raise_feature_level(&self, members: &[String]) -> Result<(), String> {
+        let known = members.iter().map(|node| self.leaders.feature_level(node)).min();
+        let level = known.unwrap_or(1).min(FEATURE_LEVEL);
+        if level <= self.host.read(Catalog::feature_level) {
+            return Ok(());
+        }
+        tracing::info!(level, "every node knows newer rules, which are in force from now on");
+        self.decide(Command::RaiseFeatureLevel { level }).await
+    }
+
+    /// Nodes that leave, and hold nothing any more, are no members from now on.
+    async fn remove_empty_nodes(&self) -> Result<(), String> {
+        let voting: BTreeSet<u64> = self.catalog_voters().into_iter().collect();
+        let empty: Vec<String> = self.host.read(|catalog| {
+            let leaving = catalog.members().filter(|node| node.leaving);
+            let empty = leaving.filter(|node| {
+                catalog.left_on(&node.name) == 0 && !voting.contains(&node.catalog_replica_id)
+            });
+            empty.map(|node| node.name.clone()).collect()
+        });
+        for node in empty {
+            tracing::info!(node, "nothing is left on this node: it leaves the cluster");
+            self.decide(Command::RemoveNode { node }).await?;
+        }
+        Ok(())
+    }
+
+    /// The catalog replicas that vote now.
+    pub(crate) fn catalog_voters(&self) -> Vec<u64> {
+        let status = self.registry.catalog().map(|catalog| catalog.status());
+        let voters = status.into_iter().flat_map(|status| status.voters);
+        voters.map(|voter| voter.replica_id.0).collect()
+    }
+}

@@ -1,0 +1,242 @@
+//! What operators do to the cluster: leaders, draining, nodes that leave, replicas that move, settings.
+//!
+//! Any node takes these calls. What changes the target is a command to the catalog; the cluster follows by itself, and
+//! asking again tells how far it is. Only a transfer is carried out at once: by the leader, whom the node asks.
+//!
+//! Deliberately absent: waiting until everything has moved. That is for those who ask, who can stop waiting.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use highwater_catalog::{Catalog, Command, Node, Partition, Reply, Settings};
+use highwater_partition::log::{GroupId, ReplicaId};
+use highwater_proto::v1;
+use tokio::time::{Instant, sleep};
+
+use super::{Context, own_tenant};
+use crate::access::{Principal, TopicName};
+use crate::leadership::transfer_here;
+use crate::peer_calls::{self, TRANSFER, Transfer};
+use crate::status::Problem;
+
+/// How long a transfer that did not begin, or is not seen yet, is given before it is looked at again.
+const LOOK_PAUSE: Duration = Duration::from_millis(20);
+/// How long the leader may take to hand over, before it is asked again.
+const TRANSFER_TIMEOUT: Duration = Duration::from_secs(3);
+
+impl Context {
+    /// Only operators pass.
+    fn operator(&self, principal: &Principal) -> Result<(), Problem> {
+        self.operators.authorize(principal)?;
+        Ok(())
+    }
+
+    pub(super) async fn transfer_leader(
+        &self,
+        principal: &Principal,
+        request: v1::TransferLeaderRequest,
+        deadline: Instant,
+    ) -> Result<v1::TransferLeaderResponse, Problem> {
+        self.operator(principal)?;
+        self.know_catalog(deadline).await?;
+        let name = TopicName::parse(&request.topic, own_tenant(principal)?)?;
+        let (group, to) = self.host.read(|catalog| {
+            let partition = find_partition(catalog, &name, request.partition)?;
+            let to = match request.node.as_str() {
+                "" => None,
+                node => Some(replica_on(partition, node)?),
+            };
+            Ok::<_, Problem>((GroupId(partition.group_id), to))
+        })?;
+        let before = self.leaders.leader(group).map(|leader| leader.node);
+        let mut obstacle = "it has no leader".to_owned();
+        loop {
+            let leader = self.leaders.leader(group).map(|leader| leader.node);
+            if let Some(leader) = leader {
+                let is_done = match request.node.as_str() {
+                    "" => before.as_ref() != Some(&leader),
+                    node => leader == node,
+                };
+                if is_done {
+                    return Ok(v1::TransferLeaderResponse { leader });
+                }
+                if let Err(why) = self.ask_to_transfer(&leader, group, to).await {
+                    obstacle = why;
+                }
+            }
+            if Instant::now() + LOOK_PAUSE >= deadline {
+                let what = format!("partition {} of topic `{name}`", request.partition);
+                return Err(Problem::Refused(format!("leadership of {what} does not move: {obstacle}")));
+            }
+            sleep(LOOK_PAUSE).await;
+        }
+    }
+
+    /// Answers when the leader leads no longer.
+    async fn ask_to_transfer(&self, leader: &str, group: GroupId, to: Option<ReplicaId>) -> Result<(), String> {
+        let transfer = Transfer {
+            group: group.0,
+            to: to.map(|to| to.0),
+        };
+        if leader == self.node {
+            return transfer_here(&self.registry, transfer).await;
+        }
+        let body = vec![peer_calls::encode_json(&transfer)?];
+        let asked = self.link.call_node(leader, TRANSFER, body, TRANSFER_TIMEOUT).await;
+        asked.map(drop).map_err(|error| error.to_string())
+    }
+
+    pub(super) async fn drain_node(
+        &self,
+        principal: &Principal,
+        request: v1::DrainNodeRequest,
+        deadline: Instant,
+    ) -> Result<v1::DrainNodeResponse, Problem> {
+        self.operator(principal)?;
+        let command = Command::DrainNode {
+            node: request.node.clone(),
+            drained: !request.undo,
+        };
+        self.decide(&command, deadline).await?;
+        let leaders_left = self.leader_counts().get(&request.node).copied().unwrap_or(0);
+        Ok(v1::DrainNodeResponse { leaders_left })
+    }
+
+    pub(super) async fn decommission_node(
+        &self,
+        principal: &Principal,
+        request: v1::DecommissionNodeRequest,
+        deadline: Instant,
+    ) -> Result<v1::DecommissionNodeResponse, Problem> {
+        self.operator(principal)?;
+        self.know_catalog(deadline).await?;
+        if !request.undo && self.known_node(&request.node)?.removed {
+            return Ok(v1::DecommissionNodeResponse {
+                replicas_left: 0,
+                removed: true,
+            });
+        }
+        let command = Command::DecommissionNode {
+            node: request.node.clone(),
+            leaving: !request.undo,
+        };
+        self.decide(&command, deadline).await?;
+        let removed = self.known_node(&request.node)?.removed;
+        let replicas_left = self.replicas_on(&request.node);
+        Ok(v1::DecommissionNodeResponse { replicas_left, removed })
+    }
+
+    pub(super) async fn move_replica(
+        &self,
+        principal: &Principal,
+        request: v1::MoveReplicaRequest,
+        deadline: Instant,
+    ) -> Result<v1::MoveReplicaResponse, Problem> {
+        self.operator(principal)?;
+        self.know_catalog(deadline).await?;
+        let name = TopicName::parse(&request.topic, own_tenant(principal)?)?;
+        let (group_id, replica) = self.host.read(|catalog| {
+            let partition = find_partition(catalog, &name, request.partition)?;
+            Ok::<_, Problem>((partition.group_id, replica_on(partition, &request.from_node)?))
+        })?;
+        if self.leaders.leader(GroupId(group_id)).is_none() {
+            // Without members yet it could never get any, and without a leader nobody would move it.
+            let what = format!("partition {} of topic `{name}`", request.partition);
+            return Err(Problem::NoQuorum { what });
+        }
+        let command = Command::MoveReplica {
+            group_id,
+            replica_id: replica.0,
+            node: request.to_node,
+        };
+        self.decide(&command, deadline).await?;
+        Ok(v1::MoveReplicaResponse {})
+    }
+
+    pub(super) async fn update_settings(
+        &self,
+        principal: &Principal,
+        request: v1::UpdateSettingsRequest,
+        deadline: Instant,
+    ) -> Result<v1::UpdateSettingsResponse, Problem> {
+        self.operator(principal)?;
+        let command = Command::UpdateSettings {
+            timer_step: request.timer_step,
+            replace_after_ms: request.replace_after_ms,
+            catch_up_bytes_per_second: request.catch_up_bytes_per_second,
+            balance: request.balance,
+        };
+        self.decide(&command, deadline).await?;
+        let settings = self.host.read(|catalog| settings(catalog.settings()));
+        Ok(v1::UpdateSettingsResponse {
+            settings: Some(settings),
+        })
+    }
+
+    /// Has a command decided that is answered with nothing, and waits until its effect is known here.
+    async fn decide(&self, command: &Command, deadline: Instant) -> Result<(), Problem> {
+        match self.catalog.command(command, deadline).await? {
+            Reply::Done => {}
+            Reply::Refused(refusal) => return Err(Problem::from_refusal(&refusal)),
+            other => return Err(Problem::Internal(format!("the catalog answered {other:?}"))),
+        }
+        self.catalog.catch_up(deadline).await;
+        Ok(())
+    }
+
+    fn known_node(&self, name: &str) -> Result<Node, Problem> {
+        let found = self.host.read(|catalog| catalog.node(name).cloned());
+        found.ok_or_else(|| Problem::NodeNotFound { node: name.to_owned() })
+    }
+
+    /// Replicas placed on a node, and former ones that are still to go.
+    pub(super) fn replicas_on(&self, node: &str) -> u32 {
+        let count = self.host.read(|catalog| catalog.left_on(node));
+        u32::try_from(count).unwrap_or(u32::MAX)
+    }
+
+    /// How many partitions each node leads, as far as this one knows.
+    pub(super) fn leader_counts(&self) -> BTreeMap<String, u32> {
+        let groups: Vec<u64> = self.host.read(|catalog| {
+            let partitions = catalog.all_topics().flat_map(|topic| &topic.partitions);
+            partitions.map(|partition| partition.group_id).collect()
+        });
+        let mut counts = BTreeMap::new();
+        for leader in groups.into_iter().filter_map(|group| self.leaders.leader(GroupId(group))) {
+            *counts.entry(leader.node).or_default() += 1;
+        }
+        counts
+    }
+}
+
+/// The settings as the wire shows them.
+pub(super) fn settings(settings: &Settings) -> v1::Settings {
+    v1::Settings {
+        timer_step: settings.timer_step,
+        replace_after_ms: settings.replace_after_ms,
+        catch_up_bytes_per_second: settings.catch_up_bytes_per_second,
+        balance: settings.balance,
+    }
+}
+
+fn find_partition<'a>(catalog: &'a Catalog, name: &TopicName, number: u32) -> Result<&'a Partition, Problem> {
+    let topic = name.to_string();
+    let Some(found) = catalog.topic(&name.tenant, &name.topic) else {
+        return Err(Problem::TopicNotFound { topic });
+    };
+    let missing = || Problem::PartitionNotFound {
+        topic,
+        partition: number,
+        count: found.partitions.len(),
+    };
+    found.partitions.get(number as usize).ok_or_else(missing)
+}
+
+fn replica_on(partition: &Partition, node: &str) -> Result<ReplicaId, Problem> {
+    let found = partition.replicas.iter().find(|replica| replica.node == node);
+    found.map(|replica| ReplicaId(replica.replica_id)).ok_or_else(|| {
+        let nodes: Vec<&str> = partition.replicas.iter().map(|replica| replica.node.as_str()).collect();
+        let why = format!("node `{node}` holds no replica of it; {} do", nodes.join(", "));
+        Problem::Refused(why)
+    })
+}

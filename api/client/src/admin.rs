@@ -39,6 +39,21 @@ pub struct CreateTopic {
     pub retention_bytes: Option<u64>,
 }
 
+/// What to change of a topic; what is absent stays.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct UpdateTopic {
+    /// How many partitions there shall be; never fewer than there are.
+    pub partitions: Option<u32>,
+    /// How many replicas of each partition.
+    pub replication: Option<u32>,
+    /// How long records are kept, milliseconds; 0: for ever.
+    pub retention_ms: Option<u64>,
+    /// How many bytes each partition keeps; 0: no bound.
+    pub retention_bytes: Option<u64>,
+    /// The rack that leaders should stand in; empty: any.
+    pub leader_rack: Option<String>,
+}
+
 impl Topics {
     pub(crate) fn new(caller: Arc<Caller>, deadline: Duration) -> Self {
         Self { caller, deadline }
@@ -121,6 +136,34 @@ impl Topics {
         Ok(response.topics)
     }
 
+    /// Changes a topic. New partitions have leaders when this answers; new replicas get their records behind it.
+    ///
+    /// With more partitions, keyed records go to other partitions than before.
+    ///
+    /// # Errors
+    /// Reasons `TOPIC_NOT_FOUND`, `INVALID_ARGUMENT`, `NOT_ENOUGH_NODES`, `TOO_LARGE`, `REFUSED`; [`Error::Deadline`].
+    pub async fn update(&self, name: &str, change: UpdateTopic) -> Result<v1::Topic, Error> {
+        let deadline = Deadline::after(self.deadline);
+        let request = v1::UpdateTopicRequest {
+            topic: name.to_owned(),
+            topic_id: None,
+            partitions: change.partitions,
+            replication: change.replication,
+            retention_ms: change.retention_ms,
+            retention_bytes: change.retention_bytes,
+            leader_rack: change.leader_rack,
+        };
+        let call = |channel, time_left| {
+            let request = timed(request.clone(), time_left);
+            async move { topic_client(channel).update_topic(request).await }
+        };
+        let action = format!("update topic {name}");
+        let answer = self.caller.call(&action, Purpose::Admin, deadline, call).await?;
+        let topic = answer.topic.ok_or_else(no_topic)?;
+        self.caller.resolver.learn(News::Topic(topic.clone()));
+        Ok(topic)
+    }
+
     /// Deletes a topic with its records.
     ///
     /// # Errors
@@ -176,8 +219,8 @@ fn is_as_wanted(found: &v1::Topic, wanted: &CreateTopic) -> bool {
 /// Calls about the cluster.
 #[derive(Debug, Clone)]
 pub struct Cluster {
-    caller: Arc<Caller>,
-    deadline: Duration,
+    pub(crate) caller: Arc<Caller>,
+    pub(crate) deadline: Duration,
 }
 
 impl Cluster {

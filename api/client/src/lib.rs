@@ -75,6 +75,7 @@ pub mod fuzz {
     }
 }
 mod identity;
+mod operate;
 mod picker;
 mod picture;
 mod producer;
@@ -83,12 +84,13 @@ mod record;
 mod resolver;
 mod tls;
 
-pub use admin::{Cluster, CreateTopic, Topics};
+pub use admin::{Cluster, CreateTopic, Topics, UpdateTopic};
 pub use client::{Client, ClientBuilder};
 pub use consumer::{Consumer, ConsumerBuilder, Freshness, Position};
 pub use error::{ConnectionProblem, Error, NodeFailure, Outcome, ProduceError, Reason, Refusal};
 /// The wire contract: messages, limits, error details.
 pub use highwater_proto as proto;
+pub use operate::ChangeSettings;
 pub use picker::{DefaultPicker, Picker, Purpose};
 pub use picture::{Leader, Picture, TopicRef};
 pub use producer::{Delivered, Delivery, KeyHash, Partitioner, Producer, ProducerBuilder, TrySendError};

@@ -29,8 +29,7 @@ enum Command {
     Topic(topic::Args),
     Produce(produce::Args),
     Consume(consume::Args),
-    #[command(subcommand)]
-    Cluster(cluster::Command),
+    Cluster(cluster::Args),
     Health(health::Args),
     #[command(subcommand)]
     Log(log::Command),
@@ -48,7 +47,7 @@ impl Cli {
             Command::Topic(args) => block_on(topic::run(&args)),
             Command::Produce(args) => block_on(produce::run(&args)),
             Command::Consume(args) => block_on(consume::run(&args)),
-            Command::Cluster(command) => block_on(cluster::run(&command)),
+            Command::Cluster(args) => block_on(cluster::run(&args)),
             Command::Health(args) => block_on(health::run(&args)),
             Command::Log(command) => log::run(&command),
             Command::Certs(command) => certs::run(&command),

@@ -6,8 +6,15 @@ use highwater::proto::limits::DELIVERY_DEADLINE_MS_MAX;
 
 /// Units in milliseconds, the largest first.
 const UNITS: [(&str, u64); 4] = [("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
+/// The longest that an option about days takes.
+const LONGEST_DAYS: Duration = Duration::from_secs(30 * 24 * 3_600);
 /// The longest that an option takes, unless something else limits it.
 const LONGEST: Duration = Duration::from_secs(24 * 3_600);
+
+/// Parses a whole number with a unit, at most 30 days (720h).
+pub(crate) fn parse_days(text: &str) -> Result<Duration, String> {
+    parse_up_to(text, LONGEST_DAYS)
+}
 
 /// Parses a whole number with a unit, at most 24 h.
 pub(crate) fn parse(text: &str) -> Result<Duration, String> {

@@ -82,9 +82,11 @@ fn code(error: &Error) -> Code {
 
 fn code_of_reason(reason: Reason) -> Code {
     match reason {
-        Reason::TopicNotFound | Reason::TopicChanged | Reason::PartitionNotFound | Reason::OffsetOutOfRange => {
-            Code::NotFound
-        }
+        Reason::TopicNotFound
+        | Reason::TopicChanged
+        | Reason::PartitionNotFound
+        | Reason::OffsetOutOfRange
+        | Reason::NodeNotFound => Code::NotFound,
         Reason::TopicExists
         | Reason::InvalidArgument
         | Reason::TooLarge
@@ -94,7 +96,8 @@ fn code_of_reason(reason: Reason) -> Code {
         | Reason::UnknownProducer
         | Reason::ProducerConflict
         | Reason::PermissionDenied
-        | Reason::NotEnoughNodes => Code::Refused,
+        | Reason::NotEnoughNodes
+        | Reason::Refused => Code::Refused,
         Reason::NotLeader
         | Reason::NoQuorum
         | Reason::UnknownOutcome
@@ -116,6 +119,7 @@ fn hint(error: &Error, code: Code) -> Option<&'static str> {
         (_, Some(Reason::TopicNotFound)) => {
             Some("`highwater topic list` shows the topics; `highwater topic create NAME` makes one")
         }
+        (_, Some(Reason::NodeNotFound)) => Some("`highwater cluster describe` shows the nodes"),
         (_, Some(Reason::PartitionNotFound)) => Some("`highwater topic describe NAME` shows the partitions"),
         (_, Some(Reason::TopicExists)) => Some("choose another name, or delete the topic first"),
         (_, Some(Reason::NotEnoughNodes)) => {

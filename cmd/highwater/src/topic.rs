@@ -1,7 +1,7 @@
-//! `highwater topic create|list|describe|delete`.
+//! `highwater topic create|list|describe|update|delete`.
 
 use highwater::proto::v1;
-use highwater::{CreateTopic, Topics};
+use highwater::{CreateTopic, Topics, UpdateTopic};
 use serde_json::{Value, json};
 
 use crate::durations;
@@ -14,9 +14,10 @@ Examples:
   highwater topic create orders --partitions 3 --replication 3
   highwater topic list
   highwater topic describe orders --output json
+  highwater topic update orders --partitions 6 --retention-ms 86400000
   highwater topic delete orders";
 
-/// Create, list, describe and delete topics.
+/// Create, list, describe, change and delete topics.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
@@ -49,6 +50,8 @@ enum Command {
         /// The topic.
         name: String,
     },
+    /// Change a topic; what is not given stays as it is.
+    Update(UpdateArgs),
     /// Delete a topic and its records.
     Delete {
         /// The topic.
@@ -74,6 +77,27 @@ struct CreateArgs {
     retention_bytes: Option<u64>,
 }
 
+#[derive(Debug, clap::Args)]
+struct UpdateArgs {
+    /// The topic.
+    name: String,
+    /// How many partitions there shall be: more than there are. Keyed records then go to other partitions than before.
+    #[arg(long, value_name = "COUNT")]
+    partitions: Option<u32>,
+    /// How many replicas of each partition.
+    #[arg(long, value_name = "COUNT")]
+    replication: Option<u32>,
+    /// How long records are kept, milliseconds; 0: for ever.
+    #[arg(long, value_name = "MS")]
+    retention_ms: Option<u64>,
+    /// How many bytes each partition keeps; 0: no bound.
+    #[arg(long, value_name = "BYTES")]
+    retention_bytes: Option<u64>,
+    /// The rack that leaders should stand in; empty: any.
+    #[arg(long, value_name = "RACK")]
+    leader_rack: Option<String>,
+}
+
 pub(crate) async fn run(args: &Args) -> Result<()> {
     if let Command::Create(create) = &args.command {
         check(create)?;
@@ -84,6 +108,7 @@ pub(crate) async fn run(args: &Args) -> Result<()> {
         Command::Create(args) => create(&topics, args, format).await,
         Command::List => list(&topics, format).await,
         Command::Describe { name } => describe(&topics, name, format).await,
+        Command::Update(args) => update(&topics, args, format).await,
         Command::Delete { name } => delete(&topics, name, format).await,
     }
 }
@@ -112,6 +137,30 @@ async fn create(topics: &Topics, args: &CreateArgs, format: Format) -> Result<()
             topic.name,
             topic.partitions.len(),
             topic.replication
+        )),
+    }
+}
+
+async fn update(topics: &Topics, args: &UpdateArgs, format: Format) -> Result<()> {
+    let change = UpdateTopic {
+        partitions: args.partitions,
+        replication: args.replication,
+        retention_ms: args.retention_ms,
+        retention_bytes: args.retention_bytes,
+        leader_rack: args.leader_rack.clone(),
+    };
+    if change == UpdateTopic::default() {
+        return Err(Failure::usage("nothing is to be changed").hint("`highwater topic update --help` shows what can be"));
+    }
+    let topic = topics.update(&args.name, change).await.map_err(failure)?;
+    match format {
+        Format::Json => output::json(&document(&topic)),
+        Format::Text => output::line(format!(
+            "Changed {}: partitions {}, replication {}, retention {}.",
+            topic.name,
+            topic.partitions.len(),
+            topic.replication,
+            retention(&topic.config.unwrap_or_default())
         )),
     }
 }
@@ -147,14 +196,21 @@ async fn describe(topics: &Topics, name: &str, format: Format) -> Result<()> {
     ))?;
     output::line(format!("Replication  {}", topic.replication))?;
     output::line(format!("Retention    {}", retention(&config)))?;
+    if !topic.leader_rack.is_empty() {
+        output::line(format!("Leader rack  {}", topic.leader_rack))?;
+    }
     output::line("")?;
-    let mut table = Table::new(&["PARTITION", "LEADER", "TERM", "REPLICAS", "LOG START", "HIGH WATERMARK"]);
+    let heading = [
+        "PARTITION", "LEADER", "TERM", "REPLICAS", "LEAVING", "LOG START", "HIGH WATERMARK",
+    ];
+    let mut table = Table::new(&heading);
     for partition in &topic.partitions {
         table.row([
             partition.partition.to_string(),
             or_dash(&partition.leader),
             partition.term.to_string(),
             partition.replicas.join(","),
+            or_dash(&partition.leaving.join(",")),
             optional(partition.log_start),
             optional(partition.high_watermark),
         ]);
@@ -202,6 +258,7 @@ fn document(topic: &v1::Topic) -> Value {
             "leader": (!partition.leader.is_empty()).then_some(&partition.leader),
             "term": partition.term,
             "replicas": partition.replicas,
+            "leaving": partition.leaving,
             "log_start": partition.log_start,
             "high_watermark": partition.high_watermark,
         })
@@ -214,6 +271,7 @@ fn document(topic: &v1::Topic) -> Value {
         "replication": topic.replication,
         "retention_ms": config.retention_ms,
         "retention_bytes": config.retention_bytes,
+        "leader_rack": topic.leader_rack,
         "partitions": partitions.collect::<Vec<_>>(),
     })
 }

@@ -133,6 +133,11 @@ impl Layout {
         self.logs().join(format!("{name}.log"))
     }
 
+    /// The client of the profile, as nodes are told of their operators.
+    pub(super) fn operator() -> String {
+        format!("{TENANT}/{CLIENT}")
+    }
+
     /// Names of the founding nodes: as many as the catalog may have voters.
     pub(super) fn bootstrap(&self) -> Vec<String> {
         let voters = match self.nodes.len() {

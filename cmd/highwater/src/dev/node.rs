@@ -53,6 +53,7 @@ impl NodeProcess {
             ("--data-dir", text(layout.node_directory(&place.name))),
             ("--seeds", layout.addresses().join(",")),
             ("--bootstrap", layout.bootstrap().join(",")),
+            ("--operators", Layout::operator()),
             ("--ca", text(layout.ca())),
             ("--cert", text(cert)),
             ("--key", text(key)),

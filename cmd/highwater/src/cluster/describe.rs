@@ -1,43 +1,21 @@
 //! `highwater cluster describe`: nodes, and what each of their replicas does.
 
-use std::time::Duration;
-
+use highwater::Cluster;
 use highwater::proto::v1::disk::State;
 use highwater::proto::v1::{DamagedEntries, DescribeClusterResponse, Disk, Node, ReplicaStatus};
 use serde_json::{Value, json};
 
-use crate::durations;
+use super::operate::{print_settings, settings_document};
 use crate::exit::Result;
 use crate::output::{self, Format, Table};
-use crate::profile::{ProfileArgs, failure};
+use crate::profile::failure;
 use crate::topic::or_dash;
 
-/// Look at the cluster.
-#[derive(Debug, clap::Subcommand)]
-pub(crate) enum Command {
-    /// Show the nodes and their replicas, as one node sees them.
-    Describe(Args),
-}
-
-#[derive(Debug, clap::Args)]
-pub(crate) struct Args {
-    #[command(flatten)]
-    profile: ProfileArgs,
-    /// How to print it.
-    #[arg(long, value_enum, default_value_t)]
-    output: Format,
-    /// How long to try, at most 24h.
-    #[arg(long, value_name = "DURATION", value_parser = durations::parse, default_value = "10s")]
-    deadline: Duration,
-}
-
-pub(crate) async fn run(command: &Command) -> Result<()> {
-    let Command::Describe(args) = command;
-    let cluster = args.profile.connect(args.deadline).await?.cluster();
+pub(super) async fn describe(cluster: &Cluster, format: Format) -> Result<()> {
     let mut answer = cluster.describe().await.map_err(failure)?;
     answer.nodes.sort_by(|a, b| a.name.cmp(&b.name));
     answer.replicas.sort_by(|a, b| replica_key(a).cmp(&replica_key(b)));
-    match args.output {
+    match format {
         Format::Json => output::json(&document(&answer)),
         Format::Text => print(&answer),
     }
@@ -55,6 +33,9 @@ fn print(answer: &DescribeClusterResponse) -> Result<()> {
     ))?;
     output::line(format!("Answering node  {}", answer.node))?;
     output::line(format!("Catalog leader  {}", or_dash(&answer.catalog_leader)))?;
+    if let Some(settings) = &answer.settings {
+        print_settings("Settings        ", settings)?;
+    }
     output::line("")?;
     nodes(&answer.nodes).print()?;
     if answer.replicas.is_empty() {
@@ -65,19 +46,41 @@ fn print(answer: &DescribeClusterResponse) -> Result<()> {
 }
 
 fn nodes(nodes: &[Node]) -> Table {
-    let mut table = Table::new(&["NODE", "ADDRESS", "RACK", "ALIVE", "CATALOG", "DISK", "VERSION"]);
+    let heading = [
+        "NODE", "ADDRESS", "RACK", "STATE", "CATALOG", "REPLICAS", "LEADERS", "DISK", "VERSION",
+    ];
+    let mut table = Table::new(&heading);
     for node in nodes {
         table.row([
             node.name.clone(),
             node.address.clone(),
             or_dash(&node.rack),
-            if node.alive { "yes" } else { "no" }.to_owned(),
+            state(node),
             or_dash(&node.catalog_role),
+            node.replicas.to_string(),
+            node.leaders.to_string(),
             disk(node),
             or_dash(&node.version),
         ]);
     }
     table
+}
+
+/// What a node is up to, in a few words.
+fn state(node: &Node) -> String {
+    let mut states = Vec::new();
+    match (node.alive, node.not_ready.as_str()) {
+        (false, _) => states.push("away".to_owned()),
+        (true, "") => states.push("ready".to_owned()),
+        (true, why) => states.push(format!("not ready: {why}")),
+    }
+    if node.leaving {
+        states.push("leaving".to_owned());
+    }
+    if node.drained {
+        states.push("drained".to_owned());
+    }
+    states.join(", ")
 }
 
 /// How full the disk is, and what the node makes of it.
@@ -171,6 +174,12 @@ fn document(answer: &DescribeClusterResponse) -> Value {
             "address": node.address,
             "rack": node.rack,
             "alive": node.alive,
+            "not_ready": node.not_ready,
+            "leaving": node.leaving,
+            "drained": node.drained,
+            "replicas": node.replicas,
+            "leaders": node.leaders,
+            "feature_level": node.feature_level,
             "version": node.version,
             "incarnation": node.incarnation,
             "catalog_role": node.catalog_role,
@@ -200,6 +209,8 @@ fn document(answer: &DescribeClusterResponse) -> Value {
         "cluster_id": answer.cluster_id,
         "answering_node": answer.node,
         "catalog_leader": answer.catalog_leader,
+        "settings": answer.settings.as_ref().map(settings_document),
+        "feature_level": answer.feature_level,
         "nodes": nodes.collect::<Vec<_>>(),
         "replicas": replicas.collect::<Vec<_>>(),
     })

@@ -1,0 +1,133 @@
+//! Calls that change the cluster: for its operators.
+//!
+//! Each may be repeated, so an attempt without an answer is simply made again on another node. What takes long (moving
+//! records) goes on in the cluster; asking again tells how far it is.
+
+use highwater_proto::limits::MESSAGE_BYTES_MAX;
+use highwater_proto::v1;
+use highwater_proto::v1::cluster_service_client::ClusterServiceClient;
+use tonic::transport::Channel;
+
+use crate::admin::Cluster;
+use crate::calls::timed;
+use crate::deadline::Deadline;
+use crate::error::Error;
+use crate::picker::Purpose;
+
+/// What to change of the cluster's settings; what is absent stays.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ChangeSettings {
+    /// 1, 2 or 3: how patient groups are with their leaders, and what they cost when idle.
+    pub timer_step: Option<u32>,
+    /// How long a node may be away before others take the places of its replicas, milliseconds.
+    pub replace_after_ms: Option<u64>,
+    /// How fast a node sends records to replicas that are new or far behind, bytes a second.
+    pub catch_up_bytes_per_second: Option<u64>,
+    /// Whether replicas and leaders are moved so that nodes have equal shares.
+    pub balance: Option<bool>,
+}
+
+impl Cluster {
+    /// Has the replica on `node` lead a partition, or whichever is best if `node` is empty; answers who leads then.
+    ///
+    /// # Errors
+    /// Reasons `REFUSED` (the node holds no replica, or does not take it in time), `TOPIC_NOT_FOUND`,
+    /// `PARTITION_NOT_FOUND`, `PERMISSION_DENIED`; [`Error::Deadline`].
+    pub async fn transfer_leader(&self, topic: &str, partition: u32, node: &str) -> Result<String, Error> {
+        let request = v1::TransferLeaderRequest {
+            topic: topic.to_owned(),
+            partition,
+            node: node.to_owned(),
+        };
+        let call = |channel, time_left| {
+            let request = timed(request.clone(), time_left);
+            async move { cluster_client(channel).transfer_leader(request).await }
+        };
+        let action = format!("transfer partition {partition} of topic {topic}");
+        let answer = self.caller.call(&action, Purpose::Admin, self.until(), call).await?;
+        Ok(answer.leader)
+    }
+
+    /// Keeps leaderships away from a node, or lets it lead again; answers how many it still leads.
+    ///
+    /// # Errors
+    /// Reasons `NODE_NOT_FOUND`, `PERMISSION_DENIED`; [`Error::Deadline`].
+    pub async fn drain(&self, node: &str, undo: bool) -> Result<u32, Error> {
+        let request = v1::DrainNodeRequest {
+            node: node.to_owned(),
+            undo,
+        };
+        let call = |channel, time_left| {
+            let request = timed(request.clone(), time_left);
+            async move { cluster_client(channel).drain_node(request).await }
+        };
+        let action = format!("drain node {node}");
+        let answer = self.caller.call(&action, Purpose::Admin, self.until(), call).await?;
+        Ok(answer.leaders_left)
+    }
+
+    /// Has everything moved off a node and then the node removed, or stops that; answers how far it is.
+    ///
+    /// # Errors
+    /// Reasons `NODE_NOT_FOUND`, `REFUSED` (too few nodes would be left), `PERMISSION_DENIED`; [`Error::Deadline`].
+    pub async fn decommission(&self, node: &str, undo: bool) -> Result<v1::DecommissionNodeResponse, Error> {
+        let request = v1::DecommissionNodeRequest {
+            node: node.to_owned(),
+            undo,
+        };
+        let call = |channel, time_left| {
+            let request = timed(request.clone(), time_left);
+            async move { cluster_client(channel).decommission_node(request).await }
+        };
+        let action = format!("decommission node {node}");
+        self.caller.call(&action, Purpose::Admin, self.until(), call).await
+    }
+
+    /// Gives the place of a partition's replica to a new one on another node. Answers when that is decided.
+    ///
+    /// # Errors
+    /// Reasons `NODE_NOT_FOUND`, `REFUSED` (no replica there, or one here already), `NO_QUORUM`, `TOPIC_NOT_FOUND`,
+    /// `PARTITION_NOT_FOUND`, `PERMISSION_DENIED`; [`Error::Deadline`].
+    pub async fn move_replica(&self, topic: &str, partition: u32, from: &str, to: &str) -> Result<(), Error> {
+        let request = v1::MoveReplicaRequest {
+            topic: topic.to_owned(),
+            partition,
+            from_node: from.to_owned(),
+            to_node: to.to_owned(),
+        };
+        let call = |channel, time_left| {
+            let request = timed(request.clone(), time_left);
+            async move { cluster_client(channel).move_replica(request).await }
+        };
+        let action = format!("move partition {partition} of topic {topic} from {from} to {to}");
+        let moved = self.caller.call(&action, Purpose::Admin, self.until(), call).await;
+        moved.map(drop)
+    }
+
+    /// Changes settings of the cluster, and answers with all of them. A change of nothing just reads them.
+    ///
+    /// # Errors
+    /// Reasons `INVALID_ARGUMENT`, `PERMISSION_DENIED`; [`Error::Deadline`].
+    pub async fn change_settings(&self, change: ChangeSettings) -> Result<v1::Settings, Error> {
+        let request = v1::UpdateSettingsRequest {
+            timer_step: change.timer_step,
+            replace_after_ms: change.replace_after_ms,
+            catch_up_bytes_per_second: change.catch_up_bytes_per_second,
+            balance: change.balance,
+        };
+        let call = |channel, time_left| {
+            let request = timed(request, time_left);
+            async move { cluster_client(channel).update_settings(request).await }
+        };
+        let answer = self.caller.call("change settings", Purpose::Admin, self.until(), call);
+        Ok(answer.await?.settings.unwrap_or_default())
+    }
+
+    fn until(&self) -> Deadline {
+        Deadline::after(self.deadline)
+    }
+}
+
+fn cluster_client(channel: Channel) -> ClusterServiceClient<Channel> {
+    ClusterServiceClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX)
+}

@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use highwater_catalog::{Catalog, CatalogReplica, Command, FEATURE_LEVEL, Placement, Refusal, Reply};
-use highwater_partition::log::{ClusterId, GroupId, ReplicaId};
+use highwater_partition::log::{ClusterId, GroupId};
 use highwater_partition::{Member, Role};
 use tokio::time::{Instant, sleep};
 

@@ -140,6 +140,7 @@ pub(crate) fn node(node: &Node, address: String, alive: bool, catalog_group: Opt
         leaving: node.leaving,
         drained: node.drained,
         feature_level: node.feature_level,
+        ..Default::default()
     }
 }
 

@@ -115,6 +115,10 @@ impl Leaders {
         self.link.changes()
     }
 
+    pub(crate) fn usable_nodes(&self) -> std::collections::BTreeSet<String> {
+        self.nodes.borrow().iter().map(|node| node.name.clone()).collect()
+    }
+
     /// The newest rules that the program of a node knows; 1 if the node is not there to tell.
     pub(crate) fn feature_level(&self, node: &str) -> u32 {
         let told = self.in_gossip(node).and_then(|node| node.keys.get(keys::FEATURE_LEVEL)?.parse().ok());

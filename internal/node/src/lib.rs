@@ -49,7 +49,7 @@ mod opening;
 mod peer_calls;
 mod peer_handler;
 mod planner;
-mod port;
+pub mod port;
 mod record_file;
 mod replicas;
 mod retention;

@@ -14,7 +14,7 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use highwater_catalog::{Catalog, Command, FEATURE_LEVEL, View};
+use highwater_catalog::{Catalog, Command, FEATURE_LEVEL, LeftOn, View};
 use highwater_partition::Role;
 use highwater_partition::log::GroupId;
 use tokio::time::sleep;
@@ -94,7 +94,7 @@ impl Controller {
         let empty: Vec<String> = self.host.read(|catalog| {
             let leaving = catalog.members().filter(|node| node.leaving);
             let empty = leaving.filter(|node| {
-                catalog.left_on(&node.name) == 0 && !voting.contains(&node.catalog_replica_id)
+                catalog.left_on(&node.name) == LeftOn::default() && !voting.contains(&node.catalog_replica_id)
             });
             empty.map(|node| node.name.clone()).collect()
         });

@@ -231,6 +231,18 @@ impl Problem {
                 field: "config",
                 why: why.clone(),
             },
+            Refusal::NodeNotFound { node } => Problem::NodeNotFound { node: node.clone() },
+            Refusal::FewerPartitions { .. } => Problem::Invalid {
+                field: "partitions",
+                why: refusal.to_string(),
+            },
+            Refusal::NodeRemoved { .. }
+            | Refusal::NodeLeaving { .. }
+            | Refusal::NodeNeeded { .. }
+            | Refusal::LastNode { .. }
+            | Refusal::ReplicaHeld { .. }
+            | Refusal::TooManyReplaced { .. }
+            | Refusal::Unfinished { .. } => Problem::Refused(refusal.to_string()),
             Refusal::NotFounded => Problem::Unavailable {
                 why: "the cluster is not founded yet".to_owned(),
                 hint: None,

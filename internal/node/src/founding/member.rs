@@ -186,7 +186,7 @@ async fn let_in_here(catalog: &Partition, cluster_id: Id, join: Join) -> JoinAns
 }
 
 /// Adds a learner unless it is a member already: adding a voter again would take its vote.
-pub(crate) async fn ensure_learner(catalog: &Partition, member: Member) -> Result<(), String> {
+async fn ensure_learner(catalog: &Partition, member: Member) -> Result<(), String> {
     let status = catalog.status();
     if status
         .voters

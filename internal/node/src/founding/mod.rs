@@ -52,7 +52,7 @@ use crate::hex::Id;
 
 use decision::{Step, decide};
 pub(crate) use discovery::{Discovery, DiscoveryOptions};
-pub(crate) use member::{Membership, OwnName, ensure_learner};
+pub(crate) use member::{Membership, OwnName};
 
 /// Whom a cluster is founded with. Recorded by each of them before it exists.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

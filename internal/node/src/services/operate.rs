@@ -191,8 +191,8 @@ impl Context {
 
     /// Replicas placed on a node, and former ones that are still to go.
     pub(super) fn replicas_on(&self, node: &str) -> u32 {
-        let count = self.host.read(|catalog| catalog.left_on(node));
-        u32::try_from(count).unwrap_or(u32::MAX)
+        let left = self.host.read(|catalog| catalog.left_on(node));
+        u32::try_from(left.placed + left.replaced).unwrap_or(u32::MAX)
     }
 
     /// How many partitions each node leads, as far as this one knows.

@@ -251,6 +251,7 @@ impl Controller {
             address: self.own.address.clone(),
             rack: self.own.rack.clone(),
             version: self.version.clone(),
+            feature_level: 1,
             catalog_replica: Some(CatalogReplica::Runs(own.replica_id.0)),
         };
         // What is known here may be old: a newer entry of this node can be on its way.
@@ -453,9 +454,13 @@ mod tests {
             address: String::new(),
             rack: String::new(),
             version: String::new(),
+            feature_level: 1,
             catalog_replica_id: replica_id,
             catalog_replica_started: true,
             past_lives: past.iter().map(past_life).collect(),
+            leaving: false,
+            drained: false,
+            removed: false,
         }
     }
 

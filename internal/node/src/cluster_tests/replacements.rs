@@ -217,6 +217,7 @@ async fn a_node_whose_catalog_replica_was_given_up_ends_and_gets_another_at_its_
         address: known.address,
         rack: known.rack,
         version: known.version,
+        feature_level: 1,
         catalog_replica: Some(CatalogReplica::Lost(known.catalog_replica_id)),
     };
     let is_replaced = |catalog: &Catalog| catalog.node(NAMES[2]).unwrap().catalog_replica_id > known.catalog_replica_id;

@@ -141,6 +141,7 @@ async fn let_in_here(catalog: &Partition, cluster_id: Id, join: Join) -> JoinAns
         address: join.address,
         rack: join.rack,
         version: join.version,
+        feature_level: 1,
         catalog_replica: join.lost_catalog_replica.map(CatalogReplica::Lost),
     };
     let reply = match propose_here(catalog, register.encode().into()).await {

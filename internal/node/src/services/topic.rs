@@ -116,6 +116,7 @@ impl Topics {
             replication: request.replication,
             retention_ms: request.config.and_then(|config| config.retention_ms),
             retention_bytes: request.config.and_then(|config| config.retention_bytes),
+            avoid: Vec::new(),
         };
         let topic = match self.context.catalog.command(&command, deadline).await? {
             Reply::Topic(topic) => topic,

@@ -7,10 +7,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
+use crate::catalog::FEATURE_LEVEL;
+use crate::checks;
 use crate::codec::{self, Error, hex16};
-use crate::limits::{CHECKPOINT_BYTES_MAX, NEXT_ID_MAX};
-use crate::model::{Node, Topic};
+use crate::limits::{CHECKPOINT_BYTES_MAX, NEXT_ID_MAX, RACK_BYTES_MAX, REPLACED_REPLICAS_MAX};
+use crate::model::{Node, Partition, Topic, first_level, is_first_level};
 use crate::names;
+use crate::settings::Settings;
 use crate::tombstones::Tombstones;
 
 const WHAT: &str = "catalog checkpoint";
@@ -45,6 +48,11 @@ pub(crate) struct State {
     /// Replicas whose data may be deleted although their group lives.
     #[serde(default, skip_serializing_if = "Tombstones::is_empty")]
     pub(crate) retired_replicas: Tombstones,
+    /// At level 1 nothing is stored that a build of level 1 could not read, this included.
+    #[serde(default = "first_level", skip_serializing_if = "is_first_level")]
+    pub(crate) feature_level: u32,
+    #[serde(default, skip_serializing_if = "Settings::is_default")]
+    pub(crate) settings: Settings,
 }
 
 impl Default for State {
@@ -59,6 +67,8 @@ impl Default for State {
             topics: BTreeMap::new(),
             tombstones: Tombstones::default(),
             retired_replicas: Tombstones::default(),
+            feature_level: 1,
+            settings: Settings::default(),
         }
     }
 }
@@ -77,14 +87,19 @@ impl State {
     /// The first invariant that does not hold, in words.
     pub(crate) fn check(&self) -> Result<(), String> {
         self.check_counters()?;
+        self.check_level()?;
         let mut replica_ids = BTreeSet::new();
         for (name, node) in &self.nodes {
             self.check_node(name, node, &mut replica_ids)?;
         }
+        let placeable = self.nodes.values().filter(|node| node.is_placeable()).count();
         let mut group_ids = BTreeSet::new();
         let mut topic_names = BTreeSet::new();
         for (topic_id, topic) in &self.topics {
             self.check_topic(*topic_id, topic, &mut group_ids, &mut replica_ids)?;
+            ensure(topic.replication as usize <= placeable, || {
+                format!("topic {topic_id} has more replicas than there are nodes that stay")
+            })?;
             ensure(topic_names.insert((&topic.tenant, &topic.name)), || {
                 format!("{}/{} is two topics", topic.tenant, topic.name)
             })?;
@@ -101,16 +116,36 @@ impl State {
         match &self.cluster {
             Some(cluster) => names::validate("cluster", &cluster.name).map_err(|invalid| invalid.to_string()),
             None => ensure(
-                self.nodes.is_empty() && self.topics.is_empty() && self.revision == 0,
+                self.nodes.is_empty() && self.topics.is_empty() && self.revision == 0 && self.feature_level == 1,
                 || "it has content, but no cluster id".to_string(),
             ),
         }
+    }
+
+    /// The feature level is one that this build knows, and nothing of a higher one is stored.
+    fn check_level(&self) -> Result<(), String> {
+        let level = self.feature_level;
+        ensure((1..=FEATURE_LEVEL).contains(&level), || {
+            format!("feature level {level} is not between 1 and {FEATURE_LEVEL}")
+        })?;
+        self.settings.check().map_err(|refusal| refusal.to_string())?;
+        let is_new = |node: &Node| node.feature_level != 1 || node.leaving || node.drained;
+        let has_new = !self.settings.is_default()
+            || self.nodes.values().any(is_new)
+            || self.topics.values().any(|topic| !topic.leader_rack.is_empty());
+        ensure(level > 1 || !has_new, || {
+            "it has content of feature level 2, but level 1".to_string()
+        })
     }
 
     fn check_node(&self, name: &str, node: &Node, replica_ids: &mut BTreeSet<u64>) -> Result<(), String> {
         names::validate("node", name).map_err(|invalid| invalid.to_string())?;
         ensure(name == node.name, || {
             format!("node {:?} is listed as {name}", node.name)
+        })?;
+        ensure(node.feature_level >= 1, || format!("node {name} has feature level 0"))?;
+        ensure(node.leaving || !node.removed, || {
+            format!("node {name} was removed, but is not leaving")
         })?;
         let mut previous = 0;
         let past = node.past_lives.iter().map(|life| life.catalog_replica_id);
@@ -139,6 +174,7 @@ impl State {
         ensure((1..self.next_topic_id).contains(&topic_id), || {
             format!("topic id {topic_id} was never handed out")
         })?;
+        checks::text("leader_rack", &topic.leader_rack, RACK_BYTES_MAX).map_err(|refusal| refusal.to_string())?;
         ensure(!topic.partitions.is_empty(), || {
             format!("topic {topic_id} has no partitions")
         })?;
@@ -152,28 +188,42 @@ impl State {
             ensure(group_ids.insert(partition.group_id), || {
                 format!("group {} is two partitions", partition.group_id)
             })?;
-            let nodes: BTreeSet<&String> = partition.replicas.iter().map(|replica| &replica.node).collect();
-            ensure(
-                nodes.len() == partition.replicas.len() && nodes.len() == topic.replication as usize,
-                || {
-                    format!(
-                        "group {} is not on {} distinct nodes",
-                        partition.group_id, topic.replication
-                    )
-                },
-            )?;
-            ensure(!nodes.is_empty(), || {
-                format!("group {} has no replicas", partition.group_id)
+            self.check_replicas(partition, topic.replication, replica_ids)?;
+        }
+        Ok(())
+    }
+
+    fn check_replicas(
+        &self,
+        partition: &Partition,
+        replication: u32,
+        replica_ids: &mut BTreeSet<u64>,
+    ) -> Result<(), String> {
+        let Partition {
+            group_id,
+            replicas,
+            replaced,
+            ..
+        } = partition;
+        let nodes: BTreeSet<&String> = replicas.iter().map(|replica| &replica.node).collect();
+        ensure(
+            nodes.len() == replicas.len() && nodes.len() == replication as usize,
+            || format!("group {group_id} is not on {replication} distinct nodes"),
+        )?;
+        ensure(!nodes.is_empty(), || format!("group {group_id} has no replicas"))?;
+        ensure(partition.changed || replaced.is_empty(), || {
+            format!("group {group_id} has replaced replicas, but never changed")
+        })?;
+        ensure(replaced.len() <= REPLACED_REPLICAS_MAX, || {
+            format!("group {group_id} has {} replaced replicas", replaced.len())
+        })?;
+        for replica in replicas.iter().chain(replaced) {
+            let node = self.nodes.get(&replica.node);
+            ensure(node.is_some(), || format!("node {:?} is not known", replica.node))?;
+            ensure(node.is_none_or(|node| !node.removed), || {
+                format!("node {:?} was removed, but holds group {group_id}", replica.node)
             })?;
-            ensure(partition.changed || partition.replaced.is_empty(), || {
-                format!("group {} has replaced replicas, but never changed", partition.group_id)
-            })?;
-            for replica in partition.replicas.iter().chain(&partition.replaced) {
-                ensure(self.nodes.contains_key(&replica.node), || {
-                    format!("node {:?} is not known", replica.node)
-                })?;
-                self.check_replica_id(replica.replica_id, replica_ids)?;
-            }
+            self.check_replica_id(replica.replica_id, replica_ids)?;
         }
         Ok(())
     }

@@ -2,6 +2,9 @@
 //!
 //! These checks look at the command alone; what depends on the state is checked where the state changes.
 
+use std::fmt::Display;
+use std::ops::RangeInclusive;
+
 use crate::command::{FoundingNode, StartedReplica};
 use crate::limits::{ADDRESS_BYTES_MAX, FOUNDING_REPLICA_ID_MAX, NODES_MAX, RACK_BYTES_MAX, STARTED_REPLICAS_MAX};
 use crate::names;
@@ -47,6 +50,31 @@ pub(crate) fn started_replicas(replicas: &[StartedReplica]) -> Result<(), Refusa
     }
 }
 
+/// Names of nodes to be avoided: as many as there can be nodes. Whether there are such nodes does not matter.
+pub(crate) fn avoided(nodes: &[String]) -> Result<(), Refusal> {
+    let (count, limit) = (nodes.len(), NODES_MAX);
+    if count > limit {
+        return Err(invalid("avoid", format!("{count} are named, {limit} are allowed")));
+    }
+    for node in nodes {
+        names::validate("node", node)?;
+    }
+    Ok(())
+}
+
+/// Between the bounds, both included.
+pub(crate) fn within<T: PartialOrd + Display>(
+    field: &str,
+    value: T,
+    bounds: &RangeInclusive<T>,
+) -> Result<(), Refusal> {
+    if bounds.contains(&value) {
+        return Ok(());
+    }
+    let (least, most) = (bounds.start(), bounds.end());
+    Err(invalid(field, format!("{value} is not between {least} and {most}")))
+}
+
 /// What a node says of itself.
 pub(crate) fn node(name: &str, address: &str, rack: &str) -> Result<(), Refusal> {
     names::validate("node", name)?;
@@ -78,7 +106,7 @@ pub(crate) fn text(field: &str, text: &str, bytes_max: usize) -> Result<(), Refu
     }
 }
 
-fn invalid(field: &str, why: String) -> Refusal {
+pub(crate) fn invalid(field: &str, why: String) -> Refusal {
     Refusal::InvalidValue {
         field: field.to_string(),
         why,

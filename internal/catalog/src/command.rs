@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::codec::{self, Error, hex16};
 use crate::limits::MESSAGE_BYTES_MAX;
-use crate::model::Incarnation;
+use crate::model::{Incarnation, first_level, is_first_level};
 
 const WHAT: &str = "catalog command";
 
@@ -13,7 +13,10 @@ const WHAT: &str = "catalog command";
 /// A command whose outcome is unknown may be sent again: `Found` and `RegisterNode` answer the same and change nothing
 /// the second time, a second `CreateTopic` is refused with the id of the first, and a `DeleteTopic` that names the
 /// topic's id can never hit a younger topic of the same name. The commands about replicas name ids that are never used
-/// again, and say [`Reply::Done`](crate::Reply::Done) to what is done already.
+/// again, and say [`Reply::Done`](crate::Reply::Done) to what is done already. The others say what shall be, not what
+/// shall be different: the second time it is so already.
+///
+/// Some commands need a [feature level](Command::feature_level): builds of a lower one cannot read them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Command {
@@ -40,6 +43,10 @@ pub enum Command {
         rack: String,
         /// Of the program.
         version: String,
+        /// The feature level that the program supports. Not written, thus 1, until the catalog has level 2; from then on
+        /// a node that supports less than the catalog's level is refused.
+        #[serde(default = "first_level", skip_serializing_if = "is_first_level")]
+        feature_level: u32,
         /// What its data directory holds of the catalog's group. None: nothing; if it ran a replica before, that one is
         /// lost, and the node gets another one.
         #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -59,6 +66,38 @@ pub enum Command {
         retention_ms: Option<u64>,
         /// 0: no bound. None: [`RETENTION_BYTES_DEFAULT`](crate::limits::RETENTION_BYTES_DEFAULT).
         retention_bytes: Option<u64>,
+        /// Nodes that are known to be away: they get replicas only if there are not enough others. Names that no node
+        /// has are passed over. At most [`NODES_MAX`](crate::limits::NODES_MAX); level 2 if there are any.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        avoid: Vec<String>,
+    },
+    /// Changes a topic while it is in use; what is not given stays. The answer is the topic as it is then, also if
+    /// nothing changes, so a repeated one answers the same. Level 2.
+    ///
+    /// A group whose replicas change must have members, because nobody gives it first ones afterwards: whoever proposes
+    /// another replication has seen a leader of each of the topic's groups, and names the topic's id.
+    UpdateTopic {
+        /// The owner.
+        tenant: String,
+        /// Of the topic.
+        name: String,
+        /// If given, only a topic with this id is changed.
+        topic_id: Option<u64>,
+        /// How many partitions it has; they only become more.
+        partitions: Option<u32>,
+        /// How many replicas each partition has. New ones are placed like those of a new topic. Of those that there are,
+        /// the dead, the avoided and the crowded go first, and the preferred leader stays if it is alive; they become
+        /// `replaced`.
+        replication: Option<u32>,
+        /// As in [`Command::CreateTopic`].
+        retention_ms: Option<u64>,
+        /// As in [`Command::CreateTopic`].
+        retention_bytes: Option<u64>,
+        /// The rack that leaders should stand in; empty: any.
+        leader_rack: Option<String>,
+        /// As in [`Command::CreateTopic`].
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        avoid: Vec<String>,
     },
     /// Removes a topic; its groups get tombstones.
     DeleteTopic {
@@ -83,8 +122,8 @@ pub enum Command {
         /// The replica.
         replica_id: u64,
     },
-    /// Gives a dead replica's place to a new one on the same node. Only the group's leader asks for it, which shows that
-    /// the group has members.
+    /// Gives a dead replica's place to a new one on the same node, unless that node is leaving. Only the group's leader
+    /// asks for it, which shows that the group has members.
     ReplaceReplica {
         /// Its group.
         group_id: u64,
@@ -97,6 +136,62 @@ pub enum Command {
         group_id: u64,
         /// The replaced replica.
         replica_id: u64,
+    },
+    /// Gives a replica's place, dead or not, to a new one on a node that holds none of the group; the old one becomes
+    /// `replaced`. Asked for only while the group has a leader, which shows that it has members. One that names a replica
+    /// whose place has been given away already, wherever to, is done. Level 2.
+    MoveReplica {
+        /// Its group.
+        group_id: u64,
+        /// The replica whose place is given away.
+        replica_id: u64,
+        /// Where the new one stands.
+        node: String,
+    },
+    /// Makes a replica the preferred leader of its partition. Done if it is already. Level 2.
+    PreferLeader {
+        /// Its group.
+        group_id: u64,
+        /// The replica.
+        replica_id: u64,
+    },
+    /// Begins to take a node out of the cluster, or gives that up. It is refused if too few nodes would be left for some
+    /// topic. Done if it is so already. Level 2.
+    DecommissionNode {
+        /// Its name.
+        node: String,
+        /// Whether it shall leave.
+        leaving: bool,
+    },
+    /// Wants no leaderships on a node, or wants them again. Done if it is so already. Level 2.
+    DrainNode {
+        /// Its name.
+        node: String,
+        /// Whether it shall lead nothing.
+        drained: bool,
+    },
+    /// The last step of a decommission, once the node holds nothing. Whoever proposes it has taken away its vote in the
+    /// catalog group. Done if it is removed already; refused if it has come back since with a new data directory. Level 2.
+    RemoveNode {
+        /// Its name.
+        node: String,
+    },
+    /// Changes settings of the cluster; what is not given stays. Level 2.
+    UpdateSettings {
+        /// See [`Settings::timer_step`](crate::Settings::timer_step).
+        timer_step: Option<u32>,
+        /// See [`Settings::replace_after_ms`](crate::Settings::replace_after_ms).
+        replace_after_ms: Option<u64>,
+        /// See [`Settings::catch_up_bytes_per_second`](crate::Settings::catch_up_bytes_per_second).
+        catch_up_bytes_per_second: Option<u64>,
+        /// See [`Settings::balance`](crate::Settings::balance).
+        balance: Option<bool>,
+    },
+    /// Allows everything up to a feature level, for good. Builds of level 1 cannot even read it, so whoever proposes it
+    /// has seen that every node supports the level. A level that has been reached is done; it never falls.
+    RaiseFeatureLevel {
+        /// At most [`FEATURE_LEVEL`](crate::FEATURE_LEVEL).
+        level: u32,
     },
 }
 
@@ -138,6 +233,30 @@ pub struct FoundingNode {
 }
 
 impl Command {
+    /// The feature level that the catalog must have before this is proposed. Raising the level needs none: that is how it
+    /// begins.
+    pub fn feature_level(&self) -> u32 {
+        let uses_new_form = match self {
+            Command::Found { .. }
+            | Command::DeleteTopic { .. }
+            | Command::ReportStarted { .. }
+            | Command::ReportDeadReplica { .. }
+            | Command::ReplaceReplica { .. }
+            | Command::RetireReplica { .. }
+            | Command::RaiseFeatureLevel { .. } => false,
+            Command::RegisterNode { feature_level, .. } => *feature_level != 1,
+            Command::CreateTopic { avoid, .. } => !avoid.is_empty(),
+            Command::UpdateTopic { .. }
+            | Command::MoveReplica { .. }
+            | Command::PreferLeader { .. }
+            | Command::DecommissionNode { .. }
+            | Command::DrainNode { .. }
+            | Command::RemoveNode { .. }
+            | Command::UpdateSettings { .. } => true,
+        };
+        if uses_new_form { 2 } else { 1 }
+    }
+
     /// The stored form: a version byte and JSON.
     pub fn encode(&self) -> Vec<u8> {
         codec::encode(WHAT, self)

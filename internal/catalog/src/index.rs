@@ -1,11 +1,14 @@
 //! What can be looked up quickly; computed from the topics, never stored.
+//!
+//! Former replicas are no load: their nodes are about to lose them.
 
 use std::collections::BTreeMap;
 
 use crate::model::Topic;
 use crate::placement::Load;
 
-/// Follows the topics: [`Index::insert`] and [`Index::remove`] are called with every topic that comes and goes.
+/// Follows the topics: [`Index::insert`] and [`Index::remove`] are called with every topic that comes and goes, or is
+/// about to change and has changed; [`Index::move_replica`] and [`Index::move_leader`] with what changes one partition.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Index {
     /// Tenant, then name, to topic id. Tenants without topics are absent.
@@ -27,9 +30,7 @@ impl Index {
                 .insert(partition.group_id, (topic.topic_id, partition.partition));
             assert_eq!(before, None, "group {} is two partitions", partition.group_id);
             for (at, replica) in partition.replicas.iter().enumerate() {
-                let load = self.loads.entry(replica.node.clone()).or_default();
-                load.replicas += 1;
-                load.leaders += u64::from(at == 0);
+                self.load_node(&replica.node, at == 0);
             }
         }
     }
@@ -47,6 +48,26 @@ impl Index {
                 self.unload(&replica.node, at == 0);
             }
         }
+    }
+
+    /// A replica's place was given to one on another node; `leads`: it is the preferred leader's.
+    pub(crate) fn move_replica(&mut self, from: &str, to: &str, leads: bool) {
+        self.unload(from, leads);
+        self.load_node(to, leads);
+    }
+
+    /// Another replica has become the preferred leader.
+    pub(crate) fn move_leader(&mut self, from: &str, to: &str) {
+        for (node, leads) in [(from, true), (to, false)] {
+            self.unload(node, leads);
+            self.load_node(node, !leads);
+        }
+    }
+
+    fn load_node(&mut self, node: &str, leads: bool) {
+        let load = self.loads.entry(node.to_string()).or_default();
+        load.replicas += 1;
+        load.leaders += u64::from(leads);
     }
 
     fn unload(&mut self, node: &str, leads: bool) {

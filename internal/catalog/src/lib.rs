@@ -22,16 +22,23 @@ mod command;
 mod index;
 pub mod limits;
 mod model;
+mod moves;
 pub mod names;
+mod nodes;
 mod placement;
+mod reading;
 mod replacement;
 mod reply;
+mod resizing;
+mod settings;
 #[cfg(test)]
 mod tests;
 mod tombstones;
+mod topics;
 
-pub use catalog::Catalog;
+pub use catalog::{Catalog, FEATURE_LEVEL};
 pub use codec::Error;
 pub use command::{CatalogReplica, Command, FoundingNode, StartedReplica};
-pub use model::{CATALOG_GROUP_ID, Incarnation, Node, Partition, PastLife, Placement, Replica, Topic};
+pub use model::{CATALOG_GROUP_ID, Incarnation, LeftOn, Node, Partition, PastLife, Placement, Replica, Topic};
 pub use reply::{Refusal, Reply};
+pub use settings::Settings;

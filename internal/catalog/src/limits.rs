@@ -3,6 +3,8 @@
 //! They take part in [`Catalog::apply`](crate::Catalog::apply), so every replica must use the same: they are constants
 //! of the format version, and a change of one is a change of the format, used only once every node knows it.
 
+use std::ops::RangeInclusive;
+
 /// The longest name of a topic, tenant, node, client or cluster, bytes.
 pub const NAME_BYTES_MAX: usize = 128;
 /// The longest address (`host:port`) of a node, bytes: the longest host name, a colon and a port.
@@ -11,8 +13,10 @@ pub const ADDRESS_BYTES_MAX: usize = 253 + 1 + 5;
 pub const RACK_BYTES_MAX: usize = 128;
 /// The longest version string of a node, bytes.
 pub const VERSION_BYTES_MAX: usize = 128;
-/// The most nodes of a cluster.
+/// The most nodes of a cluster; those that have left it do not count.
 pub const NODES_MAX: usize = 256;
+/// The most nodes that are known, those that have left the cluster among them: their names are never forgotten.
+pub const NODES_KNOWN_MAX: usize = 4_096;
 /// How many earlier incarnations of one node are remembered; the oldest is forgotten first.
 pub const NODE_PAST_LIVES_MAX: usize = 64;
 /// The most partitions of a topic.
@@ -35,6 +39,18 @@ pub const REPLICATION_DEFAULT: u32 = 3;
 pub const RETENTION_MS_DEFAULT: u64 = 7 * 24 * 60 * 60 * 1000;
 /// How many bytes each partition keeps if the topic's creator did not say; 0: no bound.
 pub const RETENTION_BYTES_DEFAULT: u64 = 0;
+/// The timer steps that a cluster may use; see [`Settings`](crate::Settings).
+pub const TIMER_STEPS: RangeInclusive<u32> = 1..=3;
+/// The timer step of a cluster whose operator did not say.
+pub const TIMER_STEP_DEFAULT: u32 = 1;
+/// How long a node may be away before its replicas are placed elsewhere, milliseconds: a second to thirty days.
+pub const REPLACE_AFTER_MS: RangeInclusive<u64> = 1_000..=30 * 24 * 60 * 60 * 1000;
+/// How long that is if the operator did not say, milliseconds: ten minutes.
+pub const REPLACE_AFTER_MS_DEFAULT: u64 = 10 * 60 * 1000;
+/// How fast one node may catch up with others, bytes per second: 1 MB to 100 GB.
+pub const CATCH_UP_BYTES_PER_SECOND: RangeInclusive<u64> = 1_000_000..=100_000_000_000;
+/// How fast that is if the operator did not say, bytes per second: 20 MB.
+pub const CATCH_UP_BYTES_PER_SECOND_DEFAULT: u64 = 20_000_000;
 /// The largest id of a topic, group or replica: the largest whole number that every JSON reader keeps exact.
 pub const ID_MAX: u64 = (1 << 53) - 1;
 /// The largest `next` id that a checkpoint may hold: at one id a microsecond, the rest lasts for a century.
@@ -46,6 +62,7 @@ pub const MESSAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// The largest encoded checkpoint, bytes.
 pub const CHECKPOINT_BYTES_MAX: usize = 512 * 1024 * 1024;
 
+const _: () = assert!(NODES_MAX <= NODES_KNOWN_MAX);
 const _: () = assert!(REPLICATION_DEFAULT <= REPLICATION_MAX);
 const _: () = assert!(PARTITIONS_DEFAULT >= 1 && PARTITIONS_DEFAULT <= TOPIC_PARTITIONS_MAX);
 const _: () = assert!(TOPIC_PARTITIONS_MAX as usize <= CLUSTER_PARTITIONS_MAX);

@@ -27,6 +27,9 @@ pub struct Node {
     pub rack: String,
     /// Of the program; empty until the node has registered for the first time.
     pub version: String,
+    /// The feature level that its program supports, as it registered it last; 1 until it has said more.
+    #[serde(default = "first_level", skip_serializing_if = "is_first_level")]
+    pub feature_level: u32,
     /// Its replica of the catalog group.
     pub catalog_replica_id: u64,
     /// Whether that one has run, so that it must never begin empty again.
@@ -34,9 +37,23 @@ pub struct Node {
     pub catalog_replica_started: bool,
     /// Catalog replicas that are lost, of earlier incarnations and of this one, oldest first; see [`NODE_PAST_LIVES_MAX`](crate::limits::NODE_PAST_LIVES_MAX).
     pub past_lives: Vec<PastLife>,
+    /// An operator takes it out of the cluster: it gets no replicas, and those that it has move to other nodes.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub leaving: bool,
+    /// An operator wants no leaderships there. It keeps its replicas, and may get more.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub drained: bool,
+    /// It has left: it holds nothing, and counts nowhere. Then it is also `leaving`.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub removed: bool,
 }
 
 impl Node {
+    /// Whether replicas may be placed there.
+    pub(crate) fn is_placeable(&self) -> bool {
+        !self.leaving && !self.removed
+    }
+
     /// The first catalog replica of this incarnation. Every replica of this node with a smaller id belongs to an earlier
     /// incarnation and is dead, because ids are handed out in ascending order.
     pub(crate) fn first_catalog_replica_id(&self) -> u64 {
@@ -94,6 +111,9 @@ pub struct Topic {
     pub retention_ms: u64,
     /// How many bytes each partition keeps; 0: no bound.
     pub retention_bytes: u64,
+    /// The rack that its partitions' leaders should stand in, where a replica does; empty: any.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub leader_rack: String,
     /// By partition number, from 0, without holes.
     pub partitions: Vec<Partition>,
 }
@@ -108,7 +128,9 @@ pub struct Partition {
     pub group_id: u64,
     /// On distinct nodes; the first is the preferred leader.
     pub replicas: Vec<Replica>,
-    /// Dead replicas that others have taken the place of, until the group has let go of them.
+    /// Former replicas, dead or not, until the group has let go of them: others have taken their place, or the topic has
+    /// fewer replicas now. A node that holds one of them gets no further replica of the group, except in place of a dead
+    /// one.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub replaced: Vec<Replica>,
     /// Whether `replicas` differs from what the partition was created with. Then its group has members already, and
@@ -133,6 +155,26 @@ pub struct Replica {
     pub reported_dead: bool,
 }
 
+impl Replica {
+    /// One that has not run yet.
+    pub(crate) fn new(replica_id: u64, node: String) -> Replica {
+        Replica {
+            replica_id,
+            node,
+            started: false,
+            reported_dead: false,
+        }
+    }
+}
+
+pub(crate) fn first_level() -> u32 {
+    1
+}
+
+pub(crate) fn is_first_level(level: &u32) -> bool {
+    *level == 1
+}
+
 fn is_false(flag: &bool) -> bool {
     !flag
 }
@@ -152,4 +194,13 @@ pub struct Placement {
     pub started: bool,
     /// Placed on an earlier incarnation of the node, whose data directory is gone: never to be started again.
     pub dead: bool,
+}
+
+/// What still has to go from a node before it can be removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct LeftOn {
+    /// Replicas that are placed there.
+    pub placed: usize,
+    /// Former replicas that their groups have not let go of.
+    pub replaced: usize,
 }

@@ -1,11 +1,13 @@
-//! Which nodes get the replicas of a new topic.
+//! Which nodes get the replicas of new partitions, and further replicas of partitions that there are.
 //!
-//! Rules, in this order: the replicas of a partition stand on distinct nodes; they use as many racks as there are;
-//! the nodes with the fewest replicas come first; preferred leaders are even, too. What is left is decided by name, so
-//! every replica of the catalog decides the same. Only the nodes' present loads enter: existing topics are not moved.
+//! Rules, in this order: the replicas of a partition stand on distinct nodes; nodes that are to be avoided come last; the
+//! replicas use as many racks as there are; the nodes with the fewest replicas come first; preferred leaders are even, too.
+//! What is left is decided by name, so every replica of the catalog decides the same. Only the nodes' present loads enter:
+//! existing replicas are not moved.
 //!
 //! Nodes that name no rack count as one rack. Where racks are of different size, spreading over them goes before an
-//! even load. Deliberately absent: liveness, disk space, traffic. They are not facts that all replicas share.
+//! even load. Deliberately absent: liveness, disk space, traffic. They are not facts that all replicas share; what is
+//! known of them stands in the command, as nodes to be avoided.
 
 use std::collections::BTreeMap;
 
@@ -18,13 +20,31 @@ pub(crate) struct Load {
     pub(crate) leaders: u64,
 }
 
-/// A node that may get replicas.
+/// Whether a node may get replicas.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Standing {
+    Open,
+    /// Only if there are not enough others.
+    Avoided,
+    /// Never; it still counts where it holds replicas.
+    Closed,
+}
+
+/// A node, as the placer is told of it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Site<'a> {
+    pub(crate) name: &'a str,
+    pub(crate) rack: &'a str,
+    pub(crate) load: Load,
+    pub(crate) standing: Standing,
+}
+
+/// A node, as the placer knows it.
 #[derive(Debug, Clone)]
 struct Candidate<'a> {
-    name: &'a str,
+    site: Site<'a>,
     /// Index into `Placer::rack_replicas`.
     rack: usize,
-    load: Load,
 }
 
 /// Places partition after partition, and counts each in the loads that the next one sees.
@@ -37,18 +57,18 @@ pub(crate) struct Placer<'a> {
 }
 
 impl<'a> Placer<'a> {
-    /// `nodes` are (name, rack, load), in order of name.
-    pub(crate) fn new(nodes: impl Iterator<Item = (&'a str, &'a str, Load)>) -> Placer<'a> {
+    /// `sites` are in order of name.
+    pub(crate) fn new(sites: impl Iterator<Item = Site<'a>>) -> Placer<'a> {
         let mut racks = BTreeMap::new();
         let mut rack_replicas = Vec::new();
         let mut candidates = Vec::new();
-        for (name, rack, load) in nodes {
-            let rack = *racks.entry(rack).or_insert(rack_replicas.len());
+        for site in sites {
+            let rack = *racks.entry(site.rack).or_insert(rack_replicas.len());
             if rack == rack_replicas.len() {
                 rack_replicas.push(0);
             }
-            rack_replicas[rack] += load.replicas;
-            candidates.push(Candidate { name, rack, load });
+            rack_replicas[rack] += site.load.replicas;
+            candidates.push(Candidate { site, rack });
         }
         Placer {
             candidates,
@@ -56,60 +76,137 @@ impl<'a> Placer<'a> {
         }
     }
 
-    /// The nodes of the next partition, the preferred leader first. There must be at least `replication` nodes.
+    // ------------------------------------------------------------------------------------------------------ placing
+
+    /// The nodes of the next partition, the preferred leader first. There must be at least `replication` nodes that are
+    /// not closed.
     pub(crate) fn place(&mut self, replication: usize) -> Vec<&'a str> {
-        assert!(
-            replication >= 1 && replication <= self.candidates.len(),
-            "{replication} replicas on {} nodes",
-            self.candidates.len()
-        );
         let mut chosen: Vec<usize> = Vec::with_capacity(replication);
         while chosen.len() < replication {
-            let next = self.pick(&chosen);
-            chosen.push(next);
+            match self.pick(&chosen, &[]) {
+                Some(next) => chosen.push(next),
+                None => unreachable!("{replication} replicas on {} nodes", self.candidates.len()),
+            }
         }
+        assert!(!chosen.is_empty(), "a partition has replicas");
         self.put_leader_first(&mut chosen);
-        self.count(&chosen);
-        chosen.into_iter().map(|node| self.candidates[node].name).collect()
+        for (at, node) in chosen.iter().enumerate() {
+            self.count(*node, at == 0);
+        }
+        self.names(&chosen)
+    }
+
+    /// The nodes of `count` more replicas of a partition that has replicas on `held`; `barred` get none. None if there
+    /// are not enough nodes.
+    pub(crate) fn add(&mut self, held: &[String], barred: &[String], count: usize) -> Option<Vec<&'a str>> {
+        let find = |name: &String| self.find(name);
+        let mut chosen: Vec<usize> = held.iter().filter_map(find).collect();
+        let barred: Vec<usize> = barred.iter().filter_map(find).collect();
+        let held = chosen.len();
+        for _ in 0..count {
+            chosen.push(self.pick(&chosen, &barred)?);
+        }
+        let new = chosen.split_off(held);
+        new.iter().for_each(|node| self.count(*node, false));
+        Some(self.names(&new))
     }
 
     /// The best node for one more replica of a partition that has `chosen` already. The first one is likely to lead, so
     /// it should lead little; those behind it should lead much, which keeps the others free to lead next.
-    fn pick(&self, chosen: &[usize]) -> usize {
-        let free = (0..self.candidates.len()).filter(|node| !chosen.contains(node));
+    fn pick(&self, chosen: &[usize], barred: &[usize]) -> Option<usize> {
+        let is_free = |node: &usize| {
+            let is_closed = self.candidates[*node].site.standing == Standing::Closed;
+            !is_closed && !chosen.contains(node) && !barred.contains(node)
+        };
         let rank = |node: &usize| {
-            let Candidate { rack, load, .. } = self.candidates[*node];
+            let Candidate { site, rack } = self.candidates[*node].clone();
             let rack_uses = chosen
                 .iter()
                 .filter(|other| self.candidates[**other].rack == rack)
                 .count();
             let leaders = if chosen.is_empty() {
-                load.leaders
+                site.load.leaders
             } else {
-                u64::MAX - load.leaders
+                u64::MAX - site.load.leaders
             };
-            (rack_uses, load.replicas, self.rack_replicas[rack], leaders, *node)
+            (
+                site.standing,
+                rack_uses,
+                site.load.replicas,
+                self.rack_replicas[rack],
+                leaders,
+                *node,
+            )
         };
-        match free.min_by_key(rank) {
-            Some(node) => node,
-            None => unreachable!("{} nodes are chosen of {}", chosen.len(), self.candidates.len()),
-        }
+        (0..self.candidates.len()).filter(is_free).min_by_key(rank)
     }
 
     fn put_leader_first(&self, chosen: &mut [usize]) {
-        let leader = (0..chosen.len()).min_by_key(|at| self.candidates[chosen[*at]].load.leaders);
+        let rank = |at: &usize| {
+            let Site { standing, load, .. } = self.candidates[chosen[*at]].site;
+            (standing, load.leaders)
+        };
+        let leader = (0..chosen.len()).min_by_key(rank);
         if let Some(leader) = leader {
             chosen[..=leader].rotate_right(1);
         }
     }
 
-    fn count(&mut self, chosen: &[usize]) {
-        for (at, node) in chosen.iter().enumerate() {
-            let candidate = &mut self.candidates[*node];
-            candidate.load.replicas += 1;
-            candidate.load.leaders += u64::from(at == 0);
-            self.rack_replicas[candidate.rack] += 1;
+    fn names(&self, nodes: &[usize]) -> Vec<&'a str> {
+        nodes.iter().map(|node| self.candidates[*node].site.name).collect()
+    }
+
+    // ------------------------------------------------------------------------------------------------------ counting
+
+    fn count(&mut self, node: usize, leads: bool) {
+        let candidate = &mut self.candidates[node];
+        candidate.site.load.replicas += 1;
+        candidate.site.load.leaders += u64::from(leads);
+        self.rack_replicas[candidate.rack] += 1;
+    }
+
+    /// A partition has a replica less on a node; `leads`: that of its preferred leader.
+    pub(crate) fn uncount(&mut self, name: &str, leads: bool) {
+        if let Some(node) = self.find(name) {
+            let candidate = &mut self.candidates[node];
+            candidate.site.load.replicas -= 1;
+            candidate.site.load.leaders -= u64::from(leads);
+            self.rack_replicas[candidate.rack] -= 1;
         }
+    }
+
+    /// A partition's preferred leader has become that on a node.
+    pub(crate) fn count_leader(&mut self, name: &str) {
+        if let Some(node) = self.find(name) {
+            self.candidates[node].site.load.leaders += 1;
+        }
+    }
+
+    // ------------------------------------------------------------------------------------------------------- reading
+
+    /// Of a node, as it is counted now. A node that is not known has none.
+    pub(crate) fn load(&self, name: &str) -> Load {
+        self.site(name).map_or_else(Load::default, |site| site.load)
+    }
+
+    /// Of a node; empty if it is not known.
+    pub(crate) fn rack(&self, name: &str) -> &'a str {
+        self.site(name).map_or("", |site| site.rack)
+    }
+
+    /// Of a node; closed if it is not known.
+    pub(crate) fn standing(&self, name: &str) -> Standing {
+        self.site(name).map_or(Standing::Closed, |site| site.standing)
+    }
+
+    fn site(&self, name: &str) -> Option<&Site<'a>> {
+        self.find(name).map(|node| &self.candidates[node].site)
+    }
+
+    fn find(&self, name: &str) -> Option<usize> {
+        self.candidates
+            .binary_search_by(|candidate| candidate.site.name.cmp(name))
+            .ok()
     }
 }
 
@@ -127,8 +224,17 @@ mod tests {
             names
                 .iter()
                 .zip(racks)
-                .map(|(name, rack)| (name.as_str(), rack.as_str(), Load::default())),
+                .map(|(name, rack)| site(name, rack, Load::default())),
         )
+    }
+
+    fn site<'a>(name: &'a str, rack: &'a str, load: Load) -> Site<'a> {
+        Site {
+            name,
+            rack,
+            load,
+            standing: Standing::Open,
+        }
     }
 
     fn names(prefix: &str, count: usize) -> Vec<String> {
@@ -146,11 +252,11 @@ mod tests {
     }
 
     fn replica_spread(placer: &Placer) -> u64 {
-        spread(placer.candidates.iter().map(|candidate| candidate.load.replicas))
+        spread(placer.candidates.iter().map(|candidate| candidate.site.load.replicas))
     }
 
     fn leader_spread(placer: &Placer) -> u64 {
-        spread(placer.candidates.iter().map(|candidate| candidate.load.leaders))
+        spread(placer.candidates.iter().map(|candidate| candidate.site.load.leaders))
     }
 
     #[test]
@@ -170,7 +276,7 @@ mod tests {
             ("c", "", load(2, 1)),
             ("d", "", load(4, 0)),
         ];
-        let mut placer = Placer::new(nodes.into_iter());
+        let mut placer = Placer::new(nodes.into_iter().map(|(name, rack, load)| site(name, rack, load)));
         assert_eq!(placer.place(2), ["c", "b"]);
         assert_eq!(placer.place(1), ["b"]);
     }
@@ -178,7 +284,7 @@ mod tests {
     #[test]
     fn a_small_rack_is_used_before_an_even_load() {
         let nodes = [("a", "r1"), ("b", "r1"), ("c", "r1"), ("d", "r2")];
-        let mut placer = Placer::new(nodes.into_iter().map(|(name, rack)| (name, rack, Load::default())));
+        let mut placer = Placer::new(nodes.into_iter().map(|(name, rack)| site(name, rack, Load::default())));
         for _ in 0..6 {
             assert!(placer.place(2).contains(&"d"));
         }

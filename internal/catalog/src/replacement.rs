@@ -8,7 +8,7 @@
 //! with a new incarnation, which says the same of all it held); the leader of its group has it replaced; and once the
 //! group's membership holds it no longer, it is retired. Only then may its data be deleted.
 //!
-//! Deliberately absent: moving a replica that is alive, or one whose node is away.
+//! Elsewhere: moving a replica, alive or not, to another node (`moves`).
 
 use crate::catalog::Catalog;
 use crate::checks;
@@ -54,16 +54,14 @@ impl Catalog {
         if !self.is_dead(&dead) {
             return Err(Refusal::ReplicaAlive { group_id, replica_id });
         }
+        if !self.known_node(&dead.node)?.is_placeable() {
+            return Err(Refusal::NodeLeaving { node: dead.node });
+        }
         if waiting >= REPLACED_REPLICAS_MAX {
             let limit = REPLACED_REPLICAS_MAX;
             return Err(Refusal::TooManyReplaced { group_id, limit });
         }
-        let new = Replica {
-            replica_id: self.next_replica_id(),
-            node: dead.node.clone(),
-            started: false,
-            reported_dead: false,
-        };
+        let new = Replica::new(self.next_replica_id(), dead.node.clone());
         let partition = self.group(group_id, replica_id)?;
         if let Some(place) = find(&mut partition.replicas, replica_id) {
             *place = new;
@@ -89,8 +87,8 @@ impl Catalog {
         Ok(Reply::Done)
     }
 
-    /// The partition that a group keeps. The placement on nodes never changes here, so the index stays as it is.
-    fn group(&mut self, group_id: u64, replica_id: u64) -> Result<&mut Partition, Refusal> {
+    /// The partition that a group keeps. Whoever changes its placement on nodes changes the index, too.
+    pub(crate) fn group(&mut self, group_id: u64, replica_id: u64) -> Result<&mut Partition, Refusal> {
         self.cluster()?;
         let place = self.index.groups.get(&group_id).copied();
         let found = place.and_then(|(topic_id, partition)| {
@@ -101,7 +99,7 @@ impl Catalog {
     }
 
     /// The answer about a replica that the partition holds no longer.
-    fn done_before(&mut self, group_id: u64, replica_id: u64) -> Result<Reply, Refusal> {
+    pub(crate) fn done_before(&mut self, group_id: u64, replica_id: u64) -> Result<Reply, Refusal> {
         let is_retired = self.is_retired(replica_id);
         let partition = self.group(group_id, replica_id)?;
         match is_retired || find(&mut partition.replaced, replica_id).is_some() {
@@ -111,6 +109,6 @@ impl Catalog {
     }
 }
 
-fn find(replicas: &mut [Replica], replica_id: u64) -> Option<&mut Replica> {
+pub(crate) fn find(replicas: &mut [Replica], replica_id: u64) -> Option<&mut Replica> {
     replicas.iter_mut().find(|replica| replica.replica_id == replica_id)
 }

@@ -26,7 +26,7 @@ pub enum Reply {
         /// Its replica of the catalog group under the incarnation that it registered.
         replica_id: u64,
     },
-    /// The topic as created (`CreateTopic`).
+    /// The topic as created or changed (`CreateTopic`, `UpdateTopic`).
     Topic(Topic),
     /// Nothing was changed.
     Refused(Refusal),
@@ -103,7 +103,7 @@ pub enum Refusal {
     NotEnoughNodes {
         /// The replicas asked for.
         wanted: u32,
-        /// The nodes there are.
+        /// The nodes there are that may get replicas.
         have: usize,
     },
     /// The tenant has as many topics as it may.
@@ -137,6 +137,100 @@ pub enum Refusal {
         group_id: u64,
         /// The replica asked for.
         replica_id: u64,
+    },
+    /// The catalog's feature level does not allow it: not every node supports it yet.
+    #[error("it needs feature level {needed}, the cluster has {level}; every node must run a build that supports it")]
+    FeatureLevel {
+        /// The level that it needs.
+        needed: u32,
+        /// The catalog's.
+        level: u32,
+    },
+    /// The node's program is older than the rules that the cluster uses.
+    #[error("node {node} supports feature level {level}, the cluster has {needed}: it needs a newer build")]
+    TooOld {
+        /// The node's name.
+        node: String,
+        /// The level that it supports.
+        level: u32,
+        /// The catalog's.
+        needed: u32,
+    },
+    /// No node of this name has ever registered.
+    #[error("node {node} does not exist")]
+    NodeNotFound {
+        /// The name asked for.
+        node: String,
+    },
+    /// The node has left the cluster; only with a new data directory it may come back.
+    #[error("node {node} was removed from the cluster; with a new data directory it may join again")]
+    NodeRemoved {
+        /// The node's name.
+        node: String,
+    },
+    /// The node gets no replicas any more.
+    #[error("node {node} is leaving the cluster")]
+    NodeLeaving {
+        /// The node's name.
+        node: String,
+    },
+    /// Only a node that is leaving can be removed.
+    #[error("node {node} is not leaving: decommission it first")]
+    NodeNotLeaving {
+        /// The node's name.
+        node: String,
+    },
+    /// The node still holds something.
+    #[error("node {node} still holds {placed} replicas, and {replaced} that their groups have not let go of")]
+    NodeInUse {
+        /// The node's name.
+        node: String,
+        /// Replicas that are placed there.
+        placed: usize,
+        /// Former replicas that their groups have not let go of.
+        replaced: usize,
+    },
+    /// Without the node, a topic's replicas could not stand on distinct nodes.
+    #[error("node {node} is needed: topic {tenant}/{name} has {replication} replicas, and {nodes} nodes would be left")]
+    NodeNeeded {
+        /// The node's name.
+        node: String,
+        /// The topic's owner.
+        tenant: String,
+        /// The topic.
+        name: String,
+        /// How many replicas its partitions have.
+        replication: u32,
+        /// How many nodes would be left.
+        nodes: usize,
+    },
+    /// A cluster has at least one node.
+    #[error("node {node} is the last one that is not leaving")]
+    LastNode {
+        /// The node's name.
+        node: String,
+    },
+    /// Partitions are never merged.
+    #[error("the topic has {have} partitions; they can become more, not {wanted}")]
+    FewerPartitions {
+        /// The partitions asked for.
+        wanted: u32,
+        /// The partitions that it has.
+        have: u32,
+    },
+    /// A node has at most one replica of a group.
+    #[error("node {node} holds a replica of group {group_id}, or one that the group has not let go of")]
+    ReplicaHeld {
+        /// The group.
+        group_id: u64,
+        /// The node's name.
+        node: String,
+    },
+    /// There are enough nodes, but some still hold former replicas of the group.
+    #[error("group {group_id} has not let go of former replicas yet, whose nodes are needed")]
+    Unfinished {
+        /// The group.
+        group_id: u64,
     },
     /// Only dead replicas are replaced.
     #[error("replica {replica_id} of group {group_id} is not dead")]

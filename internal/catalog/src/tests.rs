@@ -100,6 +100,7 @@ fn register(name: &str, incarnation: u8) -> Command {
         address: format!("{name}.example:9000"),
         rack: String::new(),
         version: "0.1.0".to_string(),
+        feature_level: 1,
         catalog_replica: None,
     }
 }
@@ -112,6 +113,7 @@ fn register_holding(held: CatalogReplica, name: &str, incarnation: u8) -> Comman
             address,
             rack,
             version,
+            feature_level,
             ..
         } => Command::RegisterNode {
             name,
@@ -119,6 +121,7 @@ fn register_holding(held: CatalogReplica, name: &str, incarnation: u8) -> Comman
             address,
             rack,
             version,
+            feature_level,
             catalog_replica: Some(held),
         },
         other => panic!("{other:?}"),
@@ -138,6 +141,7 @@ fn create_in(tenant: &str, name: &str, partitions: u32, replication: u32) -> Com
         replication,
         retention_ms: None,
         retention_bytes: None,
+        avoid: Vec::new(),
     }
 }
 

@@ -76,6 +76,7 @@ fn a_node_that_moves_keeps_its_replica() {
         address: "[::1]:9001".to_string(),
         rack: "r1".to_string(),
         version: "0.2.0".to_string(),
+        feature_level: 1,
         catalog_replica: Some(CatalogReplica::Runs(2)),
     };
     assert_eq!(fixture.replica_id(moved.clone()), 2);
@@ -256,6 +257,7 @@ fn what_a_node_says_of_itself_is_checked() {
         address: address.to_string(),
         rack: rack.to_string(),
         version: String::new(),
+        feature_level: 1,
         catalog_replica: None,
     };
     let mut fixture = Fixture::founded(1);

@@ -27,7 +27,7 @@ fn command() -> impl Strategy<Value = Command> {
             register_holding(held, &format!("n{node}"), incarnation)
         }),
         6 => created.prop_map(|(tenant, name, partitions, replication, retention_ms, retention_bytes)| {
-            Command::CreateTopic { tenant, name, partitions, replication, retention_ms, retention_bytes }
+            Command::CreateTopic { tenant, name, partitions, replication, retention_ms, retention_bytes, avoid: Vec::new() }
         }),
         2 => (1u64..12, 1u64..60).prop_map(|(group_id, replica_id)| replicas::started(&[(group_id, replica_id)])),
         4 => (name(), name(), proptest::option::of(1u64..20))

@@ -53,6 +53,7 @@ fn what_the_creator_does_not_say_has_defaults() {
         replication: 1,
         retention_ms: Some(0),
         retention_bytes: Some(1 << 30),
+        avoid: Vec::new(),
     };
     let kept = fixture.topic(kept);
     assert_eq!((kept.retention_ms, kept.retention_bytes), (0, 1 << 30));

@@ -4,6 +4,7 @@
 
 mod absences;
 mod founding;
+mod moves;
 mod records;
 mod refusals;
 mod replacements;
@@ -34,6 +35,8 @@ use crate::{Config, Node, NodeHandle, StartError, TlsConfig};
 
 /// Longer than anything takes on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// Its client may change the cluster.
+const OPERATOR_TENANT: &str = "ops";
 const NAMES: [&str; 4] = ["a", "b", "c", "d"];
 
 /// Up to four nodes; the first three found the cluster.
@@ -102,6 +105,7 @@ impl TestCluster {
                 cert: files.certificate,
                 key: files.key,
             },
+            operators: vec![format!("{OPERATOR_TENANT}/tester")],
             segment_bytes_max: 4 * 1024 * 1024,
             retention_interval_ms: 200,
             ..Config::default()

@@ -42,4 +42,3 @@ pub use command::{CatalogReplica, Command, FoundingNode, StartedReplica};
 pub use model::{CATALOG_GROUP_ID, Incarnation, LeftOn, Node, Partition, PastLife, Placement, Replica, Topic};
 pub use reply::{Refusal, Reply};
 pub use settings::Settings;
-mod plan; pub use plan::View;

@@ -7,7 +7,12 @@
 //! * [`Catalog`] is the state, with its invariants; [`Catalog::encode`] and [`Catalog::decode`] are its checkpoint.
 //! * [`Command`], [`Reply`] and [`Refusal`] are what goes in and comes out, with their stored form.
 //! * [`names`] is the one validator of names of topics, tenants, nodes, clients and clusters.
-//! * [`limits`] holds every bound and default.
+//! * [`limits`] holds every bound and default; [`Settings`] is what an operator chooses for the whole cluster.
+//! * [`planning`] says what should be done next: moves of replicas, preferred leaders, voters of the catalog.
+//!
+//! What an older build could not read has a feature level above 1: such commands are refused, and none of it is stored,
+//! before the catalog itself has that level ([`Catalog::feature_level`]), to which whoever leads it raises it once every
+//! node runs a build that supports it.
 //!
 //! What the catalog holds is the *target*. The membership of a Raft group is the truth about that group, and whoever
 //! drives the one towards the other lives elsewhere, as do liveness, leadership and everything with a socket.
@@ -26,6 +31,7 @@ mod moves;
 pub mod names;
 mod nodes;
 mod placement;
+pub mod planning;
 mod reading;
 mod replacement;
 mod reply;

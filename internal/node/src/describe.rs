@@ -136,7 +136,8 @@ pub(crate) fn node(node: &Node, address: String, alive: bool, catalog_group: Opt
         version: node.version.clone(),
         incarnation: Id(node.incarnation).to_string(),
         catalog_role: catalog_role.to_owned(),
-        disk: None, // only the node itself can tell
+        disk: None,               // only the node itself can tell
+        not_ready: String::new(), // likewise
     }
 }
 

@@ -45,6 +45,7 @@ mod opening;
 mod peer_calls;
 mod peer_handler;
 pub mod port;
+mod readiness;
 mod record_file;
 mod replacement;
 mod replicas;

@@ -33,6 +33,7 @@ use tokio::time::{Instant, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::link::{AddressBook, Link, hexadecimal};
+use crate::readiness;
 use socket::{LinkTransport, Roster};
 use view::View;
 
@@ -48,6 +49,8 @@ pub mod keys {
     pub const INCARNATION: &str = "incarnation";
     /// Recorded cluster id, 32 hexadecimal digits; absent before founding.
     pub const CLUSTER_ID: &str = "cluster-id";
+    /// Whether the node is ready: `starting`, `ready` or `draining`. Nodes of feature level 1 do not publish it.
+    pub const STATE: &str = "state";
 }
 
 /// The longest key, bytes.
@@ -299,6 +302,7 @@ fn initial_keys(options: &GossipOptions) -> Vec<(String, String)> {
         (keys::RACK.to_owned(), options.rack.clone()),
         (keys::VERSION.to_owned(), options.version.clone()),
         (keys::INCARNATION.to_owned(), hexadecimal(&options.incarnation)),
+        (keys::STATE.to_owned(), readiness::NodeState::Starting.name().to_owned()),
     ];
     if let Some(cluster_id) = options.cluster_id {
         published.push((keys::CLUSTER_ID.to_owned(), hexadecimal(&cluster_id.0)));

@@ -19,11 +19,11 @@ mod watch_cluster;
 use std::sync::Arc;
 
 use highwater_partition::log::PrincipalDigest;
+use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tonic::Request;
 
-pub(crate) use health::Readiness;
 pub(crate) use in_flight::InFlight;
 pub(crate) use server::{ServerParts, serve};
 
@@ -34,6 +34,7 @@ use crate::hex::Id;
 use crate::leaders::Leaders;
 use crate::link::Link;
 use crate::port::Peer;
+use crate::readiness::NotReady;
 use crate::replicas::{Opened, Place, Registry};
 use crate::status::Problem;
 use crate::storage::Storage;
@@ -49,6 +50,8 @@ pub(crate) struct Context {
     pub(crate) leaders: Leaders,
     pub(crate) link: Link,
     pub(crate) storage: Arc<Storage>,
+    /// Why this node is not ready; None if it is.
+    pub(crate) not_ready: watch::Receiver<Option<NotReady>>,
     pub(crate) in_flight: InFlight,
     /// Clients are to go elsewhere.
     pub(crate) draining: CancellationToken,

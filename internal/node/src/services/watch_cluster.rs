@@ -71,6 +71,7 @@ pub(super) fn watch(context: Arc<Context>, permit: Permit) -> impl Stream<Item =
         changes: context.registry.changes(),
         nodes: context.leaders.nodes(),
         connections: context.leaders.connections(),
+        tellings: context.leaders.tellings(),
         told_draining: false,
         context,
     };
@@ -89,6 +90,7 @@ struct Watcher {
     changes: watch::Receiver<u64>,
     nodes: watch::Receiver<Arc<Vec<GossipNode>>>,
     connections: watch::Receiver<u64>,
+    tellings: watch::Receiver<u64>,
     told_draining: bool,
 }
 
@@ -99,6 +101,7 @@ impl Watcher {
             self.changes.mark_unchanged();
             self.nodes.mark_unchanged();
             self.connections.mark_unchanged();
+            self.tellings.mark_unchanged();
             let now = cluster::view(&self.context, &self.tenant);
             let response = match self.seen.replace(now.clone()) {
                 None => Some(now.in_full()),
@@ -141,6 +144,7 @@ impl Watcher {
             changed = self.changes.changed() => changed.is_ok(),
             changed = self.nodes.changed() => changed.is_ok(),
             changed = self.connections.changed() => changed.is_ok(),
+            changed = self.tellings.changed() => changed.is_ok(),
         };
         if goes_on {
             sleep(GATHER).await;

@@ -65,19 +65,30 @@ fn print(answer: &DescribeClusterResponse) -> Result<()> {
 }
 
 fn nodes(nodes: &[Node]) -> Table {
-    let mut table = Table::new(&["NODE", "ADDRESS", "RACK", "ALIVE", "CATALOG", "DISK", "VERSION"]);
+    let mut table = Table::new(&[
+        "NODE", "ADDRESS", "RACK", "ALIVE", "READY", "CATALOG", "DISK", "VERSION",
+    ]);
     for node in nodes {
         table.row([
             node.name.clone(),
             node.address.clone(),
             or_dash(&node.rack),
             if node.alive { "yes" } else { "no" }.to_owned(),
+            ready(node),
             or_dash(&node.catalog_role),
             disk(node),
             or_dash(&node.version),
         ]);
     }
     table
+}
+
+/// Whether the node is ready, and if not, why.
+fn ready(node: &Node) -> String {
+    match node.not_ready.as_str() {
+        "" => "yes".to_owned(),
+        why => format!("no: {why}"),
+    }
 }
 
 /// How full the disk is, and what the node makes of it.
@@ -171,6 +182,8 @@ fn document(answer: &DescribeClusterResponse) -> Value {
             "address": node.address,
             "rack": node.rack,
             "alive": node.alive,
+            "ready": node.not_ready.is_empty(),
+            "not_ready": node.not_ready,
             "version": node.version,
             "incarnation": node.incarnation,
             "catalog_role": node.catalog_role,

@@ -13,6 +13,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+use crate::admin::Admin;
 use crate::catalog::{CatalogClient, CatalogHost, keep_addresses};
 use crate::clock::now_ms;
 use crate::config::Config;
@@ -56,6 +57,7 @@ pub struct Node;
 /// A running node. Dropping it does not stop it in an orderly way; call [`NodeHandle::shutdown`].
 pub struct NodeHandle {
     address: SocketAddr,
+    admin_address: Option<SocketAddr>,
     not_ready: Arc<watch::Sender<Option<NotReady>>>,
     failures: Failures,
     registry: Arc<Registry>,
@@ -76,16 +78,22 @@ impl Node {
     /// port is served; opening the replicas and finding or founding the cluster goes on behind it (see
     /// [`NodeHandle::ready`] and [`NodeHandle::failed`]).
     pub async fn start(config: Config) -> Result<NodeHandle, StartError> {
-        Foundation::lay(config).await?.serve().await
+        Node::start_gossiping(config, gossip::INTERVAL).await
+    }
+
+    pub(crate) async fn start_gossiping(config: Config, gossip_interval: Duration) -> Result<NodeHandle, StartError> {
+        Foundation::lay(config, gossip_interval).await?.serve().await
     }
 }
 
 /// What everything else stands on: the directory, the port, the link and who keeps the replicas.
 struct Foundation {
     config: Config,
+    gossip_interval: Duration,
     credentials: Arc<Credentials>,
     failures: Failures,
     port: Port,
+    admin: Option<Admin>,
     data: Arc<DataDir>,
     boot: u64,
     storage: Arc<Storage>,
@@ -101,11 +109,12 @@ struct Foundation {
 }
 
 impl Foundation {
-    async fn lay(config: Config) -> Result<Foundation, StartError> {
+    async fn lay(config: Config, gossip_interval: Duration) -> Result<Foundation, StartError> {
         config.validate()?;
         let credentials = load_credentials(&config)?;
         let data = Arc::new(open_data_dir(&config).await?);
         let port = bind(&config).await?;
+        let admin = Admin::bind(&config.admin_listen).await?;
         let failures = Failures::default();
         let storage = Storage::start(&config, failures.clone());
         let storage = Arc::new(storage.map_err(|error| StartError::Internal(error.to_string()))?);
@@ -148,9 +157,11 @@ impl Foundation {
         }));
         Ok(Foundation {
             config,
+            gossip_interval,
             credentials,
             failures,
             port,
+            admin,
             data,
             boot,
             storage,
@@ -233,7 +244,7 @@ impl Foundation {
             failures: self.failures.clone(),
         };
         let behind_catalog = |work| tokio::spawn(behind(catalog_opened.clone(), work));
-        let loops = vec![
+        let mut loops = vec![
             tokio::spawn(Box::pin(begin.run())),
             tokio::spawn(self.storage.clone().keep_room()),
             tokio::spawn(leaders::publish_state(self.not_ready.subscribe(), gossip)),
@@ -258,6 +269,10 @@ impl Foundation {
             behind_catalog(readiness.keep().boxed()),
         ];
         let address = self.port.local_addr();
+        let admin_address = self.admin.as_ref().map(Admin::address);
+        if let Some(admin) = self.admin {
+            loops.push(tokio::spawn(admin.run(self.not_ready.subscribe())));
+        }
         let (connections, incoming) = connections();
         let parts = ServerParts { context, incoming };
         let server = tokio::spawn(run_server(parts, address, stopping.clone(), self.failures.clone()));
@@ -269,6 +284,7 @@ impl Foundation {
         tokio::spawn(self.port.run(options, stopping.clone().cancelled_owned()));
         Ok(NodeHandle {
             address,
+            admin_address,
             not_ready: self.not_ready,
             failures: self.failures,
             registry: self.registry,
@@ -301,7 +317,7 @@ impl Foundation {
             incarnation: self.data.incarnation().0,
             cluster_id: self.data.cluster_id(),
             seeds: self.config.seeds.clone(),
-            interval: gossip::INTERVAL,
+            interval: self.gossip_interval,
         };
         let started = Gossip::start(options).await;
         started.map_err(|error| StartError::Internal(error.to_string()))
@@ -381,6 +397,16 @@ impl NodeHandle {
     }
 
     #[cfg(test)]
+    pub(crate) fn leaders(&self) -> &Leaders {
+        &self.leaders
+    }
+
+    #[cfg(test)]
+    pub(crate) fn link(&self) -> &Link {
+        &self.link
+    }
+
+    #[cfg(test)]
     pub(crate) fn host(&self) -> &CatalogHost {
         self.leaders.catalog()
     }
@@ -388,6 +414,11 @@ impl NodeHandle {
     /// The address that the port listens on.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// The address that the admin listener listens on, if there is one.
+    pub fn admin_address(&self) -> Option<SocketAddr> {
+        self.admin_address
     }
 
     /// Whether the node is a caught-up member of its cluster at this moment.
@@ -419,6 +450,7 @@ impl NodeHandle {
     /// limit: it ends even if neither clients, nor peers, nor the disk answer.
     pub async fn shutdown(mut self) {
         self.draining.cancel();
+        readiness::tell(&self.not_ready, Some(NotReady::Draining));
         self.give_leaderships_away().await;
         self.stopping.cancel();
         if timeout(STREAMS_PATIENCE, &mut self.server).await.is_err() {

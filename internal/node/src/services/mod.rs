@@ -7,6 +7,7 @@
 
 mod cluster;
 mod deadline;
+mod following;
 mod health;
 mod in_flight;
 mod lanes;

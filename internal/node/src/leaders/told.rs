@@ -291,7 +291,11 @@ mod tests {
         assert_eq!((told.state("n0"), leader(&told, 0)), (None, None));
         assert!(told.state("n1").is_some());
         let groups: Vec<(u64, u64)> = (0..GROUPS_MAX as u64 + 10).map(|group| (1000 + group, 1)).collect();
-        told.take("n1", page(WHOLE, 2, &groups));
+        let page = Page {
+            boot: 2,
+            ..page(WHOLE, 2, &groups)
+        };
+        told.take("n1", page);
         assert_eq!(told.lock().leaders.len(), GROUPS_MAX);
     }
 }

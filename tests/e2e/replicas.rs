@@ -18,7 +18,7 @@ impl Picker for ReadFrom {
     fn pick<'a>(&self, picture: &'a Picture, purpose: Purpose<'_>, avoid: &[String]) -> Option<&'a Node> {
         match purpose {
             Purpose::Read { .. } => picture.node(&self.0),
-            purpose => DefaultPicker.pick(picture, purpose, avoid),
+            purpose => DefaultPicker::default().pick(picture, purpose, avoid),
         }
     }
 }

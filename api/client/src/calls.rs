@@ -11,6 +11,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 use tonic::transport::Channel;
 use tonic::{Request, Response, Status};
 
+use crate::aside::Aside;
 use crate::backoff::Backoff;
 use crate::connect::{Connection, Connections, call_error, has_timed_out};
 use crate::deadline::{Deadline, LONGEST};
@@ -28,6 +29,8 @@ pub(crate) struct Caller {
     pub(crate) connections: Arc<Connections>,
     pub(crate) resolver: Arc<dyn Resolver>,
     pub(crate) picker: Arc<dyn Picker>,
+    /// Nodes that readers have left lately.
+    pub(crate) aside: Aside,
     /// Our own tenant; empty if our certificate is a node's.
     pub(crate) tenant: String,
 }
@@ -49,6 +52,18 @@ impl Caller {
             address: node.address.clone(),
         })
         .ok_or(Error::NoNodeReachable { failures: Vec::new() })
+    }
+
+    /// Chooses a node to read from: rather one that no reader has left lately.
+    pub(crate) fn pick_for_reading(&self, purpose: Purpose<'_>, avoid: &[String]) -> Result<Target, Error> {
+        let aside = self.aside.at(Instant::now());
+        let both: Vec<String> = avoid.iter().cloned().chain(aside).collect();
+        let target = self.pick(purpose, &both)?;
+        match both.contains(&target.node) {
+            // All are to be avoided; those that have failed just now come last.
+            true => self.pick(purpose, avoid),
+            false => Ok(target),
+        }
     }
 
     /// Makes a call until it succeeds, cannot succeed, or its deadline comes. `call` is given a channel and a request

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::aside::Aside;
 use crate::calls::Caller;
 use crate::connect::Connections;
 use crate::identity::is_name;
@@ -28,7 +29,8 @@ pub struct ClientBuilder {
     deadline: Duration,
     connect_deadline: Duration,
     resolver: Option<Arc<dyn Resolver>>,
-    picker: Arc<dyn Picker>,
+    picker: Option<Arc<dyn Picker>>,
+    rack: String,
 }
 
 impl ClientBuilder {
@@ -40,7 +42,8 @@ impl ClientBuilder {
             deadline: DEADLINE,
             connect_deadline: CONNECT_DEADLINE,
             resolver: None,
-            picker: Arc::new(DefaultPicker),
+            picker: None,
+            rack: String::new(),
         }
     }
 
@@ -86,10 +89,18 @@ impl ClientBuilder {
         self
     }
 
+    /// The failure domain that this client stands in, as the nodes' `rack`: replicas there are read from first. Default:
+    /// none. Without effect on another picker.
+    #[must_use]
+    pub fn rack(mut self, rack: impl Into<String>) -> Self {
+        self.rack = rack.into();
+        self
+    }
+
     /// Another picker.
     #[must_use]
     pub fn picker(mut self, picker: Arc<dyn Picker>) -> Self {
-        self.picker = picker;
+        self.picker = Some(picker);
         self
     }
 
@@ -119,7 +130,10 @@ impl ClientBuilder {
         let caller = Caller {
             connections,
             resolver,
-            picker: self.picker,
+            picker: self
+                .picker
+                .unwrap_or_else(|| Arc::new(DefaultPicker { rack: self.rack })),
+            aside: Aside::default(),
             tenant: credentials.tenant.unwrap_or_default(),
         };
         Ok(Client {

@@ -49,6 +49,7 @@
 //! compression, no transactions in this version.
 
 mod admin;
+mod aside;
 mod backoff;
 mod calls;
 mod client;

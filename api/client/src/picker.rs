@@ -35,11 +35,18 @@ pub trait Picker: fmt::Debug + Send + Sync + 'static {
     fn pick<'a>(&self, picture: &'a Picture, purpose: Purpose<'_>, avoid: &[String]) -> Option<&'a v1::Node>;
 }
 
-/// The default picker. It spreads reads and other calls by chance.
+/// The default picker. Reads go to a follower in the reader's own rack if there is one, then to the leader if that is in it,
+/// then to any follower; among equals, and for other calls, chance decides.
+///
+/// How far a replica is behind is not known before it is read from; one that turns out to be left behind is avoided for a
+/// while by whoever calls the picker.
 ///
 /// A write whose leader is unknown, or has just failed, goes to another replica: that one knows the leader, or is it.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct DefaultPicker;
+#[derive(Debug, Clone, Default)]
+pub struct DefaultPicker {
+    /// The failure domain that the client stands in; empty if it is not known, or does not matter.
+    pub rack: String,
+}
 
 impl Picker for DefaultPicker {
     fn pick<'a>(&self, picture: &'a Picture, purpose: Purpose<'_>, avoid: &[String]) -> Option<&'a v1::Node> {
@@ -60,11 +67,17 @@ impl Picker for DefaultPicker {
             let preferred = (node.name == leader) != reads;
             // A leader is asked whatever gossip says of it: it is known from the partition itself.
             match reads {
-                false => (!avoid.contains(&node.name), preferred, usable.1),
-                true => (usable.0, usable.1, preferred),
+                false => (!avoid.contains(&node.name), preferred, usable.1, false),
+                true => (usable.0, usable.1, self.is_near(node), preferred),
             }
         });
         chosen.or_else(|| best(picture.nodes(), |node| usability(node, avoid)))
+    }
+}
+
+impl DefaultPicker {
+    fn is_near(&self, node: &v1::Node) -> bool {
+        !self.rack.is_empty() && node.rack == self.rack
     }
 }
 
@@ -117,7 +130,13 @@ mod tests {
 
     fn picks(picture: &Picture, purpose: Purpose<'_>, avoid: &[&str]) -> BTreeSet<String> {
         let avoid: Vec<String> = avoid.iter().map(|name| (*name).to_owned()).collect();
-        let pick = |_| DefaultPicker.pick(picture, purpose, &avoid).unwrap().name.clone();
+        let pick = |_| {
+            DefaultPicker::default()
+                .pick(picture, purpose, &avoid)
+                .unwrap()
+                .name
+                .clone()
+        };
         (0..100).map(pick).collect()
     }
 
@@ -152,6 +171,38 @@ mod tests {
         };
         assert_eq!(picks(&a_dead, read, &[]), set(&["c"]));
         assert_eq!(picks(&a_dead, read, &["c"]), set(&["b"]));
+    }
+
+    #[test]
+    fn reads_go_to_the_nearest_rack_that_serves() {
+        let (mut picture, topic) = picture("b", &[]);
+        let read = Purpose::Read {
+            topic: &topic,
+            partition: 0,
+        };
+        let nodes = picture.nodes().cloned().map(|node| v1::Node {
+            rack: if node.name == "a" { "north" } else { "south" }.to_owned(),
+            ..node
+        });
+        let nodes = nodes.collect();
+        picture.apply(v1::WatchClusterResponse {
+            nodes,
+            ..Default::default()
+        });
+        let pick = |rack: &str, avoid: &[String]| {
+            let picker = DefaultPicker { rack: rack.to_owned() };
+            picker.pick(&picture, read, avoid).unwrap().name.clone()
+        };
+        for _ in 0..20 {
+            assert_eq!(pick("north", &[]), "a");
+            assert_eq!(pick("south", &[]), "c");
+            assert_eq!(
+                pick("south", &["c".to_owned()]),
+                "b",
+                "the leader is nearer than a follower elsewhere"
+            );
+            assert_ne!(pick("east", &[]), "b");
+        }
     }
 
     #[test]

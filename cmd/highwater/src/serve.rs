@@ -44,6 +44,9 @@ pub(crate) struct Args {
     /// Where the one port listens, host:port; port 0 takes a free one.
     #[arg(long, value_name = "ADDRESS", env = "HIGHWATER_LISTEN")]
     pub(crate) listen: Option<String>,
+    /// Where the admin listener listens, host:port: plain HTTP with /livez and /readyz. Empty turns it off.
+    #[arg(long, value_name = "ADDRESS", env = "HIGHWATER_ADMIN_LISTEN")]
+    pub(crate) admin_listen: Option<String>,
     /// Where other nodes and clients reach this node, host:port.
     #[arg(long, value_name = "ADDRESS", env = "HIGHWATER_ADVERTISE")]
     pub(crate) advertise: Option<String>,
@@ -155,7 +158,10 @@ async fn serve(config: Config, end_with_stdin: bool) -> Result<()> {
         started = Box::pin(Node::start(config)) => started,
     };
     let node = started.map_err(start_failure)?;
-    tracing::info!(node = %name, address = %node.address(), "serving");
+    let admin = node
+        .admin_address()
+        .map_or("off".to_owned(), |address| address.to_string());
+    tracing::info!(node = %name, address = %node.address(), admin, "serving");
     let failure = tokio::select! {
         biased;
         why = stop.wait() => {

@@ -78,11 +78,11 @@ impl Controller {
     /// Who should vote in the catalog next, if not those who do.
     fn next_voters(&self, status: &Status, nodes: &[Node]) -> Option<Vec<ReplicaId>> {
         lost_vote(status, nodes).or_else(|| {
-            let view = self.view();
+            let presence = self.presence();
             let voting: Vec<u64> = status.voters.iter().map(|voter| voter.replica_id.0).collect();
             let planned = self.host.read(|catalog| match catalog.feature_level() {
                 1 => None, // older versions know only the first voters and those who stand in for them
-                _ => catalog.plan_catalog_voters(&voting, &view),
+                _ => catalog.plan_catalog_voters(&voting, &presence.view()),
             });
             planned.map(|planned| planned.into_iter().map(ReplicaId).collect())
         })

@@ -31,6 +31,10 @@ pub struct Config {
     pub cluster: String,
     /// Where the one port listens, `host:port`; port 0 takes a free one. Default `127.0.0.1:7400`.
     pub listen: String,
+    /// Where the admin listener listens, `host:port`: plain HTTP, for liveness and readiness; port 0 takes a free one, empty
+    /// turns it off. Whoever reaches it needs no certificate, so it is on loopback unless there is a reason. Default
+    /// `127.0.0.1:7401`.
+    pub admin_listen: String,
     /// Where other nodes and clients reach this node, `host:port`. Empty: the address that it listens on.
     pub advertise: String,
     /// Where everything that must outlive the process is kept. One directory, one node, one process.
@@ -74,6 +78,7 @@ impl Default for Config {
             node: String::new(),
             cluster: "highwater".to_owned(),
             listen: "127.0.0.1:7400".to_owned(),
+            admin_listen: "127.0.0.1:7401".to_owned(),
             advertise: String::new(),
             data_dir: PathBuf::new(),
             seeds: Vec::new(),
@@ -110,6 +115,9 @@ impl Config {
         check_name_field("node", &self.node)?;
         check_name_field("cluster", &self.cluster)?;
         check_address("listen", &self.listen)?;
+        if !self.admin_listen.is_empty() {
+            check_address("admin_listen", &self.admin_listen)?;
+        }
         if !self.advertise.is_empty() {
             check_dialable("advertise", &self.advertise)?;
         } else if is_unspecified(&self.listen) {
@@ -273,6 +281,7 @@ mod tests {
         assert_eq!(with(|config| config.cluster = String::new()), "cluster");
         assert_eq!(with(|config| config.listen = "7400".to_owned()), "listen");
         assert_eq!(with(|config| config.listen = "::1:7400".to_owned()), "listen");
+        assert_eq!(with(|config| config.admin_listen = "7401".to_owned()), "admin_listen");
         assert_eq!(with(|config| config.listen = "0.0.0.0:7400".to_owned()), "advertise");
         assert_eq!(with(|config| config.advertise = "0.0.0.0:7400".to_owned()), "advertise");
         assert_eq!(with(|config| config.advertise = "a:0".to_owned()), "advertise");

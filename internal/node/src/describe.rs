@@ -9,16 +9,18 @@ use highwater_proto::v1;
 use crate::catalog::CatalogHost;
 use crate::hex::Id;
 use crate::leaders::Leaders;
+use crate::readiness::NotReady;
 use crate::replicas::{Hosted, Registry};
 use crate::storage::Storage;
 
-/// What only this node can say: about its disk (in `nodes`, of which the rest is empty), and about its replicas, without
+/// What only this node can say: about its disk and whether it is ready (in `nodes`, of which the rest is empty), and about its replicas, without
 /// the catalog's own.
 pub(crate) async fn own_part(
     name: &str,
     registry: &Registry,
     catalog: &CatalogHost,
     storage: &Storage,
+    not_ready: Option<NotReady>,
 ) -> v1::DescribeClusterResponse {
     let hosted = registry.all();
     let described = hosted.iter().filter_map(|hosted| {
@@ -31,6 +33,7 @@ pub(crate) async fn own_part(
     let node = v1::Node {
         name: name.to_owned(),
         disk: disk(storage),
+        not_ready: not_ready.map(|why| why.to_string()).unwrap_or_default(),
         ..Default::default()
     };
     v1::DescribeClusterResponse {

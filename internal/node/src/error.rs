@@ -25,6 +25,14 @@ pub enum StartError {
         /// What the system said.
         why: String,
     },
+    /// The admin listener's port cannot be listened on.
+    #[error("cannot listen on {address} for the admin listener: {why}")]
+    AdminPort {
+        /// What `admin_listen` says.
+        address: String,
+        /// What the system said.
+        why: String,
+    },
     /// A part of the node could not be started for another reason.
     #[error("{0}")]
     Internal(String),
@@ -38,6 +46,9 @@ impl StartError {
             StartError::Credentials(_) => "check the paths under `tls` and the certificate's names and dates",
             StartError::DataDirectory(error) => error.hint(),
             StartError::Port { .. } => "end the process that uses the port, or choose another one with `listen`",
+            StartError::AdminPort { .. } => {
+                "end the process that uses the port, or choose another one with `admin_listen`; an empty one turns it off"
+            }
             StartError::Internal(_) => "this is a defect; report it with the node's output",
         }
     }

@@ -33,7 +33,12 @@ impl Failures {
         });
     }
 
-    #[cfg(test)]
+    /// Changes when there is one.
+    pub(crate) fn watch(&self) -> watch::Receiver<Option<Failure>> {
+        self.first.subscribe()
+    }
+
+    /// The first one, if there is any.
     pub(crate) fn first(&self) -> Option<Failure> {
         self.first.borrow().clone()
     }

@@ -1,22 +1,33 @@
-//! Who leads which group, as far as this node knows.
+//! Who leads which group, and who may be given a leadership, as far as this node knows.
 //!
-//! For groups with a replica here, the replica knows. For the others there is gossip: every node publishes the groups
-//! that it leads, as `lead/GROUP` = term. Both are hints; a wrong one costs a redirected call, and the leader itself is
-//! always right about itself.
+//! Every node tells every other which groups it leads as soon as that changes (`push`), and keeps what others tell (`told`).
+//! For a group with a replica here, the replica knows, too; whoever has the higher term is believed. A node of feature
+//! level 1 tells nobody, but publishes the groups that it leads in gossip, as `lead/GROUP` = term. All of these are hints; a
+//! wrong one costs a redirected call, and the leader itself is always right about itself.
 
-use std::collections::BTreeMap;
+mod message;
+mod push;
+mod told;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use highwater_partition::Role;
+use bytes::Bytes;
 use highwater_partition::log::GroupId;
 use highwater_proto::v1::LeaderHint;
 use tokio::sync::watch;
 
+pub(crate) use push::Push;
+pub(crate) use told::Told;
+
 use crate::catalog::CatalogHost;
 use crate::gossip::{Gossip, GossipNode, keys};
 use crate::link::Link;
+use crate::readiness::{NodeState, NotReady};
 use crate::replicas::Registry;
+use message::Page;
 
+/// Under which key nodes of feature level 1 publish that they lead a group.
 const KEY_PREFIX: &str = "lead/";
 
 /// A group's leader and the term that it was elected in.
@@ -26,44 +37,39 @@ pub(crate) struct Leader {
     pub(crate) term: u64,
 }
 
-/// The leaders known here; cheap to clone.
+/// The leaders and nodes known here; cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Leaders {
-    registry: Arc<Registry>,
-    catalog: Arc<CatalogHost>,
-    nodes: watch::Receiver<Arc<Vec<GossipNode>>>,
-    link: Link,
+    pub(crate) own: String,
+    pub(crate) registry: Arc<Registry>,
+    pub(crate) catalog: Arc<CatalogHost>,
+    pub(crate) told: Arc<Told>,
+    pub(crate) nodes: watch::Receiver<Arc<Vec<GossipNode>>>,
+    pub(crate) link: Link,
+    /// Why this node is not ready; None if it is.
+    pub(crate) not_ready: watch::Receiver<Option<NotReady>>,
 }
 
 impl Leaders {
-    pub(crate) fn new(
-        registry: Arc<Registry>,
-        catalog: Arc<CatalogHost>,
-        nodes: watch::Receiver<Arc<Vec<GossipNode>>>,
-        link: Link,
-    ) -> Leaders {
-        Leaders {
-            registry,
-            catalog,
-            nodes,
-            link,
-        }
-    }
-
     #[cfg(test)]
     pub(crate) fn catalog(&self) -> &CatalogHost {
         &self.catalog
     }
 
     pub(crate) fn leader(&self, group: GroupId) -> Option<Leader> {
-        if let Some(hosted) = self.registry.hosted(group) {
-            let status = hosted.status();
-            let term = status.term;
-            return status.leader.map(|leader| Leader {
-                node: leader.node,
-                term,
-            });
+        let told = self.told.leader(group).filter(|leader| self.is_alive(&leader.node));
+        let Some((term, leader)) = self.registry.hosted(group).map(|hosted| hosted.believed_leader()) else {
+            return told.or_else(|| self.gossiped(group));
+        };
+        let here = leader.map(|node| Leader { node, term });
+        match told {
+            Some(told) if told.term > term || (told.term == term && here.is_none()) => Some(told),
+            _ => here,
         }
+    }
+
+    /// What nodes that do not tell publish instead.
+    fn gossiped(&self, group: GroupId) -> Option<Leader> {
         let key = format!("{KEY_PREFIX}{}", group.0);
         let nodes = self.nodes.borrow();
         let claims = nodes.iter().filter_map(|node| {
@@ -102,7 +108,42 @@ impl Leaders {
     /// Whether the node is alive: gossip says so, or a connection with it is up. Gossip takes some rounds to hear of a
     /// node that has just started.
     pub(crate) fn is_alive(&self, node: &str) -> bool {
-        self.is_connected(node) || self.nodes.borrow().iter().any(|known| known.name == node)
+        node == self.own || self.is_connected(node) || self.nodes.borrow().iter().any(|known| known.name == node)
+    }
+
+    /// The nodes that may be given leaderships: alive, and ready by their own account. A hint like everything here. Of a
+    /// node of feature level 1, which does not say whether it is ready, it is taken for granted.
+    pub(crate) fn usable_nodes(&self) -> BTreeSet<String> {
+        let mut boots: BTreeMap<String, Option<u64>> = self
+            .link
+            .connected()
+            .into_iter()
+            .map(|(node, boot)| (node, Some(boot)))
+            .collect();
+        for node in self.nodes.borrow().iter() {
+            boots.entry(node.name.clone()).or_insert(Some(node.boot));
+        }
+        boots.insert(self.own.clone(), None);
+        let usable = boots.into_iter().filter(|(node, boot)| self.is_usable(node, *boot));
+        usable.map(|(node, _)| node).collect()
+    }
+
+    /// `boot`: the process start in which others know the node at the moment.
+    fn is_usable(&self, node: &str, boot: Option<u64>) -> bool {
+        if node == self.own {
+            return self.not_ready.borrow().is_none();
+        }
+        match self
+            .told
+            .state(node)
+            .filter(|(told, _)| boot.is_none_or(|boot| *told >= boot))
+        {
+            Some((_, state)) => state == NodeState::Ready,
+            None => self.in_gossip(node).is_some_and(|known| {
+                let state = known.keys.get(keys::STATE);
+                state.is_none_or(|state| state == NodeState::Ready.name())
+            }),
+        }
     }
 
     /// Whether a connection with the node is up. Unlike gossip it notices at once when a node has gone.
@@ -115,14 +156,15 @@ impl Leaders {
         self.link.changes()
     }
 
-    pub(crate) fn usable_nodes(&self) -> std::collections::BTreeSet<String> {
-        self.nodes.borrow().iter().map(|node| node.name.clone()).collect()
-    }
-
     /// The newest rules that the program of a node knows; 1 if the node is not there to tell.
     pub(crate) fn feature_level(&self, node: &str) -> u32 {
         let told = self.in_gossip(node).and_then(|node| node.keys.get(keys::FEATURE_LEVEL)?.parse().ok());
         told.unwrap_or(1)
+    }
+
+    /// Changes when another node has told something.
+    pub(crate) fn tellings(&self) -> watch::Receiver<u64> {
+        self.told.changes()
     }
 
     /// The node as gossip knows it, if it is alive.
@@ -136,31 +178,20 @@ impl Leaders {
     }
 }
 
-/// Publishes the groups led here until the node stops.
-pub(crate) async fn publish(registry: Arc<Registry>, gossip: Arc<Gossip>) {
-    let mut published: BTreeMap<GroupId, u64> = BTreeMap::new();
-    let mut changes = registry.changes();
-    changes.mark_changed();
-    while changes.changed().await.is_ok() {
-        let led = led_here(&registry);
-        for group in published.keys().filter(|group| !led.contains_key(group)) {
-            gossip.remove(&format!("{KEY_PREFIX}{}", group.0)).await;
-        }
-        for (group, term) in led.iter().filter(|(group, term)| published.get(group) != Some(term)) {
-            let key = format!("{KEY_PREFIX}{}", group.0);
-            if let Err(error) = gossip.set(&key, &term.to_string()).await {
-                tracing::debug!(group = group.0, %error, "leadership is not published");
-            }
-        }
-        published = led;
-    }
+/// Takes in what the node `from` tells; gives what to answer it.
+pub(crate) fn hear(told: &Told, from: &str, body: Bytes) -> Result<Bytes, String> {
+    Ok(told.take(from, Page::decode(body)?).encode())
 }
 
-fn led_here(registry: &Registry) -> BTreeMap<GroupId, u64> {
-    let all = registry.all();
-    let led = all.iter().filter_map(|hosted| {
-        let status = hosted.status();
-        (status.role == Role::Leader).then_some((hosted.group_id, status.term))
-    });
-    led.collect()
+/// Publishes in gossip, until the node stops, whether it is ready: for those that it has not told yet.
+pub(crate) async fn publish_state(mut not_ready: watch::Receiver<Option<NotReady>>, gossip: Arc<Gossip>) {
+    loop {
+        let state = NodeState::of(&not_ready.borrow_and_update());
+        if let Err(error) = gossip.set(keys::STATE, state.name()).await {
+            tracing::debug!(%error, "it is not published whether this node is ready");
+        }
+        if not_ready.changed().await.is_err() {
+            return;
+        }
+    }
 }

@@ -108,8 +108,9 @@ impl Controller {
         if led.iter().all(|hosted| hosted.group_id == CATALOG_GROUP) {
             return Vec::new();
         }
+        let steady: BTreeSet<&str> = steady.iter().map(String::as_str).collect();
         let wanted = self.host.read(|catalog| match self.may_move(catalog) {
-            true => catalog.wanted_leaders(steady),
+            true => catalog.wanted_leaders(&steady),
             false => BTreeMap::new(),
         });
         let now = Instant::now();

@@ -3,15 +3,17 @@
 //! ```text
 //!            ┌ port ── TLS, ALPN ┬─ h2 ────────────► services ── access ── Permit ──► replicas ──► partition, log
 //!  clients ──┤                   └─ highwater-peer ► link ─┬─ Raft messages ────────► replicas
-//!  nodes   ──┘                                             ├─ node calls ───────────► founding, catalog
-//!                                                          └─ gossip ───────────────► addresses, leaders
+//!  nodes   ──┘                                             ├─ node calls ───────────► founding, catalog, leaders
+//!                                                          └─ gossip ───────────────► addresses, liveness
 //!  catalog (a replica on every node) ── committed changes ──► controller ── makes and removes ──► replicas
 //! ```
 //!
+//! * `admin`: plain HTTP for liveness and readiness, on a listener of its own; `readiness`: what the latter means.
 //! * [`identity`], [`tls`], [`port`], [`link`], [`gossip`]: who is at the other end, and how nodes talk.
 //! * `data_dir`, `storage`: what must outlive the process, and the one disk writer.
 //! * `founding`: how a cluster comes to be exactly once, and how a node finds its way into one.
 //! * `catalog`, `controller`, `replicas`: the committed target, and making it come true here.
+//! * `leaders`: who leads what and who may, told by each node to every other.
 //! * `access`, `services`, `status`: who may do what, the gRPC services, and how problems look to a client.
 //!
 //! Invariants: nothing reaches a partition's records without a permit; nothing that can lose data is decided from
@@ -22,6 +24,7 @@
 
 mod absences;
 mod access;
+mod admin;
 mod batch;
 mod catalog;
 mod catalog_members;
@@ -50,6 +53,7 @@ mod peer_calls;
 mod peer_handler;
 mod planner;
 pub mod port;
+mod readiness;
 mod record_file;
 mod replicas;
 mod retention;

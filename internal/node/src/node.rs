@@ -14,6 +14,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::access::Operators;
+use crate::admin::Admin;
 use crate::catalog::{CatalogClient, CatalogHost, keep_addresses};
 use crate::clock::now_ms;
 use crate::config::Config;
@@ -25,13 +26,14 @@ use crate::failures::Failures;
 use crate::first_start::FirstStart;
 use crate::founding::{Discovery, DiscoveryOptions, Membership, OwnName};
 use crate::gossip::{self, Gossip, GossipOptions};
-use crate::leaders::{self, Leaders};
+use crate::leaders::{self, Leaders, Push, Told};
 use crate::link::{AddressBook, Link, LinkOptions};
 use crate::opening::Opening;
 use crate::peer_handler::PeerHandler;
 use crate::port::{Port, PortOptions, connections};
+use crate::readiness::{self, NotReady, Readiness};
 use crate::replicas::{Hosted, Keeper, KeeperOptions, Registry};
-use crate::services::{Context, InFlight, Readiness, ServerParts, serve};
+use crate::services::{Context, InFlight, ServerParts, serve};
 use crate::storage::Storage;
 use crate::tls::Credentials;
 
@@ -56,7 +58,8 @@ pub struct Node;
 /// A running node. Dropping it does not stop it in an orderly way; call [`NodeHandle::shutdown`].
 pub struct NodeHandle {
     address: SocketAddr,
-    ready: Arc<watch::Sender<bool>>,
+    admin_address: Option<SocketAddr>,
+    not_ready: Arc<watch::Sender<Option<NotReady>>>,
     failures: Failures,
     registry: Arc<Registry>,
     keeper: Arc<Keeper>,
@@ -76,16 +79,22 @@ impl Node {
     /// port is served; opening the replicas and finding or founding the cluster goes on behind it (see
     /// [`NodeHandle::ready`] and [`NodeHandle::failed`]).
     pub async fn start(config: Config) -> Result<NodeHandle, StartError> {
-        Foundation::lay(config).await?.serve().await
+        Node::start_gossiping(config, gossip::INTERVAL).await
+    }
+
+    pub(crate) async fn start_gossiping(config: Config, gossip_interval: Duration) -> Result<NodeHandle, StartError> {
+        Foundation::lay(config, gossip_interval).await?.serve().await
     }
 }
 
 /// What everything else stands on: the directory, the port, the link and who keeps the replicas.
 struct Foundation {
     config: Config,
+    gossip_interval: Duration,
     credentials: Arc<Credentials>,
     failures: Failures,
     port: Port,
+    admin: Option<Admin>,
     data: Arc<DataDir>,
     boot: u64,
     storage: Arc<Storage>,
@@ -94,16 +103,19 @@ struct Foundation {
     membership: Arc<Membership>,
     addresses: Arc<AddressBook>,
     link: Link,
+    told: Arc<Told>,
+    not_ready: Arc<watch::Sender<Option<NotReady>>>,
     inbox: gossip::GossipInbox,
     keeper: Arc<Keeper>,
 }
 
 impl Foundation {
-    async fn lay(config: Config) -> Result<Foundation, StartError> {
+    async fn lay(config: Config, gossip_interval: Duration) -> Result<Foundation, StartError> {
         config.validate()?;
         let credentials = load_credentials(&config)?;
         let data = Arc::new(open_data_dir(&config).await?);
         let port = bind(&config).await?;
+        let admin = Admin::bind(&config.admin_listen).await?;
         let failures = Failures::default();
         let storage = Storage::start(&config, failures.clone());
         let storage = Arc::new(storage.map_err(|error| StartError::Internal(error.to_string()))?);
@@ -117,6 +129,8 @@ impl Foundation {
         let membership = Membership::new(own, data.clone(), registry.clone(), host.clone());
         let (mailbox, inbox) = gossip::mailbox();
         let addresses = Arc::new(AddressBook::default());
+        let told = Arc::new(Told::default());
+        let not_ready = Arc::new(watch::Sender::new(Some(NotReady::Starting)));
         let boot = now_ms(); // later starts have larger ones
         let link = Link::new(LinkOptions {
             credentials: credentials.clone(),
@@ -130,6 +144,8 @@ impl Foundation {
                 catalog: host.clone(),
                 storage: storage.clone(),
                 gossip: mailbox,
+                told: told.clone(),
+                not_ready: not_ready.subscribe(),
             }),
         });
         let keeper = Arc::new(Keeper::new(KeeperOptions {
@@ -142,9 +158,11 @@ impl Foundation {
         }));
         Ok(Foundation {
             config,
+            gossip_interval,
             credentials,
             failures,
             port,
+            admin,
             data,
             boot,
             storage,
@@ -153,6 +171,8 @@ impl Foundation {
             membership,
             addresses,
             link,
+            told,
+            not_ready,
             inbox,
             keeper,
         })
@@ -160,12 +180,22 @@ impl Foundation {
 
     async fn serve(mut self) -> Result<NodeHandle, StartError> {
         let gossip = Arc::new(self.start_gossip().await?);
-        let leaders = Leaders::new(
-            self.registry.clone(),
-            self.host.clone(),
-            gossip.nodes(),
-            self.link.clone(),
-        );
+        let leaders = Leaders {
+            own: self.config.node.clone(),
+            registry: self.registry.clone(),
+            catalog: self.host.clone(),
+            told: self.told.clone(),
+            nodes: gossip.nodes(),
+            link: self.link.clone(),
+            not_ready: self.not_ready.subscribe(),
+        };
+        let push = Push {
+            boot: self.boot,
+            registry: self.registry.clone(),
+            link: self.link.clone(),
+            nodes: gossip.nodes(),
+            not_ready: self.not_ready.subscribe(),
+        };
         let catalog = CatalogClient::new(
             &self.config.node,
             self.host.clone(),
@@ -181,7 +211,6 @@ impl Foundation {
         };
         let controller = Arc::new(self.controller(catalog.clone(), first_start.clone(), leaders.clone()));
         let (draining, stopping) = (CancellationToken::new(), CancellationToken::new());
-        let ready = Arc::new(watch::Sender::new(false));
         let opening = Opening::new(self.data.clone(), first_start);
         let readiness = Readiness {
             opening: opening.waiting(),
@@ -189,7 +218,8 @@ impl Foundation {
             catalog: catalog.clone(),
             host: self.host.clone(),
             registry: self.registry.clone(),
-            ready: ready.clone(),
+            failures: self.failures.clone(),
+            not_ready: self.not_ready.clone(),
             draining: draining.clone(),
         };
         let context = Arc::new(Context {
@@ -202,6 +232,7 @@ impl Foundation {
             leaders: leaders.clone(),
             link: self.link.clone(),
             storage: self.storage.clone(),
+            not_ready: self.not_ready.subscribe(),
             in_flight: InFlight::default(),
             operators: Operators::new(&self.config.operators),
             draining: draining.clone(),
@@ -215,10 +246,11 @@ impl Foundation {
             failures: self.failures.clone(),
         };
         let behind_catalog = |work| tokio::spawn(behind(catalog_opened.clone(), work));
-        let loops = vec![
+        let mut loops = vec![
             tokio::spawn(Box::pin(begin.run())),
             tokio::spawn(self.storage.clone().keep_room()),
-            tokio::spawn(leaders::publish(self.registry.clone(), gossip)),
+            tokio::spawn(leaders::publish_state(self.not_ready.subscribe(), gossip)),
+            tokio::spawn(push.run(self.config.node.clone())),
             tokio::spawn(keep_addresses(
                 self.config.node.clone(),
                 self.data.plan(),
@@ -241,12 +273,12 @@ impl Foundation {
             behind_catalog(readiness.keep().boxed()),
         ];
         let address = self.port.local_addr();
+        let admin_address = self.admin.as_ref().map(Admin::address);
+        if let Some(admin) = self.admin {
+            loops.push(tokio::spawn(admin.run(self.not_ready.subscribe())));
+        }
         let (connections, incoming) = connections();
-        let parts = ServerParts {
-            context,
-            incoming,
-            ready: ready.subscribe(),
-        };
+        let parts = ServerParts { context, incoming };
         let server = tokio::spawn(run_server(parts, address, stopping.clone(), self.failures.clone()));
         let options = PortOptions {
             credentials: self.credentials,
@@ -256,7 +288,8 @@ impl Foundation {
         tokio::spawn(self.port.run(options, stopping.clone().cancelled_owned()));
         Ok(NodeHandle {
             address,
-            ready,
+            admin_address,
+            not_ready: self.not_ready,
             failures: self.failures,
             registry: self.registry,
             keeper: self.keeper,
@@ -288,7 +321,7 @@ impl Foundation {
             incarnation: self.data.incarnation().0,
             cluster_id: self.data.cluster_id(),
             seeds: self.config.seeds.clone(),
-            interval: gossip::INTERVAL,
+            interval: self.gossip_interval,
         };
         let started = Gossip::start(options).await;
         started.map_err(|error| StartError::Internal(error.to_string()))
@@ -370,6 +403,16 @@ impl NodeHandle {
     }
 
     #[cfg(test)]
+    pub(crate) fn leaders(&self) -> &Leaders {
+        &self.leaders
+    }
+
+    #[cfg(test)]
+    pub(crate) fn link(&self) -> &Link {
+        &self.link
+    }
+
+    #[cfg(test)]
     pub(crate) fn host(&self) -> &CatalogHost {
         self.leaders.catalog()
     }
@@ -379,27 +422,41 @@ impl NodeHandle {
         self.address
     }
 
+    /// The address that the admin listener listens on, if there is one.
+    pub fn admin_address(&self) -> Option<SocketAddr> {
+        self.admin_address
+    }
+
     /// Whether the node is a caught-up member of its cluster at this moment.
     pub fn is_ready(&self) -> bool {
-        *self.ready.borrow()
+        self.not_ready.borrow().is_none()
+    }
+
+    /// Why it is not ready, in words; None if it is.
+    pub fn not_ready(&self) -> Option<String> {
+        self.not_ready.borrow().as_ref().map(ToString::to_string)
     }
 
     /// Waits until [`NodeHandle::is_ready`].
     pub async fn ready(&self) {
-        let mut ready = self.ready.subscribe();
+        let mut not_ready = self.not_ready.subscribe();
         // The sender is ours, so the wait cannot fail.
-        let _ = ready.wait_for(|ready| *ready).await;
+        let _ = not_ready.wait_for(Option::is_none).await;
     }
 
-    /// Waits until something has failed that the node cannot go on from. The caller must end the process.
+    /// Waits until something has failed that the node cannot go on from. The caller must end the process; the node is not
+    /// ready any more by then.
     pub async fn failed(&self) -> Failure {
-        self.failures.wait().await
+        let failure = self.failures.wait().await;
+        readiness::tell(&self.not_ready, Some(NotReady::Failed(failure.clone())));
+        failure
     }
 
     /// Tells clients to go elsewhere, gives leaderships away, ends the streams, and closes the logs. Each step has a
     /// limit: it ends even if neither clients, nor peers, nor the disk answer.
     pub async fn shutdown(mut self) {
         self.draining.cancel();
+        readiness::tell(&self.not_ready, Some(NotReady::Draining));
         self.give_leaderships_away().await;
         self.stopping.cancel();
         if timeout(STREAMS_PATIENCE, &mut self.server).await.is_err() {
@@ -430,11 +487,13 @@ impl NodeHandle {
     /// Gives up leaderships that somebody alive can take, and waits a while until they are taken.
     async fn give_leaderships_away(&self) {
         let all = self.registry.all();
-        // A leader has a connection with each of its voters that is there; gossip can be seconds behind.
-        let is_alive = |node: &str| self.leaders.is_connected(node);
+        // A leader has a connection with each of its voters that is there; gossip can be seconds behind. Better one that is
+        // not ready than nobody.
+        let usable = self.leaders.usable_nodes();
+        let is_fit = |node: &str| self.leaders.is_connected(node) && (usable.is_empty() || usable.contains(node));
         let mut changes = self.registry.changes();
         let moved = async {
-            let begun = join_all(all.iter().map(|hosted| hosted.hand_over(is_alive))).await;
+            let begun = join_all(all.iter().map(|hosted| hosted.hand_over(is_fit))).await;
             let moving: Vec<&Arc<Hosted>> = all
                 .iter()
                 .zip(begun)

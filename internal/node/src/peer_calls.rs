@@ -23,6 +23,8 @@ pub(crate) const APPLIED: u8 = 5;
 pub(crate) const REPLICAS: u8 = 6;
 /// What time is it? Answered with milliseconds since 1970, 8 bytes, little endian.
 pub(crate) const CLOCK: u8 = 7;
+/// Which groups do I lead? A `Page` of `leaders`, answered with one byte. Since feature level 2.
+pub(crate) const LEADERS: u8 = 8;
 
 /// Hand the leadership of a group over. The request is a [`Transfer`]; answered when the asked node leads no longer.
 pub(crate) const TRANSFER: u8 = 9;

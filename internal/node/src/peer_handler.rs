@@ -9,6 +9,7 @@ use futures::future::BoxFuture;
 use highwater_partition::log::GroupId;
 use highwater_partition::{PeerStream, Unstarted};
 use prost::Message;
+use tokio::sync::watch;
 use tokio::time::timeout;
 
 use crate::catalog::{CatalogHost, propose_here};
@@ -16,9 +17,13 @@ use crate::clock::now_ms;
 use crate::describe;
 use crate::founding::Membership;
 use crate::gossip::GossipMailbox;
+use crate::leaders::{self, Told};
 use crate::leadership::transfer_here;
 use crate::link::{Hello, LinkHandler, NODE_LEVEL};
-use crate::peer_calls::{self, ADOPT, APPLIED, CLOCK, COMMAND, CommandAnswer, JOIN, PROBE, REPLICAS, TRANSFER};
+use crate::peer_calls::{
+    self, ADOPT, APPLIED, CLOCK, COMMAND, CommandAnswer, JOIN, LEADERS, PROBE, REPLICAS, TRANSFER,
+};
+use crate::readiness::NotReady;
 use crate::replicas::Registry;
 use crate::storage::Storage;
 
@@ -33,6 +38,9 @@ pub(crate) struct PeerHandler {
     pub(crate) catalog: Arc<CatalogHost>,
     pub(crate) storage: Arc<Storage>,
     pub(crate) gossip: GossipMailbox,
+    /// Takes in who leads what.
+    pub(crate) told: Arc<Told>,
+    pub(crate) not_ready: watch::Receiver<Option<NotReady>>,
 }
 
 impl LinkHandler for PeerHandler {
@@ -97,9 +105,11 @@ impl PeerHandler {
             COMMAND => Ok(self.command(body).await.encode()),
             APPLIED => Ok(peer_calls::encode_number(self.catalog.now().applied)),
             CLOCK => Ok(peer_calls::encode_number(now_ms())),
+            LEADERS => leaders::hear(&self.told, from, body),
             REPLICAS => {
                 let name = &self.membership.own().name;
-                let own = describe::own_part(name, &self.registry, &self.catalog, &self.storage).await;
+                let why = self.not_ready.borrow().clone();
+                let own = describe::own_part(name, &self.registry, &self.catalog, &self.storage, why).await;
                 Ok(own.encode_to_vec().into())
             }
             TRANSFER => {

@@ -25,6 +25,21 @@ use crate::controller::Controller;
 /// How often the planner looks.
 const PLAN_INTERVAL: Duration = Duration::from_secs(1);
 
+/// Which nodes are there.
+pub(crate) struct Presence {
+    usable: BTreeSet<String>,
+    gone: BTreeSet<String>,
+}
+
+impl Presence {
+    pub(crate) fn view(&self) -> View<'_> {
+        View {
+            usable: self.usable.iter().map(String::as_str).collect(),
+            gone: self.gone.iter().map(String::as_str).collect(),
+        }
+    }
+}
+
 impl Controller {
     /// Plans while this node leads the catalog, until it stops.
     pub(crate) async fn keep_placement(self: Arc<Self>) {
@@ -58,9 +73,9 @@ impl Controller {
         if self.host.read(Catalog::feature_level) < FEATURE_LEVEL {
             return self.raise_feature_level(&members).await;
         }
-        let view = self.view();
+        let presence = self.presence();
         let led = |group: u64| self.leaders.leader(GroupId(group)).is_some();
-        let moves = self.host.read(|catalog| catalog.plan_moves(&view, led));
+        let moves = self.host.read(|catalog| catalog.plan_moves(&presence.view(), led));
         for command in moves {
             tracing::info!(?command, "a replica moves");
             self.decide(command).await?;
@@ -69,9 +84,9 @@ impl Controller {
     }
 
     /// Who is there, for the planning functions.
-    pub(crate) fn view(&self) -> View {
+    pub(crate) fn presence(&self) -> Presence {
         let patience = self.host.read(|catalog| catalog.settings().replace_after_ms);
-        View {
+        Presence {
             usable: self.leaders.usable_nodes(),
             gone: self.absences().longer_than(Duration::from_millis(patience)),
         }

@@ -65,6 +65,13 @@ pub(crate) enum Problem {
     Overloaded(String),
     #[error("this replica knows of offsets up to {}, not yet of {wanted}", range.high_watermark)]
     ReplicaBehind { wanted: u64, range: OffsetRange },
+    /// A read that waits here in vain is to go on at another replica.
+    #[error("{why}")]
+    HandOver {
+        why: String,
+        range: OffsetRange,
+        hint: Option<LeaderHint>,
+    },
     #[error(
         "the record at offset {offset} is damaged on every replica; restore a node's data that has it, or go on behind it \
          yourself: it is not skipped for you"
@@ -107,6 +114,7 @@ impl Problem {
             Problem::Denied(_) => (C::PermissionDenied, R::PermissionDenied, O::NotApplied),
             Problem::Overloaded(_) => (C::ResourceExhausted, R::Overloaded, O::NotApplied),
             Problem::ReplicaBehind { .. } => (C::DeadlineExceeded, R::ReplicaBehind, O::NotApplied),
+            Problem::HandOver { .. } => (C::Unavailable, R::ReplicaBehind, O::NotApplied),
             Problem::Damaged { .. } => (C::DataLoss, R::Damaged, O::NotApplied),
             Problem::Unavailable { .. } => (C::Unavailable, R::Unavailable, O::NotApplied),
             Problem::NotEnoughNodes { .. } => (C::FailedPrecondition, R::NotEnoughNodes, O::NotApplied),
@@ -134,6 +142,10 @@ impl Problem {
             Problem::RequestTooLarge => detail.limit = Some(MESSAGE_BYTES_MAX as u64),
             Problem::NotLeader { hint, .. } => detail.leader = Some(hint.clone()),
             Problem::Unavailable { hint, .. } => detail.leader = hint.clone(),
+            Problem::HandOver { range, hint, .. } => {
+                detail.range = Some(*range);
+                detail.leader = hint.clone();
+            }
             Problem::OutOfRange { range, .. } | Problem::ReplicaBehind { range, .. } => detail.range = Some(*range),
             Problem::Damaged { offset } => {
                 let (log_start, high_watermark) = (*offset, *offset + 1);

@@ -23,6 +23,7 @@
 //! * What waits is bounded: bytes and proposals in flight per group, requests and bytes unanswered per follower,
 //!   entries per message. A shutdown ends in seconds, also if peers or the disk do not answer.
 //! * Leadership is handed over (`hand_over`) only to a voter that is there, and never in the middle of a change of voters.
+//! * A replica knows since when it has not heard from its leader, and how far that is ahead (`contact`).
 //! * A core that ends is noticed at once: `Partition::stopped` says why.
 //!
 //! # Beside the way
@@ -44,6 +45,7 @@
 mod append_stream;
 mod codec;
 mod config;
+mod contact;
 mod error;
 #[cfg(feature = "fuzz")]
 #[doc(hidden)]
@@ -75,6 +77,7 @@ mod types;
 mod unstarted;
 
 pub use config::Timers;
+pub use contact::Contact;
 pub use error::{CommandError, Error, ReadError};
 pub use highwater_log as log; // the node passes ids, batches and disks through; it never touches a Log itself
 pub use machine::Machine;

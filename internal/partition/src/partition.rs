@@ -15,6 +15,7 @@ use tokio::sync::watch;
 use crate::codec::calls::{self, Confirmation};
 use crate::codec::kind;
 use crate::codec::membership::{NODE_NAME_BYTES_MAX, REPLICAS_MAX};
+use crate::contact::Ear;
 use crate::error::{CommandError, Error};
 use crate::hand_over::HandOver;
 use crate::life::Life;
@@ -48,6 +49,7 @@ pub(crate) struct Inner {
     pub(crate) raft: Raft,
     pub(crate) log: Log,
     pub(crate) progress: Arc<Progress>,
+    pub(crate) ear: Arc<Ear>,
     pub(crate) in_flight: Arc<InFlight>,
     pub(crate) peers: Arc<dyn Peers>,
     pub(crate) server: Server,

@@ -24,6 +24,7 @@ use highwater_log::{Log, Space};
 use tokio::sync::mpsc;
 
 use crate::codec::{append, bad, calls, kind, recall};
+use crate::contact::Ear;
 use crate::error::Error;
 use crate::install::Receiver;
 use crate::memory::Memory;
@@ -43,16 +44,18 @@ pub(crate) struct Server {
     log: Log,
     manifests: Receiver,
     memory: Arc<Memory>,
+    ear: Arc<Ear>,
 }
 
 impl Server {
-    pub(crate) fn new(replica_id: u64, raft: Raft, log: Log, memory: Arc<Memory>) -> Server {
+    pub(crate) fn new(replica_id: u64, raft: Raft, log: Log, memory: Arc<Memory>, ear: Arc<Ear>) -> Server {
         Server {
             replica_id,
             manifests: Receiver::new(raft.clone(), log.clone()),
             raft,
             log,
             memory,
+            ear,
         }
     }
 
@@ -66,6 +69,7 @@ impl Server {
         let (to, request, certain) = append::decode_request(body)?;
         self.check(from, to, &request.vote)?;
         self.memory.note_leader(&request.vote, certain);
+        self.ear.note(&request);
         self.check_space(&request).await?;
         let previous = request.prev_log_id;
         let last = request
@@ -254,6 +258,7 @@ impl StreamChecks {
         }
         self.checked = Some(request.vote);
         self.server.memory.note_leader(&request.vote, certain);
+        self.server.ear.note(&request);
         Ok(request)
     }
 }

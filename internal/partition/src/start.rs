@@ -14,6 +14,7 @@ use highwater_log::{EntryId, Grade, GroupId, Log, ReplicaId};
 use tokio::sync::{oneshot, watch};
 
 use crate::config::Timers;
+use crate::contact::Ear;
 use crate::error::Error;
 use crate::hand_over::HandOver;
 use crate::life::Life;
@@ -97,6 +98,7 @@ impl Partition {
             GroupMachine::recover(log.clone(), machine, progress.clone(), snapshots.clone(), &mending).await?;
         let due = group_machine.due();
         let memory = Arc::new(Memory::default());
+        let ear = Arc::new(Ear::new(&timers));
         let network = GroupNetwork {
             group_id,
             peers: peers.clone(),
@@ -128,11 +130,12 @@ impl Partition {
         life.spawn(hand_over.clone().step_aside(mending.clone(), changes.clone()));
         let inner = Inner {
             group_id,
-            server: Server::new(replica_id.0, raft.clone(), log.clone(), memory),
+            server: Server::new(replica_id.0, raft.clone(), log.clone(), memory, ear.clone()),
             hand_over,
             raft,
             log,
             progress,
+            ear,
             in_flight: Arc::new(InFlight::default()),
             peers,
             observer,

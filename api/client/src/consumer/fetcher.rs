@@ -3,6 +3,8 @@
 //! The next offset wanted is the only state that counts. Every stream starts from it and every batch moves it, so a
 //! change of replica leaves no gap and repeats nothing. A batch that begins beyond it is never accepted.
 //!
+//! A replica that hands its readers over, breaks off or falls silent is set aside for all readers of the client (`aside`).
+//!
 //! A batch that fails its check is fetched again from other replicas first, for the copy or the way may be at fault. If
 //! it stays so, exactly its offsets are reported, and reading goes on behind it.
 
@@ -121,6 +123,10 @@ impl Fetcher {
                 let error = self.deadline_error(error);
                 return self.fail(error).await;
             }
+            // A corrupt batch says nothing of whoever else reads from that node.
+            if !node.is_empty() && !matches!(error, Error::CorruptBatch { .. }) {
+                self.route.caller.aside.put(&node, Instant::now());
+            }
             if trouble.avoid.len() == AVOIDED_MAX {
                 trouble.avoid.remove(0);
             }
@@ -135,7 +141,7 @@ impl Fetcher {
         let target = match self
             .route
             .caller
-            .pick(Purpose::Read { topic, partition }, &trouble.avoid)
+            .pick_for_reading(Purpose::Read { topic, partition }, &trouble.avoid)
         {
             Ok(target) => target,
             Err(error) => return (String::new(), End::Retry(error)),

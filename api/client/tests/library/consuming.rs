@@ -1,14 +1,17 @@
 //! Consuming: no gap, no repeat, loud about loss.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures::StreamExt;
+use highwater::proto::detail;
 use highwater::proto::v1;
 use highwater::{Client, ConsumedRecord, Consumer, Error, Freshness, Position, Reason, Record};
-use tonic::Status;
+use tonic::{Code, Status};
 
-use crate::cluster::{Cluster, TOPIC};
+use crate::cluster::{Cluster, TOPIC, error};
 use crate::server::bind_again;
 use crate::{until, within};
 
@@ -166,6 +169,67 @@ async fn a_replica_that_others_do_not_hear_from_is_left() {
         fill(&client, 0, 5..10).await;
         assert_numbers(&take(&mut consumer, 5).await, 5..10);
         assert_ne!(consumer.served_by(0), Some(node));
+    })
+    .await;
+}
+
+/// What a follower says that is cut off from its leader, or does not keep up.
+fn hand_over() -> Status {
+    let mut detail = error(Reason::ReplicaBehind, v1::Outcome::NotApplied);
+    detail.leader = Some(v1::LeaderHint {
+        node: "a".to_owned(),
+        term: 1,
+        ..Default::default()
+    });
+    detail::to_status(Code::Unavailable, &detail)
+}
+
+#[tokio::test]
+async fn a_replica_that_hands_its_readers_over_is_left_without_gap_or_repeat_and_set_aside_for_all() {
+    const CONSUMERS: usize = 40;
+    let cluster = Cluster::start(3, 1);
+    let client = cluster.client().await;
+    let handed_over = Arc::new(AtomicUsize::new(0));
+    let counter = handed_over.clone();
+    let mut responses = 0;
+    cluster.set_read_script(move |node, _| {
+        responses += usize::from(node == 1);
+        if node == 1 && responses % 3 == 0 {
+            counter.fetch_add(1, Ordering::Relaxed);
+            return Err(hand_over());
+        }
+        Ok(())
+    });
+    within(async {
+        fill(&client, 0, 0..10).await;
+        for _ in 0..CONSUMERS {
+            let mut consumer = client.consumer(TOPIC, 0).build().await.unwrap();
+            assert_numbers(&take(&mut consumer, 10).await, 0..10);
+        }
+    })
+    .await;
+    // Half of the readers would begin at it. Set aside for 1, 2, 4, … seconds, it gets few of them.
+    let handed_over = handed_over.load(Ordering::Relaxed);
+    assert!(handed_over <= 8, "handed over {handed_over} times");
+}
+
+#[tokio::test]
+async fn a_reader_that_every_follower_hands_over_goes_on_at_the_leader() {
+    let cluster = Cluster::start(3, 1);
+    let client = cluster.client().await;
+    cluster.set_read_script(|node, _| match node {
+        0 => Ok(()),
+        _ => Err(hand_over()),
+    });
+    within(async {
+        fill(&client, 0, 0..10).await;
+        let mut consumer = client.consumer(TOPIC, 0).build().await.unwrap();
+        assert_numbers(&take(&mut consumer, 10).await, 0..10);
+        assert_eq!(consumer.served_by(0).as_deref(), Some("a"));
+        // And stays there: at the end nothing draws it back.
+        fill(&client, 0, 10..20).await;
+        assert_numbers(&take(&mut consumer, 10).await, 10..20);
+        assert_eq!(consumer.served_by(0).as_deref(), Some("a"));
     })
     .await;
 }

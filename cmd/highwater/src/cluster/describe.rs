@@ -174,6 +174,7 @@ fn document(answer: &DescribeClusterResponse) -> Value {
             "address": node.address,
             "rack": node.rack,
             "alive": node.alive,
+            "ready": node.not_ready.is_empty(),
             "not_ready": node.not_ready,
             "leaving": node.leaving,
             "drained": node.drained,

@@ -50,6 +50,7 @@ impl NodeProcess {
             ("--cluster", CLUSTER.to_owned()),
             ("--listen", place.address()),
             ("--advertise", place.address()),
+            ("--admin-listen", "127.0.0.1:0".to_owned()), // any free one; the node's log names it
             ("--data-dir", text(layout.node_directory(&place.name))),
             ("--seeds", layout.addresses().join(",")),
             ("--bootstrap", layout.bootstrap().join(",")),

@@ -27,6 +27,9 @@ pub(crate) struct CatalogHost {
     catalog: Mutex<Catalog>,
     progress: watch::Sender<Progress>,
     failures: Failures,
+    /// For tests of what becomes of a core that dies: the next command ends it.
+    #[cfg(test)]
+    pub(crate) breaks: std::sync::atomic::AtomicBool,
 }
 
 impl CatalogHost {
@@ -35,6 +38,8 @@ impl CatalogHost {
             catalog: Mutex::new(Catalog::new()),
             progress: watch::Sender::new(Progress::default()),
             failures,
+            #[cfg(test)]
+            breaks: Default::default(),
         })
     }
 
@@ -60,6 +65,8 @@ impl CatalogHost {
 
 impl Machine for CatalogHost {
     fn apply(&self, index: u64, command: Bytes) -> Bytes {
+        #[cfg(test)]
+        assert!(!self.breaks.load(std::sync::atomic::Ordering::SeqCst), "as ordered");
         let command = match Command::decode(&command) {
             Ok(command) => command,
             Err(error) => {

@@ -3,8 +3,10 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod absences;
+mod following;
 mod founding;
 mod moves;
+mod readiness;
 mod records;
 mod refusals;
 mod replacements;
@@ -47,6 +49,7 @@ struct TestCluster {
     /// Whom the nodes are told to ask.
     seeds: Vec<usize>,
     nodes: [Option<NodeHandle>; 4],
+    gossip_interval: Duration,
 }
 
 impl TestCluster {
@@ -66,6 +69,7 @@ impl TestCluster {
             ports: held.each_ref().map(|listener| listener.local_addr().unwrap().port()),
             seeds: (0..4).collect(),
             nodes: [None, None, None, None],
+            gossip_interval: crate::gossip::INTERVAL,
         }
     }
 
@@ -93,6 +97,7 @@ impl TestCluster {
             node: name.to_owned(),
             cluster: CLUSTER.to_owned(),
             listen: format!("127.0.0.1:{}", self.ports[number]),
+            admin_listen: "127.0.0.1:0".to_owned(),
             data_dir: self.data_dir(number),
             seeds: self
                 .seeds
@@ -117,7 +122,7 @@ impl TestCluster {
     }
 
     async fn try_start(&self, number: usize) -> Result<NodeHandle, StartError> {
-        Box::pin(Node::start(self.config(number))).await
+        Box::pin(Node::start_gossiping(self.config(number), self.gossip_interval)).await
     }
 
     async fn start(&mut self, number: usize) {

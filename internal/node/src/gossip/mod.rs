@@ -34,6 +34,7 @@ use tokio::time::{Instant, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::link::{AddressBook, Link, hexadecimal};
+use crate::readiness;
 use socket::{LinkTransport, Roster};
 use view::View;
 
@@ -51,6 +52,8 @@ pub mod keys {
     pub const FEATURE_LEVEL: &str = "feature-level";
     /// Recorded cluster id, 32 hexadecimal digits; absent before founding.
     pub const CLUSTER_ID: &str = "cluster-id";
+    /// Whether the node is ready: `starting`, `ready` or `draining`. Nodes of feature level 1 do not publish it.
+    pub const STATE: &str = "state";
 }
 
 /// The longest key, bytes.
@@ -303,6 +306,7 @@ fn initial_keys(options: &GossipOptions) -> Vec<(String, String)> {
         (keys::VERSION.to_owned(), options.version.clone()),
         (keys::INCARNATION.to_owned(), hexadecimal(&options.incarnation)),
         (keys::FEATURE_LEVEL.to_owned(), FEATURE_LEVEL.to_string()),
+        (keys::STATE.to_owned(), readiness::NodeState::Starting.name().to_owned()),
     ];
     if let Some(cluster_id) = options.cluster_id {
         published.push((keys::CLUSTER_ID.to_owned(), hexadecimal(&cluster_id.0)));

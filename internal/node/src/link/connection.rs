@@ -101,6 +101,10 @@ impl Connection {
         lock(&self.hello).lane
     }
 
+    pub(super) fn peer_boot(&self) -> u64 {
+        lock(&self.hello).boot
+    }
+
     pub(super) fn peer_cluster_id(&self) -> Option<ClusterId> {
         lock(&self.hello).cluster_id
     }

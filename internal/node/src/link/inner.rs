@@ -1,6 +1,6 @@
 //! What the link's tasks share: who we are, whom we dial, and which connections are up.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
@@ -233,6 +233,21 @@ impl Inner {
         let connections = lock(&self.connections);
         let is_up = |connection: &Arc<Connection>| connection.peer() == node && !connection.is_closed();
         connections.by_serial.values().any(is_up)
+    }
+
+    /// The nodes that a connection is up with, each with its latest process start.
+    pub(super) fn connected(&self) -> BTreeMap<String, u64> {
+        let mut nodes = BTreeMap::new();
+        let connections = lock(&self.connections);
+        for connection in connections
+            .by_serial
+            .values()
+            .filter(|connection| !connection.is_closed())
+        {
+            let boot = nodes.entry(connection.peer().to_owned()).or_insert(0);
+            *boot = connection.peer_boot().max(*boot);
+        }
+        nodes
     }
 
     /// Connections that `node` has dialled.

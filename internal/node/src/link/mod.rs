@@ -40,6 +40,7 @@ mod stream;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -208,6 +209,11 @@ impl Link {
     /// seconds.
     pub fn is_connected(&self, node: &str) -> bool {
         self.inner.is_connected(node)
+    }
+
+    /// The nodes that a connection is up with at the moment, each with its process start.
+    pub fn connected(&self) -> BTreeMap<String, u64> {
+        self.inner.connected()
     }
 
     /// Counts up whenever a connection begins or ends.

@@ -53,6 +53,20 @@ impl Hosted {
         self.partition.status()
     }
 
+    /// The term of this replica, and the node that leads in it, if known.
+    pub(crate) fn believed_leader(&self) -> (u64, Option<String>) {
+        let status = self.partition.status_changes();
+        let status = status.borrow();
+        (status.term, status.leader.as_ref().map(|leader| leader.node.clone()))
+    }
+
+    /// The term in which this replica leads, if it does.
+    pub(crate) fn led_term(&self) -> Option<u64> {
+        let status = self.partition.status_changes();
+        let status = status.borrow();
+        (status.role == Role::Leader).then_some(status.term)
+    }
+
     pub(crate) fn count_served(&self, records: u64) {
         self.records_served.fetch_add(records, Ordering::Relaxed);
     }

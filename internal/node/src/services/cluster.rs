@@ -23,6 +23,8 @@ use crate::status::Problem;
 
 /// How long a description waits for another node's part; a node that does not answer is left out.
 const REPLICAS_TIMEOUT: Duration = Duration::from_secs(1);
+/// Why a node is not ready that does not answer.
+const SILENT: &str = "it does not answer";
 
 /// The cluster as clients see it.
 pub(super) struct Cluster {
@@ -49,6 +51,7 @@ impl ClusterService for Cluster {
                 .flat_map(|part| &part.nodes)
                 .find(|own| own.name == node.name);
             node.disk = own.and_then(|own| own.disk);
+            node.not_ready = own.map_or_else(|| SILENT.to_owned(), |own| own.not_ready.clone());
         }
         let mut replicas: Vec<v1::ReplicaStatus> = parts.into_iter().flat_map(|part| part.replicas).collect();
         replicas.retain(|replica| replica.tenant == tenant);
@@ -159,7 +162,15 @@ pub(super) fn view(context: &Context, tenant: &str) -> View {
 
 /// What this node says of itself, and every other that answers in time.
 async fn gather_parts(context: &Context) -> Vec<v1::DescribeClusterResponse> {
-    let own = describe::own_part(&context.node, &context.registry, &context.host, &context.storage).await;
+    let not_ready = context.not_ready.borrow().clone();
+    let own = describe::own_part(
+        &context.node,
+        &context.registry,
+        &context.host,
+        &context.storage,
+        not_ready,
+    )
+    .await;
     let names: Vec<String> = context
         .host
         .read(|catalog| catalog.members().map(|node| node.name.clone()).collect());

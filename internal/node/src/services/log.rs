@@ -2,6 +2,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::{Stream, stream};
 use highwater_partition::{Partition, ReadError, StoredBatch, Watermark};
@@ -11,14 +12,18 @@ use highwater_proto::v1::freshness::Kind;
 use highwater_proto::v1::list_offsets_request::Position;
 use highwater_proto::v1::log_service_server::LogService;
 use tokio::sync::watch;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep, timeout_at};
 use tonic::{Request, Response, Status, Streaming};
 
 use super::deadline::deadline;
+use super::following::{Following, Needs};
 use super::{Context, Wanted, principal, produce};
 use crate::access::Action;
 use crate::replicas::Opened;
 use crate::status::{Problem, range};
+
+/// How soon to ask again for a confirmed end while nobody can tell it.
+const CONFIRM_PAUSE: Duration = Duration::from_millis(50);
 
 /// The data path.
 pub(super) struct Log {
@@ -127,13 +132,28 @@ async fn confirmed_end(opened: &Opened) -> Result<u64, Problem> {
     })
 }
 
-/// Parks the read until this replica is fresh enough; past the deadline it says how far it is.
-async fn wait_until_fresh(context: &Context, opened: &Opened, kind: Kind, deadline: Instant) -> Result<(), Problem> {
+/// Parks the read until this replica is fresh enough; past the deadline it says how far it is. A replica that is cut off or
+/// does not keep up says so earlier.
+async fn wait_until_fresh(
+    context: &Arc<Context>,
+    opened: &Opened,
+    kind: Kind,
+    deadline: Instant,
+) -> Result<(), Problem> {
+    let mut following = Following::new(context.clone(), opened.clone(), Needs::More);
+    tokio::select! {
+        biased;
+        fresh = become_fresh(context, opened, kind, deadline) => fresh,
+        problem = following.lost() => Err(problem),
+    }
+}
+
+async fn become_fresh(context: &Context, opened: &Opened, kind: Kind, deadline: Instant) -> Result<(), Problem> {
     let wanted = match kind {
         Kind::Linearizable(false) => return Ok(()),
         Kind::MinOffset(offset) => offset,
         Kind::Linearizable(true) => {
-            let confirmed = timeout_at(deadline, confirmed_end(opened)).await;
+            let confirmed = timeout_at(deadline, confirmed_some_time(opened)).await;
             confirmed.unwrap_or_else(|_| {
                 Err(Problem::NoQuorum {
                     what: opened.what.to_string(),
@@ -147,6 +167,16 @@ async fn wait_until_fresh(context: &Context, opened: &Opened, kind: Kind, deadli
             wanted,
             range: range(opened.partition().status().watermark),
         }),
+    }
+}
+
+/// Asks again while there is no leader that could confirm.
+async fn confirmed_some_time(opened: &Opened) -> Result<u64, Problem> {
+    loop {
+        match confirmed_end(opened).await {
+            Err(Problem::NoQuorum { .. }) => sleep(CONFIRM_PAUSE).await,
+            confirmed => return confirmed,
+        }
     }
 }
 
@@ -170,7 +200,8 @@ fn read_problem(opened: &Opened, error: ReadError) -> Problem {
     }
 }
 
-/// One Consume stream. Each step reads what is committed, or waits until more is: the watermark wakes it.
+/// One Consume stream. Each step reads what is committed, or waits until more is: the watermark wakes it. It ends when this
+/// replica is not worth waiting at.
 struct Reader {
     context: Arc<Context>,
     opened: Opened,
@@ -180,6 +211,7 @@ struct Reader {
     bytes_max: usize,
     /// Nothing has been sent yet. The first response comes at once, even if empty: it tells who serves and how far.
     is_first: bool,
+    following: Following,
 }
 
 impl Reader {
@@ -195,6 +227,7 @@ impl Reader {
             bytes => bytes.min(CONSUME_BYTES_MAX),
         };
         Ok(Reader {
+            following: Following::new(context.clone(), opened.clone(), Needs::Committed),
             context,
             opened,
             watermark,
@@ -219,6 +252,7 @@ impl Reader {
                 () = stopping.cancelled() => return Err(self.opened.gone()),
                 () = self.opened.hosted.removed() => return Err(self.opened.gone()),
                 changed = self.watermark.changed() => changed.map_err(|_| self.opened.gone())?,
+                problem = self.following.lost() => return Err(problem),
             }
         }
     }

@@ -7,6 +7,7 @@
 
 mod cluster;
 mod deadline;
+mod following;
 mod health;
 mod in_flight;
 mod lanes;
@@ -20,11 +21,11 @@ mod watch_cluster;
 use std::sync::Arc;
 
 use highwater_partition::log::PrincipalDigest;
+use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tonic::Request;
 
-pub(crate) use health::Readiness;
 pub(crate) use in_flight::InFlight;
 pub(crate) use server::{ServerParts, serve};
 
@@ -35,6 +36,7 @@ use crate::hex::Id;
 use crate::leaders::Leaders;
 use crate::link::Link;
 use crate::port::Peer;
+use crate::readiness::NotReady;
 use crate::replicas::{Opened, Place, Registry};
 use crate::status::Problem;
 use crate::storage::Storage;
@@ -50,6 +52,8 @@ pub(crate) struct Context {
     pub(crate) leaders: Leaders,
     pub(crate) link: Link,
     pub(crate) storage: Arc<Storage>,
+    /// Why this node is not ready; None if it is.
+    pub(crate) not_ready: watch::Receiver<Option<NotReady>>,
     pub(crate) in_flight: InFlight,
     /// Who may change the cluster.
     pub(crate) operators: Operators,

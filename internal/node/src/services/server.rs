@@ -8,7 +8,6 @@ use highwater_proto::limits::{CONNECTION_STREAMS_MAX, HEADER_LIST_BYTES_MAX, MES
 use highwater_proto::v1::cluster_service_server::ClusterServiceServer;
 use highwater_proto::v1::log_service_server::LogServiceServer;
 use highwater_proto::v1::topic_service_server::TopicServiceServer;
-use tokio::sync::watch;
 use tonic::transport::Server;
 use tonic_health::ServingStatus;
 use tower::util::MapResponseLayer;
@@ -33,20 +32,14 @@ const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 pub(crate) struct ServerParts {
     pub(crate) context: Arc<Context>,
     pub(crate) incoming: Incoming,
-    /// What the health service tells.
-    pub(crate) ready: watch::Receiver<bool>,
 }
 
 /// Serves until the node stops and every call has ended.
 pub(crate) async fn serve(parts: ServerParts) -> Result<(), String> {
-    let ServerParts {
-        context,
-        incoming,
-        ready,
-    } = parts;
+    let ServerParts { context, incoming } = parts;
     let (reporter, health) = tonic_health::server::health_reporter();
     reporter.set_service_status("", ServingStatus::NotServing).await;
-    tokio::spawn(keep_health(ready, reporter));
+    tokio::spawn(keep_health(context.not_ready.clone(), reporter));
     let reflection = described().build_v1().map_err(|error| error.to_string())?;
     // Many tools in use ask the version before the first only.
     let reflection_alpha = described().build_v1alpha().map_err(|error| error.to_string())?;

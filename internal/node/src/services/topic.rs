@@ -188,6 +188,7 @@ impl Topics {
         let mut applied = self.context.host.progress();
         let mut changes = self.context.registry.changes();
         let mut nodes = self.context.leaders.nodes();
+        let mut tellings = self.context.leaders.tellings();
         loop {
             let is_known = self
                 .context
@@ -204,6 +205,7 @@ impl Topics {
                 changed = applied.changed() => changed,
                 changed = changes.changed() => changed,
                 changed = nodes.changed() => changed,
+                changed = tellings.changed() => changed,
             };
             if changed.is_err() {
                 return;

@@ -209,3 +209,25 @@ async fn leaders_that_die_again_and_again_lose_nothing_and_repeat_nothing() {
     let read = read_all(cluster.partition(0)).await;
     assert_eq!(read.len() as u64, sequence);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_follower_knows_since_when_it_has_not_heard_from_its_leader_and_how_far_that_was() {
+    let cluster = Cluster::start().await;
+    cluster.accept(batch(1, 0)).await;
+    cluster.all_reach(2).await;
+    let leader = cluster.leader().await;
+    let [follower, _] = others(leader);
+    let contact = || cluster.partition(follower).contact();
+    let is_silent = || contact().heard_at.elapsed() > contact().silence_max;
+    assert!(contact().leader_committed_end >= contact().committed_end && contact().committed_end > 0);
+
+    cluster.isolate(follower);
+    eventually("the silence is noticed", is_silent).await;
+    cluster.network.heal();
+    eventually("the leader is heard again", || !is_silent()).await;
+    let heard_at = contact().heard_at;
+    eventually("it is heard again and again", || contact().heard_at > heard_at).await;
+    // A leader needs nobody to tell it.
+    let led = cluster.partition(cluster.leader().await).contact();
+    assert!(led.heard_at.elapsed() < led.silence_max, "{led:?}");
+}

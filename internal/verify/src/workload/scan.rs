@@ -32,7 +32,7 @@ impl Picker for OnlyFrom {
     fn pick<'a>(&self, picture: &'a Picture, purpose: Purpose<'_>, avoid: &[String]) -> Option<&'a v1::Node> {
         match purpose {
             Purpose::Read { .. } => picture.node(&self.node).filter(|node| !node.address.is_empty()),
-            _ => DefaultPicker.pick(picture, purpose, avoid),
+            _ => DefaultPicker::default().pick(picture, purpose, avoid),
         }
     }
 }

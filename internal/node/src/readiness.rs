@@ -1,0 +1,228 @@
+//! Readiness: whether this node is as useful as it can be, and if not, why.
+//!
+//! Ready means: this node is a member of the committed catalog under its present incarnation, its copy of the catalog
+//! has caught up with the leader's once since the process started, its replicas are opened, nothing has failed that the
+//! node cannot go on from (a Raft core that ended, a disk that does not take writes), and it is not on its way out. It does
+//! not mean that there is a quorum: a node that has no majority beside it is as ready as it can be. Neither does it mean
+//! that there is room on the disk: a full disk serves and votes.
+//!
+//! Whether the process works at all, liveness, is another question and has another answer: see `services/health` and
+//! `admin`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+
+use crate::catalog::{CatalogClient, CatalogHost};
+use crate::controller::Controller;
+use crate::error::Failure;
+use crate::failures::Failures;
+use crate::replicas::{CATALOG_GROUP, Registry};
+
+/// How often a node that is not ready looks again.
+const LOOK_INTERVAL: Duration = Duration::from_millis(250);
+/// How often a node that is not ready says why.
+const REMINDER: Duration = Duration::from_secs(30);
+/// How long one attempt to catch up takes.
+const CATCH_UP: Duration = Duration::from_secs(2);
+
+/// Why a node is not ready. Its text is for a person.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum NotReady {
+    /// What the process begins with.
+    #[error("its catalog replica is being opened")]
+    Starting,
+    /// Neither founded nor joined yet.
+    #[error("it has not found its cluster yet")]
+    NoCluster,
+    /// The catalog that it knows does not have it as a member under this incarnation, or not yet.
+    #[error("the catalog does not know it as a member yet{}", waiting(.leader, .voters))]
+    NoMember { leader: String, voters: Vec<String> },
+    /// The catalog here may be old.
+    #[error("its catalog has not caught up yet{}", waiting(.leader, .voters))]
+    Behind { leader: String, voters: Vec<String> },
+    /// Replicas are being opened or mended.
+    #[error("{0} of its replicas are still being opened or mended")]
+    Opening(usize),
+    /// It stops.
+    #[error("it is draining")]
+    Draining,
+    /// It cannot go on, and its process ends.
+    #[error("it cannot go on: {0}")]
+    Failed(Failure),
+}
+
+fn waiting(leader: &str, voters: &[String]) -> String {
+    match leader {
+        "" if voters.is_empty() => String::new(),
+        "" => format!("; it hears from no leader, the other voters are {}", voters.join(", ")),
+        leader => format!("; its leader is {leader}"),
+    }
+}
+
+/// What others must know of a node's readiness.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum NodeState {
+    /// Not ready yet, or not any more.
+    Starting,
+    /// May be given leaderships.
+    Ready,
+    /// On its way out.
+    Draining,
+}
+
+impl NodeState {
+    pub(crate) fn of(not_ready: &Option<NotReady>) -> NodeState {
+        match not_ready {
+            None => NodeState::Ready,
+            Some(NotReady::Draining) => NodeState::Draining,
+            Some(_) => NodeState::Starting,
+        }
+    }
+
+    /// As it is gossiped.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            NodeState::Starting => "starting",
+            NodeState::Ready => "ready",
+            NodeState::Draining => "draining",
+        }
+    }
+}
+
+/// What readiness is judged from.
+pub(crate) struct Readiness {
+    /// How many replicas are still to be opened.
+    pub(crate) opening: watch::Receiver<usize>,
+    pub(crate) controller: Arc<Controller>,
+    pub(crate) catalog: CatalogClient,
+    pub(crate) host: Arc<CatalogHost>,
+    pub(crate) registry: Arc<Registry>,
+    pub(crate) failures: Failures,
+    /// None: ready.
+    pub(crate) not_ready: Arc<watch::Sender<Option<NotReady>>>,
+    pub(crate) draining: CancellationToken,
+}
+
+impl Readiness {
+    /// Keeps `not_ready` true to its meaning, until the node drains or fails.
+    pub(crate) async fn keep(self) {
+        let mut changes = self.registry.changes();
+        let mut applied = self.host.progress();
+        let mut failed = self.failures.watch();
+        let mut caught_up = false;
+        let mut reminded = Instant::now();
+        loop {
+            changes.mark_unchanged();
+            applied.mark_unchanged();
+            let is_member = self.controller.is_member();
+            caught_up = caught_up || (is_member && self.catalog.catch_up(Instant::now() + CATCH_UP).await);
+            let not_ready = self.judge(is_member, caught_up);
+            tell(&self.not_ready, not_ready.clone());
+            match &not_ready {
+                Some(NotReady::Draining | NotReady::Failed(_)) => return,
+                Some(why) if reminded.elapsed() > REMINDER => {
+                    tracing::info!(%why, "still not ready");
+                    reminded = Instant::now();
+                }
+                _ => {}
+            }
+            tokio::select! {
+                biased;
+                () = self.draining.cancelled() => {}
+                changed = failed.changed() => if changed.is_err() { return },
+                changed = changes.changed() => if changed.is_err() { return },
+                changed = applied.changed() => if changed.is_err() { return },
+                () = sleep(LOOK_INTERVAL), if not_ready.is_some() => {}
+            }
+        }
+    }
+
+    fn judge(&self, is_member: bool, caught_up: bool) -> Option<NotReady> {
+        if let Some(failure) = self.failures.first() {
+            return Some(NotReady::Failed(failure));
+        }
+        if self.draining.is_cancelled() {
+            return Some(NotReady::Draining);
+        }
+        if self.registry.hosted(CATALOG_GROUP).is_none() {
+            return Some(NotReady::NoCluster);
+        }
+        let (leader, voters) = self.awaited();
+        if !is_member {
+            return Some(NotReady::NoMember { leader, voters });
+        }
+        if !caught_up {
+            return Some(NotReady::Behind { leader, voters });
+        }
+        match *self.opening.borrow() {
+            0 => None,
+            count => Some(NotReady::Opening(count)),
+        }
+    }
+
+    /// For whom a node with a catalog replica waits: its leader, empty if it knows none, and the other voters.
+    fn awaited(&self) -> (String, Vec<String>) {
+        let Some(hosted) = self.registry.hosted(CATALOG_GROUP) else {
+            return Default::default();
+        };
+        let status = hosted.status();
+        let others = status.voters.into_iter();
+        let others = others.filter(|voter| voter.replica_id != hosted.replica_id);
+        let leader = status.leader.map(|leader| leader.node).unwrap_or_default();
+        (leader, others.map(|voter| voter.node).collect())
+    }
+}
+
+/// Publishes it, and says so if it is news.
+pub(crate) fn tell(readiness: &watch::Sender<Option<NotReady>>, now: Option<NotReady>) {
+    readiness.send_if_modified(|before| {
+        let is_news = *before != now;
+        match &now {
+            _ if !is_news => {}
+            None => tracing::info!("ready"),
+            Some(why) => tracing::info!(%why, "not ready"),
+        }
+        *before = now;
+        is_news
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reason_says_for_whom_a_node_waits() {
+        let voters = vec!["b".to_owned(), "c".to_owned()];
+        let why = |leader: &str| NotReady::Behind {
+            leader: leader.to_owned(),
+            voters: voters.clone(),
+        };
+        assert_eq!(
+            why("").to_string(),
+            "its catalog has not caught up yet; it hears from no leader, the other voters are b, c"
+        );
+        assert_eq!(
+            why("b").to_string(),
+            "its catalog has not caught up yet; its leader is b"
+        );
+        assert_eq!(
+            NotReady::Opening(3).to_string(),
+            "3 of its replicas are still being opened or mended"
+        );
+    }
+
+    #[test]
+    fn only_a_ready_node_may_be_given_leaderships() {
+        assert_eq!(NodeState::of(&None), NodeState::Ready);
+        assert_eq!(NodeState::of(&Some(NotReady::Draining)), NodeState::Draining);
+        let failed = NotReady::Failed(Failure::Disk("gone".to_owned()));
+        for why in [NotReady::Starting, NotReady::NoCluster, failed] {
+            assert_eq!(NodeState::of(&Some(why)), NodeState::Starting);
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! When a replica last heard from its leader, and how far that leader was.
+//!
+//! Readers depend on it: a follower that hears nothing, or that does not keep up, serves records as they were, and looks
+//! like one that serves a quiet partition. Whoever reads from it must be able to tell the two apart.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::config::Timers;
+use crate::partition::Partition;
+use crate::status::Role;
+use crate::types::AppendRequest;
+
+/// What a replica knows of its leader's presence.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Contact {
+    /// When its leader was last heard; now, if it leads itself.
+    pub heard_at: Instant,
+    /// For how long a follower of a sound group may hear nothing, an ordinary failover included.
+    pub silence_max: Duration,
+    /// Exclusive end of the entries that are committed as the leader has told; an index, not an offset.
+    pub leader_committed_end: u64,
+    /// Exclusive end of the entries that are known as committed here.
+    pub committed_end: u64,
+}
+
+/// Listens to the leader.
+#[derive(Debug)]
+pub(crate) struct Ear {
+    began: Instant,
+    /// When it was last heard, milliseconds after `began`.
+    heard_ms: AtomicU64,
+    leader_committed_end: AtomicU64,
+    silence_max: Duration,
+}
+
+impl Ear {
+    pub(crate) fn new(timers: &Timers) -> Ear {
+        Ear {
+            began: Instant::now(),
+            heard_ms: AtomicU64::new(0),
+            leader_committed_end: AtomicU64::new(0),
+            silence_max: silence_max(timers),
+        }
+    }
+
+    /// Notes that a leader was heard.
+    pub(crate) fn note(&self, request: &AppendRequest) {
+        let now_ms = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.heard_ms.fetch_max(now_ms, Ordering::Relaxed);
+        let end = request.leader_commit.map_or(0, |id| id.index + 1);
+        self.leader_committed_end.fetch_max(end, Ordering::Relaxed);
+    }
+}
+
+/// The leader's lease and the longest election, after which another leader is there, and half as much again for its votes.
+fn silence_max(timers: &Timers) -> Duration {
+    Duration::from_millis(timers.election_max_ms.saturating_mul(5) / 2)
+}
+
+impl Partition {
+    /// What this replica knows of its leader's presence now.
+    pub fn contact(&self) -> Contact {
+        let ear = &self.inner.ear;
+        let committed_end = self.inner.progress.committed_end();
+        let leads = self.inner.changes.borrow().role == Role::Leader;
+        let heard_at = match leads {
+            true => Instant::now(),
+            false => ear.began + Duration::from_millis(ear.heard_ms.load(Ordering::Relaxed)),
+        };
+        Contact {
+            heard_at,
+            silence_max: ear.silence_max,
+            leader_committed_end: ear.leader_committed_end.load(Ordering::Relaxed).max(committed_end),
+            committed_end,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_ordinary_failover_is_shorter_than_the_longest_silence() {
+        for (heartbeat_ms, election_min_ms, election_max_ms) in
+            [(100, 300, 400), (500, 1_500, 2_000), (1_000, 3_000, 4_000)]
+        {
+            let timers = Timers {
+                heartbeat_ms,
+                election_min_ms,
+                election_max_ms,
+            };
+            let failover = Duration::from_millis(2 * election_max_ms + heartbeat_ms);
+            assert!(silence_max(&timers) >= failover, "{timers:?}");
+        }
+    }
+}

@@ -37,6 +37,8 @@ pub(crate) const RETRY_PAUSE: Duration = Duration::from_secs(1);
 /// How long a command to the catalog may take.
 pub(crate) const COMMAND_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// How often a node that hears from no leader of the catalog asks others whether it is still a member.
+const FORGOTTEN_AFTER: Duration = Duration::from_secs(5);
 /// How long a new group's members wait, each for those before it, for somebody to make the first membership.
 const FIRST_MEMBERS_PATIENCE: Duration = Duration::from_secs(1);
 
@@ -213,14 +215,24 @@ impl Controller {
         let mut progress = self.host.progress();
         loop {
             progress.mark_unchanged();
-            if self.wants_to_register() && !self.register().await {
+            let is_forgotten = self.hears_from_no_leader();
+            if (self.wants_to_register() || is_forgotten) && !self.register(is_forgotten).await {
                 sleep(RETRY_PAUSE).await;
                 continue;
             }
-            if progress.changed().await.is_err() {
-                return;
+            tokio::select! {
+                biased;
+                changed = progress.changed() => if changed.is_err() { return },
+                () = sleep(FORGOTTEN_AFTER) => {}
             }
         }
+    }
+
+    /// Nobody tells the catalog's news here: too few of its voters are there, or this node was removed while it was away. The
+    /// others know, and say so to who registers.
+    fn hears_from_no_leader(&self) -> bool {
+        let own = self.registry.hosted(CATALOG_GROUP);
+        own.is_some_and(|own| own.status().leader.is_none())
     }
 
     /// Only once the catalog here is this cluster's and knows this node: it has joined before.
@@ -236,6 +248,7 @@ impl Controller {
                     || known.address != self.own.address
                     || known.rack != self.own.rack
                     || known.version != self.version
+                    || known.removed
                     || known.feature_level != self.told_feature_level(catalog)
             })
         })
@@ -249,7 +262,8 @@ impl Controller {
         }
     }
 
-    async fn register(&self) -> bool {
+    /// Whether it is done. `anyway`: also if all is known here as it is.
+    async fn register(&self, anyway: bool) -> bool {
         let Some(own) = self.registry.hosted(CATALOG_GROUP) else {
             return true;
         };
@@ -264,7 +278,7 @@ impl Controller {
         };
         // What is known here may be old: a newer entry of this node can be on its way.
         self.client.catch_up(Instant::now() + COMMAND_TIMEOUT).await;
-        if !self.wants_to_register() {
+        if !self.wants_to_register() && !anyway {
             return true;
         }
         match self.client.command(&command, Instant::now() + COMMAND_TIMEOUT).await {

@@ -58,6 +58,7 @@ mod record_file;
 mod replicas;
 mod retention;
 mod services;
+mod settings;
 mod status;
 mod storage;
 #[cfg(test)]

@@ -263,6 +263,7 @@ impl Foundation {
             behind_catalog(controller.clone().keep_groups().boxed()),
             behind_catalog(controller.clone().keep_placement().boxed()),
             behind_catalog(controller.clone().keep_leaderships().boxed()),
+            behind_catalog(controller.clone().keep_settings().boxed()),
             behind_catalog(
                 controller
                     .clone()

@@ -14,7 +14,8 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use highwater_catalog::{Catalog, Command, FEATURE_LEVEL, LeftOn, View};
+use highwater_catalog::planning::View;
+use highwater_catalog::{Catalog, Command, FEATURE_LEVEL, LeftOn};
 use highwater_partition::Role;
 use highwater_partition::log::GroupId;
 use tokio::time::sleep;

@@ -104,7 +104,11 @@ impl TestCa {
     }
 
     pub(crate) fn client_files(&self, tenant: &str, name: &str) -> TlsFiles {
-        let uri = format!("spiffe://{CLUSTER}/tenant/{tenant}/client/{name}");
+        self.client_files_of(CLUSTER, tenant, name)
+    }
+
+    pub(crate) fn client_files_of(&self, cluster: &str, tenant: &str, name: &str) -> TlsFiles {
+        let uri = format!("spiffe://{cluster}/tenant/{tenant}/client/{name}");
         self.issue(
             name,
             &Wanted {

@@ -53,6 +53,7 @@ impl CatalogClient {
         self.check_level(command)?;
         let encoded = Bytes::from(command.encode());
         let mut ask: Option<String> = None;
+        let mut others = 0..;
         loop {
             let attempt = match ask.take().filter(|node| *node != self.node) {
                 None => self.attempt_here(&encoded, deadline).await?,
@@ -65,6 +66,7 @@ impl CatalogClient {
             }
             if ask.is_none() {
                 sleep_until(deadline.min(Instant::now() + LEADER_PAUSE)).await;
+                ask = others.next().and_then(|turn| self.another_node(turn));
             }
             if Instant::now() >= deadline {
                 return Err(Problem::NoQuorum { what: WHAT.to_owned() });
@@ -85,6 +87,14 @@ impl CatalogClient {
             ),
             hint: None,
         })
+    }
+
+    /// One of the nodes at hand, in turn, or none for this one itself: who hears from no leader may hear of it from others.
+    fn another_node(&self, turn: usize) -> Option<String> {
+        let is_led = self.replica().is_ok_and(|replica| replica.status().leader.is_some());
+        let connected = self.link.connected();
+        let at = turn % (connected.len() + 1);
+        connected.into_keys().nth(at).filter(|_| !is_led)
     }
 
     async fn attempt_here(&self, encoded: &Bytes, deadline: Instant) -> Result<Attempt, Problem> {

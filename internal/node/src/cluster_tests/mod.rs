@@ -11,6 +11,7 @@ mod records;
 mod refusals;
 mod replacements;
 mod retention;
+mod upgrades;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

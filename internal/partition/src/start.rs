@@ -13,6 +13,7 @@ use std::time::Duration;
 use highwater_log::{EntryId, Grade, GroupId, Log, ReplicaId};
 use tokio::sync::{oneshot, watch};
 
+use crate::catch_up::CatchUpPace;
 use crate::config::Timers;
 use crate::error::Error;
 use crate::hand_over::HandOver;
@@ -56,6 +57,8 @@ pub struct GroupOptions {
     pub members: Vec<Member>,
     /// How fast the log is verified in the background; one for all replicas of a node.
     pub scrub: ScrubPace,
+    /// How fast others may catch up with what this replica leads; one for all replicas of a node.
+    pub catch_up: CatchUpPace,
 }
 
 impl Partition {
@@ -73,6 +76,7 @@ impl Partition {
             timers,
             members,
             scrub: pace,
+            catch_up,
         } = options;
         let config = Arc::new(timers.config(group_id.0)?);
         let has_machine = machine.is_some();
@@ -103,6 +107,7 @@ impl Partition {
             snapshots: snapshots.clone(),
             memory: memory.clone(),
             log: log.clone(),
+            catch_up,
         };
         let storage = GroupStorage::new(log.clone(), progress.clone(), snapshots.clone(), mending.clone());
         let raft = Raft::new(replica_id.0, config, network, storage, group_machine)
@@ -138,6 +143,7 @@ impl Partition {
             observer,
             mending,
             has_machine,
+            timers,
             changes,
             ending,
             shutting_down: AtomicBool::new(false),

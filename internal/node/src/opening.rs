@@ -26,8 +26,9 @@ use crate::dead_replicas::DeadReplicas;
 use crate::first_start::FirstStart;
 use crate::replicas::{CATALOG_GROUP, Keeper, ReplicaError};
 
-/// Replicas that are opened at the same time.
-const OPENINGS_AT_ONCE: usize = 16;
+/// Replicas that are opened at the same time. While a member is down each takes the seconds for which it is asked what it
+/// remembers, and there may be a thousand.
+const OPENINGS_AT_ONCE: usize = 128;
 
 /// Opens what is recorded.
 pub(crate) struct Opening {

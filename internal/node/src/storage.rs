@@ -4,11 +4,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use highwater_partition::ScrubPace;
 use highwater_partition::log::{
     ClusterId, Disk, DiskWriter, Error, GroupId, Identity, Log, LogConfig, OpenLog, RealDisk, ReplicaId, Space,
     SpaceLimits, SystemClock, TailCache,
 };
+use highwater_partition::{CatchUpPace, ScrubPace};
 use tokio::time::sleep;
 
 use crate::config::Config;
@@ -35,6 +35,7 @@ pub(crate) struct Storage {
     cache: Arc<TailCache>,
     config: LogConfig,
     scrub: ScrubPace,
+    catch_up: CatchUpPace,
 }
 
 impl Storage {
@@ -60,6 +61,7 @@ impl Storage {
             cache: TailCache::new(config.tail_cache_bytes),
             config: log_config,
             scrub: ScrubPace::default(),
+            catch_up: CatchUpPace::default(),
         })
     }
 
@@ -71,6 +73,11 @@ impl Storage {
     /// How fast all logs together are verified.
     pub(crate) fn scrub_pace(&self) -> ScrubPace {
         self.scrub.clone()
+    }
+
+    /// How fast replicas elsewhere catch up with those that lead here, all together. A cluster setting.
+    pub(crate) fn catch_up_pace(&self) -> CatchUpPace {
+        self.catch_up.clone()
     }
 
     /// How much room there was when it was last looked at.

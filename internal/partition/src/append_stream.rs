@@ -11,6 +11,7 @@
 //!   follower that dies silently would stay behind for ever.
 //! * A follower that still needs what is to be purged, and was waited for long enough, is let go: the stream breaks, and
 //!   openraft, which waits for live streams only, purges and sends the manifest.
+//! * A follower that lacks much is sent it at a limited pace (`catch_up`): its requests are taken in turns.
 //! * openraft sends a request without entries at once whenever the commit point moves. It takes the time of the
 //!   acknowledgement that is due at the same moment, so it is held for `HOLD_TIMEOUT`, or until another request
 //!   follows or the input ends. Order and number of answers stay.
@@ -33,6 +34,7 @@ use openraft::errors::NetworkError;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::time::{Instant, Sleep};
 
+use crate::catch_up::{self, CatchUp};
 use crate::codec::append;
 use crate::memory::Memory;
 use crate::network::{broken, check_result};
@@ -48,8 +50,10 @@ pub(crate) const WINDOW_BYTES: usize = 8 * 1024 * 1024;
 pub(crate) const IDLE_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long opening the stream may take.
 pub(crate) const OPEN_TIMEOUT: Duration = Duration::from_secs(2);
-/// How long to leave a peer alone to which no stream could be opened.
-pub(crate) const OPEN_RETRY_PAUSE: Duration = Duration::from_millis(50);
+/// How long to leave a peer alone to which no stream could be opened; doubled with every further failure.
+pub(crate) const OPEN_RETRY_PAUSE_LEAST: Duration = Duration::from_millis(50);
+/// The longest such pause: hundreds of groups may wait for the same peer.
+pub(crate) const OPEN_RETRY_PAUSE_MAX: Duration = Duration::from_millis(200);
 /// How long a request without entries waits for company.
 const HOLD_TIMEOUT: Duration = Duration::from_millis(1);
 
@@ -60,6 +64,21 @@ pub(crate) struct Follower {
     pub(crate) memory: Arc<Memory>,
     /// This replica's own log; None in tests of the stream alone.
     pub(crate) log: Option<Log>,
+    pub(crate) catch_up: CatchUp,
+}
+
+impl Follower {
+    fn note_sent(&mut self, first_index: u64, entries: u64, bytes: usize) {
+        let Some(log) = &self.log else { return };
+        let sent = catch_up::Sent {
+            first_index,
+            entries,
+            bytes,
+            end_index: log.last().map_or(0, |last| last.index + 1),
+        };
+        let is_cached = || log.read_cached(first_index, first_index + 1, 0).is_some();
+        self.catch_up.sent(sent, is_cached);
+    }
 }
 
 /// A request that was sent and is not yet answered.
@@ -128,11 +147,24 @@ where
     fn poll_requests(&mut self, cx: &mut Context<'_>) -> Result<(), RpcError> {
         self.poll_blocked(cx)?;
         while matches!(self.input, Input::Open) && self.window_open() {
-            match Pin::new(&mut self.requests).poll_next(cx) {
-                Poll::Ready(Some(request)) => self.take(request)?,
-                Poll::Ready(None) => self.input = Input::Ended,
-                Poll::Pending => break,
+            if self.follower.catch_up.poll_turn(cx).is_pending() {
+                break;
             }
+            match Pin::new(&mut self.requests).poll_next(cx) {
+                Poll::Ready(Some(request)) => {
+                    let taken = self.take(request);
+                    self.follower.catch_up.give_up_turn();
+                    taken?;
+                }
+                Poll::Ready(None) => self.input = Input::Ended,
+                Poll::Pending => {
+                    self.follower.catch_up.give_up_turn();
+                    break;
+                }
+            }
+        }
+        if !self.window_open() {
+            self.follower.catch_up.leave_queue(); // a turn that comes now could not be used, and would hold up others
         }
         self.poll_held(cx)
     }
@@ -172,11 +204,13 @@ where
             )));
         }
         let vote = request.vote;
+        let entries = request.entries.len() as u64;
         let certain = self.follower.log.as_ref().and_then(Log::certain_last).map(log_id);
         let (parts, bytes) = append::encode_request(self.follower.id, request, certain).map_err(broken)?;
         if self.unanswered.is_empty() {
             self.restart_idle();
         }
+        self.follower.note_sent(first_index, entries, bytes);
         self.sent_any = true;
         self.unanswered_bytes += bytes;
         self.unanswered.push_back(Sent { vote, bytes });

@@ -29,6 +29,24 @@ impl Default for Timers {
     }
 }
 
+impl Timers {
+    /// The timers of a step of the cluster's setting: 1 (the default), 2 or 3. Higher steps cost less while nothing happens,
+    /// and fail over later.
+    pub fn step(step: u32) -> Option<Timers> {
+        let (heartbeat_ms, election_min_ms, election_max_ms) = match step {
+            1 => (100, 300, 400),
+            2 => (500, 1_500, 2_000),
+            3 => (1_000, 3_000, 4_000),
+            _ => return None,
+        };
+        Some(Timers {
+            heartbeat_ms,
+            election_min_ms,
+            election_max_ms,
+        })
+    }
+}
+
 /// How long one manifest may take.
 const INSTALL_SNAPSHOT_TIMEOUT_MS: u64 = 10_000;
 
@@ -59,30 +77,28 @@ impl Timers {
     }
 
     /// A follower that hears of its leader through appends needs no heartbeats for this long. Heartbeats may then be
-    /// this, one interval and one tick (13/64 of an interval) apart, which must stay below the shortest election time.
+    /// this, one interval and one tick (13/64 of an interval, and up to a third late, see `runtime`) apart, which must stay
+    /// below the shortest election time.
     fn heartbeat_min_interval_ms(&self) -> u64 {
-        let tick_ms = (self.heartbeat_ms * 13 / 64).max(1);
+        let tick_ms = (self.heartbeat_ms * 13 / 48).max(1);
         let room_ms = self.election_min_ms.saturating_sub(self.heartbeat_ms + tick_ms + 1);
         room_ms.min(self.heartbeat_ms)
     }
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 
     #[test]
     fn all_steps_of_the_cluster_setting_fit() {
-        let steps = [(100, 300, 400), (500, 1_500, 2_000), (1_000, 3_000, 4_000)];
-        for (heartbeat_ms, election_min_ms, election_max_ms) in steps {
-            let timers = Timers {
-                heartbeat_ms,
-                election_min_ms,
-                election_max_ms,
-            };
+        for timers in [1, 2, 3].map(|step| Timers::step(step).unwrap()) {
             assert!(timers.config(1).is_ok(), "{timers:?}");
-            assert_eq!(timers.heartbeat_min_interval_ms(), heartbeat_ms, "{timers:?}");
+            assert_eq!(timers.heartbeat_min_interval_ms(), timers.heartbeat_ms, "{timers:?}");
         }
+        assert_eq!(Timers::step(1), Some(Timers::default()));
+        assert_eq!((Timers::step(0), Timers::step(4)), (None, None));
     }
 
     #[test]

@@ -33,16 +33,18 @@
 //! * Promises (`memory`): before its core runs, a replica asks the others whether its disk still holds what it promised.
 //! * Damage (`mending`, `scrub`, `open`): entries that are damaged here come back from any member that has them. Meanwhile
 //!   whoever needs one waits, a leader steps aside, and a reader is sent elsewhere. What no member has is reported.
+//! * Catching up (`catch_up`): who lacks much is sent it at a limited pace, over all groups of a node.
 //! * Starts (`unstarted`): whatever others need of a replica for their own starts it gives before its core runs.
 //! * A full disk: nothing new is proposed, a follower takes no entries; votes, heartbeats, reads, manifests and trims go on.
 //!
 //! # Not here
 //!
-//! Heartbeats coalesced over groups: not needed before nodes hold hundreds of groups. The membership is changed, and the log
+//! Heartbeats coalesced over groups: that is the peer link's (`Peers::heartbeat`). The membership is changed, and the log
 //! trimmed, when asked; who decides to ask is the catalog's business. So is what becomes of a dead replica: here it only
 //! does not run. Clocks and randomness are openraft's and the log's; this crate reads neither.
 
 mod append_stream;
+mod catch_up;
 mod codec;
 mod config;
 mod contact;
@@ -76,6 +78,7 @@ mod trim;
 mod types;
 mod unstarted;
 
+pub use catch_up::CatchUpPace;
 pub use config::Timers;
 pub use contact::Contact;
 pub use error::{CommandError, Error, ReadError};

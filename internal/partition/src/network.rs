@@ -1,8 +1,9 @@
 //! openraft's network over `Peers`.
 //!
 //! Entries go through one pipelined stream to each follower (see `append_stream`), on the bulk lane. Everything small
-//! and urgent goes as single calls on the control lane: heartbeats, votes, pre-votes, hand-overs. openraft would take
-//! a missing pre-vote for a granted one and a missing hand-over for an unreachable peer, so both are here.
+//! and urgent goes as single calls on the control lane: heartbeats, votes, pre-votes, hand-overs. Heartbeats may share
+//! frames with those of other groups; the rest does not wait for anybody. openraft would take a missing pre-vote for a
+//! granted one and a missing hand-over for an unreachable peer, so both are here.
 //!
 //! What peers answer is checked before openraft believes it: an answer with a term far ahead of the request's is
 //! refused, because one such answer could use up the terms.
@@ -24,6 +25,7 @@ use openraft::network::{RPCOption, RaftNetworkFactory, RaftNetworkV2, stream_app
 use openraft::raft::{AppendEntriesResponse, SnapshotResponse, StreamAppendError};
 
 use crate::append_stream::{self, AppendStream, Follower};
+use crate::catch_up::{CatchUp, CatchUpPace, is_voter};
 use crate::codec::{append, bad, calls, kind};
 use crate::error::Error;
 use crate::install;
@@ -46,6 +48,7 @@ pub(crate) struct GroupNetwork {
     pub(crate) snapshots: Arc<Snapshots>,
     pub(crate) memory: Arc<Memory>,
     pub(crate) log: Log,
+    pub(crate) catch_up: CatchUpPace,
 }
 
 impl GroupNetwork {
@@ -55,10 +58,12 @@ impl GroupNetwork {
             snapshots: self.snapshots.clone(),
             memory: self.memory.clone(),
             log: self.log.clone(),
+            catch_up: self.catch_up.clone(),
             group_id: self.group_id,
             target,
             node: node.0.clone(),
             lane,
+            open_pause: append_stream::OPEN_RETRY_PAUSE_LEAST,
         }
     }
 }
@@ -81,10 +86,13 @@ pub(crate) struct PeerClient {
     snapshots: Arc<Snapshots>,
     memory: Arc<Memory>,
     log: Log,
+    catch_up: CatchUpPace,
     group_id: GroupId,
     target: u64,
     node: String,
     lane: Lane,
+    /// What follows the next failure to open a stream.
+    open_pause: Duration,
 }
 
 impl PeerClient {
@@ -94,6 +102,7 @@ impl PeerClient {
             let_go: self.snapshots.let_go().clone(),
             memory: self.memory.clone(),
             log: Some(self.log.clone()),
+            catch_up: CatchUp::new(self.catch_up.clone(), !is_voter(&self.log, self.target)),
         }
     }
 
@@ -102,6 +111,14 @@ impl PeerClient {
         let call = self
             .peers
             .call(&self.node, self.group_id, Lane::Control, kind, body, timeout);
+        call.await.map_err(rpc_error)
+    }
+
+    async fn heartbeat(&self, body: Vec<Bytes>, option: &RPCOption) -> Result<Bytes, RpcError> {
+        let timeout = option.hard_ttl();
+        let call = self
+            .peers
+            .heartbeat(&self.node, self.group_id, kind::APPEND, body, timeout);
         call.await.map_err(rpc_error)
     }
 
@@ -128,8 +145,12 @@ impl RaftNetworkV2<TypeConfig> for PeerClient {
         let vote = request.vote;
         let previous = request.prev_log_id;
         let certain = self.log.certain_last().map(log_id);
+        let is_heartbeat = request.entries.is_empty();
         let (body, _) = append::encode_request(self.target, request, certain).map_err(broken)?;
-        let reply = self.call(kind::APPEND, body, &option).await?;
+        let reply = match is_heartbeat {
+            true => self.heartbeat(body, &option).await?,
+            false => self.call(kind::APPEND, body, &option).await?,
+        };
         let result = append::decode_result(reply).map_err(broken)?;
         check_result(&vote, &result).map_err(broken)?;
         if previous.is_none() && matches!(result, Err(StreamAppendError::Conflict(_))) {
@@ -167,9 +188,11 @@ impl RaftNetworkV2<TypeConfig> for PeerClient {
             if opened.is_err() {
                 // openraft backs off only when it is asked for requests, which needs a stream; without this pause it
                 // would try again thousands of times a second.
-                tokio::time::sleep(append_stream::OPEN_RETRY_PAUSE).await;
+                tokio::time::sleep(self.open_pause).await;
+                self.open_pause = (self.open_pause * 2).min(append_stream::OPEN_RETRY_PAUSE_MAX);
             }
             let stream = opened?;
+            self.open_pause = append_stream::OPEN_RETRY_PAUSE_LEAST;
             let appends: BoxStream<'s, _> = Box::pin(AppendStream::new(self.peer(), input, stream));
             Ok(appends)
         })

@@ -15,6 +15,7 @@ use tokio::sync::watch;
 use crate::codec::calls::{self, Confirmation};
 use crate::codec::kind;
 use crate::codec::membership::{NODE_NAME_BYTES_MAX, REPLICAS_MAX};
+use crate::config::Timers;
 use crate::contact::Ear;
 use crate::error::{CommandError, Error};
 use crate::hand_over::HandOver;
@@ -57,6 +58,7 @@ pub(crate) struct Inner {
     pub(crate) hand_over: HandOver,
     pub(crate) mending: Arc<Mending>,
     pub(crate) has_machine: bool,
+    pub(crate) timers: Timers,
     pub(crate) changes: watch::Receiver<Status>,
     pub(crate) ending: watch::Receiver<Option<Ending>>,
     pub(crate) shutting_down: AtomicBool,
@@ -168,6 +170,11 @@ impl Partition {
             Ok(Confirmation::Unconfirmed) => Err(CommandError::Unknown("the leader has no quorum".to_owned())),
             Err(err) => Err(CommandError::Unknown(format!("in term {term}: {err}"))),
         }
+    }
+
+    /// The timers that this replica was started with.
+    pub fn timers(&self) -> Timers {
+        self.inner.timers
     }
 
     /// What this replica knows now.

@@ -65,6 +65,19 @@ pub trait Peers: Send + Sync + 'static {
         timeout: Duration,
     ) -> BoxFuture<'static, Result<Bytes, PeerError>>;
 
+    /// A small request on the control lane, and its answer. It may wait a few milliseconds to travel together with those of
+    /// other groups to the same node; nothing else about it is shared with them.
+    fn heartbeat(
+        &self,
+        node: &str,
+        group: GroupId,
+        kind: u8,
+        body: Vec<Bytes>,
+        timeout: Duration,
+    ) -> BoxFuture<'static, Result<Bytes, PeerError>> {
+        self.call(node, group, Lane::Control, kind, body, timeout)
+    }
+
     /// Opens an ordered stream to the group's replica on `node`.
     fn open_stream(
         &self,

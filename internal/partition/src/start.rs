@@ -13,6 +13,7 @@ use std::time::Duration;
 use highwater_log::{EntryId, Grade, GroupId, Log, ReplicaId};
 use tokio::sync::{oneshot, watch};
 
+use crate::catch_up::CatchUpPace;
 use crate::config::Timers;
 use crate::contact::Ear;
 use crate::error::Error;
@@ -57,6 +58,8 @@ pub struct GroupOptions {
     pub members: Vec<Member>,
     /// How fast the log is verified in the background; one for all replicas of a node.
     pub scrub: ScrubPace,
+    /// How fast others may catch up with what this replica leads; one for all replicas of a node.
+    pub catch_up: CatchUpPace,
 }
 
 impl Partition {
@@ -74,6 +77,7 @@ impl Partition {
             timers,
             members,
             scrub: pace,
+            catch_up,
         } = options;
         let config = Arc::new(timers.config(group_id.0)?);
         let has_machine = machine.is_some();
@@ -105,6 +109,7 @@ impl Partition {
             snapshots: snapshots.clone(),
             memory: memory.clone(),
             log: log.clone(),
+            catch_up,
         };
         let storage = GroupStorage::new(log.clone(), progress.clone(), snapshots.clone(), mending.clone());
         let raft = Raft::new(replica_id.0, config, network, storage, group_machine)
@@ -141,6 +146,7 @@ impl Partition {
             observer,
             mending,
             has_machine,
+            timers,
             changes,
             ending,
             shutting_down: AtomicBool::new(false),

@@ -12,6 +12,7 @@ use tokio::sync::watch;
 
 use crate::mending::Mending;
 use crate::progress::{Progress, Watermark};
+use crate::runtime;
 use crate::types::{Member, Membership, Raft, member};
 
 /// What a replica is in its group.
@@ -151,8 +152,7 @@ impl Observer {
         const LOG_TICK: Duration = Duration::from_secs(1);
         let mut metrics = self.raft.server_metrics();
         let mut damage = self.mending.changes();
-        let mut ticks = tokio::time::interval(LOG_TICK);
-        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut ticks = runtime::ticks(LOG_TICK);
         loop {
             tokio::select! {
                 biased;

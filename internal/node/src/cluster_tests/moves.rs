@@ -102,6 +102,20 @@ impl TestClient {
         Some(values)
     }
 
+    /// Asks again and again until the node has left. In between there may be no leader of the catalog for a moment.
+    async fn until_removed(&mut self, request: v1::DecommissionNodeRequest) {
+        let removed = async {
+            loop {
+                match self.cluster.decommission_node(request.clone()).await {
+                    Ok(answer) if answer.get_ref().removed => return,
+                    Err(status) if status.code() != tonic::Code::Unavailable => panic!("{status:?}"),
+                    _ => tokio::time::sleep(Duration::from_millis(100)).await,
+                }
+            }
+        };
+        timeout(PATIENCE, removed).await.expect("the node is not removed");
+    }
+
     async fn settings(&mut self, change: v1::UpdateSettingsRequest) {
         let changed = timeout(PATIENCE, self.cluster.update_settings(change)).await;
         changed.unwrap().unwrap();
@@ -157,12 +171,7 @@ async fn a_node_that_is_decommissioned_is_emptied_and_removed_and_stays_away() {
         node: "a".to_owned(),
         undo: false,
     };
-    let emptied = async {
-        while !client.cluster.decommission_node(request.clone()).await.unwrap().into_inner().removed {
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
-    };
-    timeout(PATIENCE, emptied).await.expect("the node is not emptied");
+    client.until_removed(request).await;
     cluster.until("d stands in", |catalog| are(catalog, &["b", "c", "d"])).await;
     let names: Vec<String> = client.describe().await.nodes.into_iter().map(|node| node.name).collect();
     assert_eq!(names, ["b", "c", "d"]);
@@ -185,12 +194,7 @@ async fn a_node_that_was_removed_comes_back_with_an_empty_directory() {
         node: "d".to_owned(),
         undo: false,
     };
-    let removed = async {
-        while !client.cluster.decommission_node(request.clone()).await.unwrap().into_inner().removed {
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
-    };
-    timeout(PATIENCE, removed).await.expect("the node is not removed");
+    client.until_removed(request).await;
     cluster.stop(3).await;
     cluster.wipe(3);
     cluster.start(3).await;

@@ -18,6 +18,7 @@ use tokio::sync::{Semaphore, oneshot};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 
+use super::company::Company;
 use super::frame::{Frame, FrameType, Header, broke};
 use super::limits::{
     FRAME_BYTES_MAX, INCOMING_CALL_BYTES_MAX, INCOMING_CALLS_MAX, OUTGOING_CALLS_MAX, SILENT_TICKS_MAX, STREAMS_MAX,
@@ -62,6 +63,8 @@ pub(super) struct Connection {
     outbox: Outbox,
     last_id: AtomicU64,
     calls: Mutex<Table<oneshot::Sender<Answer>>>,
+    company: Company,
+    takes_bundles: bool,
     streams: Mutex<Table<StreamEntry>>,
     pub(super) incoming_calls: Arc<Semaphore>,
     pub(super) incoming_call_bytes: Arc<Semaphore>,
@@ -78,6 +81,8 @@ impl Connection {
         let connection = Connection {
             role,
             peer: hello.node.clone(),
+            takes_bundles: hello.bundles,
+            company: Company::default(),
             hello: Mutex::new(hello),
             outbox,
             last_id: AtomicU64::new(0),
@@ -199,29 +204,59 @@ impl Connection {
 
     /// A request, until it is answered. Dropping the future forgets the call.
     pub(super) async fn call(&self, group: u64, kind: u8, body: Vec<Bytes>) -> Result<Bytes, CallError> {
+        let pending = self.begin_call()?;
+        self.send_call(&pending, group, kind, body)?;
+        pending.answer().await
+    }
+
+    /// Whether the other side understands bundles of calls.
+    pub(super) fn takes_bundles(&self) -> bool {
+        self.takes_bundles
+    }
+
+    pub(super) fn company(&self) -> &Company {
+        &self.company
+    }
+
+    /// Gives a call its id; it must be sent next.
+    pub(super) fn begin_call(&self) -> Result<PendingCall<'_>, CallError> {
         let id = self.next_id();
+        let (sender, answer) = oneshot::channel();
+        lock(&self.calls)
+            .insert(id, sender, OUTGOING_CALLS_MAX)
+            .map_err(|why| self.not_sent(why))?;
+        Ok(PendingCall {
+            connection: self,
+            id,
+            answer,
+        })
+    }
+
+    /// Sends a call by itself.
+    pub(super) fn send_call(
+        &self,
+        pending: &PendingCall<'_>,
+        group: u64,
+        kind: u8,
+        body: Vec<Bytes>,
+    ) -> Result<(), CallError> {
         let frame = Frame {
             header: Header {
                 frame_type: FrameType::Call,
-                id,
+                id: pending.id,
                 group,
                 kind,
             },
             body,
         };
-        check_size(&frame).map_err(CallError::NotSent)?;
-        let (sender, answer) = oneshot::channel();
-        lock(&self.calls)
-            .insert(id, sender, OUTGOING_CALLS_MAX)
-            .map_err(|why| self.not_sent(why))?;
-        let _pending = PendingCall { connection: self, id };
-        self.outbox
-            .try_send(frame)
-            .map_err(|NotQueued| self.not_sent("too much is waiting to be sent"))?;
-        match answer.await {
-            Ok(answer) => answer.map_err(CallError::Refused),
-            Err(_) => Err(CallError::NoAnswer(self.why_closed().to_owned())),
-        }
+        check_size(&frame.body).map_err(CallError::NotSent)?;
+        let queued = self.outbox.try_send(frame);
+        queued.map_err(|NotQueued| self.not_sent("too much is waiting to be sent"))
+    }
+
+    /// Ends a call without an answer.
+    pub(super) fn forget_call(&self, id: u64) {
+        lock(&self.calls).entries.remove(&id);
     }
 
     fn not_sent(&self, why: &str) -> CallError {
@@ -316,6 +351,11 @@ impl Connection {
     }
 
     #[cfg(test)]
+    pub(super) fn frames_queued(&self) -> u64 {
+        self.outbox.queued()
+    }
+
+    #[cfg(test)]
     pub(super) fn waiting_calls(&self) -> usize {
         lock(&self.calls).entries.len()
     }
@@ -330,24 +370,38 @@ impl Connection {
     }
 }
 
-/// Whether the frame may be sent at all.
-pub(super) fn check_size(frame: &Frame) -> Result<(), String> {
-    let bytes = frame.body_bytes();
+/// Whether a body fits into a frame.
+pub(super) fn check_size(body: &[Bytes]) -> Result<(), String> {
+    let bytes: usize = body.iter().map(Bytes::len).sum();
     if bytes > FRAME_BYTES_MAX {
         return Err(format!("the message has {bytes} bytes, {FRAME_BYTES_MAX} are allowed"));
     }
     Ok(())
 }
 
-/// Forgets the call when the one who waits for it has gone.
-struct PendingCall<'a> {
+/// A call that waits for its answer; forgotten when the one who waits for it has gone.
+pub(super) struct PendingCall<'a> {
     connection: &'a Connection,
     id: u64,
+    answer: oneshot::Receiver<Answer>,
+}
+
+impl PendingCall<'_> {
+    pub(super) fn id(&self) -> u64 {
+        self.id
+    }
+
+    pub(super) async fn answer(mut self) -> Result<Bytes, CallError> {
+        match (&mut self.answer).await {
+            Ok(answer) => answer.map_err(CallError::Refused),
+            Err(_) => Err(CallError::NoAnswer(self.connection.why_closed().to_owned())),
+        }
+    }
 }
 
 impl Drop for PendingCall<'_> {
     fn drop(&mut self) {
-        lock(&self.connection.calls).entries.remove(&self.id);
+        self.connection.forget_call(self.id);
     }
 }
 

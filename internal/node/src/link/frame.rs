@@ -15,6 +15,11 @@
 //!   u16 protocol version · u8 lane (0 control, 1 bulk) · 16 incarnation · u64 boot
 //!   16 cluster id (zeros: none yet) · u8 length of the name · name
 //! ```
+//!
+//! The kind of a hello says in bits what its sender understands beyond the first builds of this version, which sent 0
+//! there and never looked: bit 0, bundles. Unknown bits are ignored. So nodes of both kinds talk to each other.
+
+pub(super) mod bundle;
 
 use std::io;
 
@@ -34,6 +39,8 @@ pub(super) const HEADER_BYTES: usize = 22;
 /// The part of the header that the length counts.
 const COUNTED_HEADER_BYTES: usize = HEADER_BYTES - 4;
 const NO_CLUSTER_ID: [u8; 16] = [0; 16];
+/// In the kind of a hello: its sender understands bundles.
+const UNDERSTANDS_BUNDLES: u8 = 1;
 
 /// What a frame is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,13 +70,17 @@ pub(super) enum FrameType {
     Stop = 11,
     /// A gossip message; from the dialler.
     Gossip = 12,
+    /// A bundle of calls; from the dialler, to those who understand it.
+    Calls = 13,
+    /// A bundle of answers and refusals to calls that came in bundles.
+    Answers = 14,
 }
 
 impl FrameType {
     fn from_number(number: u8) -> Option<FrameType> {
         use FrameType::*;
         let all = [
-            Hello, Refuse, Ping, Call, Answer, Failure, Open, Data, Credit, End, Stop, Gossip,
+            Hello, Refuse, Ping, Call, Answer, Failure, Open, Data, Credit, End, Stop, Gossip, Calls, Answers,
         ];
         all.into_iter().find(|frame_type| *frame_type as u8 == number)
     }
@@ -138,7 +149,9 @@ impl Frame {
     }
 
     pub(super) fn hello(hello: &Hello) -> Frame {
-        Frame::plain(FrameType::Hello, vec![encode_hello(hello)])
+        let mut frame = Frame::plain(FrameType::Hello, vec![encode_hello(hello)]);
+        frame.header.kind = if hello.bundles { UNDERSTANDS_BUNDLES } else { 0 };
+        frame
     }
 
     pub(super) fn credit(id: u64, messages: u32, bytes: u32) -> Frame {
@@ -229,8 +242,8 @@ fn encode_hello(hello: &Hello) -> Bytes {
     body.freeze()
 }
 
-/// Reads the body of a hello, or says what is wrong with it.
-pub(super) fn decode_hello(mut body: Bytes) -> Result<Hello, String> {
+/// Reads a hello, or says what is wrong with it.
+pub(super) fn decode_hello(header: Header, mut body: Bytes) -> Result<Hello, String> {
     let broken = |_| "the hello is broken".to_owned();
     let version = body.try_get_u16().map_err(broken)?;
     if version != PROTOCOL_VERSION {
@@ -260,5 +273,6 @@ pub(super) fn decode_hello(mut body: Bytes) -> Result<Hello, String> {
         incarnation,
         boot,
         lane,
+        bundles: header.kind & UNDERSTANDS_BUNDLES != 0,
     })
 }

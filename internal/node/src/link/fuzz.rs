@@ -6,6 +6,7 @@ use std::task::{Context, Poll, Waker};
 
 use bytes::{Bytes, BytesMut};
 
+use super::frame::bundle::{Bundle, decode_answers, decode_calls};
 use super::frame::{Frame, FrameError, FrameType, Header, decode_hello, read_frame};
 use super::limits::HELLO_BYTES_MAX;
 
@@ -23,10 +24,11 @@ pub fn link(bytes: &[u8]) {
             Err(_) => break,
         };
         if header.frame_type == FrameType::Hello
-            && let Ok(hello) = decode_hello(body.clone())
+            && let Ok(hello) = decode_hello(header, body.clone())
         {
             assert_eq!(Frame::hello(&hello).body.concat(), body);
         }
+        bundles(&body);
         let frame = Frame {
             header,
             body: vec![body.clone()],
@@ -36,6 +38,16 @@ pub fn link(bytes: &[u8]) {
         again.extend_from_slice(&body);
         assert_eq!(again, before[..before.len() - stream.len()]);
     }
+}
+
+/// A bundle that can be read is the same bytes when it is made again.
+fn bundles(body: &Bytes) {
+    if let Ok(calls) = decode_calls(body.clone()) {
+        let mut again = Bundle::default();
+        calls.iter().for_each(|call| again.add_call(call));
+        assert_eq!(again.take(FrameType::Calls).0.body.concat(), *body);
+    }
+    let _ = decode_answers(body.clone()); // a reason is made fit for logs, so it is not the same bytes
 }
 
 /// Bytes that are there are never waited for.

@@ -158,7 +158,7 @@ async fn read_hello(stream: &mut (impl AsyncRead + Unpin)) -> Result<Hello, Stri
         .await
         .map_err(|error| error.to_string())?;
     match header.frame_type {
-        FrameType::Hello => decode_hello(body),
+        FrameType::Hello => decode_hello(header, body),
         FrameType::Refuse => Err(format!("it refused the connection: {}", text(&body))),
         other => Err(format!("it began with a frame {other:?} instead of a hello")),
     }

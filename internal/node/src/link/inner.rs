@@ -90,6 +90,7 @@ impl Inner {
             incarnation: self.incarnation,
             boot: self.boot,
             lane,
+            bundles: true,
         }
     }
 
@@ -299,8 +300,17 @@ pub(super) async fn call_on(
     body: Vec<Bytes>,
     deadline: Instant,
 ) -> Result<Bytes, PeerError> {
+    answered(connection, connection.call(group, kind, body), deadline).await
+}
+
+/// The outcome of a call, in the terms of [`Peers`], no later than at the deadline.
+pub(super) async fn answered(
+    connection: &Connection,
+    call: impl Future<Output = Result<Bytes, CallError>>,
+    deadline: Instant,
+) -> Result<Bytes, PeerError> {
     let node = || connection.peer().to_owned();
-    match timeout_at(deadline, connection.call(group, kind, body)).await {
+    match timeout_at(deadline, call).await {
         Ok(Ok(answer)) => Ok(answer),
         Ok(Err(CallError::NotSent(why))) => Err(PeerError::Unreachable { node: node(), why }),
         Ok(Err(CallError::NoAnswer(why))) => Err(PeerError::NoAnswer { node: node(), why }),

@@ -20,14 +20,29 @@ pub const URGENT_FRAMES_MAX: usize = 8192;
 /// Pieces of memory that are handed to TLS in one write.
 pub const WRITE_SLICES_MAX: usize = 64;
 
-/// Calls of a peer that are carried out at the same time, per connection; further ones are refused.
-pub const INCOMING_CALLS_MAX: usize = 512;
+/// Calls of a peer that are carried out at the same time, per connection; further ones are refused. When a node dies that
+/// led a thousand groups, a candidate of each asks for a vote; and heartbeats to a replica that is just being opened wait
+/// for it a while, of several intervals side by side.
+pub const INCOMING_CALLS_MAX: usize = 4096;
 /// Bytes of such calls, per connection.
 pub const INCOMING_CALL_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Our own calls that wait for an answer, per connection.
-pub const OUTGOING_CALLS_MAX: usize = 4096;
+pub const OUTGOING_CALLS_MAX: usize = 8192;
 
-/// Open streams per connection.
+/// How long a call that may travel in company waits for it.
+pub const COMPANY_WAIT: Duration = Duration::from_millis(3);
+/// After so long without such a call the next one goes at once.
+pub const COMPANY_QUIET: Duration = Duration::from_millis(20);
+/// How long the first answer to a bundle waits for the others.
+pub const ANSWERS_WAIT: Duration = Duration::from_millis(2);
+/// Calls, or answers, in one bundle.
+pub const BUNDLE_CALLS_MAX: usize = 512;
+/// Bytes at which a bundle takes no more.
+pub const BUNDLE_BYTES_MAX: usize = 128 * 1024;
+/// The longest body of a call or an answer in a bundle, bytes; longer ones travel alone.
+pub const BUNDLED_BODY_BYTES_MAX: usize = 1024;
+
+/// Open streams per connection: each group has at most one of appends and one of manifests to each follower.
 pub const STREAMS_MAX: usize = 4096;
 /// Messages that may be on their way in one direction of a stream before the receiver has taken any.
 pub const STREAM_WINDOW_MESSAGES: usize = 64;
@@ -59,6 +74,14 @@ pub const UNUSED_TICKS_MAX: u32 = 120;
 const _: () = assert!(
     STREAM_WINDOW_BYTES >= FRAME_BYTES_MAX,
     "the largest message must fit into a stream's window"
+);
+const _: () = assert!(
+    BUNDLE_BYTES_MAX + BUNDLED_BODY_BYTES_MAX + REASON_BYTES_MAX < FRAME_BYTES_MAX,
+    "a bundle must fit into a frame"
+);
+const _: () = assert!(
+    BUNDLE_CALLS_MAX <= INCOMING_CALLS_MAX,
+    "a full bundle must be acceptable"
 );
 const _: () = assert!(
     OUTBOX_BYTES_MAX >= FRAME_BYTES_MAX,

@@ -19,12 +19,14 @@
 //! * Everything is bounded (see [`limits`]): frames, queues, calls and streams per connection. A call that finds no
 //!   room fails at once; a stream that finds no room waits, and only that stream.
 //! * The reader of a connection never waits for its writer, so two nodes cannot block each other.
+//! * Heartbeats of many groups to the same node share frames (`company`), and nothing but frames.
 //! * An answer is given at most once. A call that was certainly not sent fails as `Unreachable`; one that may have been
 //!   carried out fails as `NoAnswer`.
 //!
 //! Deliberately absent: resending, and order between calls. Both are for those who call.
 
 mod address_book;
+mod company;
 mod connection;
 mod dialler;
 mod frame;
@@ -58,7 +60,7 @@ pub(crate) use greeting::refuse;
 #[cfg(test)]
 use reader::text as text_for_tests;
 
-use inner::{Inner, call_on};
+use inner::{Inner, answered, call_on};
 
 use crate::port::{Peer, ServerStream};
 use crate::tls::Credentials;
@@ -85,6 +87,8 @@ pub struct Hello {
     pub boot: u64,
     /// What the connection is for.
     pub lane: Lane,
+    /// Whether the node understands bundles of calls (see `company`).
+    pub bundles: bool,
 }
 
 /// Takes what other nodes send. Called from the connections' tasks.
@@ -251,6 +255,24 @@ impl Peers for Link {
         Box::pin(async move {
             let dialler = inner.dialler(&node, lane)?;
             inner.call(&dialler, &node, (group.0, kind), body, timeout).await
+        })
+    }
+
+    fn heartbeat(
+        &self,
+        node: &str,
+        group: GroupId,
+        kind: u8,
+        body: Vec<Bytes>,
+        timeout: Duration,
+    ) -> BoxFuture<'static, Result<Bytes, PeerError>> {
+        let (inner, node) = (self.inner.clone(), node.to_owned());
+        Box::pin(async move {
+            let dialler = inner.dialler(&node, Lane::Control)?;
+            let deadline = Instant::now() + timeout;
+            let connection = inner.connection(&dialler, &node, deadline).await?;
+            let call = connection.call_in_company(group.0, kind, body);
+            answered(&connection, call, deadline).await
         })
     }
 

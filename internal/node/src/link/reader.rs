@@ -12,10 +12,15 @@ use futures::FutureExt;
 use tokio::io::AsyncRead;
 use tokio::sync::OwnedSemaphorePermit;
 
+use super::company::begin_calls;
 use super::connection::{Connection, Role, check_size};
+use super::frame::bundle::{BundledAnswer, decode_answers};
 use super::frame::{Frame, FrameError, FrameType, Header, broke, decode_hello, read_frame};
 use super::limits::{FRAME_BYTES_MAX, GOSSIP_BYTES_MAX};
 use super::{Inner, LinkHandler};
+
+/// Why a call is not even begun.
+pub(super) const TOO_MANY_CALLS: &str = "too many calls at once on this connection";
 
 /// Why the connection is to end.
 enum End {
@@ -57,10 +62,17 @@ pub(super) async fn read_from(
 fn take(connection: &Arc<Connection>, inner: &Arc<Inner>, header: Header, body: Bytes) -> Result<(), End> {
     match (header.frame_type, connection.role) {
         (FrameType::Ping, _) => Ok(()),
-        (FrameType::Hello, _) => hello_again(connection, inner, body),
+        (FrameType::Hello, _) => hello_again(connection, inner, header, body),
         (FrameType::Refuse, _) => Err(End::Refused(format!("it refused the connection: {}", text(&body)))),
         (FrameType::Call, Role::Acceptor) => {
             begin_call(connection, inner, header, body);
+            Ok(())
+        }
+        (FrameType::Calls, Role::Acceptor) => begin_calls(connection, inner, body).map_err(End::Breach),
+        (FrameType::Answers, Role::Dialler) => {
+            let answers = decode_answers(body).map_err(End::Breach)?;
+            let take = |each: BundledAnswer| connection.answer(each.id, each.answer);
+            answers.into_iter().for_each(take);
             Ok(())
         }
         (FrameType::Open, Role::Acceptor) => {
@@ -106,8 +118,8 @@ fn stream_frame(connection: &Connection, header: Header, mut body: Bytes) -> Res
 }
 
 /// The other side has learned its cluster id since the connection began.
-fn hello_again(connection: &Connection, inner: &Inner, body: Bytes) -> Result<(), End> {
-    let hello = decode_hello(body).map_err(End::Breach)?;
+fn hello_again(connection: &Connection, inner: &Inner, header: Header, body: Bytes) -> Result<(), End> {
+    let hello = decode_hello(header, body).map_err(End::Breach)?;
     inner.admit(connection.peer(), &hello).map_err(End::Breach)?;
     connection.replace_hello(hello).map_err(End::Breach)
 }
@@ -148,8 +160,7 @@ fn begin_call(connection: &Arc<Connection>, inner: &Inner, header: Header, body:
         .clone()
         .try_acquire_many_owned(body.len() as u32);
     let (Ok(slot), Ok(bytes)) = (slot, bytes) else {
-        let why = "too many calls at once on this connection";
-        return connection.send_urgent(Frame::reason(FrameType::Failure, header.id, why));
+        return connection.send_urgent(Frame::reason(FrameType::Failure, header.id, TOO_MANY_CALLS));
     };
     inner.handlers.spawn(carry_out(
         connection.clone(),
@@ -167,9 +178,22 @@ async fn carry_out(
     body: Bytes,
     _permits: [OwnedSemaphorePermit; 2],
 ) {
-    let from = connection.peer();
+    let frame = match answer_of(connection.peer(), handler.as_ref(), header, body).await {
+        Ok(parts) => Frame::of(FrameType::Answer, header.id, parts),
+        Err(why) => Frame::reason(FrameType::Failure, header.id, &why),
+    };
+    let _ = connection.send(frame).await; // an error means that nobody waits for the answer any more
+}
+
+/// What the handler answers to a call; a refusal if it panics or says more than fits into a frame.
+pub(super) async fn answer_of(
+    from: &str,
+    handler: &dyn LinkHandler,
+    header: Header,
+    body: Bytes,
+) -> Result<Vec<Bytes>, String> {
     let answer = async { handler.call(from, header.group, header.kind, body).await };
-    let answer = AssertUnwindSafe(answer).catch_unwind().await.unwrap_or_else(|_| {
+    let parts = AssertUnwindSafe(answer).catch_unwind().await.unwrap_or_else(|_| {
         tracing::error!(
             node = from,
             group = header.group,
@@ -177,16 +201,9 @@ async fn carry_out(
             "a call's handler panicked"
         );
         Err("internal error: the handler of the call panicked".to_owned())
-    });
-    let frame = match answer {
-        Ok(parts) => {
-            let frame = Frame::of(FrameType::Answer, header.id, parts);
-            let fits = check_size(&frame);
-            fits.map_or_else(|why| Frame::reason(FrameType::Failure, header.id, &why), |()| frame)
-        }
-        Err(why) => Frame::reason(FrameType::Failure, header.id, &why),
-    };
-    let _ = connection.send(frame).await; // an error means that nobody waits for the answer any more
+    })?;
+    check_size(&parts)?;
+    Ok(parts)
 }
 
 /// A reason given by the other side, fit for a log.

@@ -4,6 +4,7 @@
 
 mod bytes_on_the_wire;
 mod calls;
+mod company;
 mod greetings;
 mod idleness;
 mod streams;

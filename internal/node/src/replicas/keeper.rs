@@ -1,7 +1,7 @@
 //! Makes, opens and removes replicas.
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures::future::join_all;
@@ -44,12 +44,36 @@ pub(crate) struct KeeperOptions {
 
 /// Looks after the replicas' lives.
 pub(crate) struct Keeper {
-    options: KeeperOptions,
+    pub(super) options: KeeperOptions,
+    /// What partitions' replicas start with.
+    timers: Mutex<Timers>,
 }
 
 impl Keeper {
     pub(crate) fn new(options: KeeperOptions) -> Keeper {
-        Keeper { options }
+        Keeper {
+            options,
+            timers: Mutex::default(),
+        }
+    }
+
+    /// What replicas that start from now on run with, except the catalog's, which always has the default. Those that run
+    /// already keep theirs until [`Keeper::restart`].
+    pub(crate) fn set_timers(&self, timers: Timers) {
+        *self.timers.lock().unwrap_or_else(PoisonError::into_inner) = timers;
+    }
+
+    /// How fast this node sends entries to replicas that are new or far behind, bytes a second.
+    pub(crate) fn set_catch_up(&self, bytes_per_second: u64) {
+        self.options.storage.catch_up_pace().set(bytes_per_second);
+    }
+
+    /// What a replica of the group would start with now.
+    pub(crate) fn timers(&self, group: GroupId) -> Timers {
+        match group {
+            CATALOG_GROUP => Timers::default(),
+            _ => *self.timers.lock().unwrap_or_else(PoisonError::into_inner),
+        }
     }
 
     /// Makes and runs replicas that have never run, see [`Keeper::prepare`] and [`Keeper::run`].
@@ -79,7 +103,7 @@ impl Keeper {
         };
         let logs: Vec<_> = prepared.logs.into_iter().map(announce).collect();
         for (group, replica, log, _announced) in logs {
-            let started = self.start(group, replica, log, Vec::new()).await;
+            let started = self.start(group, replica, log, Vec::new(), Hosted::new).await;
             all = all.and(started);
         }
         all
@@ -93,6 +117,17 @@ impl Keeper {
         cluster: ClusterId,
         record: ReplicaRecord,
         others: Vec<Member>,
+    ) -> Result<(), ReplicaError> {
+        self.open_as(cluster, record, others, Hosted::new).await
+    }
+
+    /// The same, with a say in what is made of the partition that runs then.
+    pub(super) async fn open_as(
+        &self,
+        cluster: ClusterId,
+        record: ReplicaRecord,
+        others: Vec<Member>,
+        hosted: impl FnOnce(GroupId, ReplicaId, Partition) -> Hosted,
     ) -> Result<(), ReplicaError> {
         let (group, replica) = (record.group_id(), record.replica_id());
         assert_eq!(record.stage, Stage::Started, "opening replica {replica:?} of {group:?}");
@@ -110,7 +145,7 @@ impl Keeper {
         let options = move || storage.open_log(log_path.clone(), cluster, group, replica);
         let opened = unstarted.open(options, &others, &self.options.link).await;
         let log = opened.map_err(|why| failed(group, path, &why))?;
-        self.start(group, replica, log, others).await
+        self.start(group, replica, log, others, hosted).await
     }
 
     /// Stops a replica for good and keeps its data. One that is being opened cannot be stopped yet.
@@ -182,6 +217,7 @@ impl Keeper {
         replica: ReplicaId,
         log: Log,
         members: Vec<Member>,
+        hosted: impl FnOnce(GroupId, ReplicaId, Partition) -> Hosted,
     ) -> Result<(), ReplicaError> {
         let machine = (group == CATALOG_GROUP).then(|| self.options.catalog.clone() as Arc<dyn Machine>);
         let options = GroupOptions {
@@ -190,14 +226,15 @@ impl Keeper {
             log,
             machine,
             peers: Arc::new(self.options.link.clone()),
-            timers: Timers::default(),
+            timers: self.timers(group),
             members,
             scrub: self.options.storage.scrub_pace(),
+            catch_up: self.options.storage.catch_up_pace(),
         };
         let path = self.options.data.replica_path(group, replica);
         let started = Partition::start(options).await;
         let partition = started.map_err(|why| failed(group, path.clone(), &why))?;
-        let hosted = Hosted::new(group, replica, partition.clone());
+        let hosted = hosted(group, replica, partition.clone());
         if let Err(occupied) = self.options.registry.insert(hosted) {
             if let Err(why) = partition.shutdown().await {
                 tracing::warn!(group = group.0, %why, "a replica did not stop in an orderly way");
@@ -273,7 +310,7 @@ fn make_log(
     created.map_err(|why| error(group, path, why))
 }
 
-fn error(group: GroupId, path: PathBuf, why: impl ToString) -> ReplicaError {
+pub(super) fn error(group: GroupId, path: PathBuf, why: impl ToString) -> ReplicaError {
     ReplicaError {
         group: group.0,
         path,

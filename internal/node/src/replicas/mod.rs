@@ -3,12 +3,13 @@
 //! * [`Registry`] knows them. Services reach a partition only through [`Registry::open`], which takes a
 //!   permit; other nodes reach replicas through [`Registry::for_peer`], and those that do not run yet, for what they need
 //!   to start their own, through [`Registry::unstarted`].
-//! * [`Keeper`] makes, opens and removes them by the rules of the data directory.
+//! * [`Keeper`] makes, opens and removes them by the rules of the data directory, and restarts one in place.
 //!
 //! Deliberately absent: which replicas there should be; that is the controller's business.
 
 mod keeper;
 mod registry;
+mod restart;
 #[cfg(test)]
 mod tests;
 

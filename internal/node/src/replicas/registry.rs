@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
 use highwater_catalog::Catalog;
 use highwater_partition::log::{GroupId, ReplicaId};
-use highwater_partition::{Member, Partition, Role, Status, Unstarted, Watermark};
+use highwater_partition::{Member, Partition, Role, Status, Timers, Unstarted, Watermark};
 use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -32,8 +32,10 @@ pub(crate) struct Hosted {
     records_appended: AtomicU64,
     /// A log start, and when the record there was appended: what decides whether a trim by time is due.
     first_record: Mutex<Option<(u64, u64)>>,
-    /// Cancelled when the replica leaves this node.
-    removed: CancellationToken,
+    /// Cancelled when this is over: the replica leaves this node, or runs on as another `Hosted`.
+    ended: CancellationToken,
+    /// The replica has left this node.
+    removed: AtomicBool,
 }
 
 impl Hosted {
@@ -45,8 +47,22 @@ impl Hosted {
             records_served: AtomicU64::new(0),
             records_appended: AtomicU64::new(0),
             first_record: Mutex::default(),
-            removed: CancellationToken::new(),
+            ended: CancellationToken::new(),
+            removed: AtomicBool::new(false),
         }
+    }
+
+    /// The same replica after it was stopped and opened again: it goes on counting.
+    pub(crate) fn reopened(&self, partition: Partition) -> Hosted {
+        let hosted = Hosted::new(self.group_id, self.replica_id, partition);
+        hosted.count_served(self.records_served());
+        hosted.count_appended(self.records_appended());
+        hosted
+    }
+
+    /// The timers that it runs with.
+    pub(crate) fn timers(&self) -> Timers {
+        self.partition.timers()
     }
 
     pub(crate) fn status(&self) -> Status {
@@ -83,14 +99,19 @@ impl Hosted {
         self.records_appended.load(Ordering::Relaxed)
     }
 
-    /// Waits until the replica leaves this node, because its partition was deleted.
-    pub(crate) async fn removed(&self) {
-        self.removed.cancelled().await;
+    /// Waits until the replica leaves this node, or is opened anew: who holds this must look for the partition again.
+    pub(crate) async fn ended(&self) {
+        self.ended.cancelled().await;
     }
 
-    /// Whether it has left this node.
+    /// Whether this is over.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.ended.is_cancelled()
+    }
+
+    /// Whether the replica has left this node, because its partition was deleted or moved.
     pub(crate) fn is_removed(&self) -> bool {
-        self.removed.is_cancelled()
+        self.removed.load(Ordering::Acquire)
     }
 
     /// For those who look after the replica itself, not after what users put into it.
@@ -323,17 +344,25 @@ impl Registry {
         Ok(())
     }
 
-    /// Takes a replica out. Another replica of the same group, which has taken its place, stays.
+    /// Takes a replica out for good. Another replica of the same group, which has taken its place, stays.
     pub(crate) fn remove(&self, group: GroupId, replica: ReplicaId) -> Option<Arc<Hosted>> {
+        self.take_out(group, replica, true)
+    }
+
+    /// Takes a replica out that will be back: whoever holds it is sent elsewhere, and it does not count as deleted.
+    pub(crate) fn suspend(&self, group: GroupId, replica: ReplicaId) -> Option<Arc<Hosted>> {
+        self.take_out(group, replica, false)
+    }
+
+    fn take_out(&self, group: GroupId, replica: ReplicaId, for_good: bool) -> Option<Arc<Hosted>> {
         let mut all = self.write();
         all.get(&group).filter(|hosted| hosted.replica_id == replica)?;
-        let removed = all.remove(&group);
+        let hosted = all.remove(&group)?;
         drop(all);
-        if let Some(hosted) = &removed {
-            hosted.removed.cancel();
-        }
+        hosted.removed.store(for_good, Ordering::Release);
+        hosted.ended.cancel();
         self.note_change();
-        removed
+        Some(hosted)
     }
 
     /// Takes in a replica that is going to run, until what this answers is dropped.

@@ -8,8 +8,10 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use highwater_partition::log::{ClusterId, Disk, DiskFile, GroupId, RealDisk, ReplicaId};
-use highwater_partition::{Member, Role};
+use highwater_partition::log::{
+    Batch, ClusterId, Disk, DiskFile, GroupId, PrincipalDigest, ProducerId, RealDisk, ReplicaId, crc32c,
+};
+use highwater_partition::{Answer, Member, Role, Timers};
 use tempfile::TempDir;
 
 use super::{CATALOG_GROUP, Keeper, KeeperOptions, Registry};
@@ -119,6 +121,7 @@ struct Replicas {
     registry: Arc<Registry>,
     data: Arc<DataDir>,
     disk: TestDisk,
+    failures: Failures,
     _node: TestNode,
     _directory: TempDir,
 }
@@ -128,6 +131,7 @@ impl Replicas {
         let node = TestNode::start(&TestCa::new(), "a").await;
         let directory = TempDir::new().unwrap();
         let data = Arc::new(DataDir::open(directory.path(), "prod", "a", Id([7; 16])).unwrap());
+        data.record_cluster(CLUSTER_ID, None).unwrap();
         let (disk, failures, registry) = (TestDisk::default(), Failures::default(), Registry::new());
         let storage = Storage::start_on(Arc::new(disk.clone()), &Config::default(), failures.clone());
         let keeper = Keeper::new(KeeperOptions {
@@ -136,13 +140,14 @@ impl Replicas {
             registry: registry.clone(),
             catalog: CatalogHost::new(failures.clone()),
             link: node.link.clone(),
-            failures,
+            failures: failures.clone(),
         });
         Replicas {
             keeper: Arc::new(keeper),
             registry,
             data,
             disk,
+            failures,
             _node: node,
             _directory: directory,
         }
@@ -278,4 +283,81 @@ async fn a_second_replica_of_a_group_is_stopped_in_order_and_the_first_goes_on()
     replicas.keeper.remove(second.0, second.1).await.unwrap();
     assert!(!replicas.data.replica_path(second.0, second.1).exists());
     assert_eq!(replicas.role(group), Some(Role::Leader));
+}
+
+/// A batch of one record.
+fn batch(sequence: u64) -> Batch {
+    let payload = Bytes::from(format!("record {sequence}"));
+    Batch {
+        producer_id: ProducerId([1; 16]),
+        principal: PrincipalDigest([1; 16]),
+        sequence,
+        record_count: 1,
+        compression: 1,
+        expected_offset: None,
+        payload_crc: crc32c(&payload),
+        payload,
+    }
+}
+
+async fn propose(replicas: &Replicas, group: GroupId, sequence: u64) -> Answer {
+    let (sender, answer) = tokio::sync::oneshot::channel();
+    let hosted = replicas.registry.hosted(group).unwrap();
+    hosted
+        .partition()
+        .propose(batch(sequence), Box::new(|answer| drop(sender.send(answer))));
+    answer.await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_is_restarted_in_place_with_other_timers_and_keeps_everything() {
+    let group = GroupId(5);
+    let replicas = Replicas::led(&[CATALOG_GROUP, group]).await;
+    let before = replicas.registry.hosted(group).unwrap();
+    before.count_served(7);
+    assert!(matches!(propose(&replicas, group, 0).await, Answer::Decided(_)));
+
+    replicas.keeper.restart(group).await.unwrap();
+    assert!(!before.has_ended(), "it has the timers that are in force");
+
+    let step = Timers::step(2).unwrap();
+    replicas.keeper.set_timers(step);
+    replicas.keeper.restart(group).await.unwrap();
+    tokio::time::timeout(PATIENCE, before.ended()).await.unwrap();
+    assert!(before.has_ended() && !before.is_removed(), "a restart is no deletion");
+    let after = replicas.registry.hosted(group).unwrap();
+    assert_eq!((after.timers(), after.replica_id), (step, before.replica_id));
+    assert_eq!(after.records_served(), 7);
+    assert!(!replicas.registry.is_unstarted(group, after.replica_id));
+    eventually("it leads again", || replicas.role(group) == Some(Role::Leader)).await;
+    assert!(matches!(propose(&replicas, group, 1).await, Answer::Decided(decision) if decision.base_offset == 1));
+
+    let catalog = replicas.registry.hosted(CATALOG_GROUP).unwrap();
+    replicas.keeper.restart(CATALOG_GROUP).await.unwrap();
+    assert!(!catalog.has_ended() && catalog.timers() == Timers::default());
+    replicas.keeper.restart(GroupId(99)).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn replicas_that_are_made_later_start_with_the_timers_in_force() {
+    let replicas = Replicas::none().await;
+    replicas.keeper.set_timers(Timers::step(3).unwrap());
+    let new = [CATALOG_GROUP, GroupId(1)].map(|group| (group, replica_of(group)));
+    replicas.keeper.make(CLUSTER_ID, new.to_vec()).await.unwrap();
+    let timers = |group| replicas.registry.hosted(group).unwrap().timers();
+    assert_eq!(timers(GroupId(1)), Timers::step(3).unwrap());
+    assert_eq!(timers(CATALOG_GROUP), Timers::step(1).unwrap());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_that_does_not_come_back_from_a_restart_is_the_end_of_the_node() {
+    let group = GroupId(5);
+    let replicas = Replicas::led(&[group]).await;
+    let held = replicas.registry.hosted(group).unwrap();
+    replicas.keeper.set_timers(Timers::step(2).unwrap());
+    replicas.disk.order(|orders| orders.hangs = true);
+    let error = replicas.keeper.restart(group).await.unwrap_err();
+    assert!(!error.is_dead, "{error}");
+    assert!(held.has_ended() && !held.is_removed());
+    assert!(replicas.failures.first().is_some());
 }

@@ -185,7 +185,7 @@ async fn wait_for(context: &Context, opened: &Opened, high_watermark: u64) -> Re
     tokio::select! {
         biased;
         () = context.stopping.cancelled() => Err(opened.gone()),
-        () = opened.hosted.removed() => Err(opened.gone()),
+        () = opened.hosted.ended() => Err(opened.gone()),
         reached = watermark.wait_for(|watermark| watermark.high_watermark >= high_watermark) => {
             reached.map(drop).map_err(|_| opened.gone())
         }
@@ -250,7 +250,7 @@ impl Reader {
             tokio::select! {
                 biased;
                 () = stopping.cancelled() => return Err(self.opened.gone()),
-                () = self.opened.hosted.removed() => return Err(self.opened.gone()),
+                () = self.opened.hosted.ended() => return Err(self.opened.gone()),
                 changed = self.watermark.changed() => changed.map_err(|_| self.opened.gone())?,
                 problem = self.following.lost() => return Err(problem),
             }

@@ -285,7 +285,8 @@ fn received(message: Result<Option<ProduceRequest>, Status>) -> Next {
     }
 }
 
-/// Opens the lane's partition, unless it is open and the catalog has not changed since, and checks the batch.
+/// Opens the lane's partition, unless it is open and neither the catalog nor the replica has changed since, and checks the
+/// batch.
 async fn checked(
     context: &Arc<Context>,
     principal: &Principal,
@@ -293,7 +294,8 @@ async fn checked(
     request: &ProduceRequest,
 ) -> Result<(Opened, highwater_partition::log::Batch), Problem> {
     let revision = context.host.now().revision;
-    if open.opened.as_ref().is_none_or(|(_, _, at)| *at != revision) {
+    let is_stale = |(opened, _, at): &(Opened, PrincipalDigest, u64)| *at != revision || opened.hosted.has_ended();
+    if open.opened.as_ref().is_none_or(is_stale) {
         let deadline = Instant::now() + PATIENCE;
         let (opened, digest) = context
             .open(principal, Action::Produce, &wanted(request), deadline)

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use tokio_stream::wrappers::UnboundedReceiverStream;
 
 use super::{AppendStream, Follower, IDLE_TIMEOUT, WINDOW_REQUESTS};
+use crate::catch_up::{CatchUp, CatchUpPace};
 use crate::codec::append;
 use crate::memory::Memory;
 use crate::network::TERM_JUMP_MAX;
@@ -44,6 +45,7 @@ impl Exchange {
             let_go: let_go.clone(),
             memory: memory.clone(),
             log: None,
+            catch_up: CatchUp::new(CatchUpPace::default(), false),
         };
         Exchange {
             input: Some(input),

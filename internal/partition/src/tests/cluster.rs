@@ -18,7 +18,10 @@ use tokio::sync::oneshot;
 use super::logs::{all_frames, open_options, start_writer};
 use super::network::Network;
 use super::room::{LIMITS, RoomyDisk};
-use crate::{Answer, Error, GroupOptions, Machine, Member, Partition, Role, ScrubPace, StoredBatch, Timers, Unstarted};
+use crate::{
+    Answer, CatchUpPace, Error, GroupOptions, Machine, Member, Partition, Role, ScrubPace, StoredBatch, Timers,
+    Unstarted,
+};
 
 pub(super) const NAMES: [&str; 3] = ["a", "b", "c"];
 pub(super) const GROUP: GroupId = GroupId(7);
@@ -50,6 +53,8 @@ pub(super) struct Cluster {
     make_machine: MakeMachine,
     config: LogConfig,
     cache_bytes: usize,
+    /// One for all replicas.
+    pub(super) catch_up: CatchUpPace,
     /// Bytes that each replica's disk says are left.
     rooms: Vec<Arc<AtomicU64>>,
     dir: TempDir,
@@ -148,6 +153,7 @@ impl Cluster {
             make_machine,
             config,
             cache_bytes: 16 << 20,
+            catch_up: CatchUpPace::default(),
             rooms: Vec::new(),
             dir: tempfile::tempdir().unwrap(),
         };
@@ -214,6 +220,7 @@ impl Cluster {
                 timers: TIMERS,
                 members: known,
                 scrub: ScrubPace::default(),
+                catch_up: self.catch_up.clone(),
             };
             Ok((log, Partition::start(options).await?))
         };

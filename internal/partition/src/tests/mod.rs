@@ -10,6 +10,7 @@ mod full_disk;
 mod hand_over;
 mod logs;
 mod manifests;
+mod membership;
 mod network;
 mod promises;
 mod recovery;

@@ -26,6 +26,9 @@ struct Links {
     lost_calls: usize,
     /// Streams of this kind break after so many messages, everywhere.
     broken_kind: Option<(u8, usize)>,
+    /// Kinds of the calls that were allowed to share their way with others, and of those that were not.
+    shared_kinds: BTreeSet<u8>,
+    lone_kinds: BTreeSet<u8>,
     /// How long each message takes over these links, in streams.
     slow: BTreeMap<(String, String), Duration>,
 }
@@ -98,6 +101,12 @@ impl Network {
     /// How many calls got lost because of their kind.
     pub(super) fn lost_calls(&self) -> usize {
         self.links().lost_calls
+    }
+
+    /// Kinds of calls seen so far: those that may share their way with calls of other groups, and the others.
+    pub(super) fn kinds_seen(&self) -> (BTreeSet<u8>, BTreeSet<u8>) {
+        let links = self.links();
+        (links.shared_kinds.clone(), links.lone_kinds.clone())
     }
 
     fn loses(&self, kind: u8) -> bool {
@@ -216,6 +225,63 @@ impl Peers for Link {
         body: Vec<Bytes>,
         timeout: Duration,
     ) -> BoxFuture<'static, Result<Bytes, PeerError>> {
+        self.network.links().lone_kinds.insert(kind);
+        self.carry_call(node, kind, body, timeout)
+    }
+
+    fn heartbeat(
+        &self,
+        node: &str,
+        _group: GroupId,
+        kind: u8,
+        body: Vec<Bytes>,
+        timeout: Duration,
+    ) -> BoxFuture<'static, Result<Bytes, PeerError>> {
+        self.network.links().shared_kinds.insert(kind);
+        self.carry_call(node, kind, body, timeout)
+    }
+
+    fn open_stream(
+        &self,
+        node: &str,
+        _group: GroupId,
+        _lane: Lane,
+        kind: u8,
+    ) -> BoxFuture<'static, Result<PeerStream, PeerError>> {
+        let (network, from, node) = (self.network.clone(), self.from.clone(), node.to_owned());
+        Box::pin(async move {
+            let partition = network.reach(&from, &node)?;
+            let (near_sender, near_messages) = mpsc::channel(8);
+            let (near_out, near_receiver) = mpsc::channel(8);
+            let (far_sender, far_messages) = mpsc::channel(8);
+            let (far_out, far_receiver) = mpsc::channel(8);
+            tokio::spawn(
+                network
+                    .clone()
+                    .carry(from.clone(), node.clone(), near_messages, far_out, (kind, false)),
+            );
+            tokio::spawn(network.carry(node, from.clone(), far_messages, near_out, (kind, true)));
+            let far = PeerStream {
+                sender: far_sender,
+                receiver: far_receiver,
+            };
+            tokio::spawn(async move { partition.handle_stream(&from, kind, far).await });
+            Ok(PeerStream {
+                sender: near_sender,
+                receiver: near_receiver,
+            })
+        })
+    }
+}
+
+impl Link {
+    fn carry_call(
+        &self,
+        node: &str,
+        kind: u8,
+        body: Vec<Bytes>,
+        timeout: Duration,
+    ) -> BoxFuture<'static, Result<Bytes, PeerError>> {
         let (network, from, node) = (self.network.clone(), self.from.clone(), node.to_owned());
         Box::pin(async move {
             let no_answer = |why: &str| PeerError::NoAnswer {
@@ -250,38 +316,6 @@ impl Peers for Link {
                     node: node.clone(),
                     why: err.to_string(),
                 })
-        })
-    }
-
-    fn open_stream(
-        &self,
-        node: &str,
-        _group: GroupId,
-        _lane: Lane,
-        kind: u8,
-    ) -> BoxFuture<'static, Result<PeerStream, PeerError>> {
-        let (network, from, node) = (self.network.clone(), self.from.clone(), node.to_owned());
-        Box::pin(async move {
-            let partition = network.reach(&from, &node)?;
-            let (near_sender, near_messages) = mpsc::channel(8);
-            let (near_out, near_receiver) = mpsc::channel(8);
-            let (far_sender, far_messages) = mpsc::channel(8);
-            let (far_out, far_receiver) = mpsc::channel(8);
-            tokio::spawn(
-                network
-                    .clone()
-                    .carry(from.clone(), node.clone(), near_messages, far_out, (kind, false)),
-            );
-            tokio::spawn(network.carry(node, from.clone(), far_messages, near_out, (kind, true)));
-            let far = PeerStream {
-                sender: far_sender,
-                receiver: far_receiver,
-            };
-            tokio::spawn(async move { partition.handle_stream(&from, kind, far).await });
-            Ok(PeerStream {
-                sender: near_sender,
-                receiver: near_receiver,
-            })
         })
     }
 }

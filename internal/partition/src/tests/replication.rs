@@ -7,6 +7,7 @@ use bytes::Bytes;
 use highwater_log::{Kind, ReplicaId, Verdict};
 
 use super::cluster::{Cluster, batch, batch_of, eventually, in_time, member, members, propose, propose_now, read_all};
+use crate::codec::kind;
 use crate::types::{LogPayload, Membership, nodes, voter_set};
 use crate::{Answer, CommandError, NotApplied, Role, VoterChange};
 
@@ -227,6 +228,22 @@ async fn membership_changes_that_make_no_sense_are_refused() {
     let follower = cluster.partition(cluster.follower().await);
     let follower = follower.add_learner(member(9)).await;
     assert!(matches!(follower, Err(CommandError::NotLeader { .. })), "{follower:?}");
+}
+
+/// Only what is frequent may wait for others: an election or a hand-over must not.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn heartbeats_and_nothing_else_may_share_their_way_with_other_groups() {
+    let cluster = Cluster::start().await;
+    cluster.let_lead(cluster.follower().await).await;
+    let confirmed = cluster.partition(cluster.follower().await).confirmed_high_watermark();
+    in_time("a confirmation", confirmed).await.unwrap();
+    let (shared, alone) = cluster.network.kinds_seen();
+    assert_eq!(shared.into_iter().collect::<Vec<_>>(), [kind::APPEND]);
+    assert!(!alone.contains(&kind::APPEND));
+    assert!(
+        alone.is_superset(&[kind::VOTE, kind::TRANSFER, kind::CONFIRM].into()),
+        "{alone:?}"
+    );
 }
 
 /// Many batches of many producers at once: all are accepted, in order for each producer. Prints what it took.

@@ -11,7 +11,7 @@ use highwater_log::{Disk, DiskFile, LogConfig, RealDisk, ReplicaId};
 use super::cluster::{Cluster, GROUP, NAMES, TIMERS, batch, eventually, in_time, member, propose_now};
 use super::logs::open_log_on;
 use super::network::Network;
-use crate::{Answer, Error, GroupOptions, Partition, Role, ScrubPace};
+use crate::{Answer, CatchUpPace, Error, GroupOptions, Partition, Role, ScrubPace};
 
 /// Whether syncs return.
 #[derive(Default)]
@@ -112,6 +112,7 @@ async fn a_replica_stops_though_its_disk_hangs() {
         timers: TIMERS,
         members: Vec::new(),
         scrub: ScrubPace::default(),
+        catch_up: CatchUpPace::default(),
     };
     let partition = Partition::start(options).await.unwrap();
     assert!(partition.initialize(vec![member(0)]).await.unwrap());

@@ -7,8 +7,11 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use super::super::frame::bundle::{Bundle, BundledAnswer, BundledCall, decode_answers, decode_calls};
 use super::super::frame::{Frame, FrameError, FrameType, HEADER_BYTES, Header, decode_hello, read_frame};
-use super::super::limits::{FRAME_BYTES_MAX, HELLO_BYTES_MAX, SILENT_TICKS_MAX, STREAM_WINDOW_MESSAGES, TICK};
+use super::super::limits::{
+    BUNDLE_CALLS_MAX, FRAME_BYTES_MAX, HELLO_BYTES_MAX, SILENT_TICKS_MAX, STREAM_WINDOW_MESSAGES, TICK,
+};
 use super::super::{Hello, text_for_tests};
 use super::*;
 use crate::test_node::{eventually, kinds};
@@ -21,6 +24,7 @@ fn hello(node: &str) -> Hello {
         incarnation: [1; 16],
         boot: 1,
         lane: Lane::Bulk,
+        bundles: true,
     }
 }
 
@@ -45,7 +49,7 @@ async fn greeted(ca: &TestCa, node: &TestNode) -> TlsStream<TcpStream> {
     stream.write_all(&bytes_of(&Frame::hello(&hello("n1")))).await.unwrap();
     let (header, body) = read_frame(&mut stream, HELLO_BYTES_MAX, || ()).await.unwrap();
     assert_eq!(header.frame_type, FrameType::Hello);
-    assert_eq!(decode_hello(body).unwrap().node, node.name);
+    assert_eq!(decode_hello(header, body).unwrap().node, node.name);
     stream
 }
 
@@ -80,6 +84,10 @@ async fn breaches_of_the_protocol_are_answered_with_the_reason_and_the_end() {
         (
             bytes_of(&Frame::plain(FrameType::Gossip, vec![Bytes::from(vec![0; 200_000])])),
             "gossip message",
+        ),
+        (
+            bytes_of(&Frame::plain(FrameType::Calls, vec![Bytes::from_static(b"?")])),
+            "bundle is broken",
         ),
         (too_long, "over the limit"),
         (unknown, "type 99 is unknown"),
@@ -122,6 +130,87 @@ async fn a_hello_must_fit_the_certificate_and_the_version() {
         assert!(why.contains(expected), "expected {expected:?}, got {why:?}");
     }
     assert!(node.handler.hellos.lock().unwrap().is_empty());
+}
+
+#[test]
+fn a_hello_and_a_bundle_are_these_bytes() {
+    let said = Hello {
+        cluster_id: Some(cluster(0xcc)),
+        boot: 0x0102,
+        ..hello("n1")
+    };
+    let body = [
+        vec![0, 1, 1],
+        vec![1; 16],
+        vec![0, 0, 0, 0, 0, 0, 1, 2],
+        vec![0xcc; 16],
+        vec![2, b'n', b'1'],
+    ]
+    .concat();
+    let head = |kind: u8, frame_type: u8, bytes: usize| {
+        let mut head = (bytes as u32 + 18).to_be_bytes().to_vec();
+        head.push(frame_type);
+        head.extend([0; 16]);
+        head.push(kind);
+        head
+    };
+    let with_bundles = [head(1, 1, body.len()), body.clone()].concat();
+    assert_eq!(bytes_of(&Frame::hello(&said)), with_bundles);
+    let old = Hello { bundles: false, ..said };
+    let without = [head(0, 1, body.len()), body].concat();
+    assert_eq!(
+        bytes_of(&Frame::hello(&old)),
+        without,
+        "as builds without bundles say it"
+    );
+
+    let mut bundle = Bundle::default();
+    let call = BundledCall {
+        id: 0x0a,
+        group: 0x0b,
+        kind: 0x0c,
+        body: Bytes::from_static(b"xy"),
+    };
+    bundle.add_call(&call);
+    let frame = bundle.take(FrameType::Calls).0;
+    let calls = b"\0\0\0\0\0\0\0\x0a\0\0\0\0\0\0\0\x0b\x0c\0\0\0\x02xy";
+    assert_eq!(bytes_of(&frame), [head(0, 13, calls.len()), calls.to_vec()].concat());
+    assert_eq!(decode_calls(Bytes::from_static(calls)), Ok(vec![call]));
+
+    bundle.add_answer(0x0a, Ok(b"xy"));
+    bundle.add_answer(0x0b, Err("no"));
+    let frame = bundle.take(FrameType::Answers).0;
+    let answers = b"\0\0\0\0\0\0\0\x0a\0\0\0\0\x02xy\0\0\0\0\0\0\0\x0b\x01\0\0\0\x02no";
+    assert_eq!(
+        bytes_of(&frame),
+        [head(0, 14, answers.len()), answers.to_vec()].concat()
+    );
+    let both = [(0x0a, Ok(Bytes::from_static(b"xy"))), (0x0b, Err("no".to_owned()))];
+    let both = both.map(|(id, answer)| BundledAnswer { id, answer });
+    assert_eq!(decode_answers(Bytes::from_static(answers)), Ok(both.to_vec()));
+}
+
+#[test]
+fn a_broken_bundle_is_refused_whole() {
+    let mut bundle = Bundle::default();
+    for id in 0..=BUNDLE_CALLS_MAX as u64 {
+        let body = Bytes::from_static(b"xy");
+        bundle.add_call(&BundledCall {
+            id,
+            group: 0,
+            kind: 0,
+            body,
+        });
+    }
+    let too_many = bundle.take(FrameType::Calls).0.body.concat();
+    assert!(decode_calls(too_many.clone().into()).is_err());
+    let one = Bytes::from(too_many).slice(..23);
+    assert!(decode_calls(one.clone()).is_ok());
+    for end in 1..one.len() {
+        assert!(decode_calls(one.slice(..end)).is_err(), "cut at {end}");
+    }
+    let answer = Bytes::from_static(b"\0\0\0\0\0\0\0\x0a\x02\0\0\0\0");
+    assert!(decode_answers(answer).is_err(), "an unknown outcome");
 }
 
 #[tokio::test]
@@ -206,14 +295,17 @@ async fn frames_are_read_from_any_pieces() {
 
 proptest! {
     #[test]
-    fn hellos_are_read_as_they_were_written(node in "[a-z0-9]{1,128}", id in proptest::option::of(1_u8..), boot: u64, incarnation: [u8; 16], bulk: bool) {
+    fn hellos_are_read_as_they_were_written(node in "[a-z0-9]{1,128}", id in proptest::option::of(1_u8..), boot: u64, incarnation: [u8; 16], bulk: bool, bundles: bool) {
         let lane = if bulk { Lane::Bulk } else { Lane::Control };
-        let hello = Hello { node, cluster_id: id.map(cluster), incarnation, boot, lane };
-        prop_assert_eq!(decode_hello(Frame::hello(&hello).body[0].clone()), Ok(hello));
+        let hello = Hello { node, cluster_id: id.map(cluster), incarnation, boot, lane, bundles };
+        let frame = Frame::hello(&hello);
+        prop_assert_eq!(decode_hello(frame.header, frame.body[0].clone()), Ok(hello));
     }
 
     #[test]
-    fn no_bytes_are_too_odd_for_a_hello(bytes: Vec<u8>) {
-        let _ = decode_hello(Bytes::from(bytes));
+    fn no_bytes_are_too_odd_for_a_hello_or_a_bundle(bytes: Vec<u8>) {
+        let header = Frame::plain(FrameType::Hello, Vec::new()).header;
+        let bytes = Bytes::from(bytes);
+        let _ = (decode_hello(header, bytes.clone()), decode_calls(bytes.clone()), decode_answers(bytes));
     }
 }

@@ -1,0 +1,159 @@
+//! The pace in paused time: what is paid for, who is next, and a pace that changes.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use std::future::poll_fn;
+
+use futures::FutureExt;
+
+use super::*;
+
+const MEGABYTE: usize = 1_000_000;
+const ENTRIES: u64 = 100;
+
+/// Sends requests of a megabyte and a hundred entries each, from `first_index` on, to a log that ends at what `end_index` says.
+struct Follower {
+    catch_up: CatchUp,
+    next_index: u64,
+    is_cached: bool,
+}
+
+impl Follower {
+    fn learner(pace: &CatchUpPace) -> Follower {
+        Follower {
+            catch_up: CatchUp::new(pace.clone(), true),
+            next_index: 0,
+            is_cached: false,
+        }
+    }
+
+    fn voter(pace: &CatchUpPace, is_cached: bool) -> Follower {
+        Follower {
+            catch_up: CatchUp::new(pace.clone(), false),
+            is_cached,
+            ..Follower::learner(pace)
+        }
+    }
+
+    async fn send(&mut self, end_index: u64) {
+        poll_fn(|cx| self.catch_up.poll_turn(cx)).await;
+        let entries = ENTRIES.min(end_index - self.next_index);
+        let sent = Sent {
+            first_index: self.next_index,
+            entries,
+            bytes: MEGABYTE * entries as usize / ENTRIES as usize,
+            end_index,
+        };
+        self.next_index += entries;
+        let is_cached = self.is_cached;
+        self.catch_up.sent(sent, || is_cached);
+        tokio::task::yield_now().await; // whoever pays begins
+    }
+
+    /// Sends until the log's end is reached; answers how long that took.
+    async fn catch_up(&mut self, end_index: u64) -> Duration {
+        let begin = Instant::now();
+        while self.next_index < end_index {
+            self.send(end_index).await;
+        }
+        begin.elapsed()
+    }
+
+    fn must_wait(&mut self) -> bool {
+        poll_fn(|cx| self.catch_up.poll_turn(cx)).now_or_never().is_none()
+    }
+}
+
+fn about(duration: Duration, expected_ms: u64) -> bool {
+    duration.abs_diff(Duration::from_millis(expected_ms)) <= Duration::from_millis(30)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_learner_is_sent_what_it_lacks_at_the_pace_and_everything_later_at_once() {
+    let pace = CatchUpPace::new(10 * MEGABYTE as u64);
+    let mut learner = Follower::learner(&pace);
+    let took = learner.catch_up(21 * ENTRIES).await;
+    assert!(about(took, 2_000), "{took:?}");
+    let took = learner.catch_up(1_000 * ENTRIES).await;
+    assert_eq!(took, Duration::ZERO, "it has caught up once");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_voter_pays_only_for_what_is_not_cached_any_more() {
+    let pace = CatchUpPace::new(10 * MEGABYTE as u64);
+    let took = Follower::voter(&pace, true).catch_up(20 * ENTRIES).await;
+    assert_eq!(took, Duration::ZERO);
+    let took = Follower::voter(&pace, false).catch_up(21 * ENTRIES).await;
+    assert!(about(took, 2_000), "{took:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn followers_share_the_pace_in_turns() {
+    let pace = CatchUpPace::new(10 * MEGABYTE as u64);
+    let begin = Instant::now();
+    let mut all = Vec::new();
+    for number in 0..5 {
+        let mut follower = match number {
+            0 => Follower::voter(&pace, false),
+            _ => Follower::learner(&pace),
+        };
+        all.push(tokio::spawn(async move {
+            follower.catch_up(10 * ENTRIES).await;
+            begin.elapsed()
+        }));
+    }
+    for each in all {
+        let took = each.await.unwrap();
+        assert!(
+            took > Duration::from_millis(4_300),
+            "one was served before the others: {took:?}"
+        );
+        assert!(took < Duration::from_millis(5_100), "{took:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_learner_arrives_also_when_the_log_grows_faster_than_the_pace() {
+    let pace = CatchUpPace::new(10 * MEGABYTE as u64);
+    let mut learner = Follower::learner(&pace);
+    let begin = Instant::now();
+    let lacking = 30 * ENTRIES;
+    // the log grows by 40 MB a second
+    let end_index = || lacking + begin.elapsed().as_millis() as u64 * 40 * ENTRIES / 1_000;
+    while learner.next_index < end_index() {
+        learner.send(end_index()).await;
+        assert!(begin.elapsed() < Duration::from_secs(30), "it never arrives");
+    }
+    assert!(about(begin.elapsed(), 2_900), "{:?}", begin.elapsed()); // what the last request costs is not waited for
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_changed_pace_holds_at_once() {
+    let pace = CatchUpPace::new(1);
+    let mut learner = Follower::learner(&pace);
+    learner.send(1_000 * ENTRIES).await;
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert!(learner.must_wait(), "a megabyte takes days at a byte a second");
+    pace.set(MEGABYTE as u64);
+    tokio::time::sleep(Duration::from_millis(900)).await;
+    assert!(learner.must_wait());
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert!(!learner.must_wait());
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_has_nothing_to_send_or_no_room_holds_nobody_up() {
+    let pace = CatchUpPace::new(10 * MEGABYTE as u64);
+    let (mut one, mut two) = (Follower::learner(&pace), Follower::learner(&pace));
+    assert!(!one.must_wait());
+    assert!(two.must_wait(), "one has the turn");
+    one.catch_up.give_up_turn();
+    assert!(!two.must_wait());
+
+    assert!(one.must_wait(), "two has the turn");
+    two.send(1_000 * ENTRIES).await;
+    tokio::time::sleep(Duration::from_secs(1)).await; // one's turn has come, but nobody asks for it
+    assert!(two.must_wait());
+    one.catch_up.leave_queue();
+    assert!(!two.must_wait());
+}

@@ -93,6 +93,10 @@ fn a_new_replica_whose_node_is_gone_moves_on() {
     let moved = fixture.catalog.partition_of_group(1).unwrap().1.replicas[2].clone();
     assert_eq!(plan(&fixture, &["n3"]), [move_to(1, moved.replica_id, "n4")]);
     assert_eq!(plan(&fixture, &[]), [], "it is under way");
+    fixture.done(decommission("n0", true));
+    assert_eq!(plan(&fixture, &[]), [], "whoever only leaves waits for it");
+    fixture.settle();
+    assert_eq!(plan(&fixture, &[]).len(), 1);
 }
 
 #[test]

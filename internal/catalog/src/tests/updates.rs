@@ -155,6 +155,23 @@ fn the_most_loaded_node_loses_first() {
 }
 
 #[test]
+fn the_preferred_leader_stays_even_on_the_most_loaded_node() {
+    let mut fixture = Fixture::level_2(&["", "", ""]);
+    let topic = fixture.topic(create("orders", 1, 3));
+    let [first, others @ ..] = &topic.partitions[0].replicas[..] else {
+        panic!("{topic:?}")
+    };
+    let mut on_the_first = create("other", 2, 1);
+    if let Command::CreateTopic { avoid, .. } = &mut on_the_first {
+        avoid.extend(others.iter().map(|replica| replica.node.clone()));
+    }
+    fixture.topic(on_the_first);
+    assert_eq!(fixture.catalog.groups_on(&first.node).count(), 3);
+    let after = fixture.topic(resize("orders", 2));
+    assert_eq!(after.partitions[0].replicas[0], *first);
+}
+
+#[test]
 fn a_replication_that_is_not_possible_is_refused() {
     let mut fixture = Fixture::level_2(&["", "", ""]);
     fixture.topic(create("orders", 1, 1));

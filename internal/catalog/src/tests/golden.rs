@@ -3,12 +3,12 @@
 use super::*;
 use crate::Error;
 
-fn assert_golden(bytes: &[u8], version: u8, json: &str) {
+pub(super) fn assert_golden(bytes: &[u8], version: u8, json: &str) {
     assert_eq!(bytes[0], version);
     assert_eq!(std::str::from_utf8(&bytes[1..]).unwrap(), json);
 }
 
-fn stored(json: &str) -> Vec<u8> {
+pub(super) fn stored(json: &str) -> Vec<u8> {
     [&[1], json.as_bytes()].concat()
 }
 

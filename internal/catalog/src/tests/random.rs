@@ -29,6 +29,7 @@ fn command() -> impl Strategy<Value = Command> {
         6 => created.prop_map(|(tenant, name, partitions, replication, retention_ms, retention_bytes)| {
             Command::CreateTopic { tenant, name, partitions, replication, retention_ms, retention_bytes, avoid: Vec::new() }
         }),
+        6 => level_2(),
         2 => (1u64..12, 1u64..60).prop_map(|(group_id, replica_id)| replicas::started(&[(group_id, replica_id)])),
         4 => (name(), name(), proptest::option::of(1u64..20))
             .prop_map(|(tenant, name, topic_id)| Command::DeleteTopic { tenant, name, topic_id }),
@@ -40,47 +41,98 @@ fn command() -> impl Strategy<Value = Command> {
     ]
 }
 
+fn level_2() -> impl Strategy<Value = Command> {
+    let node = || (0usize..8).prop_map(|number| format!("n{number}"));
+    let updated = (
+        name(),
+        name(),
+        proptest::option::of(0u32..6),
+        proptest::option::of(0u32..9),
+        node(),
+    );
+    prop_oneof![
+        2 => (0usize..8, 0u8..8, 0u8..3).prop_map(|(number, incarnation, rack)| {
+            register_2(&format!("n{number}"), incarnation, &format!("r{rack}"), None)
+        }),
+        4 => updated.prop_map(|(tenant, name, partitions, replication, avoided)| Command::UpdateTopic {
+            tenant,
+            name,
+            topic_id: None,
+            partitions,
+            replication,
+            retention_ms: None,
+            retention_bytes: replication.map(u64::from),
+            leader_rack: partitions.map(|number| format!("r{number}")),
+            avoid: vec![avoided],
+        }),
+        4 => (1u64..12, 1u64..60, node()).prop_map(|(group, replica, node)| move_to(group, replica, &node)),
+        2 => (1u64..12, 1u64..60).prop_map(|(group, replica)| prefer(group, replica)),
+        3 => (node(), any::<bool>()).prop_map(|(node, leaving)| decommission(&node, leaving)),
+        1 => (node(), any::<bool>()).prop_map(|(node, drained)| drain(&node, drained)),
+        3 => node().prop_map(|node| remove(&node)),
+        1 => proptest::option::of(0u32..5).prop_map(|timer_step| Command::UpdateSettings {
+            timer_step,
+            replace_after_ms: None,
+            catch_up_bytes_per_second: None,
+            balance: timer_step.map(|step| step > 1),
+        }),
+        1 => (0u32..4).prop_map(|level| Command::RaiseFeatureLevel { level }),
+    ]
+}
+
 fn history() -> impl Strategy<Value = Vec<Command>> {
-    (1usize..6, proptest::collection::vec(command(), 0..60)).prop_map(|(nodes, mut commands)| {
+    let commands = proptest::collection::vec(command(), 0..60);
+    (1usize..6, 1u32..3, commands).prop_map(|(nodes, level, mut commands)| {
         commands.insert(0, found(CLUSTER_ID, nodes));
+        commands.insert(1, Command::RaiseFeatureLevel { level });
         commands
     })
 }
 
-/// Every id handed out so far, of topics, groups and replicas.
-#[derive(Default)]
-struct HandedOut {
+/// Ids of topics, groups and replicas.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Ids {
     topics: BTreeSet<u64>,
     groups: BTreeSet<u64>,
     replicas: BTreeSet<u64>,
 }
 
-impl HandedOut {
-    fn check_new(&mut self, topic: &Topic) {
-        assert!(
-            self.topics.insert(topic.topic_id),
-            "topic id {} is used again",
-            topic.topic_id
-        );
-        for partition in &topic.partitions {
-            assert!(
-                self.groups.insert(partition.group_id),
-                "group id {} is used again",
-                partition.group_id
-            );
-            let nodes: BTreeSet<&String> = partition.replicas.iter().map(|replica| &replica.node).collect();
-            assert_eq!(
-                nodes.len(),
-                topic.replication as usize,
-                "the replicas are not on distinct nodes"
-            );
-            for replica in &partition.replicas {
-                assert!(
-                    self.replicas.insert(replica.replica_id),
-                    "replica id {} is used again",
-                    replica.replica_id
-                );
+impl Ids {
+    /// Those in use, and of replicas those that may not be used again.
+    fn of(catalog: &Catalog) -> Ids {
+        let mut ids = Ids::default();
+        for topic in catalog.all_topics() {
+            ids.topics.insert(topic.topic_id);
+            for partition in &topic.partitions {
+                ids.groups.insert(partition.group_id);
+                let replicas = partition.replicas.iter().chain(&partition.replaced);
+                ids.replicas.extend(replicas.map(|replica| replica.replica_id));
             }
+        }
+        ids.replicas.extend(catalog.nodes().map(|node| node.catalog_replica_id));
+        ids
+    }
+
+    /// Notes what has come into use since `before`, none of which may have been in use ever.
+    fn note(&mut self, before: &Ids, after: &Ids) {
+        let kinds = [
+            (&mut self.topics, &before.topics, &after.topics),
+            (&mut self.groups, &before.groups, &after.groups),
+            (&mut self.replicas, &before.replicas, &after.replicas),
+        ];
+        for (ever, before, after) in kinds {
+            for id in after - before {
+                assert!(ever.insert(id), "id {id} is used again");
+            }
+        }
+    }
+}
+
+fn check_nodes(catalog: &Catalog) {
+    for topic in catalog.all_topics() {
+        for partition in &topic.partitions {
+            let nodes: BTreeSet<&str> = nodes_of(partition).into_iter().collect();
+            assert_eq!(nodes.len(), topic.replication as usize, "not on distinct nodes");
         }
     }
 }
@@ -89,24 +141,18 @@ proptest! {
     #[test]
     fn ids_are_never_used_again_and_replicas_stand_on_distinct_nodes(history in history()) {
         let mut fixture = Fixture::unfounded();
-        let mut handed_out = HandedOut::default();
+        let mut ever = Ids::default();
         for command in history {
-            let founds = matches!(command, Command::Found { .. }) && fixture.catalog.cluster_id().is_none();
-            let known = |catalog: &Catalog| catalog.nodes().map(|node| node.catalog_replica_id).collect::<BTreeSet<_>>();
-            let before = known(&fixture.catalog);
-            match fixture.apply(command) {
-                Reply::Topic(topic) => handed_out.check_new(&topic),
-                Reply::Node { replica_id } if !before.contains(&replica_id) => {
-                    prop_assert!(handed_out.replicas.insert(replica_id), "replica id {} is used again", replica_id);
-                }
-                Reply::Founded { .. } if founds => handed_out.replicas.extend(known(&fixture.catalog)),
-                _ => {}
-            }
+            let before = Ids::of(&fixture.catalog);
+            fixture.apply(command);
+            ever.note(&before, &Ids::of(&fixture.catalog));
+            check_nodes(&fixture.catalog);
+            prop_assert_eq!(Catalog::decode(&fixture.catalog.encode()), Ok(fixture.catalog.clone()));
             let deleted: BTreeSet<u64> = fixture.catalog.tombstones().flatten().collect();
             let living: BTreeSet<u64> =
                 fixture.catalog.all_topics().flat_map(|it| &it.partitions).map(|it| it.group_id).collect();
             prop_assert!(deleted.is_disjoint(&living));
-            prop_assert_eq!(&(&deleted | &living), &handed_out.groups);
+            prop_assert_eq!(&(&deleted | &living), &ever.groups);
         }
     }
 

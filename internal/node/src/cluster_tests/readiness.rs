@@ -88,7 +88,7 @@ async fn a_core_that_dies_ends_the_node_which_is_not_ready_by_then() {
     assert!(matches!(failure, Failure::Replica { group: 0, .. }), "{failure:?}");
     let why = victim.not_ready().unwrap();
     assert!(
-        why.starts_with("it cannot go on: ") && why.contains("as ordered"),
+        why.starts_with("it cannot go on: ") && why.contains("the machine panicked"),
         "{why}"
     );
     let (code, body) = ask(victim, "/readyz").await;

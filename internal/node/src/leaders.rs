@@ -5,6 +5,8 @@
 //! level 1 tells nobody, but publishes the groups that it leads in gossip, as `lead/GROUP` = term. All of these are hints; a
 //! wrong one costs a redirected call, and the leader itself is always right about itself.
 
+#[cfg(feature = "fuzz")]
+pub(crate) mod fuzz;
 mod message;
 mod push;
 mod told;

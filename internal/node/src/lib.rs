@@ -72,6 +72,7 @@ pub mod tls;
 #[doc(hidden)]
 pub mod fuzz {
     pub use crate::batch::fuzz::batch;
+    pub use crate::leaders::fuzz::leaders;
     pub use crate::link::fuzz::link;
 }
 

@@ -49,6 +49,10 @@ pub const TARGETS: &[Target] = &[
         run: highwater_node::fuzz::link,
     },
     Target {
+        name: "leaders",
+        run: highwater_node::fuzz::leaders,
+    },
+    Target {
         name: "batches",
         run: batches,
     },

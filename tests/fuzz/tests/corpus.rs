@@ -47,6 +47,11 @@ fn link() {
 }
 
 #[test]
+fn leaders() {
+    replay("leaders");
+}
+
+#[test]
 fn batches() {
     replay("batches");
 }
@@ -54,7 +59,16 @@ fn batches() {
 #[test]
 fn every_target_is_run_here_and_has_a_corpus() {
     let names: Vec<&str> = TARGETS.iter().map(|target| target.name).collect();
-    let run_here = ["frames", "hard-state", "index", "states", "messages", "link", "batches"];
+    let run_here = [
+        "frames",
+        "hard-state",
+        "index",
+        "states",
+        "messages",
+        "link",
+        "leaders",
+        "batches",
+    ];
     assert_eq!(names, run_here);
     assert!(TARGETS.iter().all(|target| !target.corpus().unwrap().is_empty()));
 }

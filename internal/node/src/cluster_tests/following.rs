@@ -119,6 +119,7 @@ async fn a_follower_that_is_cut_off_hands_its_readers_over() {
     let first = timeout(PATIENCE, stream.next()).await.unwrap().unwrap().unwrap();
     assert_eq!(values_of(&first), ["one"]);
 
+    let watched = client.cluster.watch_cluster(v1::WatchClusterRequest {}).await.unwrap();
     cluster.nodes[follower].as_ref().unwrap().link().shutdown();
     let status = timeout(PATIENCE, stream.next()).await.unwrap().unwrap().unwrap_err();
     let detail = highwater_proto::detail::from_status(&status).unwrap();
@@ -159,4 +160,9 @@ async fn a_follower_that_is_cut_off_hands_its_readers_over() {
     assert_eq!(values_of(&first), ["one"]);
     let silence_max = Duration::from_secs(1);
     assert!(timeout(2 * silence_max, stream.next()).await.is_err(), "it has left");
+
+    // Whoever watches it is sent away: it sees a cluster in which all others are dead.
+    let mut changes = watched.into_inner();
+    let ended = async { while changes.next().await.is_some() {} };
+    timeout(PATIENCE, ended).await.expect("the watch goes on");
 }

@@ -17,7 +17,10 @@ async fn ask(node: &NodeHandle, path: &str) -> (u16, String) {
     let request = format!("GET {path} HTTP/1.0\r\n\r\n");
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut response = String::new();
-    timeout(PATIENCE, stream.read_to_string(&mut response)).await.unwrap().unwrap();
+    timeout(PATIENCE, stream.read_to_string(&mut response))
+        .await
+        .unwrap()
+        .unwrap();
     let code = response.split(' ').nth(1).unwrap().parse().unwrap();
     let body = response.split("\r\n\r\n").nth(1).unwrap();
     (code, body.trim_end().to_owned())
@@ -56,11 +59,22 @@ async fn a_description_says_of_each_node_whether_it_is_ready() {
     for node in &described.nodes {
         assert_eq!(node.not_ready, "", "{node:?}");
     }
-    assert_eq!(ask(cluster.nodes[0].as_ref().unwrap(), "/readyz").await, (200, "ready".to_owned()));
+    assert_eq!(
+        ask(cluster.nodes[0].as_ref().unwrap(), "/readyz").await,
+        (200, "ready".to_owned())
+    );
     assert_eq!(health(&client, "").await, ServingStatus::Serving);
     cluster.stop(2).await;
     let described = client.describe().await;
-    let told = |name: &str| described.nodes.iter().find(|node| node.name == name).unwrap().not_ready.clone();
+    let told = |name: &str| {
+        described
+            .nodes
+            .iter()
+            .find(|node| node.name == name)
+            .unwrap()
+            .not_ready
+            .clone()
+    };
     assert_eq!((told("b").as_str(), told("c").as_str()), ("", "it does not answer"));
 }
 
@@ -73,7 +87,10 @@ async fn a_core_that_dies_ends_the_node_which_is_not_ready_by_then() {
     let failure = timeout(PATIENCE, victim.failed()).await.unwrap();
     assert!(matches!(failure, Failure::Replica { group: 0, .. }), "{failure:?}");
     let why = victim.not_ready().unwrap();
-    assert!(why.starts_with("it cannot go on: ") && why.contains("as ordered"), "{why}");
+    assert!(
+        why.starts_with("it cannot go on: ") && why.contains("the machine panicked"),
+        "{why}"
+    );
     let (code, body) = ask(victim, "/readyz").await;
     assert!(code == 503 && body.contains("it cannot go on"), "{code} {body}");
     assert_eq!(ask(victim, "/livez").await.0, 200);

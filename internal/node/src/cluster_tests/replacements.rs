@@ -6,6 +6,7 @@ use super::*;
 use crate::catalog::propose_here;
 use crate::data_dir::DataDir;
 use crate::hex::Id;
+use crate::test_node::eventually;
 
 const BATCHES: u64 = 20;
 
@@ -117,8 +118,20 @@ async fn replica_id(cluster: &TestCluster, number: usize) -> u64 {
     timeout(PATIENCE, found).await.expect("the replica does not follow")
 }
 
+/// Whether every replica that runs knows of a finished change of voters, and of none under way.
+fn are_voters_settled(cluster: &TestCluster) -> bool {
+    let running = cluster.nodes.iter().flatten();
+    let mut replicas = running.flat_map(|node| node.registry().all());
+    replicas.all(|hosted| {
+        let status = hosted.status();
+        status.voter_change.is_none() && status.is_membership_committed
+    })
+}
+
 /// With another replica gone, a majority needs the new one; and everything is still there.
 async fn assert_counts(cluster: &mut TestCluster, number: usize) {
+    // Between the two halves of the swap both sets of voters are needed, and one of the old set is dead.
+    eventually("the voters are settled", || are_voters_settled(cluster)).await;
     cluster.stop((number + 1) % 3).await;
     let more = batch_of("orders", BATCHES, &["more"]);
     let answer = cluster.produce("shop", more).await.unwrap();

@@ -14,7 +14,6 @@ pub(crate) const LIVE: &str = "live";
 
 /// Tells the health service whatever readiness says, until the node ends.
 pub(crate) async fn keep_health(mut not_ready: watch::Receiver<Option<NotReady>>, reporter: HealthReporter) {
-    reporter.set_service_status(LIVE, ServingStatus::Serving).await;
     loop {
         let status = match *not_ready.borrow_and_update() {
             None => ServingStatus::Serving,

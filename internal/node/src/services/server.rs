@@ -14,7 +14,7 @@ use tower::util::MapResponseLayer;
 
 use super::Context;
 use super::cluster::Cluster;
-use super::health::keep_health;
+use super::health::{LIVE, keep_health};
 use super::log::Log;
 use super::topic::Topics;
 use crate::port::Incoming;
@@ -38,6 +38,8 @@ pub(crate) struct ServerParts {
 pub(crate) async fn serve(parts: ServerParts) -> Result<(), String> {
     let ServerParts { context, incoming } = parts;
     let (reporter, health) = tonic_health::server::health_reporter();
+    // Before the first call can come: a name that is not there would be taken for a process that does not work.
+    reporter.set_service_status(LIVE, ServingStatus::Serving).await;
     reporter.set_service_status("", ServingStatus::NotServing).await;
     tokio::spawn(keep_health(context.not_ready.clone(), reporter));
     let reflection = described().build_v1().map_err(|error| error.to_string())?;

@@ -107,12 +107,22 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         return output::line(settings.to_toml()?.trim_end());
     }
     start_logging(&settings.process)?;
+    avoid_huge_pages();
     let runtime = runtime(settings.process.workers)
         .map_err(|error| Failure::new(Code::Failure, format!("cannot start the runtime: {error}")))?;
     let served = runtime.block_on(serve(settings.node, args.end_with_stdin));
     // A thread that still reads standard input must not hold up the end.
     runtime.shutdown_background();
     served
+}
+
+/// A replica has buffers of megabytes of which it uses kilobytes until there is much to do. With huge pages, which the allocator
+/// asks for, all of them would be resident: 600 MiB instead of 116 with 300 idle replicas.
+fn avoid_huge_pages() {
+    #[cfg(target_os = "linux")]
+    if let Err(error) = rustix::thread::disable_transparent_huge_pages(true) {
+        tracing::warn!(%error, "huge pages stay on, which takes memory");
+    }
 }
 
 fn workers() -> impl TypedValueParser<Value = u64> {

@@ -169,15 +169,15 @@ impl CatchUp {
         if self.lacking == Some(0) || sent.entries == 0 {
             return;
         }
-        let bytes = self.to_pay(sent);
+        let bytes = self.account(sent);
         if bytes == 0 || (!self.is_learner && is_cached()) {
             return;
         }
         runtime::spawn(self.pace.clone().pay(turn, bytes));
     }
 
-    /// The bytes of what is sent that are not free.
-    fn to_pay(&mut self, sent: Sent) -> usize {
+    /// Counts what is sent; answers the bytes of it that are not free.
+    fn account(&mut self, sent: Sent) -> usize {
         let lacking = match self.lacking {
             Some(entries) => entries,
             None => {

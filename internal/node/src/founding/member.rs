@@ -11,10 +11,10 @@ use tokio::time::timeout;
 
 use super::{Adopt, Join, JoinAnswer, ProbeAnswer, check_adopt};
 use crate::catalog::{CatalogHost, propose_here};
-use crate::data_dir::DataDir;
+use crate::data_dir::{DataDir, Stage};
 use crate::hex::Id;
 use crate::peer_calls::CommandAnswer;
-use crate::replicas::Registry;
+use crate::replicas::{CATALOG_GROUP, Registry};
 
 /// The longest that letting a node in takes before it is told to try again.
 const JOIN_TIMEOUT: Duration = Duration::from_secs(5);
@@ -69,7 +69,10 @@ impl Membership {
     pub(crate) fn probe(&self) -> ProbeAnswer {
         let plan = self.data.plan();
         let cluster_id = self.data.cluster_id().map(|id| Id(id.0));
-        let has_history = self.registry.catalog().is_some_and(|catalog| !is_pristine(&catalog));
+        let has_history = match self.registry.catalog() {
+            Some(catalog) => !is_pristine(&catalog),
+            None => self.has_unopened_catalog(),
+        };
         ProbeAnswer {
             name: self.own.name.clone(),
             incarnation: self.data.incarnation(),
@@ -80,6 +83,14 @@ impl Membership {
             established: cluster_id.is_some() && (plan.is_none() || has_history),
             plan,
         }
+    }
+
+    /// Whether there is a catalog replica here that has run before and does not run yet, or never will again. As long as
+    /// nobody can look into it, it must be taken for what is left of a cluster: two wiped nodes would otherwise found
+    /// another one while the third is still opening its replica.
+    fn has_unopened_catalog(&self) -> bool {
+        let mut replicas = self.data.replicas().into_iter();
+        replicas.any(|replica| replica.group_id() == CATALOG_GROUP && replica.stage != Stage::Preparing)
     }
 
     /// Records the founder's plan, if nothing speaks against it.
@@ -203,4 +214,29 @@ async fn ensure_learner(catalog: &Partition, member: Member) -> Result<(), Strin
 pub(super) fn is_pristine(catalog: &Partition) -> bool {
     let status = catalog.status();
     status.term == 0 && status.voters.is_empty()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::super::tests::plan_abc;
+    use super::*;
+
+    #[test]
+    fn a_catalog_replica_that_is_not_open_yet_counts_as_a_cluster() {
+        let directory = tempfile::TempDir::new().unwrap();
+        let data = Arc::new(DataDir::open(directory.path(), "prod", "a", Id([7; 16])).unwrap());
+        let own = OwnName {
+            name: "a".to_owned(),
+            address: "a:1".to_owned(),
+            rack: String::new(),
+        };
+        let membership = Membership::new(own, data.clone(), Registry::new());
+        let catalog = [(CATALOG_GROUP, ReplicaId(1))];
+        data.record_cluster(ClusterId([3; 16]), Some(plan_abc())).unwrap();
+        data.record_preparing(&catalog).unwrap();
+        assert!(!membership.probe().established, "it has never run");
+        data.record_started(&catalog).unwrap();
+        assert!(membership.probe().established);
+    }
 }

@@ -26,7 +26,7 @@ const GOES_ON: u64 = 500;
 /// Longer than anything takes unless it hangs, also on a loaded machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// How many records must have been acknowledged for a scene to count.
-const ACKNOWLEDGED_MIN: u64 = 3_000;
+const ACKNOWLEDGED_MIN: u64 = 1_000;
 /// Replicas of each partition.
 const REPLICAS: u64 = 3;
 
@@ -265,6 +265,7 @@ impl Scene {
     /// Unless everything is as it must be, and every fault did something.
     #[track_caller]
     pub fn end(mut self) -> History {
+        self.goes_on("at the end");
         let mut problems = Vec::new();
         let finished = expect(finish(&mut self.stage, self.load, &mut problems));
         problems.extend(finished.compared.divergent.iter().cloned());

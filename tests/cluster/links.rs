@@ -119,6 +119,8 @@ fn a_slow_follower_slows_nobody_and_catches_up() {
     let small = Set::small(9);
     let mut scene = Scene::open(Set {
         load: Load {
+            // One, so that the slow node leads nothing.
+            partitions: 1,
             value_bytes_max: 2_000,
             ..small.load
         },

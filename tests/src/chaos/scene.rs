@@ -19,7 +19,7 @@ use super::links::{Rule, Rules};
 use super::run::requirements;
 use super::sandbox::{Place, Stop};
 use super::stage::{Ended, IN_FLIGHT_MAX, Load, Setting, Stage, TOPIC};
-use crate::command::eventually;
+use crate::command::{Finished, eventually};
 
 /// How many acknowledgements show that a cluster goes on, beside one of each partition.
 const GOES_ON: u64 = 500;
@@ -162,6 +162,25 @@ impl Scene {
         let killed = self.stage.kill(&[node]);
         self.note(FaultKind::Kill, &[node], begin_ns, killed, "processes killed");
         begin_ns
+    }
+
+    /// Starts a spare node, which joins the cluster; it is judged at the end like the others.
+    pub fn join(&mut self, node: usize) {
+        self.stage.cast.insert(node);
+        self.stage.start(&[node]);
+    }
+
+    /// Ends a node that has nothing left to hold; it is not judged any more.
+    #[track_caller]
+    pub fn leave(&mut self, node: usize) {
+        self.stop(node);
+        self.stage.cast.remove(&node);
+    }
+
+    /// Runs a short `highwater` command to its success.
+    #[track_caller]
+    pub fn run(&self, arguments: &[&str]) -> Finished {
+        self.stage.cluster.run(arguments).success()
     }
 
     /// Starts a node that does not run.

@@ -21,8 +21,13 @@ fn a_leader_that_is_heard_but_hears_nothing_does_not_stop_its_group() {
     let mut scene = Scene::open(Set::small(2));
     let deaf = scene.leader();
     let mut rules = scene.rules();
-    scene.others(deaf).iter().for_each(|other| rules.set(*other, deaf, Rule::Hold));
-    scene.with_links(FaultKind::LinkCut, rules, |scene| scene.goes_on("while the leader hears nothing"));
+    scene
+        .others(deaf)
+        .iter()
+        .for_each(|other| rules.set(*other, deaf, Rule::Hold));
+    scene.with_links(FaultKind::LinkCut, rules, |scene| {
+        scene.goes_on("while the leader hears nothing")
+    });
     scene.end();
 }
 
@@ -31,7 +36,10 @@ fn a_leader_that_hears_but_is_not_heard_is_replaced() {
     let mut scene = Scene::open(Set::small(3));
     let mute = scene.leader();
     let mut rules = scene.rules();
-    scene.others(mute).iter().for_each(|other| rules.set(mute, *other, Rule::Hold));
+    scene
+        .others(mute)
+        .iter()
+        .for_each(|other| rules.set(mute, *other, Rule::Hold));
     scene.with_links(FaultKind::LinkCut, rules, |scene| {
         scene.goes_on("while nobody hears the leader");
         assert_ne!(scene.leader(), mute, "the node that nobody hears still leads");
@@ -151,7 +159,10 @@ fn a_node_that_gossip_has_given_up_stays_a_member() {
             let is_dead = |node: &serde_json::Value| node["name"] == *silent_name && node["alive"] == false;
             described["answering_node"] == *leader_name && nodes(described).any(is_dead)
         });
-        assert!(nodes(&described).all(|node| node["catalog_role"] == "voter"), "{described}");
+        assert!(
+            nodes(&described).all(|node| node["catalog_role"] == "voter"),
+            "{described}"
+        );
         scene.goes_on("while a node is taken for dead");
     });
     scene.complete("after the node is heard again");

@@ -37,7 +37,10 @@ fn a_consumer_reads_from_a_follower_and_nobody_uses_cpu_while_it_waits_at_the_en
     );
     for (before, now) in nodes_before.iter().zip(of_nodes()) {
         let used = now - before;
-        assert!(used <= NODE_TICKS_MAX, "a node used {used} ticks within {IDLE:?} for an idle consumer");
+        assert!(
+            used <= NODE_TICKS_MAX,
+            "a node used {used} ticks within {IDLE:?} for an idle consumer"
+        );
     }
 
     produce(&cluster, "tail", "pushed\n");

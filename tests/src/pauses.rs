@@ -104,14 +104,24 @@ mod tests {
 
     #[test]
     fn the_record_that_waited_longest_in_the_window_is_the_pause() {
-        let history = history(&[(0, 5, 100, true), (0, 10, 12, true), (0, 11, 31, false), (1, 30, 99, true)]);
+        let history = history(&[
+            (0, 5, 100, true),
+            (0, 10, 12, true),
+            (0, 11, 31, false),
+            (1, 30, 99, true),
+        ]);
         assert_eq!(nanos(&pauses(&history, &(10..30))), [Some(20), None]);
         assert_eq!(failed(&history), 1);
     }
 
     #[test]
     fn a_partition_serves_again_with_the_first_acknowledgement_of_what_was_sent_afterwards() {
-        let history = history(&[(0, 5, 11, true), (0, 10, 40, true), (0, 12, 15, false), (0, 13, 50, true)]);
+        let history = history(&[
+            (0, 5, 11, true),
+            (0, 10, 40, true),
+            (0, 12, 15, false),
+            (0, 13, 50, true),
+        ]);
         let served = served_after(&history, &(10..30));
         assert_eq!(nanos(&served), [Some(30), None]);
         assert_eq!(longest(&served), Some((0, Duration::from_nanos(30))));

@@ -223,10 +223,15 @@ mod tests {
         };
         let flags = Only::command();
         let flags = flags.get_arguments().filter(|flag| flag.get_action().takes_values());
-        let names: Vec<String> = flags.filter_map(|flag| Some(format!("--{}", flag.get_long()?))).collect();
+        let names: Vec<String> = flags
+            .filter_map(|flag| Some(format!("--{}", flag.get_long()?)))
+            .collect();
         for flag in names.iter().filter(|name| *name != "--config") {
             let values = ["7", "n7", "localhost:7", "json", "error", "true"];
-            assert!(values.iter().any(|value| changes(flag, value)), "{flag} changes nothing");
+            assert!(
+                values.iter().any(|value| changes(flag, value)),
+                "{flag} changes nothing"
+            );
         }
         assert!(names.len() > 15, "{names:?}");
     }

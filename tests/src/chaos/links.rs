@@ -419,7 +419,12 @@ mod tests {
         let mut of_this = Rules::pass(2);
         of_this.set_clients(1, Rule::Reset);
         links.set(of_this);
-        assert!(tokio::time::timeout(PATIENCE, ask(&mut stream, 2)).await.unwrap().is_err());
+        assert!(
+            tokio::time::timeout(PATIENCE, ask(&mut stream, 2))
+                .await
+                .unwrap()
+                .is_err()
+        );
     }
 
     #[tokio::test(flavor = "multi_thread")]

@@ -50,5 +50,5 @@ pub use run::{Plan, Report, run};
 pub use sandbox::{Stop, in_sandbox};
 pub use scenarios::Amount;
 pub use scene::{Scene, Set};
-pub use stage::Load;
 pub use self_test::{SelfTestError, self_test};
+pub use stage::Load;

@@ -80,7 +80,11 @@ impl Scene {
             nodes: REPLICAS as usize + set.spare,
             ..Setting::of_chaos(set.seed, set.load, false)
         };
-        let place = if set.on_disk { Place::make_on_disk() } else { Place::make() };
+        let place = if set.on_disk {
+            Place::make_on_disk()
+        } else {
+            Place::make()
+        };
         let place = place.unwrap_or_else(|why| panic!("no place: {why}"));
         let mut scene = Self {
             stage: expect(Stage::set(&setting, place, Stop::default())),
@@ -196,7 +200,11 @@ impl Scene {
     pub fn stop(&mut self, node: usize) {
         let status = self.stage.cluster.node(node).stop();
         self.stage.links.set_process(node, None);
-        assert!(status.success(), "{} ended with {status} after SIGTERM", self.name(node));
+        assert!(
+            status.success(),
+            "{} ended with {status} after SIGTERM",
+            self.name(node)
+        );
     }
 
     /// Waits until a node says that it is ready.
@@ -270,7 +278,13 @@ impl Scene {
         self.stage.links.swap_seats(one, other);
         self.stage.start(&running);
         let moved = running.len() as u64;
-        self.note(FaultKind::Membership, &running, begin_ns, moved, "nodes at another address");
+        self.note(
+            FaultKind::Membership,
+            &running,
+            begin_ns,
+            moved,
+            "nodes at another address",
+        );
     }
 
     fn note(&mut self, kind: FaultKind, nodes: &[usize], begin_ns: u64, bitten: u64, evidence: &str) {
@@ -292,7 +306,10 @@ impl Scene {
             let count = self.faults.iter().filter(|other| *other == kind).count();
             (*kind, count as u64)
         });
-        let verdict = check(&finished.history, &requirements(ACKNOWLEDGED_MIN, REPLICAS, faults.collect()));
+        let verdict = check(
+            &finished.history,
+            &requirements(ACKNOWLEDGED_MIN, REPLICAS, faults.collect()),
+        );
         if problems.is_empty() && verdict.passed() {
             return finished.history;
         }

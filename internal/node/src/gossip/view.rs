@@ -86,10 +86,7 @@ impl View {
     /// The names by which messages go to addresses of chitchat. A message to any other address goes to whoever is there: to
     /// a node that has not told yet where it is in this life (its name may lead to where it was in an earlier one), and to
     /// an address that two nodes claim, because one has moved to where the other was.
-    fn names<'a>(
-        &self,
-        latest: impl Iterator<Item = (&'a ChitchatId, &'a NodeState)>,
-    ) -> BTreeMap<SocketAddr, String> {
+    fn names<'a>(&self, latest: impl Iterator<Item = (&'a ChitchatId, &'a NodeState)>) -> BTreeMap<SocketAddr, String> {
         let mut claims: BTreeMap<SocketAddr, Vec<&str>> = BTreeMap::new();
         for (id, state) in latest {
             let has_told = state.get(keys::ADDRESS).is_some_and(is_address);
@@ -134,7 +131,6 @@ impl View {
             }
         }
     }
-
 }
 
 async fn known_ids(chitchat: &ChitchatHandle) -> BTreeSet<ChitchatId> {

@@ -33,7 +33,10 @@ pub(crate) fn measure(runs: usize) -> Result<(), Failure> {
     table::times("until the slowest partition takes writes", slowest);
     table::number("partitions that the killed node led", in_words(&led));
     table::number("failed produces", pauses::failed(&history));
-    table::times("longest wait of a record, by partition", longest_waits(&history, &kills));
+    table::times(
+        "longest wait of a record, by partition",
+        longest_waits(&history, &kills),
+    );
     Ok(())
 }
 

@@ -42,7 +42,9 @@ pub(crate) fn measure() -> Result<(), Failure> {
         table::quantile(&times, 0.5).as_secs_f64()
     };
     let ratio = median(on_follower.clone()) / median(on_leader.clone());
-    println!("\nfreshness at the tail, a record every {SEND_INTERVAL:?} (target: follower at most 1.5 times the leader, median)");
+    println!(
+        "\nfreshness at the tail, a record every {SEND_INTERVAL:?} (target: follower at most 1.5 times the leader, median)"
+    );
     table::times("from sending to acknowledgement", since(&acknowledged));
     table::times("from sending to a consumer on the leader", on_leader);
     table::times("from sending to a consumer on a follower", on_follower);
@@ -75,7 +77,9 @@ async fn arrivals(profile: Profile, node: String) -> Result<Vec<Instant>, Error>
     let mut consumer = client.consumer(TOPIC, 0).from(Position::Beginning).build().await?;
     let mut times = Vec::new();
     while times.len() < RECORDS {
-        let Some(record) = consumer.next_record().await else { break };
+        let Some(record) = consumer.next_record().await else {
+            break;
+        };
         record?;
         times.push(Instant::now());
     }

@@ -9,12 +9,15 @@
 //! | `transfer` | leaders moved away on purpose: how long each partition pauses, and what was refused |
 //! | `rolling` | all nodes restarted one after the other: failed produces, longest pause |
 //! | `freshness` | from sending a record to seeing it, on the leader and on a follower |
+//! | `replacement` | a node with 1 GiB that loses its disk: time, bytes, and what producers feel |
 //!
 //! All clients are the library's, with its defaults; a pause is what its user sees.
 
 mod failover;
 mod floor;
 mod freshness;
+mod open_loop;
+mod replacement;
 mod rolling;
 mod stand;
 mod table;
@@ -65,11 +68,12 @@ fn arguments() -> Result<Arguments, String> {
 
 fn measure(arguments: &Arguments) -> Result<(), Failure> {
     type Section = fn(usize) -> Result<(), Failure>;
-    let sections: [(&str, Section); 4] = [
+    let sections: [(&str, Section); 5] = [
         ("failover", failover::measure),
         ("transfer", transfer::measure),
         ("rolling", |_| rolling::measure()),
         ("freshness", |_| freshness::measure()),
+        ("replacement", |_| replacement::measure()),
     ];
     floor::measure()?;
     for (name, section) in sections {

@@ -248,7 +248,7 @@ fn play(stage: &mut Stage, card: Scenario, partitions: u32) -> Result<()> {
     stage.wait_progress(BETWEEN_FAULTS, "after the fault")?;
     // What loses a replica for good may come again only when that one has been replaced: no cluster of three stands two.
     match card.loses_replicas() {
-        true => stage.wait_complete(partitions, "after the loss of replicas"),
+        true => stage.wait_complete(partitions as usize * NODES, "after the loss of replicas"),
         false => Ok(()),
     }
 }

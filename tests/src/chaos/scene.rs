@@ -27,16 +27,18 @@ const GOES_ON: u64 = 500;
 const PATIENCE: Duration = Duration::from_secs(60);
 /// How many records must have been acknowledged for a scene to count.
 const ACKNOWLEDGED_MIN: u64 = 1_000;
-/// Replicas of each partition.
-const REPLICAS: u64 = 3;
 
 /// What a scene needs.
 #[derive(Debug, Clone, Copy)]
 pub struct Set {
     /// Where all choices come from.
     pub seed: u64,
-    /// Addresses beside those of the three founders, where nodes may be started later.
+    /// How many nodes found the cluster; all of them vote in the catalog.
+    pub founders: usize,
+    /// Addresses beside those of the founders, where nodes may be started later.
     pub spare: usize,
+    /// Replicas of each partition.
+    pub replicas: usize,
     /// What clients do all the time.
     pub load: Load,
     /// Whether data is kept on a disk; otherwise it is kept in memory, if there is such a place.
@@ -57,7 +59,9 @@ impl Set {
         };
         Self {
             seed,
+            founders: 3,
             spare: 0,
+            replicas: 3,
             load,
             on_disk: false,
         }
@@ -67,18 +71,23 @@ impl Set {
 /// A cluster under load. Dropping it ends everything.
 pub struct Scene {
     stage: Stage,
+    replicas: u64,
     load: Load,
     seed: u64,
     faults: Vec<FaultKind>,
 }
 
 impl Scene {
-    /// Three nodes that serve, and are under load.
+    /// Nodes that serve, and are under load.
     #[track_caller]
     pub fn open(set: Set) -> Self {
         let setting = Setting {
-            nodes: REPLICAS as usize + set.spare,
-            ..Setting::of_chaos(set.seed, set.load, false)
+            seed: set.seed,
+            load: set.load,
+            power: false,
+            founders: set.founders,
+            nodes: set.founders + set.spare,
+            replicas: set.replicas,
         };
         let place = if set.on_disk {
             Place::make_on_disk()
@@ -88,6 +97,7 @@ impl Scene {
         let place = place.unwrap_or_else(|why| panic!("no place: {why}"));
         let mut scene = Self {
             stage: expect(Stage::set(&setting, place, Stop::default())),
+            replicas: set.replicas as u64,
             load: set.load,
             seed: set.seed,
             faults: Vec::new(),
@@ -100,6 +110,13 @@ impl Scene {
     #[track_caller]
     pub fn leader(&mut self) -> usize {
         self.stage.cluster.leader(TOPIC, 0)
+    }
+
+    /// Waits until somebody knows another leader of the first partition than this node; it may still take itself for it.
+    #[track_caller]
+    pub fn is_replaced(&mut self, leader: usize) {
+        let what = format!("another node than {} leads", self.name(leader));
+        eventually(&what, PATIENCE, || (self.leader() != leader).then_some(()));
     }
 
     /// All nodes that are to run but this one.
@@ -157,7 +174,8 @@ impl Scene {
     /// Waits until every partition has all its replicas, alive and whole.
     #[track_caller]
     pub fn complete(&mut self, when: &str) {
-        expect(self.stage.wait_complete(self.load.partitions, when));
+        let replicas = u64::from(self.load.partitions) * self.replicas;
+        expect(self.stage.wait_complete(replicas as usize, when));
     }
 
     /// Kills a node that is to be started again; gives when.
@@ -308,7 +326,7 @@ impl Scene {
         });
         let verdict = check(
             &finished.history,
-            &requirements(ACKNOWLEDGED_MIN, REPLICAS, faults.collect()),
+            &requirements(ACKNOWLEDGED_MIN, self.replicas, faults.collect()),
         );
         if problems.is_empty() && verdict.passed() {
             return finished.history;

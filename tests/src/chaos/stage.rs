@@ -81,6 +81,8 @@ pub(crate) struct Setting {
     pub(crate) founders: usize,
     /// How many nodes there are in all; those that are not founders have an address, and do not run.
     pub(crate) nodes: usize,
+    /// Of each partition.
+    pub(crate) replicas: usize,
 }
 
 impl Setting {
@@ -92,6 +94,7 @@ impl Setting {
             power,
             founders: NODES,
             nodes: NODES,
+            replicas: NODES,
         }
     }
 }
@@ -162,7 +165,18 @@ impl Stage {
         }
         cluster.wait_ready();
         cluster.wait_acquainted();
-        cluster.create_topic(TOPIC, load.partitions);
+        let (partitions, replicas) = (load.partitions.to_string(), setting.replicas.to_string());
+        cluster
+            .run(&[
+                "topic",
+                "create",
+                TOPIC,
+                "--partitions",
+                &partitions,
+                "--replication",
+                &replicas,
+            ])
+            .success();
         if load.trims {
             Trimmed::create(&cluster);
         }
@@ -306,8 +320,8 @@ impl Stage {
         Ok(())
     }
 
-    /// Waits until every node votes in the catalog, and every partition has all its replicas, alive and whole.
-    pub(crate) fn wait_complete(&mut self, partitions: u32, what: &str) -> Result<()> {
+    /// Waits until every node votes in the catalog, and there are so many replicas of partitions, all alive and whole.
+    pub(crate) fn wait_complete(&mut self, replicas: usize, what: &str) -> Result<()> {
         let begin = Instant::now();
         loop {
             self.check_stop()?;
@@ -318,7 +332,7 @@ impl Stage {
             });
             let lacks = described.map_or_else(
                 || Some("nobody describes the cluster".to_owned()),
-                |answer| lacks(&answer, partitions),
+                |answer| lacks(&answer, replicas),
             );
             match lacks {
                 None => return Ok(()),
@@ -374,7 +388,7 @@ impl Stage {
 }
 
 /// What a cluster lacks that could stand another loss.
-fn lacks(answer: &DescribeClusterResponse, partitions: u32) -> Option<String> {
+fn lacks(answer: &DescribeClusterResponse, replicas: usize) -> Option<String> {
     if let Some(node) = answer.nodes.iter().find(|node| node.catalog_role != "voter") {
         return Some(format!("{} has no vote in the catalog", node.name));
     }
@@ -387,8 +401,8 @@ fn lacks(answer: &DescribeClusterResponse, partitions: u32) -> Option<String> {
             ill.node, ill.damage
         ));
     }
-    let (found, wanted) = (answer.replicas.len(), partitions as usize * NODES);
-    (found != wanted).then(|| format!("there are {found} replicas, not {wanted}"))
+    let found = answer.replicas.len();
+    (found != replicas).then(|| format!("there are {found} replicas, not {replicas}"))
 }
 
 fn name_of(node: usize) -> String {

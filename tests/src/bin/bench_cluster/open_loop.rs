@@ -55,10 +55,10 @@ impl OpenLoop {
     pub(crate) fn between(&self, begin: Instant, end: Instant) -> Latencies {
         let sent = self.sent.lock().unwrap_or_else(PoisonError::into_inner);
         let due = sent.iter().filter(|(due, _)| (begin..end).contains(due));
-        let (answered, failed): (Vec<_>, Vec<_>) = due.partition(|(_, took)| took.is_some());
+        let due: Vec<Option<Duration>> = due.map(|(_, took)| *took).collect();
         Latencies {
-            times: answered.into_iter().filter_map(|(_, took)| *took).collect(),
-            failed: failed.len(),
+            times: due.iter().flatten().copied().collect(),
+            failed: due.iter().filter(|took| took.is_none()).count(),
         }
     }
 }

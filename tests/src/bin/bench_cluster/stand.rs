@@ -22,10 +22,9 @@ pub(crate) fn open(seed: u64) -> Scene {
         trims: false,
     };
     Scene::open(Set {
-        seed,
-        spare: 0,
         load,
         on_disk: true,
+        ..Set::small(seed)
     })
 }
 

@@ -10,7 +10,7 @@ SIM := $(TARGET_DIR)/sim/sim/sim
 SEED ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help check fix build test demo bench bench-idle bench-log model fuzz chaos chaos-long chaos-selftest certs sim sim-long sim-build
+.PHONY: help check fix build test demo bench bench-cluster bench-idle bench-log model fuzz chaos chaos-long chaos-selftest certs sim sim-long sim-build
 
 help: ## List the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -72,6 +72,10 @@ bench: ## Throughput and latency, each beside the bare disk of the same run
 bench-idle: ## What partitions cost that nobody uses: CPU, memory and wakeups of three idle nodes
 	$(CARGO) build --release --locked -p highwater-cli -p highwater-tests --bins
 	$(TARGET_DIR)/release/idle
+
+bench-cluster: ## How long clients wait when leaders die or move and nodes restart; freshness of followers (10 minutes)
+	$(CARGO) build --release --locked -p highwater-cli -p highwater-tests --bins
+	$(TARGET_DIR)/release/bench_cluster
 
 bench-log: ## The log beside plain files: appends, reads, opening after a kill, idle logs
 	$(CARGO) run --release --locked -p highwater-log --example bench -- --dir $(TARGET_DIR)/bench-log

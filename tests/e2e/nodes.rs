@@ -6,7 +6,7 @@ use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
-use highwater_tests::{TestCluster, run};
+use highwater_tests::{TestCluster, eventually, run};
 
 use crate::{PATIENCE, consume, numbers, produce};
 
@@ -95,6 +95,23 @@ fn a_data_directory_that_cannot_be_written_is_refused() {
     run(&mut command, PATIENCE).fails_with(6, &["a-file"]);
     let mode = fs::metadata(&file).map(|metadata| metadata.permissions().mode() & 0o777);
     assert!(file.is_file() && mode.is_ok(), "what was there stays");
+}
+
+#[test]
+fn a_node_is_healthy_only_while_it_can_serve() {
+    let mut cluster = TestCluster::prepare(3);
+    cluster.node(0).start();
+    let address = cluster.nodes()[0].address();
+    // It answers, and does not claim to serve before there is a cluster.
+    let answer = eventually("the node answers", PATIENCE, || {
+        let answer = cluster.run(&["health", "--address", &address]);
+        (!answer.stdout().contains("unreachable")).then_some(answer)
+    });
+    assert!(!answer.status.success(), "{}", answer.stdout());
+    cluster.node(1).start();
+    cluster.node(2).start();
+    cluster.wait_ready();
+    cluster.run(&["health", "--address", &address]).success();
 }
 
 #[test]

@@ -2,26 +2,12 @@
 
 use std::time::Duration;
 
-use highwater::proto::v1::Node;
-use highwater::{Client, ConsumedRecord, DefaultPicker, Picker, Picture, Profile, Purpose};
-use highwater_tests::TestCluster;
+use highwater::{Client, ConsumedRecord, Profile};
+use highwater_tests::{ReadFrom, TestCluster};
 
 use crate::{PATIENCE, numbers, produce};
 
 const LINES: usize = 20_000;
-
-/// Sends reads to one node, and everything else where it belongs.
-#[derive(Debug)]
-struct ReadFrom(String);
-
-impl Picker for ReadFrom {
-    fn pick<'a>(&self, picture: &'a Picture, purpose: Purpose<'_>, avoid: &[String]) -> Option<&'a Node> {
-        match purpose {
-            Purpose::Read { .. } => picture.node(&self.0),
-            purpose => DefaultPicker::default().pick(picture, purpose, avoid),
-        }
-    }
-}
 
 #[test]
 fn every_replica_serves_the_same_records_at_the_same_offsets() {

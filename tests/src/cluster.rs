@@ -33,6 +33,8 @@ pub(crate) struct Layout {
     pub(crate) fronts: Vec<u16>,
     /// More arguments of every node.
     pub(crate) arguments: Vec<String>,
+    /// How many of the nodes found the cluster; by default all.
+    pub(crate) founders: Option<usize>,
 }
 
 /// A cluster in a temporary directory. Its nodes are killed, and the directory is removed, when it is dropped.
@@ -80,10 +82,14 @@ impl TestCluster {
         let names: Vec<String> = (1..=count).map(|number| format!("n{number}")).collect();
         let front = |(place, port): (usize, &ReservedPort)| layout.fronts.get(place).copied().unwrap_or(port.number());
         let fronts: Vec<u16> = ports.iter().enumerate().map(front).collect();
-        let seeds: Vec<String> = fronts.iter().map(|port| format!("127.0.0.1:{port}")).collect();
+        let founders = layout.founders.unwrap_or(count);
+        let seeds: Vec<String> = fronts[..founders]
+            .iter()
+            .map(|port| format!("127.0.0.1:{port}"))
+            .collect();
         for ((place, name), port) in names.iter().enumerate().zip(ports) {
             certs(&["node", name, "--ca-dir", &certificates, "--out", &certificates]);
-            let mut node = made.node_of(cluster, (name, fronts[place]), port, &names, &seeds);
+            let mut node = made.node_of(cluster, (name, fronts[place]), port, &names[..founders], &seeds);
             if let Some(data_dir) = layout.data_dirs.get(place) {
                 node.keep_data_in(data_dir.clone());
             }
@@ -223,10 +229,19 @@ impl TestCluster {
         serde_json::from_str(&text).unwrap_or_else(|error| panic!("no JSON ({error}): {text}"))
     }
 
-    /// Waits until every node serves.
+    /// Two nodes, neither of which runs, take each other's addresses: each is started on the other's port next.
+    #[track_caller]
+    pub fn swap_addresses(&mut self, one: usize, other: usize) {
+        let (first, last) = (one.min(other), one.max(other));
+        let (before, behind) = self.nodes.split_at_mut(last);
+        before[first].swap_address(&mut behind[0]);
+    }
+
+    /// Waits until every node that was started serves.
     #[track_caller]
     pub fn wait_ready(&self) {
-        let addresses: Vec<String> = self.nodes.iter().map(TestNode::address).collect();
+        let started = self.nodes.iter().filter(|node| node.child.is_some());
+        let addresses: Vec<String> = started.map(TestNode::address).collect();
         self.wait_serving(&addresses);
     }
 

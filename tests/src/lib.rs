@@ -10,10 +10,13 @@ pub mod chaos;
 mod cluster;
 mod command;
 mod node;
+pub mod pauses;
 mod ports;
+mod read_from;
 mod stream;
 
 pub use cluster::TestCluster;
 pub use command::{Finished, binary, eventually, run, run_with_input, wait};
 pub use node::TestNode;
+pub use read_from::ReadFrom;
 pub use stream::{Acknowledgement, Consuming, Produced, Producing};

@@ -41,12 +41,29 @@ impl TestNode {
     }
 
     pub(crate) fn keep_data_in(&mut self, data_dir: PathBuf) {
-        let flag = self.arguments.iter().position(|argument| argument == "--data-dir");
-        let Some(value) = flag.and_then(|flag| self.arguments.get_mut(flag + 1)) else {
-            panic!("{} has no --data-dir: {:?}", self.name, self.arguments);
-        };
-        *value = data_dir.to_string_lossy().into_owned();
+        self.set_argument("--data-dir", data_dir.to_string_lossy().into_owned());
         self.data_dir = data_dir;
+    }
+
+    #[track_caller]
+    fn set_argument(&mut self, flag: &str, value: String) {
+        let place = self.arguments.iter().position(|argument| argument == flag);
+        let Some(argument) = place.and_then(|place| self.arguments.get_mut(place + 1)) else {
+            panic!("{} has no {flag}: {:?}", self.name, self.arguments);
+        };
+        *argument = value;
+    }
+
+    /// Takes the address and the port of another node, and gives it its own. Neither may run.
+    #[track_caller]
+    pub(crate) fn swap_address(&mut self, other: &mut TestNode) {
+        std::mem::swap(&mut self.port, &mut other.port);
+        std::mem::swap(&mut self.front, &mut other.front);
+        for node in [self, other] {
+            assert!(node.child.is_none(), "{} still runs at its address", node.name);
+            node.set_argument("--listen", format!("127.0.0.1:{}", node.port.number()));
+            node.set_argument("--advertise", node.address());
+        }
     }
 
     /// Where it keeps what must outlive the process.

@@ -174,7 +174,7 @@ fn without_empty(list: Vec<String>) -> Vec<String> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use clap::Parser;
+    use clap::{CommandFactory, Parser};
 
     #[derive(Parser)]
     struct Only {
@@ -213,6 +213,29 @@ mod tests {
         assert_eq!(settings.node.seeds, ["b:1", "c:1"]);
         assert_eq!(settings.node.tls.ca, PathBuf::from("ca.pem"));
         assert_eq!(settings.node.cluster, Config::default().cluster);
+    }
+
+    /// A flag that nobody reads would be ignored in silence.
+    #[test]
+    fn every_flag_reaches_its_setting() {
+        let default = Settings::load(&args(&[])).unwrap();
+        let changes = |flag: &str, value: &str| {
+            let parsed = Only::try_parse_from(["serve", flag, value]);
+            parsed.is_ok_and(|only| Settings::load(&only.args).is_ok_and(|settings| settings != default))
+        };
+        let flags = Only::command();
+        let flags = flags.get_arguments().filter(|flag| flag.get_action().takes_values());
+        let names: Vec<String> = flags
+            .filter_map(|flag| Some(format!("--{}", flag.get_long()?)))
+            .collect();
+        for flag in names.iter().filter(|name| *name != "--config") {
+            let values = ["7", "n7", "localhost:7", "json", "error", "true"];
+            assert!(
+                values.iter().any(|value| changes(flag, value)),
+                "{flag} changes nothing"
+            );
+        }
+        assert!(names.len() > 15, "{names:?}");
     }
 
     #[test]

@@ -8,8 +8,11 @@
 //!
 //! Every node advertises its proxy's port, so that everything from other nodes and clients comes through it. The proxy
 //! learns [who dialled](super::dialer), and asks before each chunk what the rule for that flow is. A **flow** is one
-//! direction between two nodes, over all connections, whoever dialled. Clients are never hindered: a node that is cut
-//! off from its peers and still reached by clients is the harder case.
+//! direction between two nodes, over all connections, whoever dialled. Clients are hindered only where a rule names them:
+//! a node that is cut off from its peers and still reached by clients is the harder case.
+//!
+//! A **seat** is a proxy with the port that it leads to. Nodes may change seats, as processes that come back with other
+//! addresses; rules go with the node.
 
 use std::io;
 use std::net::Ipv4Addr;
@@ -31,7 +34,7 @@ const CHUNK_BYTES: usize = 64 * 1024;
 
 /// What happens to what flows in one direction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) enum Rule {
+pub enum Rule {
     /// It arrives.
     #[default]
     Pass,
@@ -39,41 +42,71 @@ pub(crate) enum Rule {
     Hold,
     /// Each chunk arrives later.
     Delay(Duration),
+    /// So many bytes a second arrive, for each connection.
+    Narrow(u32),
     /// Connections are reset, new ones too.
     Reset,
+    /// Connections carry nothing any more, for ever, and neither end is told: what happens when a machine loses its power,
+    /// or something between forgets a connection. Also when the rule has ended; new ones are whole again then.
+    Vanish,
 }
 
-/// The rule of every flow: `[from][to]`.
+/// The rule of every flow.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Rules(Vec<Vec<Rule>>);
+pub struct Rules {
+    /// Between nodes: `[from][to]`.
+    links: Vec<Vec<Rule>>,
+    /// Between each node and all clients, both ways.
+    clients: Vec<Rule>,
+}
 
 impl Rules {
-    pub(crate) fn pass(nodes: usize) -> Self {
-        Self(vec![vec![Rule::Pass; nodes]; nodes])
+    /// Everything passes between so many nodes.
+    pub fn pass(nodes: usize) -> Self {
+        Self {
+            links: vec![vec![Rule::Pass; nodes]; nodes],
+            clients: vec![Rule::Pass; nodes],
+        }
     }
 
-    pub(crate) fn set(&mut self, from: usize, to: usize, rule: Rule) {
-        self.0[from][to] = rule;
+    /// A rule for what `from` sends to `to`.
+    pub fn set(&mut self, from: usize, to: usize, rule: Rule) {
+        self.links[from][to] = rule;
     }
 
-    pub(crate) fn set_both(&mut self, one: usize, other: usize, rule: Rule) {
+    /// A rule for both directions between two nodes.
+    pub fn set_both(&mut self, one: usize, other: usize, rule: Rule) {
         self.set(one, other, rule);
         self.set(other, one, rule);
+    }
+
+    /// A rule for everything between `node` and the others of the nodes.
+    pub fn isolate(&mut self, node: usize, rule: Rule) {
+        let others = (0..self.links.len()).filter(|other| *other != node);
+        others.for_each(|other| self.set_both(node, other, rule));
+    }
+
+    /// A rule for everything between `node` and its clients.
+    pub fn set_clients(&mut self, node: usize, rule: Rule) {
+        self.clients[node] = rule;
     }
 
     /// The rule between two ends; a client is `None`.
     fn get(&self, from: Option<usize>, to: Option<usize>) -> Rule {
         match (from, to) {
-            (Some(from), Some(to)) => self.0[from][to],
-            _ => Rule::Pass,
+            (Some(from), Some(to)) => self.links[from][to],
+            (Some(node), None) | (None, Some(node)) => self.clients[node],
+            (None, None) => Rule::Pass,
         }
     }
 }
 
 #[derive(Debug)]
 struct Shared {
-    /// Real port of each node, once known.
+    /// Real port of each seat, once known.
     ports: Mutex<Vec<u16>>,
+    /// By seat, the node on it.
+    occupants: Mutex<Vec<usize>>,
     /// Process of each node while it runs.
     processes: Mutex<Vec<Option<u32>>>,
     rules: watch::Sender<Rules>,
@@ -93,25 +126,26 @@ impl Links {
     pub(crate) fn start(nodes: usize, runtime: &Handle) -> io::Result<Self> {
         let shared = Arc::new(Shared {
             ports: Mutex::new(vec![0; nodes]),
+            occupants: Mutex::new((0..nodes).collect()),
             processes: Mutex::new(vec![None; nodes]),
             rules: watch::Sender::new(Rules::pass(nodes)),
             bitten: AtomicU64::new(0),
         });
         let mut fronts = Vec::new();
-        for node in 0..nodes {
+        for seat in 0..nodes {
             let listener = runtime.block_on(TcpListener::bind((Ipv4Addr::LOCALHOST, 0)))?;
             fronts.push(listener.local_addr()?.port());
-            runtime.spawn(accept(shared.clone(), listener, node));
+            runtime.spawn(accept(shared.clone(), listener, seat));
         }
         Ok(Self { shared, fronts })
     }
 
-    /// The port that each node advertises.
+    /// The port that the node on each seat advertises.
     pub(crate) fn fronts(&self) -> &[u16] {
         &self.fronts
     }
 
-    /// The ports where the nodes really listen.
+    /// The ports where the nodes on the seats really listen.
     pub(crate) fn lead_to(&self, ports: Vec<u16>) {
         *lock(&self.shared.ports) = ports;
     }
@@ -119,6 +153,17 @@ impl Links {
     /// Which process a node is now.
     pub(crate) fn set_process(&self, node: usize, process: Option<u32>) {
         lock(&self.shared.processes)[node] = process;
+    }
+
+    /// Two nodes, which do not run, take each other's seats.
+    pub(crate) fn swap_seats(&self, one: usize, other: usize) {
+        for occupant in lock(&self.shared.occupants).iter_mut() {
+            *occupant = match *occupant {
+                node if node == one => other,
+                node if node == other => one,
+                node => node,
+            };
+        }
     }
 
     pub(crate) fn set(&self, rules: Rules) {
@@ -129,7 +174,7 @@ impl Links {
         self.set(Rules::pass(self.fronts.len()));
     }
 
-    /// How many chunks and connections were held, delayed or reset so far.
+    /// How many chunks and connections were held, delayed, reset or lost so far.
     pub(crate) fn bitten(&self) -> u64 {
         self.shared.bitten.load(Ordering::Relaxed)
     }
@@ -139,12 +184,12 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-async fn accept(shared: Arc<Shared>, listener: TcpListener, node: usize) {
+async fn accept(shared: Arc<Shared>, listener: TcpListener, seat: usize) {
     let front = listener.local_addr().map_or(0, |address| address.port());
     loop {
         match listener.accept().await {
             Ok((stream, from)) => {
-                tokio::spawn(connection(shared.clone(), stream, from.port(), front, node));
+                tokio::spawn(connection(shared.clone(), stream, from.port(), front, seat));
             }
             // No descriptors left, most likely.
             Err(_) => sleep(Duration::from_millis(10)).await,
@@ -152,7 +197,8 @@ async fn accept(shared: Arc<Shared>, listener: TcpListener, node: usize) {
     }
 }
 
-async fn connection(shared: Arc<Shared>, mut stream: TcpStream, from: u16, front: u16, node: usize) {
+async fn connection(shared: Arc<Shared>, mut stream: TcpStream, from: u16, front: u16, seat: usize) {
+    let node = lock(&shared.occupants)[seat];
     let processes = lock(&shared.processes).clone();
     let looked = tokio::task::spawn_blocking(move || dialer::find(from, front, &processes)).await;
     let dialler = match looked {
@@ -166,7 +212,7 @@ async fn connection(shared: Arc<Shared>, mut stream: TcpStream, from: u16, front
         shared.bitten.fetch_add(1, Ordering::Relaxed);
         return reset(&stream);
     }
-    let port = lock(&shared.ports)[node];
+    let port = lock(&shared.ports)[seat];
     let Ok(mut onward) = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await else {
         return reset(&stream);
     };
@@ -177,8 +223,18 @@ async fn connection(shared: Arc<Shared>, mut stream: TcpStream, from: u16, front
     let (read_back, write_back) = onward.split();
     let there = pump(&shared, read, write_back, dialler, Some(node));
     let back = pump(&shared, read_back, write, Some(node), dialler);
-    // If one direction breaks, both ends are dropped and reset; an orderly end of one leaves the other open.
-    let _ = tokio::try_join!(there, back);
+    let vanished = tokio::select! {
+        biased;
+        () = until(Rule::Vanish, &shared, dialler, Some(node)) => true,
+        () = until(Rule::Vanish, &shared, Some(node), dialler) => true,
+        // If one direction breaks, both ends are dropped and reset; an orderly end of one leaves the other open.
+        _ = async { tokio::try_join!(there, back) } => false,
+    };
+    if vanished {
+        shared.bitten.fetch_add(1, Ordering::Relaxed);
+        // Both sockets stay open and unread until the proxies end.
+        std::future::pending::<()>().await;
+    }
 }
 
 fn reset(stream: &TcpStream) {
@@ -199,7 +255,7 @@ async fn pump(
     loop {
         let count = tokio::select! {
             biased;
-            () = until_reset(&mut rules, from, to) => {
+            () = until(Rule::Reset, shared, from, to) => {
                 shared.bitten.fetch_add(1, Ordering::Relaxed);
                 return Err(broken());
             }
@@ -218,8 +274,16 @@ async fn pump(
                     sleep(time).await;
                     break;
                 }
+                Rule::Narrow(bytes_per_second) => {
+                    sleep(Duration::from_secs_f64(
+                        count as f64 / f64::from(bytes_per_second.max(1)),
+                    ))
+                    .await;
+                    break;
+                }
                 Rule::Reset => return Err(broken()),
-                Rule::Hold => rules.changed().await.map_err(|_| broken())?,
+                // A connection that is to vanish is taken away from here in this moment.
+                Rule::Hold | Rule::Vanish => rules.changed().await.map_err(|_| broken())?,
             }
         }
         if count == 0 {
@@ -229,8 +293,10 @@ async fn pump(
     }
 }
 
-async fn until_reset(rules: &mut watch::Receiver<Rules>, from: Option<usize>, to: Option<usize>) {
-    let asked = rules.wait_for(|rules| rules.get(from, to) == Rule::Reset).await.is_ok();
+/// Resolves when this rule holds from the one to the other.
+async fn until(rule: Rule, shared: &Shared, from: Option<usize>, to: Option<usize>) {
+    let mut rules = shared.rules.subscribe();
+    let asked = rules.wait_for(|rules| rules.get(from, to) == rule).await.is_ok();
     if !asked {
         std::future::pending::<()>().await;
     }
@@ -312,7 +378,67 @@ mod tests {
     }
 
     #[tokio::test(flavor = "multi_thread")]
-    async fn who_is_no_node_passes_whatever_the_rules() {
+    async fn a_vanished_connection_stays_silent_for_ever_and_a_new_one_is_whole() {
+        let (links, front) = echo(Some(0)).await;
+        let mut stream = TcpStream::connect(("127.0.0.1", front)).await.unwrap();
+        assert_eq!(ask(&mut stream, 1).await.unwrap(), 1);
+        let mut rules = Rules::pass(2);
+        rules.isolate(1, Rule::Vanish);
+        links.set(rules);
+        let waiting = tokio::time::timeout(Duration::from_millis(200), ask(&mut stream, 2)).await;
+        assert!(waiting.is_err(), "an answer, or an end: {waiting:?}");
+        assert_eq!(links.bitten(), 1);
+        links.heal();
+        let waiting = tokio::time::timeout(Duration::from_millis(200), stream.read_u8()).await;
+        assert!(waiting.is_err(), "an answer, or an end: {waiting:?}");
+        let mut healed = TcpStream::connect(("127.0.0.1", front)).await.unwrap();
+        assert_eq!(ask(&mut healed, 3).await.unwrap(), 3);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_narrow_direction_lets_bytes_through_at_its_pace() {
+        let (links, front) = echo(Some(0)).await;
+        let mut stream = TcpStream::connect(("127.0.0.1", front)).await.unwrap();
+        links.set(rules(0, 1, Rule::Narrow(10)));
+        let began = std::time::Instant::now();
+        stream.write_all(&[7; 4]).await.unwrap();
+        let mut answer = [0; 4];
+        stream.read_exact(&mut answer).await.unwrap();
+        assert!(began.elapsed() >= Duration::from_millis(400));
+        assert_eq!((answer, links.bitten()), ([7; 4], 1));
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn clients_are_hindered_only_by_a_rule_for_them() {
+        let (links, front) = echo(None).await;
+        let mut stream = TcpStream::connect(("127.0.0.1", front)).await.unwrap();
+        let mut of_the_other = Rules::pass(2);
+        of_the_other.set_clients(0, Rule::Reset);
+        links.set(of_the_other);
+        assert_eq!(ask(&mut stream, 1).await.unwrap(), 1);
+        let mut of_this = Rules::pass(2);
+        of_this.set_clients(1, Rule::Reset);
+        links.set(of_this);
+        assert!(
+            tokio::time::timeout(PATIENCE, ask(&mut stream, 2))
+                .await
+                .unwrap()
+                .is_err()
+        );
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn rules_go_with_a_node_that_takes_another_seat() {
+        let (links, front) = echo(Some(0)).await;
+        links.swap_seats(1, 0);
+        // Now node 0 sits there: what was node 1's is said of nobody there.
+        links.set(rules(0, 1, Rule::Reset));
+        let mut stream = TcpStream::connect(("127.0.0.1", front)).await.unwrap();
+        assert_eq!(ask(&mut stream, 1).await.unwrap(), 1);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn who_is_no_node_passes_whatever_the_rules_between_nodes() {
         let (links, front) = echo(None).await;
         let mut all = Rules::pass(2);
         all.set_both(0, 1, Rule::Reset);

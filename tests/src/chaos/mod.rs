@@ -17,7 +17,8 @@
 //! | `logs` | an independent reader of the files, which compares all replicas at the end |
 //! | `trimmed` | a second topic, whose logs are trimmed all the time |
 //! | `self_test` | shows that a broken cluster is caught |
-//! | `stage`, `run` | the cluster under load; a run from the first record to the verdict |
+//! | `stage`, `run`, `ending` | the cluster under load; a run from the first record to the verdict |
+//! | `scene` | one fault by name, for tests that say what must happen meanwhile |
 //! | `sandbox` | how nothing is left behind |
 //!
 //! The seed fixes what is done, to whom it is meant, in which order and for how long. It does not fix the machine's
@@ -27,6 +28,7 @@
 
 mod dialer;
 mod disks;
+mod ending;
 mod links;
 mod logs;
 mod nemesis;
@@ -36,13 +38,17 @@ mod random;
 mod run;
 mod sandbox;
 mod scenarios;
+mod scene;
 mod self_test;
 mod stage;
 mod storage;
 mod tools;
 mod trimmed;
 
+pub use links::{Rule, Rules};
 pub use run::{Plan, Report, run};
 pub use sandbox::{Stop, in_sandbox};
 pub use scenarios::Amount;
+pub use scene::{Scene, Set};
 pub use self_test::{SelfTestError, self_test};
+pub use stage::Load;

@@ -452,9 +452,7 @@ impl Stage {
 
 pub(crate) fn isolated(node: usize, rule: Rule) -> Rules {
     let mut rules = Rules::pass(NODES);
-    (0..NODES)
-        .filter(|other| *other != node)
-        .for_each(|other| rules.set_both(node, other, rule));
+    rules.isolate(node, rule);
     rules
 }
 

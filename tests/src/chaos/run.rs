@@ -2,32 +2,22 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::fs;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use highwater::Profile;
-use highwater_verify::history::{Dump, FaultKind, Healing, IncidentKind};
-use highwater_verify::workload::scan_replicas;
-use highwater_verify::{History, Invariant, Outcome, Requirements, Verdict, check};
+use highwater_verify::history::FaultKind;
+use highwater_verify::{Invariant, Outcome, Requirements, Verdict, check};
 
 use super::disks::{self, FileSystem};
-use super::logs;
+use super::ending::{Finished, finish, keep_evidence};
 use super::outage::Outages;
 use super::sandbox::{Place, Stop};
 use super::scenarios::{Amount, Scenario, deck};
-use super::stage::{Ended, HEAL_DEADLINE, Load, NODES, Result, Stage, TOPIC};
+use super::stage::{Ended, HEAL_DEADLINE, IN_FLIGHT_MAX, Load, NODES, Result, Setting, Stage};
 use super::storage;
 
 /// Acknowledgements between two faults.
 pub(crate) const BETWEEN_FAULTS: u64 = 2_000;
-/// What a replica may take to be read from its start to its end.
-pub(crate) const SCAN_DEADLINE: Duration = Duration::from_secs(120);
-/// Long enough for followers to hear of the last commit, and for logs to note it.
-const REST: Duration = Duration::from_millis(2_500);
-/// How long damaged files may take to be whole again.
-const WHOLE_DEADLINE: Duration = Duration::from_secs(60);
-
 /// What a run does and must show.
 #[derive(Debug, Clone)]
 pub struct Plan {
@@ -49,6 +39,8 @@ impl Plan {
                 producers: 2,
                 send_interval: Duration::from_millis(2),
                 value_bytes_max: 200,
+                in_flight_max: IN_FLIGHT_MAX,
+                delivery_deadline: None,
                 trims: false,
             },
             Amount::Rounds(_) | Amount::Only(..) => Load {
@@ -56,6 +48,8 @@ impl Plan {
                 producers: 6,
                 send_interval: Duration::from_millis(1),
                 value_bytes_max: 400,
+                in_flight_max: IN_FLIGHT_MAX,
+                delivery_deadline: None,
                 trims: true,
             },
         }
@@ -176,8 +170,8 @@ impl Missing {
 pub fn run(plan: &Plan, stop: Stop) -> std::result::Result<Report, String> {
     let place = Place::make()?;
     let missing = Missing::find(&place);
-    let stage = Stage::set(plan.seed, plan.load(), missing.images.is_none(), place, stop);
-    let mut stage = stage.map_err(in_words)?;
+    let setting = Setting::of_chaos(plan.seed, plan.load(), missing.images.is_none());
+    let mut stage = Stage::set(&setting, place, stop).map_err(in_words)?;
     let mut skipped: BTreeMap<String, (u64, String)> = BTreeMap::new();
     let mut cards = deck(&plan.amount, &mut stage.random);
     cards.retain(|card| match missing.reason(*card) {
@@ -236,7 +230,7 @@ pub fn run(plan: &Plan, stop: Stop) -> std::result::Result<Report, String> {
             .push("fewer than half of the power cuts hit all nodes".to_owned());
     }
     if report.outcome() == Outcome::Fail {
-        keep_evidence(plan, &stage, &finished.history);
+        keep_evidence(&plan.evidence.join(plan.seed.to_string()), &stage, &finished.history);
     }
     Ok(report)
 }
@@ -254,171 +248,27 @@ fn play(stage: &mut Stage, card: Scenario, partitions: u32) -> Result<()> {
     stage.wait_progress(BETWEEN_FAULTS, "after the fault")?;
     // What loses a replica for good may come again only when that one has been replaced: no cluster of three stands two.
     match card.loses_replicas() {
-        true => stage.wait_complete(partitions, "after the loss of replicas"),
+        true => stage.wait_complete(partitions as usize * NODES, "after the loss of replicas"),
         false => Ok(()),
     }
 }
 
-/// What is there at the end.
-pub(crate) struct Finished {
-    pub(crate) history: History,
-    compared: logs::Compared,
-    /// Of the topic that is trimmed.
-    trimmed: Option<String>,
-}
-
-/// Faults off; everything must heal; then everything that anybody holds is read.
-pub(crate) fn finish(stage: &mut Stage, load: Load, problems: &mut Vec<String>) -> Result<Finished> {
-    stage.attached.clear();
-    stage.links.heal();
-    stage.resume(&(0..NODES).collect::<Vec<_>>());
-    let down: Vec<usize> = (0..NODES)
-        .filter(|node| stage.cluster.nodes()[*node].pid().is_none())
-        .collect();
-    if !stage.images.is_empty() && !down.is_empty() && !problems.is_empty() {
-        // A scenario that ended badly may have left a disk without power.
-        for node in &down {
-            stage.images[*node].restore()?;
-        }
-    }
-    stage.start(&down);
-    let healed_ns = stage.clock.now_ns();
-    let healed = stage.wait_progress(load.proves_all_serve(), "after the last fault");
-    let served_ns = healed.is_ok().then(|| stage.clock.now_ns());
-    match healed {
-        Err(Ended::Stopped) => return Err(Ended::Stopped),
-        Err(Ended::Failed(why)) => problems.push(why),
-        Ok(()) => {}
-    }
-    let running = stage.running.take().ok_or_else(|| "the workload is gone".to_owned())?;
-    let mut history = stage.runtime.block_on(running.stop());
-    for partition in 0..load.partitions {
-        let healing = Healing {
-            partition,
-            healed_ns,
-            served_ns,
-            // Seen from outside only: producers reached the one that took their records.
-            leaders: u32::from(served_ns.is_some()),
-            memberships: 1,
-        };
-        history.record_healing(healing);
-    }
-    scan(stage, &mut history, problems)?;
-    let trimmed = stage.finish_trimmed(problems)?;
-    stage.notice_ended_nodes();
-    wait_whole(stage);
-    stage.kill(&(0..NODES).collect::<Vec<_>>());
-    notice_panics(stage);
-    history.watch_incidents();
-    history.merge(std::mem::take(&mut stage.history));
-    let compared = read_logs(stage, &mut history, load, problems);
-    Ok(Finished {
-        history,
-        compared,
-        trimmed,
-    })
-}
-
-fn scan(stage: &Stage, history: &mut History, problems: &mut Vec<String>) -> Result<()> {
-    let profile = Profile::load(stage.cluster.profile()).map_err(|error| error.to_string())?;
-    let (settings, clock) = (profile.builder(), stage.clock);
-    let scans = stage
-        .runtime
-        .block_on(scan_replicas(&settings, TOPIC, clock, SCAN_DEADLINE, history));
-    match scans {
-        Ok(scans) => problems.extend(
-            scans
-                .problems
-                .into_iter()
-                .map(|problem| format!("not scanned: {problem}")),
-        ),
-        Err(error) => problems.push(format!("the final scan: {error}")),
-    }
-    Ok(())
-}
-
-/// At rest nothing is written any more, and what was damaged is refilled within a minute. If not, the comparison tells.
-fn wait_whole(stage: &Stage) {
-    let end = Instant::now() + WHOLE_DEADLINE;
-    loop {
-        std::thread::sleep(REST);
-        let mut nodes = stage.cluster.nodes().iter();
-        if nodes.all(|node| logs::read_node(node.data_dir()).is_ok()) || Instant::now() > end {
-            return;
-        }
-    }
-}
-
-fn notice_panics(stage: &mut Stage) {
-    for node in 0..NODES {
-        let log = stage.cluster.nodes()[node].log();
-        let panics: Vec<String> = log
-            .lines()
-            .filter(|line| line.contains("panicked at"))
-            .map(str::to_owned)
-            .collect();
-        for line in panics {
-            stage.incident(Some(node), IncidentKind::Panic, line);
-        }
-    }
-}
-
-/// Groups are numbered as they were made: the catalog is 0, the partitions of the topic follow in order, and then that of the
-/// trimmed topic, which has a history of its own.
-fn read_logs(stage: &Stage, history: &mut History, load: Load, problems: &mut Vec<String>) -> logs::Compared {
-    let mut nodes = Vec::new();
-    for (number, node) in stage.cluster.nodes().iter().enumerate() {
-        let read = match logs::read_node(node.data_dir()) {
-            Ok(read) => read,
-            Err(why) => {
-                problems.push(format!("{}'s files at the end: {why}", node.name()));
-                continue;
-            }
-        };
-        nodes.push((number, node.name().to_owned(), read));
-    }
-    let groups = nodes.iter().flat_map(|(_, _, logs)| logs.iter().map(|log| log.group));
-    let mut groups: Vec<u64> = groups.filter(|group| *group != 0).collect();
-    groups.sort_unstable();
-    groups.dedup();
-    if groups.len() != load.partitions_of_all() as usize {
-        problems.push(format!(
-            "{} partitions, but the groups on disk are {groups:?}",
-            load.partitions_of_all()
-        ));
-    }
-    groups.truncate(load.partitions as usize);
-    for (number, _, logs) in &nodes {
-        for log in logs {
-            let Some(partition) = groups.iter().position(|group| *group == log.group) else {
-                continue;
-            };
-            let dump = Dump {
-                at_ns: stage.clock.now_ns(),
-                partition: partition as u32,
-                replica: log.replica,
-                node: *number as u32,
-                committed_end: log.committed_end,
-                last: true,
-            };
-            history.record_dump(dump, log.entries.iter().copied());
-        }
-    }
-    let named: Vec<_> = nodes.into_iter().map(|(_, name, logs)| (name, logs)).collect();
-    logs::compare(&named)
-}
-
-fn judge(plan: &Plan, finished: &Finished, power: bool, problems: Vec<String>) -> Report {
+/// What a run must have had to count.
+pub(crate) fn requirements(acknowledged_min: u64, replicas_min: u64, faults: Vec<(FaultKind, u64)>) -> Requirements {
     use Invariant::{I1, I2, I3, I4, I5, I6, I7, I8, I12, I15, I16, I17};
-    let requirements = Requirements {
-        acknowledged_min: plan.acknowledged_min,
-        read_min: plan.acknowledged_min,
-        replicas_min: NODES as u64,
-        faults: plan.faults_min(power),
+    Requirements {
+        acknowledged_min,
+        read_min: acknowledged_min,
+        replicas_min,
+        faults,
         around_fault_min: 100,
         around_fault_ns: HEAL_DEADLINE.as_nanos() as u64,
         judged: vec![I1, I2, I3, I4, I5, I6, I7, I8, I12, I15, I16, I17],
-    };
+    }
+}
+
+fn judge(plan: &Plan, finished: &Finished, power: bool, problems: Vec<String>) -> Report {
+    let requirements = requirements(plan.acknowledged_min, NODES as u64, plan.faults_min(power));
     let verdict = check(&finished.history, &requirements);
     let storage = [
         FaultKind::DiskError,
@@ -462,27 +312,4 @@ fn figures(outage: &Outages) -> Vec<String> {
         ));
     }
     lines
-}
-
-fn keep_evidence(plan: &Plan, stage: &Stage, history: &History) {
-    let directory = plan.evidence.join(plan.seed.to_string());
-    let kept = fs::create_dir_all(&directory)
-        .map_err(|error| error.to_string())
-        .and_then(|()| {
-            history
-                .save(&directory.join("history"))
-                .map_err(|error| error.to_string())?;
-            stage.cluster.nodes().iter().try_for_each(|node| {
-                let logs = storage::copy_directory(&node.data_dir().join("groups"), &directory.join(node.name()));
-                logs.and_then(|()| fs::write(directory.join(format!("{}.log", node.name())), node.log()))
-                    .map_err(|error| error.to_string())
-            })
-        });
-    match kept {
-        Ok(()) => println!(
-            "the history, the nodes' logs and their files are in {}",
-            directory.display()
-        ),
-        Err(why) => println!("the evidence could not be kept in {}: {why}", directory.display()),
-    }
 }

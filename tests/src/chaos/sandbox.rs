@@ -131,7 +131,16 @@ impl Place {
         } else {
             std::env::temp_dir()
         };
-        remove_abandoned(&parent);
+        Self::make_in(&parent)
+    }
+
+    /// The same on a disk: where temporary files are.
+    pub(crate) fn make_on_disk() -> Result<Self, String> {
+        Self::make_in(&std::env::temp_dir())
+    }
+
+    fn make_in(parent: &Path) -> Result<Self, String> {
+        remove_abandoned(parent);
         let path = parent.join(format!("{PREFIX}{:016x}", unique()));
         let cannot = |error: std::io::Error| format!("cannot make {}: {error}", path.display());
         fs::create_dir(&path).map_err(cannot)?;

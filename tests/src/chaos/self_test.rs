@@ -5,10 +5,11 @@ use std::path::PathBuf;
 
 use highwater_verify::{Invariant, Requirements, Verdict, check};
 
-use super::run::{BETWEEN_FAULTS, Missing, Plan, finish, in_words};
+use super::ending::finish;
+use super::run::{BETWEEN_FAULTS, Missing, Plan, in_words};
 use super::sandbox::{Place, Stop};
 use super::scenarios::Amount;
-use super::stage::{NODES, Stage};
+use super::stage::{NODES, Setting, Stage};
 use super::storage::Syncs;
 
 /// Why the self-test did not succeed.
@@ -55,7 +56,8 @@ fn lose_everything(seed: u64, place: Place, stop: Stop) -> Result<Verdict, Strin
         acknowledged_min: 1,
         evidence: PathBuf::new(),
     };
-    let mut stage = Stage::set(seed, plan.load(), true, place, stop).map_err(in_words)?;
+    let setting = Setting::of_chaos(seed, plan.load(), true);
+    let mut stage = Stage::set(&setting, place, stop).map_err(in_words)?;
     let all: Vec<usize> = (0..NODES).collect();
     let played = stage.wait_progress(BETWEEN_FAULTS, "before the lies").and_then(|()| {
         stage.attach(&all, Syncs::Lie)?;

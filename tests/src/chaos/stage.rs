@@ -1,5 +1,6 @@
 //! A cluster under load, with a hand on every process, link and disk.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use highwater::proto::v1::{DescribeClusterResponse, ReplicaStatus};
@@ -52,6 +53,8 @@ pub(crate) type Result<T> = std::result::Result<T, Ended>;
 pub(crate) struct Stage {
     pub(crate) attached: Vec<Attached>,
     pub(crate) cluster: TestCluster,
+    /// The nodes that are to run.
+    pub(crate) cast: BTreeSet<usize>,
     /// By node; empty if power cannot be cut.
     pub(crate) images: Vec<Image>,
     pub(crate) links: Links,
@@ -68,19 +71,55 @@ pub(crate) struct Stage {
     pub(crate) place: Place,
 }
 
-/// How much load there is.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Load {
-    pub(crate) partitions: u32,
-    pub(crate) producers: u32,
-    pub(crate) send_interval: Duration,
-    pub(crate) value_bytes_max: usize,
-    /// Whether there is a second topic, which is trimmed.
-    pub(crate) trims: bool,
+/// What a stage is set for.
+pub(crate) struct Setting {
+    pub(crate) seed: u64,
+    pub(crate) load: Load,
+    /// Whether each node has a disk of its own, whose power can be cut.
+    pub(crate) power: bool,
+    /// How many nodes found the cluster and run from the beginning.
+    pub(crate) founders: usize,
+    /// How many nodes there are in all; those that are not founders have an address, and do not run.
+    pub(crate) nodes: usize,
+    /// Of each partition.
+    pub(crate) replicas: usize,
 }
 
-/// Records that each producer may have in flight.
-const IN_FLIGHT_MAX: usize = 256;
+impl Setting {
+    /// For chaos: three nodes.
+    pub(crate) fn of_chaos(seed: u64, load: Load, power: bool) -> Self {
+        Self {
+            seed,
+            load,
+            power,
+            founders: NODES,
+            nodes: NODES,
+            replicas: NODES,
+        }
+    }
+}
+
+/// How much load there is.
+#[derive(Debug, Clone, Copy)]
+pub struct Load {
+    /// Partitions of the topic.
+    pub partitions: u32,
+    /// Producers, each of which writes to all partitions.
+    pub producers: u32,
+    /// Between two records of a producer.
+    pub send_interval: Duration,
+    /// Size of the largest values, bytes.
+    pub value_bytes_max: usize,
+    /// Records that each producer may have in flight.
+    pub in_flight_max: usize,
+    /// How long the library may try to deliver a record; `None`: the seed chooses.
+    pub delivery_deadline: Option<Duration>,
+    /// Whether there is a second topic, which is trimmed.
+    pub trims: bool,
+}
+
+/// Records that each producer may have in flight, unless a load needs another number.
+pub(crate) const IN_FLIGHT_MAX: usize = 256;
 
 /// How long the library may try to deliver a record. Which of them is the seed's choice: short ones give unknown outcomes,
 /// long ones retries across every kind of fault.
@@ -91,21 +130,17 @@ impl Load {
     pub(crate) fn partitions_of_all(&self) -> u32 {
         self.partitions + u32::from(self.trims)
     }
-
-    /// So many acknowledgements cannot come while one partition takes nothing: all producers would wait for it.
-    pub(crate) fn proves_all_serve(&self) -> u64 {
-        u64::from(self.producers) * u64::from(self.partitions) * IN_FLIGHT_MAX as u64
-    }
 }
 
 impl Stage {
-    /// A cluster that serves, under load. With `power`, each node has a disk of its own.
-    pub(crate) fn set(seed: u64, load: Load, power: bool, place: Place, stop: Stop) -> Result<Self> {
+    /// A cluster that serves, under load.
+    pub(crate) fn set(setting: &Setting, place: Place, stop: Stop) -> Result<Self> {
+        let (seed, load) = (setting.seed, setting.load);
         let text = |error: &dyn std::fmt::Display| Ended::Failed(format!("the stage could not be set: {error}"));
         let mut random = Random::new(seed);
         let runtime = Runtime::new().map_err(|error| text(&error))?;
-        let links = Links::start(NODES, runtime.handle()).map_err(|error| text(&error))?;
-        let images = if power {
+        let links = Links::start(setting.nodes, runtime.handle()).map_err(|error| text(&error))?;
+        let images = if setting.power {
             make_images(&place, &mut random)?
         } else {
             Vec::new()
@@ -120,27 +155,40 @@ impl Stage {
                 "--retention-interval-ms".to_owned(),
                 RETENTION_INTERVAL_MS.to_string(),
             ],
+            founders: Some(setting.founders),
         };
-        let mut cluster = TestCluster::prepare_as("chaos", NODES, &layout);
+        let mut cluster = TestCluster::prepare_as("chaos", setting.nodes, &layout);
         links.lead_to(cluster.nodes().iter().map(|node| node.port.number()).collect());
-        for node in 0..NODES {
+        for node in 0..setting.founders {
             cluster.node(node).start();
             links.set_process(node, cluster.nodes()[node].pid());
         }
         cluster.wait_ready();
         cluster.wait_acquainted();
-        cluster.create_topic(TOPIC, load.partitions);
+        let (partitions, replicas) = (load.partitions.to_string(), setting.replicas.to_string());
+        cluster
+            .run(&[
+                "topic",
+                "create",
+                TOPIC,
+                "--partitions",
+                &partitions,
+                "--replication",
+                &replicas,
+            ])
+            .success();
         if load.trims {
             Trimmed::create(&cluster);
         }
         let clock = Clock::start();
         let profile = Profile::load(cluster.profile()).map_err(|error| text(&error))?;
+        let chosen_deadline = DELIVERY_DEADLINES[random.below(DELIVERY_DEADLINES.len())];
         let workload = Workload {
             producers: load.producers,
             send_interval: load.send_interval,
             value_bytes: (VALUE_BYTES_MIN, load.value_bytes_max),
-            in_flight_max: IN_FLIGHT_MAX,
-            delivery_deadline: DELIVERY_DEADLINES[random.below(DELIVERY_DEADLINES.len())],
+            in_flight_max: load.in_flight_max,
+            delivery_deadline: load.delivery_deadline.unwrap_or(chosen_deadline),
             ..Workload::new(TOPIC, seed)
         };
         let started = runtime.block_on(async {
@@ -156,6 +204,7 @@ impl Stage {
         Ok(Self {
             attached: Vec::new(),
             cluster,
+            cast: (0..setting.founders).collect(),
             images,
             links,
             outage: Outages::default(),
@@ -194,7 +243,7 @@ impl Stage {
 
     /// A node other than those.
     pub(crate) fn other_than(&mut self, not: &[usize]) -> usize {
-        let others: Vec<usize> = (0..NODES).filter(|node| !not.contains(node)).collect();
+        let others: Vec<usize> = self.cast.iter().copied().filter(|node| !not.contains(node)).collect();
         others[self.random.below(others.len())]
     }
 
@@ -255,8 +304,24 @@ impl Stage {
         Ok(())
     }
 
-    /// Waits until every node votes in the catalog, and every partition has all its replicas, alive and whole.
-    pub(crate) fn wait_complete(&mut self, partitions: u32, what: &str) -> Result<()> {
+    /// Waits until every partition has acknowledged a record that was sent from now on.
+    pub(crate) fn wait_all_serve(&mut self, what: &str) -> Result<()> {
+        let (begin, since_ns) = (Instant::now(), self.clock.now_ns());
+        let all_have_served = |running: &Running| running.all_have_served(since_ns);
+        while !self.running.as_ref().is_some_and(all_have_served) {
+            self.check_stop()?;
+            self.notice_ended_nodes();
+            if begin.elapsed() > HEAL_DEADLINE {
+                let why = format!("{what}: not every partition has taken a new record within {HEAL_DEADLINE:?}");
+                return Err(Ended::Failed(why));
+            }
+            std::thread::sleep(POLL);
+        }
+        Ok(())
+    }
+
+    /// Waits until every node votes in the catalog, and there are so many replicas of partitions, all alive and whole.
+    pub(crate) fn wait_complete(&mut self, replicas: usize, what: &str) -> Result<()> {
         let begin = Instant::now();
         loop {
             self.check_stop()?;
@@ -267,7 +332,7 @@ impl Stage {
             });
             let lacks = described.map_or_else(
                 || Some("nobody describes the cluster".to_owned()),
-                |answer| lacks(&answer, partitions),
+                |answer| lacks(&answer, replicas),
             );
             match lacks {
                 None => return Ok(()),
@@ -283,7 +348,7 @@ impl Stage {
 
     /// A node that ended and nobody ended it is an incident.
     pub(crate) fn notice_ended_nodes(&mut self) {
-        for node in 0..NODES {
+        for node in self.cast.clone() {
             let Some(status) = self.cluster.node(node).take_end() else {
                 continue;
             };
@@ -323,7 +388,7 @@ impl Stage {
 }
 
 /// What a cluster lacks that could stand another loss.
-fn lacks(answer: &DescribeClusterResponse, partitions: u32) -> Option<String> {
+fn lacks(answer: &DescribeClusterResponse, replicas: usize) -> Option<String> {
     if let Some(node) = answer.nodes.iter().find(|node| node.catalog_role != "voter") {
         return Some(format!("{} has no vote in the catalog", node.name));
     }
@@ -336,8 +401,8 @@ fn lacks(answer: &DescribeClusterResponse, partitions: u32) -> Option<String> {
             ill.node, ill.damage
         ));
     }
-    let (found, wanted) = (answer.replicas.len(), partitions as usize * NODES);
-    (found != wanted).then(|| format!("there are {found} replicas, not {wanted}"))
+    let found = answer.replicas.len();
+    (found != replicas).then(|| format!("there are {found} replicas, not {replicas}"))
 }
 
 fn name_of(node: usize) -> String {

@@ -10,7 +10,7 @@ use highwater_verify::history::RetentionAllowed;
 use highwater_verify::workload::{Clock, Running, Workload, scan_replicas};
 use highwater_verify::{Outcome, Requirements, check};
 
-use super::run::SCAN_DEADLINE;
+use super::ending::SCAN_DEADLINE;
 use super::stage::{NODES, Result, Stage};
 use crate::cluster::TestCluster;
 

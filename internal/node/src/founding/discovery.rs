@@ -99,6 +99,12 @@ impl Discovery {
             }
         }
         let others = self.ask_around().await;
+        // Asking takes a while, in which this node may have adopted a plan. Whoever knows a cluster now may then know the one
+        // founded with this very node: joining it would replace the catalog replica that the plan gives. A cluster comes
+        // to be only after all have adopted, so whatever is not seen here has not been heard of above.
+        if self.options.membership.probe() != own {
+            return Ok(());
+        }
         match decide(&own, &self.options.bootstrap, &others) {
             Step::Wait(waiting) => {
                 self.reminder.say(&waiting);

@@ -221,6 +221,7 @@ pub(super) fn is_pristine(catalog: &Partition) -> bool {
 mod tests {
     use super::super::tests::plan_abc;
     use super::*;
+    use crate::failures::Failures;
 
     #[test]
     fn a_catalog_replica_that_is_not_open_yet_counts_as_a_cluster() {
@@ -231,7 +232,7 @@ mod tests {
             address: "a:1".to_owned(),
             rack: String::new(),
         };
-        let membership = Membership::new(own, data.clone(), Registry::new());
+        let membership = Membership::new(own, data.clone(), Registry::new(), CatalogHost::new(Failures::default()));
         let catalog = [(CATALOG_GROUP, ReplicaId(1))];
         data.record_cluster(ClusterId([3; 16]), Some(plan_abc())).unwrap();
         data.record_preparing(&catalog).unwrap();

@@ -6,8 +6,9 @@
 //!
 //! Addresses: chitchat knows nodes by socket address, while ours are `host:port` and may move. The address given to
 //! chitchat is the advertised one as resolved at start, and serves it as a label only. The key `address` holds the
-//! advertised text; it goes to the [`AddressBook`], and a message to a live node is sent by its name, so that the host
-//! is resolved anew whenever it is dialled. Seeds are resolved anew as long as they have not been heard of.
+//! advertised text; it goes to the [`AddressBook`], and a message to a live node that has told it in this life is sent by
+//! its name, so that the host is resolved anew whenever it is dialled. Any other message goes to whoever is at the address:
+//! nodes may have swapped theirs. Seeds are resolved anew as long as they have not been heard of.
 //!
 //! Invariants: a node's keys are written by that node; a message whose digest does not list its sender under the name
 //! of its certificate is dropped. (What a node passes on about third nodes is not signed: a node that lies can deceive

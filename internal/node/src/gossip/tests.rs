@@ -132,6 +132,33 @@ async fn a_dead_node_is_noticed_and_its_restart_too() {
 }
 
 #[tokio::test]
+async fn nodes_that_swapped_addresses_are_heard_of_at_their_new_ones() {
+    let ca = TestCa::new();
+    let [first, second, third] = three(&ca).await;
+    let nodes = [first, second, third];
+    all_see(&nodes, &["n1", "n2", "n3"]).await;
+    let [first, second, third] = nodes;
+    let (address_of_first, address_of_second) = (first.node.address, second.node.address);
+    let (credentials_of_first, credentials_of_second) =
+        (first.node.credentials.clone(), second.node.credentials.clone());
+    first.kill();
+    second.kill();
+
+    // The one that stayed still takes the earlier lives for alive, at the addresses where the others are now.
+    let seeds = [third.node.address.to_string()];
+    let first = TestNode::start_with(credentials_of_first, None, 2, address_of_second).await;
+    let second = TestNode::start_with(credentials_of_second, None, 2, address_of_first).await;
+    let first = start_boot(first, 2, &seeds).await;
+    let second = start_boot(second, 2, &seeds).await;
+    let knows_both = || {
+        third.node.book.address("n1") == Some(address_of_second.to_string())
+            && third.node.book.address("n2") == Some(address_of_first.to_string())
+    };
+    eventually("the third knows where both are now", knows_both).await;
+    all_see(&[first, second, third], &["n1", "n2", "n3"]).await;
+}
+
+#[tokio::test]
 async fn the_seed_may_come_up_last() {
     let ca = TestCa::new();
     let place = crate::port::Port::bind(([127, 0, 0, 1], 0).into()).await.unwrap();

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::socket::Roster;
 use super::{GossipNode, keys};
-use crate::link::{AddressBook, Link};
+use crate::link::{AddressBook, Directory, Link};
 
 type LiveNodes = BTreeMap<ChitchatId, NodeState>;
 
@@ -72,21 +72,33 @@ impl View {
 
     /// Brings directory, link and roster up to date, and gives the nodes, ordered by name.
     fn take(&mut self, live: &LiveNodes) -> Vec<GossipNode> {
-        let mut nodes = BTreeMap::new();
-        let mut names = BTreeMap::new();
-        for (id, state) in live {
-            // Ids are ordered by name and then by process start, so the latest start of a node stays.
-            nodes.insert(id.node_id.to_string(), node(id, state));
-            if *id.node_id != *self.own_name {
-                names.insert(id.gossip_advertise_addr, id.node_id.to_string());
-            }
-        }
-        let nodes: Vec<GossipNode> = nodes.into_values().collect();
+        // Ids are ordered by name and then by process start, so the latest start of a node stays.
+        let latest: BTreeMap<&str, (&ChitchatId, &NodeState)> =
+            live.iter().map(|(id, state)| (&*id.node_id, (id, state))).collect();
+        let nodes: Vec<GossipNode> = latest.values().map(|(id, state)| node(id, state)).collect();
         nodes.iter().for_each(|node| self.note(node));
         self.tell_changes(&nodes);
         self.boots = nodes.iter().map(|node| (node.name.clone(), node.boot)).collect();
-        self.roster.set_names(self.only_reachable(names));
+        self.roster.set_names(self.names(latest.into_values()));
         nodes
+    }
+
+    /// The names by which messages go to addresses of chitchat. A message to any other address goes to whoever is there: to
+    /// a node that has not told yet where it is in this life (its name may lead to where it was in an earlier one), and to
+    /// an address that two nodes claim, because one has moved to where the other was.
+    fn names<'a>(&self, latest: impl Iterator<Item = (&'a ChitchatId, &'a NodeState)>) -> BTreeMap<SocketAddr, String> {
+        let mut claims: BTreeMap<SocketAddr, Vec<&str>> = BTreeMap::new();
+        for (id, state) in latest {
+            let has_told = state.get(keys::ADDRESS).is_some_and(is_address);
+            if has_told && *id.node_id != *self.own_name {
+                claims.entry(id.gossip_advertise_addr).or_default().push(&id.node_id);
+            }
+        }
+        let undisputed = claims.into_iter().filter_map(|(address, names)| match names[..] {
+            [name] if self.addresses.address(name).is_some() => Some((address, name.to_owned())),
+            _ => None,
+        });
+        undisputed.collect()
     }
 
     /// A node that is new, or new at its address, may be dialled at once.
@@ -118,13 +130,6 @@ impl View {
                 Some(_) => {}
             }
         }
-    }
-
-    /// Messages go by name only to nodes whose address the directory has.
-    fn only_reachable(&self, mut names: BTreeMap<SocketAddr, String>) -> BTreeMap<SocketAddr, String> {
-        use crate::link::Directory;
-        names.retain(|_, name| self.addresses.address(name).is_some());
-        names
     }
 }
 

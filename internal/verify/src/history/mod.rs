@@ -132,6 +132,11 @@ impl History {
         }
     }
 
+    /// All sends with their outcomes, of each recorder in its order.
+    pub fn sends(&self) -> impl Iterator<Item = &Send> {
+        self.sends.iter().map(|row| &row.event)
+    }
+
     /// A read and what came of it; `seen` is empty unless the answer is [`PollAnswer::Records`].
     pub fn record_poll(&mut self, poll: Poll, seen: &[Seen]) {
         if self.check_partition(poll.partition)

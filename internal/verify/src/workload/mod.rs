@@ -127,6 +127,7 @@ impl Workload {
         let (stop_readers, readers_stop) = watch::channel(false);
         let shared = Arc::new(Shared {
             ends: (0..partitions).map(|_| AtomicU64::new(0)).collect(),
+            served: (0..partitions).map(|_| AtomicU64::new(0)).collect(),
             acknowledged: AtomicU64::new(0),
             read: AtomicU64::new(0),
             processes: AtomicU32::new(0),
@@ -180,6 +181,8 @@ struct Shared {
     nodes: Vec<String>,
     /// By partition: everything below was acknowledged or read, exclusive.
     ends: Vec<AtomicU64>,
+    /// By partition: when the latest of the acknowledged records was sent.
+    served: Vec<AtomicU64>,
     acknowledged: AtomicU64,
     read: AtomicU64,
     processes: AtomicU32,
@@ -198,6 +201,12 @@ impl Shared {
     fn end(&self, partition: u32) -> u64 {
         let end = self.ends.get(partition as usize);
         end.map_or(0, |end| end.load(Ordering::Relaxed))
+    }
+
+    fn note_served(&self, partition: u32, sent_ns: u64) {
+        if let Some(known) = self.served.get(partition as usize) {
+            known.fetch_max(sent_ns, Ordering::Relaxed);
+        }
     }
 
     fn raise_end(&self, partition: u32, end: u64) {
@@ -259,6 +268,12 @@ impl Running {
     /// How many records have been acknowledged.
     pub fn acknowledged(&self) -> u64 {
         self.shared.acknowledged.load(Ordering::Relaxed)
+    }
+
+    /// Whether every partition has acknowledged a record that was sent at this time or later.
+    pub fn all_have_served(&self, since_ns: u64) -> bool {
+        let mut served = self.shared.served.iter();
+        served.all(|sent_ns| sent_ns.load(Ordering::Relaxed) >= since_ns)
     }
 
     /// How many records consumers and readers have seen.

@@ -119,6 +119,7 @@ impl Worker {
         let outcome = match result {
             Ok(delivered) => {
                 self.shared.raise_end(attempt.partition, delivered.offset + 1);
+                self.shared.note_served(attempt.partition, attempt.invoked_ns);
                 self.shared.acknowledged.fetch_add(1, Ordering::Relaxed);
                 SendOutcome::Appended {
                     base_offset: delivered.offset,

@@ -63,7 +63,12 @@ pub(crate) struct Args {
     #[arg(long, value_name = "NAME", env = "HIGHWATER_RACK")]
     pub(crate) rack: Option<String>,
     /// Clients that may change the cluster, tenant/client each, separated by commas.
-    #[arg(long, value_name = "TENANT/CLIENT,…", value_delimiter = ',', env = "HIGHWATER_OPERATORS")]
+    #[arg(
+        long,
+        value_name = "TENANT/CLIENT,…",
+        value_delimiter = ',',
+        env = "HIGHWATER_OPERATORS"
+    )]
     pub(crate) operators: Option<Vec<String>>,
     /// The CA certificate that peers and clients must come from.
     #[arg(long, value_name = "FILE", env = "HIGHWATER_CA")]

@@ -150,7 +150,9 @@ async fn update(topics: &Topics, args: &UpdateArgs, format: Format) -> Result<()
         leader_rack: args.leader_rack.clone(),
     };
     if change == UpdateTopic::default() {
-        return Err(Failure::usage("nothing is to be changed").hint("`highwater topic update --help` shows what can be"));
+        return Err(
+            Failure::usage("nothing is to be changed").hint("`highwater topic update --help` shows what can be")
+        );
     }
     let topic = topics.update(&args.name, change).await.map_err(failure)?;
     match format {
@@ -201,7 +203,13 @@ async fn describe(topics: &Topics, name: &str, format: Format) -> Result<()> {
     }
     output::line("")?;
     let heading = [
-        "PARTITION", "LEADER", "TERM", "REPLICAS", "LEAVING", "LOG START", "HIGH WATERMARK",
+        "PARTITION",
+        "LEADER",
+        "TERM",
+        "REPLICAS",
+        "LEAVING",
+        "LOG START",
+        "HIGH WATERMARK",
     ];
     let mut table = Table::new(&heading);
     for partition in &topic.partitions {

@@ -48,7 +48,10 @@ mod tests {
         absences.note(&all, |node| node == "a");
         tokio::time::advance(Duration::from_secs(5)).await;
         absences.note(&all, |node| node == "a");
-        assert_eq!(absences.longer_than(Duration::from_secs(5)), BTreeSet::from(["b".to_owned()]));
+        assert_eq!(
+            absences.longer_than(Duration::from_secs(5)),
+            BTreeSet::from(["b".to_owned()])
+        );
         assert!(absences.longer_than(Duration::from_secs(6)).is_empty());
         absences.note(&all, |_| true);
         absences.note(&all, |node| node == "a");

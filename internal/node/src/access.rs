@@ -154,7 +154,9 @@ impl Operators {
     pub(crate) fn new(clients: &[String]) -> Operators {
         let split = clients.iter().filter_map(|client| client.split_once('/'));
         Operators {
-            clients: split.map(|(tenant, name)| (tenant.to_owned(), name.to_owned())).collect(),
+            clients: split
+                .map(|(tenant, name)| (tenant.to_owned(), name.to_owned()))
+                .collect(),
         }
     }
 

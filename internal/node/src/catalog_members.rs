@@ -153,8 +153,14 @@ fn founding_nodes(plan: &Plan) -> Vec<FoundingNode> {
 
 /// Learners that never came to vote and never will: of lost directories, and of nodes that have left the cluster.
 fn lost_learners(status: &Status, nodes: &[Node]) -> Vec<ReplicaId> {
-    let past = nodes.iter().flat_map(|node| &node.past_lives).map(|life| life.catalog_replica_id);
-    let removed = nodes.iter().filter(|node| node.removed).map(|node| node.catalog_replica_id);
+    let past = nodes
+        .iter()
+        .flat_map(|node| &node.past_lives)
+        .map(|life| life.catalog_replica_id);
+    let removed = nodes
+        .iter()
+        .filter(|node| node.removed)
+        .map(|node| node.catalog_replica_id);
     let lost: BTreeSet<u64> = past.chain(removed).collect();
     let is_lost = |learner: &ReplicaId| lost.contains(&learner.0);
     let learners = status.learners.iter().map(|member| member.replica_id);
@@ -165,7 +171,9 @@ fn lost_learners(status: &Status, nodes: &[Node]) -> Vec<ReplicaId> {
 /// that is registered as running may: before that it could be made anew, empty, from an old copy of the directory.
 fn lost_vote(status: &Status, nodes: &[Node]) -> Option<Vec<ReplicaId>> {
     let is = |replica: u64| move |member: &&Member| member.replica_id.0 == replica;
-    let mut running = nodes.iter().filter(|node| node.catalog_replica_started && !node.removed);
+    let mut running = nodes
+        .iter()
+        .filter(|node| node.catalog_replica_started && !node.removed);
     running.find_map(|node| {
         let lost = node.past_lives.iter().rev().map(|life| life.catalog_replica_id);
         let lost = lost
@@ -253,7 +261,11 @@ mod tests {
         assert_eq!(lost_learners(&status, &nodes), [ReplicaId(3)]);
         let mut gone = nodes;
         gone[2].removed = true;
-        assert_eq!(lost_learners(&status, &gone), [3, 4].map(ReplicaId), "and of nodes that left");
+        assert_eq!(
+            lost_learners(&status, &gone),
+            [3, 4].map(ReplicaId),
+            "and of nodes that left"
+        );
     }
 
     #[test]

@@ -179,7 +179,10 @@ impl Config {
 
     fn check_operators(&self) -> Result<(), ConfigError> {
         if self.operators.len() > OPERATORS_MAX {
-            let why = format!("names {} clients, at most {OPERATORS_MAX} are accepted", self.operators.len());
+            let why = format!(
+                "names {} clients, at most {OPERATORS_MAX} are accepted",
+                self.operators.len()
+            );
             return Err(ConfigError::new("operators", why));
         }
         for operator in &self.operators {

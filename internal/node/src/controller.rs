@@ -31,13 +31,14 @@ use crate::hex::Id;
 use crate::leaders::Leaders;
 use crate::link::Link;
 use crate::replicas::{CATALOG_GROUP, Hosted, Keeper, Registry, ReplicaError};
+use crate::status::Problem;
 
 /// How long to wait after something did not work.
 pub(crate) const RETRY_PAUSE: Duration = Duration::from_secs(1);
 /// How long a command to the catalog may take.
 pub(crate) const COMMAND_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How often a node that hears from no leader of the catalog asks others whether it is still a member.
+/// How often a node looks whether it hears from the catalog's leader; if not, it asks others whether it is still a member.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(5);
 /// How long a new group's members wait, each for those before it, for somebody to make the first membership.
 const FIRST_MEMBERS_PATIENCE: Duration = Duration::from_secs(1);
@@ -215,7 +216,10 @@ impl Controller {
         let mut progress = self.host.progress();
         loop {
             progress.mark_unchanged();
-            let is_forgotten = self.hears_from_no_leader();
+            let is_forgotten = self
+                .registry
+                .hosted(CATALOG_GROUP)
+                .is_some_and(|own| own.is_forgotten());
             if (self.wants_to_register() || is_forgotten) && !self.register(is_forgotten).await {
                 sleep(RETRY_PAUSE).await;
                 continue;
@@ -226,13 +230,6 @@ impl Controller {
                 () = sleep(FORGOTTEN_AFTER) => {}
             }
         }
-    }
-
-    /// Nobody tells the catalog's news here: too few of its voters are there, or this node was removed while it was away. The
-    /// others know, and say so to who registers.
-    fn hears_from_no_leader(&self) -> bool {
-        let own = self.registry.hosted(CATALOG_GROUP);
-        own.is_some_and(|own| own.status().leader.is_none())
     }
 
     /// Only once the catalog here is this cluster's and knows this node: it has joined before.
@@ -262,26 +259,43 @@ impl Controller {
         }
     }
 
-    /// Whether it is done. `anyway`: also if all is known here as it is.
+    /// Whether it is done. `anyway`: also if all is known here as it is, for what is known may be old.
     async fn register(&self, anyway: bool) -> bool {
         let Some(own) = self.registry.hosted(CATALOG_GROUP) else {
             return true;
-        };
-        let command = Command::RegisterNode {
-            name: self.own.name.clone(),
-            incarnation: self.data.incarnation().0,
-            address: self.own.address.clone(),
-            rack: self.own.rack.clone(),
-            version: self.version.clone(),
-            feature_level: self.host.read(|catalog| self.told_feature_level(catalog)),
-            catalog_replica: Some(CatalogReplica::Runs(own.replica_id.0)),
         };
         // What is known here may be old: a newer entry of this node can be on its way.
         self.client.catch_up(Instant::now() + COMMAND_TIMEOUT).await;
         if !self.wants_to_register() && !anyway {
             return true;
         }
-        match self.client.command(&command, Instant::now() + COMMAND_TIMEOUT).await {
+        let feature_level = self.host.read(|catalog| self.told_feature_level(catalog));
+        let mut answer = self.propose_registration(&own, feature_level).await;
+        if let Ok(Reply::Refused(Refusal::TooOld { needed, .. })) = answer
+            && feature_level < needed
+            && needed <= FEATURE_LEVEL
+        {
+            // The catalog is ahead of what is known of it here.
+            answer = self.propose_registration(&own, FEATURE_LEVEL).await;
+        }
+        self.is_registered(&own, answer).await
+    }
+
+    async fn propose_registration(&self, own: &Hosted, feature_level: u32) -> Result<Reply, Problem> {
+        let command = Command::RegisterNode {
+            name: self.own.name.clone(),
+            incarnation: self.data.incarnation().0,
+            address: self.own.address.clone(),
+            rack: self.own.rack.clone(),
+            version: self.version.clone(),
+            feature_level,
+            catalog_replica: Some(CatalogReplica::Runs(own.replica_id.0)),
+        };
+        self.client.command(&command, Instant::now() + COMMAND_TIMEOUT).await
+    }
+
+    async fn is_registered(&self, own: &Hosted, answer: Result<Reply, Problem>) -> bool {
+        match answer {
             Ok(Reply::Node { .. }) => true,
             Ok(Reply::Refused(
                 refusal @ (Refusal::IncarnationReplaced { .. } | Refusal::NodeRemoved { .. } | Refusal::TooOld { .. }),

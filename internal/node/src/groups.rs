@@ -370,10 +370,7 @@ mod tests {
     #[test]
     fn a_leader_of_which_nobody_stays_goes_with_the_change() {
         let moved = target(&[9], &[], &[1]);
-        assert_eq!(
-            next(&moved, &status(&[1], &[9])),
-            Some(Step::ChangeVoters(ids(&[9])))
-        );
+        assert_eq!(next(&moved, &status(&[1], &[9])), Some(Step::ChangeVoters(ids(&[9]))));
     }
 
     #[test]

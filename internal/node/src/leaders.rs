@@ -160,7 +160,9 @@ impl Leaders {
 
     /// The newest rules that the program of a node knows; 1 if the node is not there to tell.
     pub(crate) fn feature_level(&self, node: &str) -> u32 {
-        let told = self.in_gossip(node).and_then(|node| node.keys.get(keys::FEATURE_LEVEL)?.parse().ok());
+        let told = self
+            .in_gossip(node)
+            .and_then(|node| node.keys.get(keys::FEATURE_LEVEL)?.parse().ok());
         told.unwrap_or(1)
     }
 

@@ -51,7 +51,10 @@ impl Memory {
         for node in ready {
             self.ready_since.entry(node.clone()).or_insert(now);
         }
-        let steady = self.ready_since.iter().filter(|(_, since)| since.elapsed() >= STEADY_AFTER);
+        let steady = self
+            .ready_since
+            .iter()
+            .filter(|(_, since)| since.elapsed() >= STEADY_AFTER);
         steady.map(|(node, _)| node.clone()).collect()
     }
 }
@@ -82,7 +85,12 @@ impl Controller {
             let moved = timeout(TRANSFER_TIMEOUT, transfer(&hosted, &[to])).await;
             let moved = moved.unwrap_or_else(|_| Err("nobody has taken it in time".to_owned()));
             if let Err(why) = &moved {
-                tracing::debug!(group = hosted.group_id.0, to = to.0, why, "leadership stays here for now");
+                tracing::debug!(
+                    group = hosted.group_id.0,
+                    to = to.0,
+                    why,
+                    "leadership stays here for now"
+                );
             }
             (hosted.group_id, moved.is_ok())
         });

@@ -5,8 +5,8 @@
 //! the protocol version.
 
 use bytes::{BufMut, Bytes, BytesMut};
-use serde::{Deserialize, Serialize};
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
 /// Who are you, and which cluster do you know? Answered with a `ProbeAnswer`.
 pub(crate) const PROBE: u8 = 1;

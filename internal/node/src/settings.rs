@@ -87,7 +87,9 @@ impl Controller {
         self.host.read(|catalog| {
             let partition = catalog.partition_of_group(group.0).map(|(_, partition)| partition);
             let mut replicas = partition.into_iter().flat_map(|partition| &partition.replicas);
-            replicas.position(|replica| replica.node == self.own.name).unwrap_or(usize::MAX)
+            replicas
+                .position(|replica| replica.node == self.own.name)
+                .unwrap_or(usize::MAX)
         })
     }
 }

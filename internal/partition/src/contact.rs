@@ -26,6 +26,13 @@ pub struct Contact {
     pub committed_end: u64,
 }
 
+impl Contact {
+    /// Whether nothing was heard for longer than in a sound group.
+    pub fn is_lost(&self) -> bool {
+        self.heard_at.elapsed() > self.silence_max
+    }
+}
+
 /// Listens to the leader.
 #[derive(Debug)]
 pub(crate) struct Ear {

@@ -83,7 +83,10 @@ pub(super) struct SettingsArgs {
 pub(super) async fn transfer(cluster: &Cluster, args: &TransferArgs, format: Format) -> Result<()> {
     let TransferArgs { topic, partition, node } = args;
     let node = node.as_deref().unwrap_or_default();
-    let leader = cluster.transfer_leader(topic, *partition, node).await.map_err(failure)?;
+    let leader = cluster
+        .transfer_leader(topic, *partition, node)
+        .await
+        .map_err(failure)?;
     match format {
         Format::Json => output::json(&json!({ "topic": topic, "partition": partition, "leader": leader })),
         Format::Text => output::line(format!("Partition {partition} of {topic} is led by {leader}.")),
@@ -104,7 +107,9 @@ pub(super) async fn drain(cluster: &Cluster, args: &DrainArgs, format: Format) -
     match (format, args.undo) {
         (Format::Json, undo) => output::json(&json!({ "node": node, "drained": !undo, "leaders_left": left })),
         (Format::Text, true) => output::line(format!("{node} may lead again.")),
-        (Format::Text, false) if left > 0 => output::line(format!("{node} is being drained; it still leads {left} partitions.")),
+        (Format::Text, false) if left > 0 => {
+            output::line(format!("{node} is being drained; it still leads {left} partitions."))
+        }
         (Format::Text, false) => output::line(format!("{node} leads nothing. Let it lead again with --undo.")),
     }
 }

@@ -44,7 +44,9 @@ fn changes(before: &Facts, now: &Facts) -> Vec<(String, String)> {
     let changed = now.iter().filter(|(what, text)| before.get(*what) != Some(text));
     let gone = before.keys().filter(|what| !now.contains_key(*what));
     let changed = changed.map(|(what, text)| (what.clone(), text.clone()));
-    changed.chain(gone.map(|what| (what.clone(), "gone".to_owned()))).collect()
+    changed
+        .chain(gone.map(|what| (what.clone(), "gone".to_owned())))
+        .collect()
 }
 
 fn facts(picture: &Picture) -> Facts {
@@ -60,7 +62,10 @@ fn facts(picture: &Picture) -> Facts {
     }
     for topic in picture.topics() {
         for partition in &topic.partitions {
-            let what = format!("topic {}/{} partition {}", topic.tenant, topic.name, partition.partition);
+            let what = format!(
+                "topic {}/{} partition {}",
+                topic.tenant, topic.name, partition.partition
+            );
             let leader = match partition.leader.as_str() {
                 "" => "no leader".to_owned(),
                 leader => format!("led by {leader} in term {}", partition.term),
@@ -82,7 +87,9 @@ mod tests {
     #[test]
     fn only_what_changed_is_told_and_what_is_gone() {
         let facts = |facts: &[(&str, &str)]| -> Facts {
-            let own = facts.iter().map(|(what, text)| ((*what).to_owned(), (*text).to_owned()));
+            let own = facts
+                .iter()
+                .map(|(what, text)| ((*what).to_owned(), (*text).to_owned()));
             own.collect()
         };
         let before = facts(&[("node a", "here"), ("node b", "here"), ("node c", "here")]);

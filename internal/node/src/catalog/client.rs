@@ -91,7 +91,7 @@ impl CatalogClient {
 
     /// One of the nodes at hand, in turn, or none for this one itself: who hears from no leader may hear of it from others.
     fn another_node(&self, turn: usize) -> Option<String> {
-        let is_led = self.replica().is_ok_and(|replica| replica.status().leader.is_some());
+        let is_led = self.replica().is_ok_and(|replica| !replica.contact().is_lost());
         let connected = self.link.connected();
         let at = turn % (connected.len() + 1);
         connected.into_keys().nth(at).filter(|_| !is_led)

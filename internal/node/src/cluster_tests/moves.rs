@@ -37,7 +37,10 @@ impl TestCluster {
             config: None,
         };
         let mut client = self.client(0, TENANT).await;
-        timeout(PATIENCE, client.topics.create_topic(request)).await.unwrap().unwrap();
+        timeout(PATIENCE, client.topics.create_topic(request))
+            .await
+            .unwrap()
+            .unwrap();
     }
 
     async fn fill(&self, sequences: std::ops::Range<u64>) {
@@ -153,9 +156,14 @@ async fn a_replica_moves_to_another_node_with_all_its_records() {
         to_node: "d".to_owned(),
     };
     let mut client = cluster.client(0, TENANT).await;
-    timeout(PATIENCE, client.cluster.move_replica(request)).await.unwrap().unwrap();
+    timeout(PATIENCE, client.cluster.move_replica(request))
+        .await
+        .unwrap()
+        .unwrap();
     let without_leader: Vec<&str> = NAMES.into_iter().filter(|name| *name != leader).collect();
-    cluster.until("the replica has moved", |catalog| are(catalog, &without_leader)).await;
+    cluster
+        .until("the replica has moved", |catalog| are(catalog, &without_leader))
+        .await;
     cluster.assert_serves(3, BATCHES).await;
     cluster.fill(BATCHES..BATCHES + 5).await;
     cluster.assert_serves(3, BATCHES + 5).await;
@@ -172,8 +180,16 @@ async fn a_node_that_is_decommissioned_is_emptied_and_removed_and_stays_away() {
         undo: false,
     };
     client.until_removed(request).await;
-    cluster.until("d stands in", |catalog| are(catalog, &["b", "c", "d"])).await;
-    let names: Vec<String> = client.describe().await.nodes.into_iter().map(|node| node.name).collect();
+    cluster
+        .until("d stands in", |catalog| are(catalog, &["b", "c", "d"]))
+        .await;
+    let names: Vec<String> = client
+        .describe()
+        .await
+        .nodes
+        .into_iter()
+        .map(|node| node.name)
+        .collect();
     assert_eq!(names, ["b", "c", "d"]);
     cluster.stop(0).await;
     cluster.fill(BATCHES..BATCHES + 5).await;
@@ -215,7 +231,9 @@ async fn the_replicas_of_a_node_that_stays_away_are_given_to_another_one() {
     };
     cluster.client(0, TENANT).await.settings(change).await;
     cluster.stop(2).await;
-    cluster.until("d stands in for c", |catalog| are(catalog, &["a", "b", "d"])).await;
+    cluster
+        .until("d stands in for c", |catalog| are(catalog, &["a", "b", "d"]))
+        .await;
     cluster.assert_serves(3, BATCHES).await;
     // It is back with a replica that is nobody's any more, and lets go of it.
     cluster.start(2).await;
@@ -235,9 +253,14 @@ async fn without_a_spare_node_nothing_is_taken_from_one_that_is_away() {
     cluster.fill(BATCHES..BATCHES + 2).await;
     cluster.start(2).await;
     cluster.ready(2).await;
-    cluster.until("all is as before", |catalog| are(catalog, &["a", "b", "c"])).await;
+    cluster
+        .until("all is as before", |catalog| are(catalog, &["a", "b", "c"]))
+        .await;
     let catalog_voters = cluster.client(0, TENANT).await.describe().await.nodes;
-    assert!(catalog_voters.iter().all(|node| node.catalog_role == "voter"), "{catalog_voters:?}");
+    assert!(
+        catalog_voters.iter().all(|node| node.catalog_role == "voter"),
+        "{catalog_voters:?}"
+    );
     cluster.assert_serves(2, BATCHES + 2).await;
 }
 
@@ -292,7 +315,13 @@ async fn a_drained_node_leads_nothing_until_it_may_again() {
             node: "a".to_owned(),
             undo,
         };
-        client.cluster.drain_node(request).await.unwrap().into_inner().leaders_left
+        client
+            .cluster
+            .drain_node(request)
+            .await
+            .unwrap()
+            .into_inner()
+            .leaders_left
     };
     let drained = async {
         while drain(false).await > 0 {
@@ -323,7 +352,9 @@ async fn leadership_is_transferred_to_the_node_that_is_named() {
             partition: 0,
             node: node.to_owned(),
         };
-        let moved = timeout(PATIENCE, client.cluster.transfer_leader(request)).await.unwrap();
+        let moved = timeout(PATIENCE, client.cluster.transfer_leader(request))
+            .await
+            .unwrap();
         assert_eq!(moved.unwrap().into_inner().leader, node);
     }
     let nowhere = v1::TransferLeaderRequest {
@@ -355,7 +386,11 @@ async fn a_command_of_newer_rules_waits_until_every_node_knows_them() {
     cluster.until("the rules are raised", is_raised).await;
     let level = node.host().read(Catalog::feature_level);
     assert_eq!(level, highwater_catalog::FEATURE_LEVEL);
-    let told = |catalog: &Catalog| catalog.members().all(|node| node.feature_level == highwater_catalog::FEATURE_LEVEL);
+    let told = |catalog: &Catalog| {
+        catalog
+            .members()
+            .all(|node| node.feature_level == highwater_catalog::FEATURE_LEVEL)
+    };
     cluster.until("every node has told its level", told).await;
     let command = Command::DrainNode {
         node: "a".to_owned(),

@@ -94,7 +94,13 @@ async fn replaced(cluster: &TestCluster, number: usize, old: u64) -> v1::Replica
             let replicas = client.describe().await.replicas;
             let new = replicas.into_iter().find(|replica| replica.node == NAMES[number]);
             match new {
-                Some(new) if new.replica_id > old && ["follower", "leader"].contains(&new.role.as_str()) && new.log_end >= BATCHES => return new,
+                Some(new)
+                    if new.replica_id > old
+                        && ["follower", "leader"].contains(&new.role.as_str())
+                        && new.log_end >= BATCHES =>
+                {
+                    return new;
+                }
                 _ => tokio::time::sleep(Duration::from_millis(50)).await,
             }
         }

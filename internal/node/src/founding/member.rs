@@ -232,7 +232,12 @@ mod tests {
             address: "a:1".to_owned(),
             rack: String::new(),
         };
-        let membership = Membership::new(own, data.clone(), Registry::new(), CatalogHost::new(Failures::default()));
+        let membership = Membership::new(
+            own,
+            data.clone(),
+            Registry::new(),
+            CatalogHost::new(Failures::default()),
+        );
         let catalog = [(CATALOG_GROUP, ReplicaId(1))];
         data.record_cluster(ClusterId([3; 16]), Some(plan_abc())).unwrap();
         data.record_preparing(&catalog).unwrap();

@@ -233,6 +233,11 @@ impl Hosted {
         begun.map_err(|error| error.to_string())
     }
 
+    /// Whether it hears from no leader: too few of the others are there, or its group has let go of it while it was away.
+    pub(crate) fn is_forgotten(&self) -> bool {
+        self.partition.contact().is_lost()
+    }
+
     /// Waits until another replica leads, or nobody.
     pub(crate) async fn led_by_another(&self) {
         let mut changes = self.partition.status_changes();

@@ -107,7 +107,9 @@ impl ClusterService for Cluster {
         request: Request<v1::DecommissionNodeRequest>,
     ) -> Result<Response<v1::DecommissionNodeResponse>, Status> {
         let (principal, deadline) = (principal(&request)?, deadline(request.metadata()));
-        let done = self.context.decommission_node(&principal, request.into_inner(), deadline);
+        let done = self
+            .context
+            .decommission_node(&principal, request.into_inner(), deadline);
         Ok(Response::new(done.await?))
     }
 

@@ -66,7 +66,9 @@ impl Context {
             }
             if Instant::now() + LOOK_PAUSE >= deadline {
                 let what = format!("partition {} of topic `{name}`", request.partition);
-                return Err(Problem::Refused(format!("leadership of {what} does not move: {obstacle}")));
+                return Err(Problem::Refused(format!(
+                    "leadership of {what} does not move: {obstacle}"
+                )));
             }
             sleep(LOOK_PAUSE).await;
         }
@@ -202,7 +204,10 @@ impl Context {
             partitions.map(|partition| partition.group_id).collect()
         });
         let mut counts = BTreeMap::new();
-        for leader in groups.into_iter().filter_map(|group| self.leaders.leader(GroupId(group))) {
+        for leader in groups
+            .into_iter()
+            .filter_map(|group| self.leaders.leader(GroupId(group)))
+        {
             *counts.entry(leader.node).or_default() += 1;
         }
         counts

@@ -5,5 +5,6 @@
 //! nothing fails its test, since that would prove nothing. Randomised mixtures of the same faults are `make chaos`.
 
 mod addresses;
+mod growth;
 mod links;
 mod processes;

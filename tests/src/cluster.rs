@@ -17,6 +17,8 @@ use crate::ports::ReservedPort;
 const CLUSTER: &str = "test";
 /// The tenant of the profile that commands use unless told otherwise.
 const TENANT: &str = "acme";
+/// The client whose profile the cluster has, which may change it.
+const CLIENT: &str = "app";
 /// How long a cluster may take to serve; long, since tests share a small machine.
 const READY_DEADLINE: Duration = Duration::from_secs(60);
 /// How long a short command may take.
@@ -96,7 +98,7 @@ impl TestCluster {
             node.arguments.extend(layout.arguments.iter().cloned());
             made.nodes.push(node);
         }
-        made.profile = made.profile_for(TENANT, "app");
+        made.profile = made.profile_for(TENANT, CLIENT);
         made
     }
 
@@ -118,6 +120,7 @@ impl TestCluster {
             ("--data-dir", path(name.to_owned())),
             ("--seeds", seeds.join(",")),
             ("--bootstrap", names.join(",")),
+            ("--operators", format!("{TENANT}/{CLIENT}")),
             ("--ca", path("certs/ca.pem".to_owned())),
             ("--cert", path(format!("certs/node-{name}.pem"))),
             ("--key", path(format!("certs/node-{name}.key"))),

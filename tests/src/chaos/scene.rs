@@ -192,10 +192,14 @@ impl Scene {
         self.stage.start(&[node]);
     }
 
-    /// Ends a node that has nothing left to hold; it is not judged any more.
+    /// Waits until a node that was removed from the cluster has ended by itself; it is not judged any more.
     #[track_caller]
-    pub fn leave(&mut self, node: usize) {
-        self.stop(node);
+    pub fn left(&mut self, node: usize) {
+        let what = format!("{} ends", self.name(node));
+        eventually(&what, PATIENCE, || {
+            (!self.stage.cluster.node(node).runs()).then_some(())
+        });
+        self.stage.links.set_process(node, None);
         self.stage.cast.remove(&node);
     }
 

@@ -138,7 +138,7 @@ pub(super) async fn decommission(cluster: &Cluster, args: &DecommissionArgs, for
         })),
         (Format::Text, true) => output::line(format!("{node} stays in the cluster.")),
         (Format::Text, false) if answer.removed => output::line(format!(
-            "{node} has left the cluster. Stop its process; its data directory is not needed any more."
+            "{node} has left the cluster. Its process ends by itself, and its data directory is not needed any more."
         )),
         (Format::Text, false) => output::line(format!(
             "{node} is leaving; {left} replicas are left on it. Give the command again to see how far it is."

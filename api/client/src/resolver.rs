@@ -259,6 +259,11 @@ impl Follower {
             let problem = format!("belongs to cluster {}, not to {known}", first.cluster_id);
             return Err(broken(address, ConnectionProblem::Refused(problem)));
         }
+        // As from a node that has just started: whoever began with it would find nobody to call.
+        if first.nodes.iter().all(|node| node.address.is_empty()) {
+            let problem = "knows no nodes of its cluster yet".to_owned();
+            return Err(broken(address, ConnectionProblem::Refused(problem)));
+        }
         self.take_in(first);
         Ok(feed)
     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use highwater::{CreateTopic, Error, Reason, TlsFiles};
+use highwater::{CreateTopic, Error, Reason, TlsFiles, UpdateTopic};
 
 use crate::certificates::Authority;
 use crate::cluster::{Cluster, TOPIC};
@@ -58,6 +58,28 @@ async fn a_creation_and_a_deletion_without_an_answer_still_succeed() {
         client.topics().create("letters", two_partitions()).await.unwrap();
         cluster.shared.lock().unanswered_calls = 1;
         client.topics().delete("letters").await.unwrap();
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_change_of_a_topic_without_an_answer_is_made_again() {
+    let cluster = Cluster::start(3, 1);
+    let client = within(cluster.client()).await;
+    within(async {
+        let topics = client.topics();
+        topics.create("letters", two_partitions()).await.unwrap();
+        cluster.shared.lock().unanswered_calls = 1;
+        let change = UpdateTopic {
+            leader_rack: Some("east".to_owned()),
+            ..UpdateTopic::default()
+        };
+        let changed = topics.update("letters", change.clone()).await.unwrap();
+        assert_eq!(changed.leader_rack, "east");
+        let unknown = topics.update("numbers of none", change).await.unwrap_err();
+        assert_eq!(unknown.reason(), Some(Reason::TopicNotFound));
+        let refused = client.cluster().drain("a", false).await.unwrap_err();
+        assert_eq!(refused.reason(), Some(Reason::PermissionDenied));
     })
     .await;
 }

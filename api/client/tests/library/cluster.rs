@@ -230,6 +230,7 @@ impl State {
                 term: partition.term,
                 log_start: Some(partition.log_start),
                 high_watermark: Some(partition.log_end),
+                leaving: Vec::new(),
             });
         v1::Topic {
             tenant: TENANT.to_owned(),
@@ -238,6 +239,7 @@ impl State {
             replication: names.len() as u32,
             config: None,
             partitions: partitions.collect(),
+            leader_rack: String::new(),
         }
     }
 

@@ -304,6 +304,7 @@ impl TopicService for Node {
                 replication: request.replication,
                 config: request.config,
                 partitions: partitions.collect(),
+                leader_rack: String::new(),
             };
             state.topics.insert(request.topic, topic.clone());
             topic
@@ -338,6 +339,33 @@ impl TopicService for Node {
     async fn list_topics(&self, _: Request<v1::ListTopicsRequest>) -> Result<Response<v1::ListTopicsResponse>, Status> {
         let topics = self.shared.lock().all_topics();
         Ok(Response::new(v1::ListTopicsResponse { topics }))
+    }
+
+    async fn update_topic(
+        &self,
+        request: Request<v1::UpdateTopicRequest>,
+    ) -> Result<Response<v1::UpdateTopicResponse>, Status> {
+        let request = request.into_inner();
+        let topic = {
+            let mut state = self.shared.lock();
+            let Some(topic) = state.topics.get_mut(&request.topic) else {
+                return Err(status(
+                    Code::NotFound,
+                    &error(Reason::TopicNotFound, Outcome::NotApplied),
+                ));
+            };
+            topic.replication = request.replication.unwrap_or(topic.replication);
+            topic.leader_rack = request.leader_rack.unwrap_or_default();
+            topic.clone()
+        };
+        self.shared.changed();
+        if self.hides_answer() {
+            return Err(status(
+                Code::Unavailable,
+                &error(Reason::UnknownOutcome, Outcome::Unknown),
+            ));
+        }
+        Ok(Response::new(v1::UpdateTopicResponse { topic: Some(topic) }))
     }
 
     async fn delete_topic(
@@ -411,4 +439,44 @@ impl ClusterService for Node {
         });
         Ok(boxed(receiver))
     }
+
+    async fn transfer_leader(
+        &self,
+        _: Request<v1::TransferLeaderRequest>,
+    ) -> Result<Response<v1::TransferLeaderResponse>, Status> {
+        Err(no_operator())
+    }
+
+    async fn drain_node(&self, _: Request<v1::DrainNodeRequest>) -> Result<Response<v1::DrainNodeResponse>, Status> {
+        Err(no_operator())
+    }
+
+    async fn decommission_node(
+        &self,
+        _: Request<v1::DecommissionNodeRequest>,
+    ) -> Result<Response<v1::DecommissionNodeResponse>, Status> {
+        Err(no_operator())
+    }
+
+    async fn move_replica(
+        &self,
+        _: Request<v1::MoveReplicaRequest>,
+    ) -> Result<Response<v1::MoveReplicaResponse>, Status> {
+        Err(no_operator())
+    }
+
+    async fn update_settings(
+        &self,
+        _: Request<v1::UpdateSettingsRequest>,
+    ) -> Result<Response<v1::UpdateSettingsResponse>, Status> {
+        Err(no_operator())
+    }
+}
+
+/// Nobody changes this cluster.
+fn no_operator() -> Status {
+    status(
+        Code::PermissionDenied,
+        &error(Reason::PermissionDenied, Outcome::NotApplied),
+    )
 }

@@ -21,12 +21,7 @@ fn group_of(cluster: &TestCluster, number: usize, topic: &str) -> GroupId {
 async fn a_watcher_of_a_node_without_a_replica_is_told_a_new_leader_without_any_gossip() {
     let mut cluster = TestCluster::new();
     cluster.gossip_interval = NEVER;
-    for number in 0..3 {
-        cluster.start(number).await;
-    }
-    for number in 0..3 {
-        cluster.ready(number).await;
-    }
+    cluster.found().await;
     cluster.start(3).await;
     cluster.ready(3).await;
     let created = cluster.client(0, "shop").await.create("orders", 1).await;

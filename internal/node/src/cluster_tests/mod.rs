@@ -51,6 +51,8 @@ struct TestCluster {
     seeds: Vec<usize>,
     nodes: [Option<NodeHandle>; 4],
     gossip_interval: Duration,
+    /// Off unless a test is about it: any free port may be the one that a stopped node comes back to.
+    admin_listen: &'static str,
 }
 
 impl TestCluster {
@@ -71,6 +73,7 @@ impl TestCluster {
             seeds: (0..4).collect(),
             nodes: [None, None, None, None],
             gossip_interval: crate::gossip::INTERVAL,
+            admin_listen: "",
         }
     }
 
@@ -82,13 +85,18 @@ impl TestCluster {
     async fn founded_with_seeds(seeds: Vec<usize>) -> TestCluster {
         let mut cluster = TestCluster::new();
         cluster.seeds = seeds;
-        for number in 0..3 {
-            cluster.start(number).await;
-        }
-        for number in 0..3 {
-            cluster.ready(number).await;
-        }
+        cluster.found().await;
         cluster
+    }
+
+    /// Starts three nodes together and waits until they are ready.
+    async fn found(&mut self) {
+        for number in 0..3 {
+            self.start(number).await;
+        }
+        for number in 0..3 {
+            self.ready(number).await;
+        }
     }
 
     fn config(&self, number: usize) -> Config {
@@ -98,7 +106,7 @@ impl TestCluster {
             node: name.to_owned(),
             cluster: CLUSTER.to_owned(),
             listen: format!("127.0.0.1:{}", self.ports[number]),
-            admin_listen: "127.0.0.1:0".to_owned(),
+            admin_listen: self.admin_listen.to_owned(),
             data_dir: self.data_dir(number),
             seeds: self
                 .seeds

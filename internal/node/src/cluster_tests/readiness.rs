@@ -11,6 +11,14 @@ use super::*;
 use crate::Failure;
 use crate::test_node::eventually;
 
+/// A cluster whose nodes have admin listeners.
+fn with_admin() -> TestCluster {
+    TestCluster {
+        admin_listen: "127.0.0.1:0",
+        ..TestCluster::new()
+    }
+}
+
 /// The status line's code and the body of an answer of the admin listener.
 async fn ask(node: &NodeHandle, path: &str) -> (u16, String) {
     let mut stream = TcpStream::connect(node.admin_address().unwrap()).await.unwrap();
@@ -36,7 +44,7 @@ async fn health(client: &TestClient, service: &str) -> ServingStatus {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_without_its_cluster_is_alive_not_ready_and_says_why() {
-    let mut cluster = TestCluster::new();
+    let mut cluster = with_admin();
     cluster.start(0).await;
     let client = cluster.client(0, "shop").await;
     let node = cluster.nodes[0].as_ref().unwrap();
@@ -53,7 +61,8 @@ async fn a_node_without_its_cluster_is_alive_not_ready_and_says_why() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_description_says_of_each_node_whether_it_is_ready() {
-    let mut cluster = TestCluster::founded().await;
+    let mut cluster = with_admin();
+    cluster.found().await;
     let mut client = cluster.client(0, "shop").await;
     let described = client.describe().await;
     for node in &described.nodes {
@@ -80,7 +89,8 @@ async fn a_description_says_of_each_node_whether_it_is_ready() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_core_that_dies_ends_the_node_which_is_not_ready_by_then() {
-    let cluster = TestCluster::founded().await;
+    let mut cluster = with_admin();
+    cluster.found().await;
     let victim = cluster.nodes[2].as_ref().unwrap();
     victim.host().breaks.store(true, Ordering::SeqCst);
     cluster.client(0, "shop").await.create("orders", 1).await;

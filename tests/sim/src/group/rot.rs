@@ -4,6 +4,9 @@
 //! Only what the others still have is damaged: each of them has promised the range, none is being replaced, and none has open damage in the
 //! same range. So of every record a good copy remains somewhere, also when different segments rot on all replicas, and every one of
 //! these *scars* must be gone at the end: the same bytes stand in the same place, or the range was purged, or the replica was replaced.
+//!
+//! A repair whose sync failed can be read like any other until the power goes; then the rot is there again, to be found and repaired once
+//! more. Such a scar counts as gone, but it is remembered as *masked*.
 
 use std::ops::Range;
 use std::path::PathBuf;
@@ -110,12 +113,12 @@ fn highest_floor(world: &World) -> Option<u64> {
     logs.filter_map(|log| log.floor()).map(|floor| floor.index).max()
 }
 
-/// Whether all replicas have these entries, and none of them has damage there.
+/// Whether all replicas have these entries, and none of them has damage there, or will have it when the power goes.
 fn is_safe(world: &World, entries: &Range<u64>) -> bool {
     let promised = (0..world.plan.nodes).all(|other| world.oracle().has_promised(other, entries.end));
-    let scars = world.scars();
+    let (scars, masked) = (world.scars(), world.masked_scars());
     let overlaps = |scar: &Scar| scar.entries.start < entries.end && entries.start < scar.entries.end;
-    promised && !scars.iter().any(overlaps)
+    promised && !scars.iter().chain(masked.iter()).any(overlaps)
 }
 
 fn harm(world: &Arc<World>, node: usize, target: &Target, random: &mut Random, wholly: bool) {
@@ -175,16 +178,37 @@ pub(crate) fn is_any_scarred_away(world: &World) -> bool {
 /// Lets go of scars that are no more; says what is left of them.
 pub(crate) fn forget_healed(world: &World) -> Vec<String> {
     let scars = std::mem::take(&mut *world.scars());
-    let before = scars.len();
-    let left: Vec<Scar> = scars.into_iter().filter(|scar| !is_healed(world, scar)).collect();
-    let healed = (before - left.len()) as u64;
+    let (gone, left): (Vec<Scar>, Vec<Scar>) = scars.into_iter().partition(|scar| is_healed(world, scar));
+    let healed = gone.len() as u64;
     world.count(|figures| figures.healed += healed);
     let told = left
         .iter()
         .map(|scar| format!("n{} {} entries {:?}", scar.node, scar.path.display(), scar.entries));
     let told = told.collect();
     world.scars().extend(left);
+    world
+        .masked_scars()
+        .extend(gone.into_iter().filter(|scar| is_masked(world, scar)));
     told
+}
+
+/// Whether a scar that is gone comes back when the power goes.
+fn is_masked(world: &World, scar: &Scar) -> bool {
+    let disk = disk_of(world, scar.node);
+    let is_there = |disk: &SimulatedDisk| disk.bytes(&scar.path).is_some_and(|now| is_as_before(&now, scar));
+    let synced = disk.fork();
+    synced.crash(Keep::Nothing);
+    is_there(&disk) && !is_there(&synced)
+}
+
+/// Whether all that a log knows to be damaged was rotten there, and was repaired as far as its process could tell.
+pub(crate) fn is_only_masked_damage(world: &World, node: usize, log: &Log) -> bool {
+    let masked = world.masked_scars();
+    let own: Vec<&Scar> = masked.iter().filter(|scar| scar.node == node).collect();
+    log.damage().iter().all(|range| {
+        let mut entries = own.iter().map(|scar| &scar.entries);
+        entries.any(|entries| entries.start <= range.first_index && range.end_index <= entries.end)
+    })
 }
 
 fn is_healed(world: &World, scar: &Scar) -> bool {
@@ -197,7 +221,11 @@ fn is_healed(world: &World, scar: &Scar) -> bool {
         return true;
     }
     let now = disk_of(world, scar.node).bytes(&scar.path);
-    now.is_some_and(|now| now.starts_with(&scar.bytes) || frames_equal(&now, &scar.bytes))
+    now.is_some_and(|now| is_as_before(&now, scar))
+}
+
+fn is_as_before(now: &[u8], scar: &Scar) -> bool {
+    now.starts_with(&scar.bytes) || frames_equal(now, &scar.bytes)
 }
 
 /// Whether files differ by no more than zeros at the end.

@@ -96,6 +96,8 @@ pub(crate) struct World {
     violations: Mutex<Vec<String>>,
     figures: Mutex<Figures>,
     scars: Mutex<Vec<Scar>>,
+    /// Repairs of scars that a power cut took back, or would.
+    masked_scars: Mutex<Vec<Scar>>,
     tasks: Mutex<Random>,
     disks: Mutex<Random>,
     pub(super) clients: Mutex<Clients>,
@@ -149,6 +151,7 @@ impl World {
             violations: Mutex::default(),
             figures: Mutex::default(),
             scars: Mutex::default(),
+            masked_scars: Mutex::default(),
             disks: Mutex::new(disks),
             clients: Mutex::new(Clients {
                 processes: 1_000, // below are the numbers of clients
@@ -228,6 +231,10 @@ impl World {
     /// What rotted and may not be whole again.
     pub(crate) fn scars(&self) -> MutexGuard<'_, Vec<Scar>> {
         lock(&self.scars)
+    }
+
+    pub(crate) fn masked_scars(&self) -> MutexGuard<'_, Vec<Scar>> {
+        lock(&self.masked_scars)
     }
 
     pub(crate) fn count(&self, count: impl FnOnce(&mut Figures)) {

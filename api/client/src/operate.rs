@@ -104,6 +104,33 @@ impl Cluster {
         moved.map(drop)
     }
 
+    /// Has a partition go on from its replica on `node`, because the majority is gone for good; what only the others had is
+    /// lost. With `accept_loss` false it changes nothing, and tells what that replica has.
+    ///
+    /// # Errors
+    /// Reasons `REFUSED` (the group can still help itself, or that replica does not run), `TOPIC_NOT_FOUND`,
+    /// `PARTITION_NOT_FOUND`, `PERMISSION_DENIED`; [`Error::Deadline`].
+    pub async fn recover_partition(
+        &self,
+        topic: &str,
+        partition: u32,
+        node: &str,
+        accept_loss: bool,
+    ) -> Result<v1::RecoverPartitionResponse, Error> {
+        let request = v1::RecoverPartitionRequest {
+            topic: topic.to_owned(),
+            partition,
+            node: node.to_owned(),
+            accept_loss,
+        };
+        let call = |channel, time_left| {
+            let request = timed(request.clone(), time_left);
+            async move { cluster_client(channel).recover_partition(request).await }
+        };
+        let action = format!("recover partition {partition} of topic {topic} from {node}");
+        self.caller.call(&action, Purpose::Admin, self.until(), call).await
+    }
+
     /// Changes settings of the cluster, and answers with all of them. A change of nothing just reads them.
     ///
     /// # Errors

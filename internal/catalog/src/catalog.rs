@@ -146,6 +146,7 @@ impl Catalog {
                 replica_id,
                 node,
             } => self.move_replica(index, *group_id, *replica_id, node),
+            Command::RecoverPartition { group_id, replica_id } => self.recover_partition(index, *group_id, *replica_id),
             Command::PreferLeader { group_id, replica_id } => self.prefer_leader(index, *group_id, *replica_id),
             Command::DecommissionNode { node, leaving } => self.decommission(index, node, *leaving),
             Command::DrainNode { node, drained } => self.drain(index, node, *drained),

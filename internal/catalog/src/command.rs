@@ -187,6 +187,15 @@ pub enum Command {
         /// See [`Settings::balance`](crate::Settings::balance).
         balance: Option<bool>,
     },
+    /// Lets a partition go on from one replica, because the others are gone for good: they are declared dead, and their
+    /// places go to new ones on the same nodes. Only an operator asks for it, while the group has no leader and cannot get
+    /// one: what only the others had is lost. May be repeated. Level 2.
+    RecoverPartition {
+        /// Its group.
+        group_id: u64,
+        /// The replica that is left.
+        replica_id: u64,
+    },
     /// Allows everything up to a feature level, for good. Builds of level 1 cannot even read it, so whoever proposes it
     /// has seen that every node supports the level. A level that has been reached is done; it never falls.
     RaiseFeatureLevel {
@@ -252,6 +261,7 @@ impl Command {
             | Command::DecommissionNode { .. }
             | Command::DrainNode { .. }
             | Command::RemoveNode { .. }
+            | Command::RecoverPartition { .. }
             | Command::UpdateSettings { .. } => true,
         };
         if uses_new_form { 2 } else { 1 }

@@ -33,6 +33,7 @@ mod nodes;
 mod placement;
 pub mod planning;
 mod reading;
+mod recovery;
 mod replacement;
 mod reply;
 mod resizing;

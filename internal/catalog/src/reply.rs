@@ -240,6 +240,14 @@ pub enum Refusal {
         /// The replica.
         replica_id: u64,
     },
+    /// Only a replica that can run can be gone on from.
+    #[error("replica {replica_id} of group {group_id} is dead: its votes or the end of its log are lost")]
+    ReplicaDead {
+        /// Its group.
+        group_id: u64,
+        /// The replica.
+        replica_id: u64,
+    },
     /// The group has not let go of earlier ones yet.
     #[error("{limit} replaced replicas of group {group_id} still wait to be retired")]
     TooManyReplaced {

@@ -9,6 +9,7 @@ mod nodes;
 mod planning;
 mod planning_random;
 mod random;
+mod recovery;
 mod replicas;
 mod settings;
 mod topics;
@@ -195,6 +196,10 @@ fn move_to(group_id: u64, replica_id: u64, node: &str) -> Command {
         replica_id,
         node,
     }
+}
+
+fn recover(group_id: u64, replica_id: u64) -> Command {
+    Command::RecoverPartition { group_id, replica_id }
 }
 
 fn prefer(group_id: u64, replica_id: u64) -> Command {

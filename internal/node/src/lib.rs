@@ -55,6 +55,7 @@ mod planner;
 pub mod port;
 mod readiness;
 mod record_file;
+mod recoveries;
 mod replicas;
 mod retention;
 mod services;

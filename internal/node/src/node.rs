@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::{BoxFuture, join, join_all};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -32,6 +32,7 @@ use crate::opening::Opening;
 use crate::peer_handler::PeerHandler;
 use crate::port::{Port, PortOptions, connections};
 use crate::readiness::{self, NotReady, Readiness};
+use crate::recoveries::{Order, Recoveries};
 use crate::replicas::{Hosted, Keeper, KeeperOptions, Registry};
 use crate::services::{Context, InFlight, ServerParts, serve};
 use crate::storage::Storage;
@@ -107,6 +108,8 @@ struct Foundation {
     not_ready: Arc<watch::Sender<Option<NotReady>>>,
     inbox: gossip::GossipInbox,
     keeper: Arc<Keeper>,
+    recoveries: Recoveries,
+    recovery_orders: mpsc::Receiver<Order>,
 }
 
 impl Foundation {
@@ -131,6 +134,7 @@ impl Foundation {
         let addresses = Arc::new(AddressBook::default());
         let told = Arc::new(Told::default());
         let not_ready = Arc::new(watch::Sender::new(Some(NotReady::Starting)));
+        let (recoveries, recovery_orders) = Recoveries::new(registry.clone());
         let boot = now_ms(); // later starts have larger ones
         let link = Link::new(LinkOptions {
             credentials: credentials.clone(),
@@ -145,6 +149,7 @@ impl Foundation {
                 storage: storage.clone(),
                 gossip: mailbox,
                 told: told.clone(),
+                recoveries: recoveries.clone(),
                 not_ready: not_ready.subscribe(),
             }),
         });
@@ -175,6 +180,8 @@ impl Foundation {
             not_ready,
             inbox,
             keeper,
+            recoveries,
+            recovery_orders,
         })
     }
 
@@ -232,6 +239,7 @@ impl Foundation {
             leaders: leaders.clone(),
             link: self.link.clone(),
             storage: self.storage.clone(),
+            recoveries: self.recoveries.clone(),
             not_ready: self.not_ready.subscribe(),
             in_flight: InFlight::default(),
             operators: Operators::new(&self.config.operators),
@@ -270,6 +278,7 @@ impl Foundation {
                     .keep_retention(Duration::from_millis(self.config.retention_interval_ms))
                     .boxed(),
             ),
+            behind_catalog(controller.clone().keep_recovering(self.recovery_orders).boxed()),
             behind_catalog(controller.keep_reported(dead_replicas).boxed()),
             behind_catalog(readiness.keep().boxed()),
         ];

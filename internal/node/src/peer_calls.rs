@@ -29,6 +29,10 @@ pub(crate) const LEADERS: u8 = 8;
 /// Hand the leadership of a group over. The request is a [`Transfer`]; answered when the asked node leads no longer.
 pub(crate) const TRANSFER: u8 = 9;
 
+/// What does your replica have, or: make it the only member of its group. The request is a
+/// [`Recover`](crate::recoveries::Recover), the answer a [`Standing`](crate::recoveries::Standing).
+pub(crate) const RECOVER: u8 = 10;
+
 /// Whose leadership is to go where.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Transfer {

@@ -6,6 +6,8 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use openraft::async_runtime::watch::WatchReceiver;
+use openraft::{Instant as _, ServerState};
 use tokio::time::Instant;
 
 use crate::config::Timers;
@@ -83,6 +85,20 @@ impl Partition {
             leader_committed_end: ear.leader_committed_end.load(Ordering::Relaxed).max(committed_end),
             committed_end,
         }
+    }
+}
+
+impl Partition {
+    /// Whether this replica leads a group of which it has not heard a majority for longer than in a sound one. It does not step
+    /// down for that: it just commits nothing.
+    pub fn leads_in_vain(&self) -> bool {
+        let metrics = self.inner.raft.metrics().borrow_watched().clone();
+        let is_alone = metrics.membership_config.membership().voter_ids().count() <= 1;
+        if metrics.state != ServerState::Leader || is_alone {
+            return false;
+        }
+        let acked = metrics.last_quorum_acked.map(|acked| acked.into_inner());
+        acked.is_none_or(|acked| acked.elapsed() > self.inner.ear.silence_max)
     }
 }
 

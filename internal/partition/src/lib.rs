@@ -35,6 +35,7 @@
 //!   whoever needs one waits, a leader steps aside, and a reader is sent elsewhere. What no member has is reported.
 //! * Catching up (`catch_up`): who lacks much is sent it at a limited pace, over all groups of a node.
 //! * Starts (`unstarted`): whatever others need of a replica for their own starts it gives before its core runs.
+//! * A majority that is gone for good (`only_member`): a replica can be made the only member of its group, by hand.
 //! * A full disk: nothing new is proposed, a follower takes no entries; votes, heartbeats, reads, manifests and trims go on.
 //!
 //! # Not here
@@ -59,6 +60,7 @@ mod machine;
 mod memory;
 mod mending;
 mod network;
+mod only_member;
 mod open;
 mod partition;
 mod peers;
@@ -84,6 +86,7 @@ pub use contact::Contact;
 pub use error::{CommandError, Error, ReadError};
 pub use highwater_log as log; // the node passes ids, batches and disks through; it never touches a Log itself
 pub use machine::Machine;
+pub use only_member::{LastEntry, become_only_member};
 pub use partition::Partition;
 pub use peers::{Lane, PeerError, PeerStream, Peers};
 pub use progress::Watermark;

@@ -465,6 +465,13 @@ impl ClusterService for Node {
         Err(no_operator())
     }
 
+    async fn recover_partition(
+        &self,
+        _: Request<v1::RecoverPartitionRequest>,
+    ) -> Result<Response<v1::RecoverPartitionResponse>, Status> {
+        Err(no_operator())
+    }
+
     async fn update_settings(
         &self,
         _: Request<v1::UpdateSettingsRequest>,

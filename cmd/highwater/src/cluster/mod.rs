@@ -5,6 +5,7 @@
 
 mod describe;
 mod operate;
+mod recover;
 mod watch;
 
 use std::time::Duration;
@@ -21,7 +22,8 @@ Examples:
   highwater cluster decommission n3               moves everything off it, then removes it
   highwater cluster transfer orders 0 n2
   highwater cluster move orders 0 --from n1 --to n4
-  highwater cluster settings --replace-after 30m";
+  highwater cluster settings --replace-after 30m
+  highwater cluster recover orders 0 --from n1    shows what would be lost; --accept-loss does it";
 
 /// Look at the cluster, and change it.
 #[derive(Debug, clap::Args)]
@@ -59,6 +61,8 @@ enum Command {
     Decommission(operate::DecommissionArgs),
     /// Move a replica from one node to another.
     Move(operate::MoveArgs),
+    /// Have a partition go on from one replica when the majority is gone for good. What only the others had is lost.
+    Recover(recover::Args),
     /// Show the cluster's settings, or change some of them.
     Settings(operate::SettingsArgs),
 }
@@ -79,6 +83,7 @@ pub(crate) async fn run(args: &Args) -> Result<()> {
         Command::Drain(args) => operate::drain(&cluster, args, format).await,
         Command::Decommission(args) => operate::decommission(&cluster, args, format).await,
         Command::Move(args) => operate::move_replica(&cluster, args, format).await,
+        Command::Recover(args) => recover::recover(&cluster, args, format).await,
         Command::Settings(args) => operate::settings(&cluster, args, format).await,
     }
 }

@@ -12,6 +12,8 @@ use std::path::{Path, PathBuf};
 use highwater_log::RealDisk;
 use highwater_log::inspect::{Depth, FrameReport, Inspection, inspect, inspect_frames};
 
+pub(crate) use text::time;
+
 use crate::exit::{Code, Failure, Result};
 use crate::output::{self, Format};
 

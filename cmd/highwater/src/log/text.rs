@@ -165,7 +165,7 @@ pub(super) fn frame(frame: &FrameReport) -> Result<()> {
 }
 
 /// A time as people write it, or the number if it is none.
-fn time(time_ms: u64) -> String {
+pub(crate) fn time(time_ms: u64) -> String {
     if time_ms == 0 {
         return "-".to_owned();
     }

@@ -70,6 +70,7 @@ fn commands_have_this_form() {
                 r#""catch_up_bytes_per_second":null,"balance":false}}"#
             ),
         ),
+        (recover(3, 4), r#"{"recover_partition":{"group_id":3,"replica_id":4}}"#),
         (
             Command::RaiseFeatureLevel { level: 2 },
             r#"{"raise_feature_level":{"level":2}}"#,
@@ -142,6 +143,13 @@ fn refusals_have_this_form() {
                 node: node(),
             },
             r#"{"replica_held":{"group_id":3,"node":"n1"}}"#,
+        ),
+        (
+            Refusal::ReplicaDead {
+                group_id: 3,
+                replica_id: 4,
+            },
+            r#"{"replica_dead":{"group_id":3,"replica_id":4}}"#,
         ),
         (Refusal::Unfinished { group_id: 3 }, r#"{"unfinished":{"group_id":3}}"#),
     ];

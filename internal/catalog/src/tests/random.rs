@@ -67,6 +67,7 @@ fn level_2() -> impl Strategy<Value = Command> {
         }),
         4 => (1u64..12, 1u64..60, node()).prop_map(|(group, replica, node)| move_to(group, replica, &node)),
         2 => (1u64..12, 1u64..60).prop_map(|(group, replica)| prefer(group, replica)),
+        2 => (1u64..12, 1u64..60).prop_map(|(group, replica)| recover(group, replica)),
         3 => (node(), any::<bool>()).prop_map(|(node, leaving)| decommission(&node, leaving)),
         1 => (node(), any::<bool>()).prop_map(|(node, drained)| drain(&node, drained)),
         3 => node().prop_map(|node| remove(&node)),

@@ -8,6 +8,7 @@ mod founding;
 mod moves;
 mod readiness;
 mod records;
+mod recoveries;
 mod refusals;
 mod replacements;
 mod retention;

@@ -4,13 +4,13 @@ use highwater_catalog::{Catalog, Command};
 
 use super::*;
 
-const BATCHES: u64 = 20;
+pub(super) const BATCHES: u64 = 20;
 /// The tenant of the client that may change the cluster.
-const TENANT: &str = super::OPERATOR_TENANT;
+pub(super) const TENANT: &str = super::OPERATOR_TENANT;
 
 impl TestCluster {
     /// Waits until the catalog, as a running node knows it, is as `is_so` says.
-    async fn until(&self, what: &str, is_so: impl Fn(&Catalog) -> bool) {
+    pub(super) async fn until(&self, what: &str, is_so: impl Fn(&Catalog) -> bool) {
         let waiting = async {
             while !self.nodes.iter().flatten().any(|node| node.host().read(&is_so)) {
                 tokio::time::sleep(Duration::from_millis(20)).await;
@@ -21,7 +21,7 @@ impl TestCluster {
     }
 
     /// Three nodes that know the newer rules, with a topic.
-    async fn with_topic(partitions: u32, replication: u32) -> TestCluster {
+    pub(super) async fn with_topic(partitions: u32, replication: u32) -> TestCluster {
         let mut cluster = TestCluster::founded().await;
         cluster.until("the rules are raised", is_raised).await;
         cluster.create(partitions, replication).await;
@@ -43,7 +43,7 @@ impl TestCluster {
             .unwrap();
     }
 
-    async fn fill(&self, sequences: std::ops::Range<u64>) {
+    pub(super) async fn fill(&self, sequences: std::ops::Range<u64>) {
         for sequence in sequences {
             let batch = batch_of("orders", sequence, &[&format!("kept {sequence}")]);
             let answer = self.produce(TENANT, batch).await.unwrap();
@@ -52,7 +52,7 @@ impl TestCluster {
     }
 
     /// Waits until the node's own replica of partition 0 has everything and serves it, and reads it there.
-    async fn assert_serves(&self, number: usize, count: u64) {
+    pub(super) async fn assert_serves(&self, number: usize, count: u64) {
         let reading = async {
             loop {
                 let mut client = self.client(number, TENANT).await;
@@ -119,7 +119,7 @@ impl TestClient {
         timeout(PATIENCE, removed).await.expect("the node is not removed");
     }
 
-    async fn settings(&mut self, change: v1::UpdateSettingsRequest) {
+    pub(super) async fn settings(&mut self, change: v1::UpdateSettingsRequest) {
         let changed = timeout(PATIENCE, self.cluster.update_settings(change)).await;
         changed.unwrap().unwrap();
     }
@@ -139,7 +139,7 @@ fn settled(catalog: &Catalog) -> Option<Vec<String>> {
     (!moving).then_some(nodes)
 }
 
-fn are(catalog: &Catalog, nodes: &[&str]) -> bool {
+pub(super) fn are(catalog: &Catalog, nodes: &[&str]) -> bool {
     settled(catalog).is_some_and(|settled| settled == nodes)
 }
 

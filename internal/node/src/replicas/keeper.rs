@@ -129,10 +129,23 @@ impl Keeper {
         others: Vec<Member>,
         hosted: impl FnOnce(GroupId, ReplicaId, Partition) -> Hosted,
     ) -> Result<(), ReplicaError> {
-        let (group, replica) = (record.group_id(), record.replica_id());
-        assert_eq!(record.stage, Stage::Started, "opening replica {replica:?} of {group:?}");
+        let (group, replica) = record.id();
         let unstarted = Unstarted::new(replica);
         let _announced = self.options.registry.announce(group, unstarted.clone());
+        let log = self.open_log(cluster, &record, &unstarted, &others).await?;
+        self.start(group, replica, log, others, hosted).await
+    }
+
+    /// Opens the log of a replica that has run before.
+    pub(super) async fn open_log(
+        &self,
+        cluster: ClusterId,
+        record: &ReplicaRecord,
+        unstarted: &Unstarted,
+        others: &[Member],
+    ) -> Result<Log, ReplicaError> {
+        let (group, replica) = record.id();
+        assert_eq!(record.stage, Stage::Started, "opening replica {replica:?} of {group:?}");
         let path = self.options.data.replica_path(group, replica);
         if !path.exists() {
             let why = "its directory is missing, and its votes and data with it: it is dead and is not started again";
@@ -143,9 +156,8 @@ impl Keeper {
         }
         let (storage, log_path) = (self.options.storage.clone(), path.clone());
         let options = move || storage.open_log(log_path.clone(), cluster, group, replica);
-        let opened = unstarted.open(options, &others, &self.options.link).await;
-        let log = opened.map_err(|why| failed(group, path, &why))?;
-        self.start(group, replica, log, others, hosted).await
+        let opened = unstarted.open(options, others, &self.options.link).await;
+        opened.map_err(|why| failed(group, path, &why))
     }
 
     /// Stops a replica for good and keeps its data. One that is being opened cannot be stopped yet.
@@ -211,7 +223,7 @@ impl Keeper {
         }
     }
 
-    async fn start(
+    pub(super) async fn start(
         &self,
         group: GroupId,
         replica: ReplicaId,

@@ -14,6 +14,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::access::{Action, Permit};
+use crate::recoveries::Standing;
 use crate::status::Problem;
 
 /// The catalog's own group.
@@ -236,6 +237,27 @@ impl Hosted {
     /// Whether it hears from no leader: too few of the others are there, or its group has let go of it while it was away.
     pub(crate) fn is_forgotten(&self) -> bool {
         self.partition.contact().is_lost()
+    }
+
+    /// What this replica has, for who considers to go on from it alone.
+    pub(crate) async fn standing(&self) -> Standing {
+        let (status, contact) = (self.status(), self.partition.contact());
+        let last = self.partition.last_entry().await;
+        Standing {
+            log_start: status.watermark.log_start,
+            high_watermark: status.watermark.high_watermark,
+            log_end: status.log_end,
+            last_append_ms: last.map_or(0, |last| last.append_time_ms),
+            entries_missing: contact
+                .leader_committed_end
+                .saturating_sub(last.map_or(0, |last| last.index + 1)),
+            is_damaged: !status.damage.is_empty(),
+        }
+    }
+
+    /// Whether it leads and hears no majority.
+    pub(crate) fn leads_in_vain(&self) -> bool {
+        self.partition.leads_in_vain()
     }
 
     /// Waits until another replica leads, or nobody.

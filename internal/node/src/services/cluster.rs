@@ -122,6 +122,17 @@ impl ClusterService for Cluster {
         Ok(Response::new(done.await?))
     }
 
+    async fn recover_partition(
+        &self,
+        request: Request<v1::RecoverPartitionRequest>,
+    ) -> Result<Response<v1::RecoverPartitionResponse>, Status> {
+        let (principal, deadline) = (principal(&request)?, deadline(request.metadata()));
+        let done = self
+            .context
+            .recover_partition(&principal, request.into_inner(), deadline);
+        Ok(Response::new(done.await?))
+    }
+
     async fn update_settings(
         &self,
         request: Request<v1::UpdateSettingsRequest>,

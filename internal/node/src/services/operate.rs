@@ -26,7 +26,7 @@ const TRANSFER_TIMEOUT: Duration = Duration::from_secs(3);
 
 impl Context {
     /// Only operators pass.
-    fn operator(&self, principal: &Principal) -> Result<(), Problem> {
+    pub(super) fn operator(&self, principal: &Principal) -> Result<(), Problem> {
         self.operators.authorize(principal)?;
         Ok(())
     }
@@ -176,7 +176,7 @@ impl Context {
     }
 
     /// Has a command decided that is answered with nothing, and waits until its effect is known here.
-    async fn decide(&self, command: &Command, deadline: Instant) -> Result<(), Problem> {
+    pub(super) async fn decide(&self, command: &Command, deadline: Instant) -> Result<(), Problem> {
         match self.catalog.command(command, deadline).await? {
             Reply::Done => {}
             Reply::Refused(refusal) => return Err(Problem::from_refusal(&refusal)),
@@ -224,7 +224,11 @@ pub(super) fn settings(settings: &Settings) -> v1::Settings {
     }
 }
 
-fn find_partition<'a>(catalog: &'a Catalog, name: &TopicName, number: u32) -> Result<&'a Partition, Problem> {
+pub(super) fn find_partition<'a>(
+    catalog: &'a Catalog,
+    name: &TopicName,
+    number: u32,
+) -> Result<&'a Partition, Problem> {
     let topic = name.to_string();
     let Some(found) = catalog.topic(&name.tenant, &name.topic) else {
         return Err(Problem::TopicNotFound { topic });
@@ -237,7 +241,7 @@ fn find_partition<'a>(catalog: &'a Catalog, name: &TopicName, number: u32) -> Re
     found.partitions.get(number as usize).ok_or_else(missing)
 }
 
-fn replica_on(partition: &Partition, node: &str) -> Result<ReplicaId, Problem> {
+pub(super) fn replica_on(partition: &Partition, node: &str) -> Result<ReplicaId, Problem> {
     let found = partition.replicas.iter().find(|replica| replica.node == node);
     found.map(|replica| ReplicaId(replica.replica_id)).ok_or_else(|| {
         let nodes: Vec<&str> = partition.replicas.iter().map(|replica| replica.node.as_str()).collect();

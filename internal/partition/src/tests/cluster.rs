@@ -20,7 +20,7 @@ use super::network::Network;
 use super::room::{LIMITS, RoomyDisk};
 use crate::{
     Answer, CatchUpPace, Error, GroupOptions, Machine, Member, Partition, Role, ScrubPace, StoredBatch, Timers,
-    Unstarted,
+    Unstarted, become_only_member,
 };
 
 pub(super) const NAMES: [&str; 3] = ["a", "b", "c"];
@@ -179,6 +179,16 @@ impl Cluster {
     /// Starts a replica on its directory.
     pub(super) async fn boot(&mut self, index: usize) {
         self.try_boot(index, Vec::new()).await.unwrap();
+    }
+
+    /// Makes a replica the only member of its group, and starts it.
+    pub(super) async fn boot_alone(&mut self, index: usize) {
+        let writer = start_writer(Arc::new(RealDisk));
+        let log = self.open(index, Arc::new(RealDisk), &writer).await.unwrap();
+        become_only_member(&log, &member(index)).await.unwrap();
+        log.close().unwrap();
+        writer.stop();
+        self.boot(index).await;
     }
 
     /// Starts several replicas at the same time: they may need each other for it.

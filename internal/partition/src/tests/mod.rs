@@ -12,6 +12,7 @@ mod logs;
 mod manifests;
 mod membership;
 mod network;
+mod only_member;
 mod promises;
 mod recovery;
 mod replication;

@@ -187,9 +187,9 @@ pub enum Command {
         /// See [`Settings::balance`](crate::Settings::balance).
         balance: Option<bool>,
     },
-    /// Lets a partition go on from one replica, because the others are gone for good: they are declared dead, and their
-    /// places go to new ones on the same nodes. Only an operator asks for it, while the group has no leader and cannot get
-    /// one: what only the others had is lost. May be repeated. Level 2.
+    /// Lets a partition go on from one replica, because the others are gone for good: all are declared dead, and their places
+    /// go to new ones on the same nodes, of which the survivor's continues its log. Only an operator asks for it, while the
+    /// group has no leader and cannot get one: what only the others had is lost. Level 2.
     RecoverPartition {
         /// Its group.
         group_id: u64,

@@ -153,6 +153,9 @@ pub struct Replica {
     /// Whether its node has said that it can never run again.
     #[serde(default, skip_serializing_if = "is_false")]
     pub reported_dead: bool,
+    /// The replica on the same node whose log it goes on with, alone, instead of beginning empty: the rest of the group is gone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub continues: Option<u64>,
 }
 
 impl Replica {
@@ -163,6 +166,7 @@ impl Replica {
             node,
             started: false,
             reported_dead: false,
+            continues: None,
         }
     }
 }
@@ -192,6 +196,8 @@ pub struct Placement {
     pub partition: u32,
     /// It has run: a data directory that does not hold it has lost it.
     pub started: bool,
+    /// The replica on the node whose log this one goes on with, instead of beginning empty.
+    pub continues: Option<u64>,
     /// Placed on an earlier incarnation of the node, whose data directory is gone: never to be started again.
     pub dead: bool,
 }

@@ -90,6 +90,7 @@ impl Catalog {
                 topic_id: topic.topic_id,
                 partition: partition.partition,
                 started: replica.started,
+                continues: replica.continues,
                 dead: self.is_dead(replica),
             })
         })

@@ -34,20 +34,24 @@ pub(crate) struct HardState {
 impl HardState {
     /// The bytes of the first hard state: both slots, without a vote.
     pub(crate) fn initial(identity: Identity, mark: Mark) -> Vec<u8> {
-        let mut bytes = Vec::new();
-        for (sequence, position) in (0..).zip(SLOT_POSITIONS) {
-            bytes.resize(position as usize, 0);
-            bytes.extend_from_slice(
-                &Slot {
-                    sequence,
-                    identity,
-                    vote: None,
-                    mark,
-                }
-                .encode(),
-            );
-        }
-        bytes
+        let slot = Slot {
+            sequence: 0,
+            identity,
+            vote: None,
+            mark,
+        };
+        both_slots(slot)
+    }
+
+    /// The bytes of a hard state like this one, of another replica.
+    pub(crate) fn bytes_for(&self, identity: Identity) -> Vec<u8> {
+        // Which of the two slots holds is decided by the sequence alone; an even one stands in the first.
+        let sequence = self.slot.sequence.next_multiple_of(2);
+        both_slots(Slot {
+            sequence,
+            identity,
+            ..self.slot
+        })
     }
 
     /// Reads the newer good slot; refuses foreign ones.
@@ -137,6 +141,16 @@ impl HardState {
             bytes: Bytes::from(self.slot.encode()),
         }
     }
+}
+
+/// A file with the same in both slots.
+fn both_slots(slot: Slot) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for (sequence, position) in (slot.sequence..).zip(SLOT_POSITIONS) {
+        bytes.resize(position as usize, 0);
+        bytes.extend_from_slice(&Slot { sequence, ..slot }.encode());
+    }
+    bytes
 }
 
 /// The mistake of one mutant: an empty hard state instead of the lost one.

@@ -54,6 +54,7 @@ mod settle;
 mod space;
 mod survey;
 mod tail;
+mod take_over;
 mod trim;
 mod writer;
 
@@ -72,4 +73,5 @@ pub use manifest::{MANIFEST_BYTES_MAX, Manifest};
 pub use repair::Repair;
 pub use scrub::Verified;
 pub use space::{RESERVE, Space, SpaceLimits};
+pub use take_over::take_over;
 pub use writer::{Callback, DiskWriter, OpenRound};

@@ -155,7 +155,7 @@ impl Controller {
         let group = GroupId(new.group_id);
         let records = self.data.replicas().into_iter();
         for other in records.filter(|record| record.group == new.group_id && record.replica != new.replica_id) {
-            if other.stage == Stage::Started {
+            if other.stage == Stage::Started && new.continues != Some(other.replica) {
                 let replica = other.replica;
                 tracing::error!(
                     group = group.0,

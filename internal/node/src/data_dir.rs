@@ -223,6 +223,21 @@ impl DataDir {
         remove_directory(&self.replica_path(group, replica))
     }
 
+    /// Gives the directory of a replica, which must not be open, to another one of its group; done if that is so already. Whether
+    /// there is one.
+    pub(crate) fn hand_on(&self, group: GroupId, former: ReplicaId, to: ReplicaId) -> Result<bool, DataDirError> {
+        let (from, path) = (self.replica_path(group, former), self.replica_path(group, to));
+        if path.exists() {
+            return Ok(true);
+        }
+        match fs::rename(&from, &path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
+            renamed => renamed.map_err(|error| DataDirError::io("rename", &from, error))?,
+        }
+        record_file::sync_directory(&self.path.join(GROUPS))?;
+        Ok(true)
+    }
+
     /// Deletes a replica, files and record. Only for groups that a committed tombstone names.
     pub(crate) fn remove_replica(&self, group: GroupId, replica: ReplicaId) -> Result<(), DataDirError> {
         remove_directory(&self.replica_path(group, replica))?;

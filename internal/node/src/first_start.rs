@@ -12,6 +12,8 @@
 //! A crash between 3 and 4 leaves replicas that are recorded as started here; they are opened as any other, once they are
 //! reported. Before the catalog has a quorum nothing new begins.
 //!
+//! A replica that *continues* a former one (see `recoveries`) does not begin empty, but it does begin once, by the same steps.
+//!
 //! The catalog's own replica begins differently (`founding`): it has no vote until its node has registered it as running.
 
 use std::sync::Arc;
@@ -24,11 +26,13 @@ use tokio::time::{Instant, sleep};
 use crate::catalog::{CatalogClient, CatalogHost};
 use crate::controller::{COMMAND_TIMEOUT, RETRY_PAUSE};
 use crate::dead_replicas::DeadReplicas;
-use crate::replicas::{Keeper, ReplicaError};
+use crate::replicas::{Keeper, Prepared, ReplicaError, Successor};
 
 /// Has replicas run for the first time; cheap to clone.
 #[derive(Clone)]
 pub(crate) struct FirstStart {
+    /// This node's name.
+    pub(crate) node: String,
     pub(crate) keeper: Arc<Keeper>,
     pub(crate) host: Arc<CatalogHost>,
     pub(crate) client: CatalogClient,
@@ -59,10 +63,40 @@ impl FirstStart {
             );
             self.dead.note((GroupId(group_id), ReplicaId(replica_id))).await;
         }
+        let (successors, new): (Vec<_>, Vec<_>) = new.into_iter().partition(|placed| placed.continues.is_some());
         let id = |placed: &Placement| (GroupId(placed.group_id), ReplicaId(placed.replica_id));
         let prepared = self.keeper.prepare(cluster, new.iter().map(id).collect()).await?;
+        let mut all = self.begin(prepared).await;
+        for placed in successors {
+            let continued = self.continue_former(cluster, &placed).await;
+            all = all.and(continued);
+        }
+        all
+    }
+
+    async fn begin(&self, prepared: Prepared) -> Result<(), ReplicaError> {
         self.report(&prepared.replicas()).await;
         self.keeper.run(prepared).await
+    }
+
+    /// Has a replica go on with the log of a former one.
+    async fn continue_former(&self, cluster: ClusterId, placed: &Placement) -> Result<(), ReplicaError> {
+        let Some(former) = placed.continues else { return Ok(()) };
+        let successor = Successor {
+            group: GroupId(placed.group_id),
+            former: ReplicaId(former),
+            replica: ReplicaId(placed.replica_id),
+            node: self.node.clone(),
+        };
+        match self.keeper.take_over(cluster, &successor).await {
+            Ok(prepared) => self.begin(prepared).await,
+            Err(error) => {
+                if error.is_dead {
+                    self.dead.note((successor.group, successor.replica)).await;
+                }
+                Err(error)
+            }
+        }
     }
 
     /// Whether the catalog, as it is known here, places a replica and knows nothing of it having run.

@@ -289,6 +289,7 @@ mod tests {
             node: format!("node {id}"),
             started: true,
             reported_dead: dead.contains(id),
+            continues: None,
         };
         Target {
             replicas: replicas.iter().map(replica).collect(),

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::{BoxFuture, join, join_all};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -32,7 +32,6 @@ use crate::opening::Opening;
 use crate::peer_handler::PeerHandler;
 use crate::port::{Port, PortOptions, connections};
 use crate::readiness::{self, NotReady, Readiness};
-use crate::recoveries::{Order, Recoveries};
 use crate::replicas::{Hosted, Keeper, KeeperOptions, Registry};
 use crate::services::{Context, InFlight, ServerParts, serve};
 use crate::storage::Storage;
@@ -108,8 +107,6 @@ struct Foundation {
     not_ready: Arc<watch::Sender<Option<NotReady>>>,
     inbox: gossip::GossipInbox,
     keeper: Arc<Keeper>,
-    recoveries: Recoveries,
-    recovery_orders: mpsc::Receiver<Order>,
 }
 
 impl Foundation {
@@ -134,7 +131,6 @@ impl Foundation {
         let addresses = Arc::new(AddressBook::default());
         let told = Arc::new(Told::default());
         let not_ready = Arc::new(watch::Sender::new(Some(NotReady::Starting)));
-        let (recoveries, recovery_orders) = Recoveries::new(registry.clone());
         let boot = now_ms(); // later starts have larger ones
         let link = Link::new(LinkOptions {
             credentials: credentials.clone(),
@@ -149,7 +145,6 @@ impl Foundation {
                 storage: storage.clone(),
                 gossip: mailbox,
                 told: told.clone(),
-                recoveries: recoveries.clone(),
                 not_ready: not_ready.subscribe(),
             }),
         });
@@ -180,8 +175,6 @@ impl Foundation {
             not_ready,
             inbox,
             keeper,
-            recoveries,
-            recovery_orders,
         })
     }
 
@@ -211,6 +204,7 @@ impl Foundation {
         );
         let (dead, dead_replicas) = DeadReplicas::new(self.data.clone());
         let first_start = FirstStart {
+            node: self.config.node.clone(),
             keeper: self.keeper.clone(),
             host: self.host.clone(),
             client: catalog.clone(),
@@ -239,7 +233,6 @@ impl Foundation {
             leaders: leaders.clone(),
             link: self.link.clone(),
             storage: self.storage.clone(),
-            recoveries: self.recoveries.clone(),
             not_ready: self.not_ready.subscribe(),
             in_flight: InFlight::default(),
             operators: Operators::new(&self.config.operators),
@@ -278,7 +271,6 @@ impl Foundation {
                     .keep_retention(Duration::from_millis(self.config.retention_interval_ms))
                     .boxed(),
             ),
-            behind_catalog(controller.clone().keep_recovering(self.recovery_orders).boxed()),
             behind_catalog(controller.keep_reported(dead_replicas).boxed()),
             behind_catalog(readiness.keep().boxed()),
         ];

@@ -29,9 +29,9 @@ pub(crate) const LEADERS: u8 = 8;
 /// Hand the leadership of a group over. The request is a [`Transfer`]; answered when the asked node leads no longer.
 pub(crate) const TRANSFER: u8 = 9;
 
-/// What does your replica have, or: make it the only member of its group. The request is a
-/// [`Recover`](crate::recoveries::Recover), the answer a [`Standing`](crate::recoveries::Standing).
-pub(crate) const RECOVER: u8 = 10;
+/// What does your replica of a group have? The request is the group's number as in [`encode_number`], the answer a
+/// [`Standing`](crate::recoveries::Standing).
+pub(crate) const STANDING: u8 = 10;
 
 /// Whose leadership is to go where.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -60,7 +60,7 @@ pub(crate) fn decode_json<T: DeserializeOwned>(body: &[u8]) -> Result<T, String>
     serde_json::from_slice(body).map_err(|error| format!("a message that cannot be read: {error}"))
 }
 
-/// The answer to [`APPLIED`] or [`CLOCK`].
+/// The answer to [`APPLIED`] or [`CLOCK`], and the question of [`STANDING`].
 pub(crate) fn encode_number(number: u64) -> Bytes {
     Bytes::copy_from_slice(&number.to_le_bytes())
 }

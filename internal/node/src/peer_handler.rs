@@ -21,10 +21,10 @@ use crate::leaders::{self, Told};
 use crate::leadership::transfer_here;
 use crate::link::{Hello, LinkHandler, NODE_LEVEL};
 use crate::peer_calls::{
-    self, ADOPT, APPLIED, CLOCK, COMMAND, CommandAnswer, JOIN, LEADERS, PROBE, RECOVER, REPLICAS, TRANSFER,
+    self, ADOPT, APPLIED, CLOCK, COMMAND, CommandAnswer, JOIN, LEADERS, PROBE, REPLICAS, STANDING, TRANSFER,
 };
 use crate::readiness::NotReady;
-use crate::recoveries::Recoveries;
+use crate::recoveries;
 use crate::replicas::Registry;
 use crate::storage::Storage;
 
@@ -41,7 +41,6 @@ pub(crate) struct PeerHandler {
     pub(crate) gossip: GossipMailbox,
     /// Takes in who leads what.
     pub(crate) told: Arc<Told>,
-    pub(crate) recoveries: Recoveries,
     pub(crate) not_ready: watch::Receiver<Option<NotReady>>,
 }
 
@@ -118,9 +117,9 @@ impl PeerHandler {
                 let transfer = peer_calls::decode_json(&body)?;
                 transfer_here(&self.registry, transfer).await.map(|()| Bytes::new())
             }
-            RECOVER => {
-                let asked = peer_calls::decode_json(&body)?;
-                peer_calls::encode_json(&self.recoveries.recover(asked).await?)
+            STANDING => {
+                let group = peer_calls::decode_number(&body).ok_or("a question for no group")?;
+                peer_calls::encode_json(&recoveries::standing(&self.registry, group).await?)
             }
             other => Err(format!("unknown kind of call {other}")),
         }

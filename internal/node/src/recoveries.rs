@@ -1,42 +1,22 @@
-//! A partition's replica goes on alone, because an operator has said that the majority is gone for good.
+//! What a replica has, for an operator who considers to have its partition go on from it alone.
 //!
-//! Two halves: what the replica says of itself, so that an operator knows what would be lost, and the deed. The deed is a
-//! restart in place (`replicas::restart`), which the controller carries out; everybody else only orders it. Before it is
-//! ordered, the catalog has declared the other replicas dead.
-//!
-//! Invariant: a replica that hears from a leader, or that leads and hears a majority, is never made the only member of its
-//! group.
+//! A partition whose majority is gone for good is recovered in three places: an operator asks (`services::recover`), the catalog
+//! declares all its replicas dead and gives the survivor's place to a new id that continues it, and that one's node makes it
+//! so (`replicas::take_over`). Here is what is asked before, and again until the new one leads.
 
-use std::sync::Arc;
-use std::time::Duration;
-
-use highwater_partition::Role;
-use highwater_partition::log::{GroupId, ReplicaId};
 use serde::{Deserialize, Serialize};
-use tokio::sync::{mpsc, oneshot};
-use tokio::time::timeout;
 
-use crate::controller::Controller;
-use crate::replicas::{Hosted, Registry};
+use highwater_partition::log::GroupId;
 
-/// Orders that wait for each other.
-const ORDERS_MAX: usize = 16;
+use crate::replicas::Registry;
 
-/// How long the only member may take to elect itself, with the longest timers.
-const LEADS_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// What is asked of the node that holds the replica.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Recover {
-    pub(crate) group: u64,
-    pub(crate) replica: u64,
-    /// Make it the only member of its group; otherwise only tell what it has.
-    pub(crate) go_on: bool,
-}
-
-/// What the replica has.
+/// What a node's replica of a group has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Standing {
+    pub(crate) replica: u64,
+    pub(crate) leads: bool,
+    /// It hears from no leader; or it leads, and hears no majority.
+    pub(crate) is_forsaken: bool,
     pub(crate) log_start: u64,
     /// What it knows to be committed.
     pub(crate) high_watermark: u64,
@@ -50,91 +30,10 @@ pub(crate) struct Standing {
     pub(crate) is_damaged: bool,
 }
 
-/// A replica to be made the only member of its group.
-pub(crate) struct Order {
-    which: (GroupId, ReplicaId),
-    done: oneshot::Sender<Result<(), String>>,
-}
-
-/// The way to this node's replicas for those who recover partitions; cheap to clone.
-#[derive(Clone)]
-pub(crate) struct Recoveries {
-    registry: Arc<Registry>,
-    orders: mpsc::Sender<Order>,
-}
-
-impl Recoveries {
-    /// With the end from which orders are carried out.
-    pub(crate) fn new(registry: Arc<Registry>) -> (Recoveries, mpsc::Receiver<Order>) {
-        let (orders, ordered) = mpsc::channel(ORDERS_MAX);
-        (Recoveries { registry, orders }, ordered)
-    }
-
-    /// Answers with what the replica has; if it is to go on, when it has been started as the only member.
-    pub(crate) async fn recover(&self, asked: Recover) -> Result<Standing, String> {
-        let (group, replica) = (GroupId(asked.group), ReplicaId(asked.replica));
-        let hosted = self.registry.hosted(group).filter(|it| it.replica_id == replica);
-        let Some(hosted) = hosted else {
-            return Err("its replica there does not run; its log says why".to_owned());
-        };
-        check_forsaken(&hosted)?;
-        let standing = hosted.standing().await;
-        if asked.go_on {
-            let (done, answer) = oneshot::channel();
-            let order = Order {
-                which: (group, replica),
-                done,
-            };
-            let ordered = self.orders.send(order).await;
-            ordered.map_err(|_| "the node is stopping".to_owned())?;
-            answer.await.map_err(|_| "the node is stopping".to_owned())??;
-            self.until_it_leads(group).await?;
-        }
-        Ok(standing)
-    }
-}
-
-impl Recoveries {
-    /// It elects itself after one election time.
-    async fn until_it_leads(&self, group: GroupId) -> Result<(), String> {
-        let mut changes = self.registry.changes();
-        let leads = |_: &u64| {
-            let hosted = self.registry.hosted(group);
-            hosted.is_some_and(|hosted| hosted.status().role == Role::Leader)
-        };
-        match timeout(LEADS_TIMEOUT, changes.wait_for(leads)).await {
-            Ok(Ok(_)) => Ok(()),
-            _ => Err("it is the only member now, but does not lead yet".to_owned()),
-        }
-    }
-}
-
-/// Whether the replica's group has no leader that a majority follows, as far as it can tell.
-pub(crate) fn check_forsaken(hosted: &Hosted) -> Result<(), String> {
-    let is_forsaken = match hosted.status().role {
-        Role::Leader => hosted.leads_in_vain(),
-        _ => hosted.is_forgotten(),
-    };
-    match is_forsaken {
-        true => Ok(()),
-        false => Err("its replica there has heard from the others a moment ago".to_owned()),
-    }
-}
-
-impl Controller {
-    /// Carries out what is ordered, one after the other, until the node stops.
-    pub(crate) async fn keep_recovering(self: Arc<Self>, mut ordered: mpsc::Receiver<Order>) {
-        while let Some(Order { which, done }) = ordered.recv().await {
-            let (group, replica) = which;
-            let alone = self.keeper.make_only_member(group, replica, &self.own.name).await;
-            if let Err(error) = &alone {
-                tracing::error!(%error, "a replica could not be made the only member of its group");
-                if error.is_dead {
-                    self.first_start.dead.note(which).await;
-                }
-            }
-            // Who ordered it may have given up waiting.
-            let _ = done.send(alone.map_err(|error| error.to_string()));
-        }
+/// What this node's replica of a group has.
+pub(crate) async fn standing(registry: &Registry, group: u64) -> Result<Standing, String> {
+    match registry.hosted(GroupId(group)) {
+        Some(hosted) => Ok(hosted.standing().await),
+        None => Err("its replica there does not run; the node's log says why".to_owned()),
     }
 }

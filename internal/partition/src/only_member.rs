@@ -1,13 +1,16 @@
 //! Going on from one replica when the majority of its group is gone for good.
 //!
-//! What Raft forbids is done by hand: between two lives, an entry is put behind the end of the log that makes this replica
-//! the only member of its group, in a term that it has claimed for itself. With that log it elects itself, and commits all
-//! that it has; what only the others had is lost, and an operator has said so.
+//! What Raft forbids is done by hand: between two lives, an entry is put behind the end of the log that makes a replica the
+//! only member of its group, in a term that it has claimed for itself. With that log it elects itself, and commits all that it
+//! has; what only the others had is lost, and an operator has said so.
 //!
-//! That is safe against what comes back only because replica ids are never used again: the others are no members any more, so
-//! the survivor hears nothing that they say (`serve`), and none of them can become one (the catalog declares them dead
-//! before). All entries stay where they are and as they are; also those that were not committed, for they may have been
-//! acknowledged elsewhere.
+//! The replica must be a *new* one that has taken over the log of the survivor (`take_over` in the log). The former members may
+//! come back, elect a leader among themselves, and send it entries: a leader that is no member of the known membership is
+//! believed, for a member that slept through a change learns of the new ones from nobody else (`serve`). But they address the
+//! survivor under its old id, which nobody has any more.
+//!
+//! All entries stay where they are and as they are; also those that were not committed, for they may have been acknowledged
+//! elsewhere.
 //!
 //! Deliberately absent: whether this is right to do. That is for those who can see the nodes.
 
@@ -47,8 +50,8 @@ impl Partition {
     }
 }
 
-/// Makes `own` the only member of its group, from the entry on that this answers, which is synced. The replica must not run;
-/// start it afterwards. May be repeated after a failure at any point.
+/// Makes `own` the only member of its group, from the entry on that this answers, which is synced. It must have taken the log
+/// over from the survivor, and not have run yet; start it afterwards. May be repeated after a failure at any point.
 pub async fn become_only_member(log: &Log, own: &Member) -> Result<EntryId, Error> {
     let (last, vote) = (log.last(), log.vote());
     let seen = [last.map(|last| last.term), vote.map(|vote| vote.term)];

@@ -23,16 +23,15 @@ fn now(fixture: &Fixture) -> Partition {
 }
 
 #[test]
-fn the_others_are_declared_dead_and_their_places_go_to_new_ones_on_the_same_nodes() {
+fn all_are_declared_dead_and_the_survivor_s_place_continues_its_log() {
     let (mut fixture, before) = fixture();
-    let survivor = &before.replicas[1];
-    fixture.done(recover(1, survivor.replica_id));
+    fixture.done(recover(1, before.replicas[1].replica_id));
     let after = now(&fixture);
     assert_eq!(nodes_of(&after), nodes_of(&before));
-    assert_eq!(&after.replicas[1], survivor);
-    let others = [0, 2].map(|at: usize| &before.replicas[at]);
-    for (at, old) in [0, 2].into_iter().zip(others) {
-        let new = &after.replicas[at];
+    let survivor = Some(before.replicas[1].replica_id);
+    let continued: Vec<Option<u64>> = after.replicas.iter().map(|it| it.continues).collect();
+    assert_eq!(continued, [None, survivor, None]);
+    for (new, old) in after.replicas.iter().zip(&before.replicas) {
         assert!(new.replica_id > before.replicas[2].replica_id && !new.started && !new.reported_dead);
         let former = after.replaced.iter().find(|it| it.replica_id == old.replica_id);
         assert!(
@@ -42,16 +41,27 @@ fn the_others_are_declared_dead_and_their_places_go_to_new_ones_on_the_same_node
         fixture.done(retire(1, old.replica_id));
     }
     assert!(after.changed, "nobody may give the group its first members again");
+    let placed = fixture.catalog.groups_on(nodes_of(&after)[1]).next();
+    assert_eq!(placed.unwrap().continues, survivor);
 }
 
 #[test]
-fn a_repetition_keeps_the_places_that_have_not_run_yet() {
+fn a_repetition_before_the_survivor_runs_changes_nothing_and_one_afterwards_begins_anew() {
     let (mut fixture, before) = fixture();
     fixture.done(recover(1, before.replicas[0].replica_id));
     let once = now(&fixture);
-    let revision = fixture.catalog.revision();
-    fixture.done(recover(1, before.replicas[0].replica_id));
-    assert_eq!((now(&fixture), fixture.catalog.revision()), (once, revision));
+    let (survivor, revision) = (once.replicas[0].replica_id, fixture.catalog.revision());
+    fixture.done(recover(1, survivor));
+    assert_eq!((now(&fixture), fixture.catalog.revision()), (once.clone(), revision));
+    fixture.done(started(&[(1, survivor)]));
+    fixture.done(recover(1, survivor));
+    let again = now(&fixture);
+    assert_eq!(again.replicas[0].continues, Some(survivor));
+    assert_eq!(
+        again.replicas[1..],
+        once.replicas[1..],
+        "those that have not run keep their places"
+    );
 }
 
 #[test]
@@ -62,7 +72,7 @@ fn former_replicas_that_still_vote_are_declared_dead_too() {
     fixture.done(recover(1, before.replicas[1].replica_id));
     let after = now(&fixture);
     assert_eq!(nodes_of(&after), ["n3", nodes_of(&before)[1], nodes_of(&before)[2]]);
-    assert!(after.replaced.iter().all(|it| it.reported_dead) && after.replaced.len() == 2);
+    assert!(after.replaced.iter().all(|it| it.reported_dead) && after.replaced.len() == 3);
 }
 
 #[test]
@@ -87,15 +97,16 @@ fn a_dead_or_unknown_replica_is_no_survivor() {
 
 #[test]
 fn no_more_are_given_up_than_may_wait() {
-    let (mut fixture, before) = fixture();
-    let survivor = before.replicas[0].replica_id;
-    for _ in 0..REPLACED_REPLICAS_MAX / 2 {
-        let new: Vec<(u64, u64)> = now(&fixture).replicas.iter().map(|it| (1, it.replica_id)).collect();
+    let (mut fixture, _) = fixture();
+    let refused = loop {
+        let partition = now(&fixture);
+        let new: Vec<(u64, u64)> = partition.replicas.iter().map(|it| (1, it.replica_id)).collect();
         fixture.done(started(&new));
-        fixture.done(recover(1, survivor));
-    }
-    let new: Vec<(u64, u64)> = now(&fixture).replicas.iter().map(|it| (1, it.replica_id)).collect();
-    fixture.done(started(&new));
-    let refused = fixture.refused(recover(1, survivor));
+        match fixture.apply(recover(1, new[0].1)) {
+            Reply::Done => assert!(now(&fixture).replaced.len() <= REPLACED_REPLICAS_MAX),
+            Reply::Refused(refused) => break refused,
+            other => panic!("{other:?}"),
+        }
+    };
     assert!(matches!(refused, Refusal::TooManyReplaced { .. }), "{refused}");
 }

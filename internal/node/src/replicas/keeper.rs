@@ -130,22 +130,9 @@ impl Keeper {
         hosted: impl FnOnce(GroupId, ReplicaId, Partition) -> Hosted,
     ) -> Result<(), ReplicaError> {
         let (group, replica) = record.id();
+        assert_eq!(record.stage, Stage::Started, "opening replica {replica:?} of {group:?}");
         let unstarted = Unstarted::new(replica);
         let _announced = self.options.registry.announce(group, unstarted.clone());
-        let log = self.open_log(cluster, &record, &unstarted, &others).await?;
-        self.start(group, replica, log, others, hosted).await
-    }
-
-    /// Opens the log of a replica that has run before.
-    pub(super) async fn open_log(
-        &self,
-        cluster: ClusterId,
-        record: &ReplicaRecord,
-        unstarted: &Unstarted,
-        others: &[Member],
-    ) -> Result<Log, ReplicaError> {
-        let (group, replica) = record.id();
-        assert_eq!(record.stage, Stage::Started, "opening replica {replica:?} of {group:?}");
         let path = self.options.data.replica_path(group, replica);
         if !path.exists() {
             let why = "its directory is missing, and its votes and data with it: it is dead and is not started again";
@@ -156,8 +143,9 @@ impl Keeper {
         }
         let (storage, log_path) = (self.options.storage.clone(), path.clone());
         let options = move || storage.open_log(log_path.clone(), cluster, group, replica);
-        let opened = unstarted.open(options, others, &self.options.link).await;
-        opened.map_err(|why| failed(group, path, &why))
+        let opened = unstarted.open(options, &others, &self.options.link).await;
+        let log = opened.map_err(|why| failed(group, path, &why))?;
+        self.start(group, replica, log, others, hosted).await
     }
 
     /// Stops a replica for good and keeps its data. One that is being opened cannot be stopped yet.
@@ -223,7 +211,7 @@ impl Keeper {
         }
     }
 
-    pub(super) async fn start(
+    async fn start(
         &self,
         group: GroupId,
         replica: ReplicaId,
@@ -265,14 +253,14 @@ async fn stop(hosted: &Arc<Hosted>) {
     }
 }
 
-type NewLog = (GroupId, ReplicaId, Log);
+pub(super) type NewLog = (GroupId, ReplicaId, Log);
 
-/// What came of making logs.
+/// What came of making logs, or of taking one over.
 pub(crate) struct Prepared {
     /// Recorded as started.
-    logs: Vec<NewLog>,
+    pub(super) logs: Vec<NewLog>,
     /// The first that could not be made; it and its like stay recorded as preparing.
-    failed: Option<ReplicaError>,
+    pub(super) failed: Option<ReplicaError>,
 }
 
 impl Prepared {
@@ -338,7 +326,7 @@ fn failed(group: GroupId, path: PathBuf, why: &highwater_partition::Error) -> Re
     }
 }
 
-async fn blocking<T: Send + 'static>(
+pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, ReplicaError> + Send + 'static,
 ) -> Result<T, ReplicaError> {
     let done = tokio::task::spawn_blocking(work).await;

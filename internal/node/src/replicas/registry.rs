@@ -244,6 +244,12 @@ impl Hosted {
         let (status, contact) = (self.status(), self.partition.contact());
         let last = self.partition.last_entry().await;
         Standing {
+            replica: self.replica_id.0,
+            leads: status.role == Role::Leader,
+            is_forsaken: match status.role {
+                Role::Leader => self.partition.leads_in_vain(),
+                _ => contact.is_lost(),
+            },
             log_start: status.watermark.log_start,
             high_watermark: status.watermark.high_watermark,
             log_end: status.log_end,
@@ -253,11 +259,6 @@ impl Hosted {
                 .saturating_sub(last.map_or(0, |last| last.index + 1)),
             is_damaged: !status.damage.is_empty(),
         }
-    }
-
-    /// Whether it leads and hears no majority.
-    pub(crate) fn leads_in_vain(&self) -> bool {
-        self.partition.leads_in_vain()
     }
 
     /// Waits until another replica leads, or nobody.

@@ -7,14 +7,13 @@
 //! Invariant: between the two lives peers find the replica announced, so that their questions wait for it or are answered by
 //! `Unstarted`.
 
-use highwater_partition::log::{ClusterId, GroupId, ReplicaId};
-use highwater_partition::{Member, Partition, Status, Unstarted, become_only_member};
+use highwater_partition::log::{GroupId, ReplicaId};
+use highwater_partition::{Member, Status, Unstarted};
 
 use super::keeper::error;
 use super::{Hosted, Keeper, ReplicaError};
 use crate::data_dir::ReplicaRecord;
 use crate::error::Failure;
-use crate::recoveries::check_forsaken;
 
 impl Keeper {
     /// Restarts this node's replica of the group with the timers that are in force ([`Keeper::set_timers`]). Nothing happens
@@ -27,32 +26,7 @@ impl Keeper {
         if running.timers() == self.timers(group) {
             return Ok(());
         }
-        self.reopen(&running, None).await
-    }
-
-    /// Restarts this node's replica of the group as its only member (`become_only_member`). Refused if it leads or hears
-    /// from a leader.
-    pub(crate) async fn make_only_member(
-        &self,
-        group: GroupId,
-        replica: ReplicaId,
-        node: &str,
-    ) -> Result<(), ReplicaError> {
-        let path = || self.options.data.replica_path(group, replica);
-        let running = self.options.registry.hosted(group);
-        let Some(running) = running.filter(|hosted| hosted.replica_id == replica) else {
-            return Err(error(group, path(), "it does not run"));
-        };
-        check_forsaken(&running).map_err(|why| error(group, path(), why))?;
-        let own = Member {
-            replica_id: replica,
-            node: node.to_owned(),
-        };
-        self.reopen(&running, Some(own)).await
-    }
-
-    async fn reopen(&self, running: &Hosted, only: Option<Member>) -> Result<(), ReplicaError> {
-        let (group, replica) = (running.group_id, running.replica_id);
+        let replica = running.replica_id;
         let path = self.options.data.replica_path(group, replica);
         let Some(cluster) = self.options.data.cluster_id() else {
             return Err(error(group, path, "the cluster is not known"));
@@ -70,10 +44,7 @@ impl Keeper {
         let reopened = match stopped {
             Ok(()) => {
                 let hosted = |_, _, partition| Hosted::reopened(&suspended, partition);
-                match only {
-                    None => self.open_as(cluster, record, others, hosted).await,
-                    Some(own) => self.open_alone(cluster, record, own, hosted).await,
-                }
+                self.open_as(cluster, record, others, hosted).await
             }
             Err(why) => Err(error(group, path, why)),
         };
@@ -84,26 +55,6 @@ impl Keeper {
             self.options.failures.report(Failure::Replica { group: group.0, why });
         }
         reopened
-    }
-
-    /// Opens a replica that must not need the others, as the only member.
-    async fn open_alone(
-        &self,
-        cluster: ClusterId,
-        record: ReplicaRecord,
-        own: Member,
-        hosted: impl FnOnce(GroupId, ReplicaId, Partition) -> Hosted,
-    ) -> Result<(), ReplicaError> {
-        let (group, replica) = record.id();
-        let log = self.open_log(cluster, &record, &Unstarted::new(replica), &[]).await?;
-        let alone = become_only_member(&log, &own).await;
-        alone.map_err(|why| error(group, self.options.data.replica_path(group, replica), why))?;
-        tracing::warn!(
-            group = group.0,
-            replica = replica.0,
-            "the replica goes on as the only member of its group"
-        );
-        self.start(group, replica, log, Vec::new(), hosted).await
     }
 
     fn record(&self, group: GroupId, replica: ReplicaId) -> Option<ReplicaRecord> {

@@ -38,7 +38,6 @@ use crate::leaders::Leaders;
 use crate::link::Link;
 use crate::port::Peer;
 use crate::readiness::NotReady;
-use crate::recoveries::Recoveries;
 use crate::replicas::{Opened, Place, Registry};
 use crate::status::Problem;
 use crate::storage::Storage;
@@ -54,7 +53,6 @@ pub(crate) struct Context {
     pub(crate) leaders: Leaders,
     pub(crate) link: Link,
     pub(crate) storage: Arc<Storage>,
-    pub(crate) recoveries: Recoveries,
     /// Why this node is not ready; None if it is.
     pub(crate) not_ready: watch::Receiver<Option<NotReady>>,
     pub(crate) in_flight: InFlight,

@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use highwater_catalog::{Catalog, Command, Node, Partition, Reply, Settings};
+use highwater_catalog::{Catalog, Command, Node, Partition, Replica, Reply, Settings};
 use highwater_partition::log::{GroupId, ReplicaId};
 use highwater_proto::v1;
 use tokio::time::{Instant, sleep};
@@ -44,7 +44,7 @@ impl Context {
             let partition = find_partition(catalog, &name, request.partition)?;
             let to = match request.node.as_str() {
                 "" => None,
-                node => Some(replica_on(partition, node)?),
+                node => Some(ReplicaId(replica_on(partition, node)?.replica_id)),
             };
             Ok::<_, Problem>((GroupId(partition.group_id), to))
         })?;
@@ -139,7 +139,10 @@ impl Context {
         let name = TopicName::parse(&request.topic, own_tenant(principal)?)?;
         let (group_id, replica) = self.host.read(|catalog| {
             let partition = find_partition(catalog, &name, request.partition)?;
-            Ok::<_, Problem>((partition.group_id, replica_on(partition, &request.from_node)?))
+            Ok::<_, Problem>((
+                partition.group_id,
+                replica_on(partition, &request.from_node)?.replica_id,
+            ))
         })?;
         if self.leaders.leader(GroupId(group_id)).is_none() {
             // Without members yet it could never get any, and without a leader nobody would move it.
@@ -148,7 +151,7 @@ impl Context {
         }
         let command = Command::MoveReplica {
             group_id,
-            replica_id: replica.0,
+            replica_id: replica,
             node: request.to_node,
         };
         self.decide(&command, deadline).await?;
@@ -241,9 +244,9 @@ pub(super) fn find_partition<'a>(
     found.partitions.get(number as usize).ok_or_else(missing)
 }
 
-pub(super) fn replica_on(partition: &Partition, node: &str) -> Result<ReplicaId, Problem> {
+pub(super) fn replica_on<'a>(partition: &'a Partition, node: &str) -> Result<&'a Replica, Problem> {
     let found = partition.replicas.iter().find(|replica| replica.node == node);
-    found.map(|replica| ReplicaId(replica.replica_id)).ok_or_else(|| {
+    found.ok_or_else(|| {
         let nodes: Vec<&str> = partition.replicas.iter().map(|replica| replica.node.as_str()).collect();
         let why = format!("node `{node}` holds no replica of it; {} do", nodes.join(", "));
         Problem::Refused(why)

@@ -2,28 +2,30 @@
 //!
 //! Highwater never does this by itself, because it cannot tell a majority that is gone from one that is away, and what only
 //! the majority had is lost. So it takes an operator who names the replica to go on from and accepts the loss, and it is
-//! refused wherever the group could still help itself: while it has a leader, and while nodes with a majority of its living
-//! replicas are there.
+//! refused wherever the group could still help itself: while it has a leader that a majority follows, and while nodes with a
+//! majority of its living replicas are there.
 //!
-//! First the catalog declares the other replicas dead, then the one that is left becomes the only member of its group. Whatever
-//! interrupts that, the call may be made again.
+//! The deed is one command to the catalog; the survivor's node follows it (`recoveries`). Whatever interrupts that, the call may
+//! be made again.
+
+use std::time::Duration;
 
 use highwater_catalog::{Catalog, Command, Partition, Replica};
 use highwater_partition::log::GroupId;
 use highwater_proto::v1;
-use tokio::time::{Duration, Instant, sleep};
+use tokio::time::{Instant, sleep};
 
 use super::operate::{find_partition, replica_on};
 use super::{Context, own_tenant};
 use crate::access::{Principal, TopicName};
-use crate::peer_calls::{self, RECOVER};
-use crate::recoveries::{Recover, Standing};
+use crate::peer_calls::{self, STANDING};
+use crate::recoveries::{self, Standing};
 use crate::status::Problem;
 
-/// How long the node that holds the replica may take to restart it.
-const RECOVER_TIMEOUT: Duration = Duration::from_secs(15);
+/// How long the survivor's node may take to say what its replica has.
+const STANDING_TIMEOUT: Duration = Duration::from_secs(3);
 /// How often to look whether the partition has a leader again.
-const LOOK_PAUSE: Duration = Duration::from_millis(20);
+const LOOK_PAUSE: Duration = Duration::from_millis(50);
 
 impl Context {
     pub(super) async fn recover_partition(
@@ -36,51 +38,49 @@ impl Context {
         self.know_catalog(deadline).await?;
         let name = TopicName::parse(&request.topic, own_tenant(principal)?)?;
         let what = format!("partition {} of topic `{name}`", request.partition);
-        let (partition, replica) = self.host.read(|catalog| {
-            let partition = find_partition(catalog, &name, request.partition)?;
-            Ok::<_, Problem>((partition.clone(), replica_on(partition, &request.node)?))
-        })?;
-        self.check_lost(&what, &partition, &request.node)?;
-        let mut asked = Recover {
-            group: partition.group_id,
-            replica: replica.0,
-            go_on: false,
+        let place = || {
+            self.host.read(|catalog| {
+                let partition = find_partition(catalog, &name, request.partition)?;
+                let replica = replica_on(partition, &request.node)?.clone();
+                Ok::<_, Problem>((partition.clone(), replica))
+            })
         };
-        let standing = self.ask_to_recover(&request.node, asked).await?;
-        let others = partition.replicas.iter().filter(|it| it.replica_id != replica.0);
-        let mut given_up: Vec<String> = others.map(|it| it.node.clone()).collect();
-        given_up.sort();
-        let answer = v1::RecoverPartitionResponse {
-            recovered: request.accept_loss,
-            log_start: standing.log_start,
-            high_watermark: standing.high_watermark,
-            log_end: standing.log_end,
-            last_append_ms: standing.last_append_ms,
-            entries_missing: standing.entries_missing,
-            damaged: standing.is_damaged,
-            given_up,
-        };
-        if request.accept_loss {
+        let (partition, survivor) = place()?;
+        let group = partition.group_id;
+        // Asked before, and interrupted: it only has to be waited for.
+        let is_under_way = survivor.continues.is_some() && !survivor.started;
+        let mut before = None;
+        if !is_under_way {
+            let standing = self.check_lost(&what, &partition, &request.node).await?;
+            let found = answer(&standing, &partition, &survivor);
+            if !request.accept_loss {
+                return Ok(found);
+            }
             tracing::warn!(
-                target: "audit", %principal, partition = %what, node = %request.node, ?answer,
+                target: "audit", %principal, partition = %what, node = %request.node, ?found,
                 "an operator gives up the majority of a partition, and accepts the loss"
             );
             let command = Command::RecoverPartition {
-                group_id: asked.group,
-                replica_id: asked.replica,
+                group_id: group,
+                replica_id: survivor.replica_id,
             };
             self.decide(&command, deadline).await?;
-            asked.go_on = true;
-            self.ask_to_recover(&request.node, asked).await?;
-            self.until_led(&what, &request.node, GroupId(asked.group), deadline)
-                .await?;
+            before = Some(found);
         }
-        Ok(answer)
+        let (partition, successor) = place()?;
+        let standing = self
+            .until_it_leads(&what, &request.node, group, &successor, deadline)
+            .await?;
+        Ok(v1::RecoverPartitionResponse {
+            recovered: true,
+            ..before.unwrap_or_else(|| answer(&standing, &partition, &successor))
+        })
     }
 
-    /// Refuses what would cost records without need. A survivor that leads in vain says so itself.
-    fn check_lost(&self, what: &str, partition: &Partition, survivor: &str) -> Result<(), Problem> {
-        let leader = self.leaders.leader(GroupId(partition.group_id));
+    /// Refuses what would cost records without need. Otherwise, what the survivor has.
+    async fn check_lost(&self, what: &str, partition: &Partition, survivor: &str) -> Result<Standing, Problem> {
+        let group = partition.group_id;
+        let leader = self.leaders.leader(GroupId(group));
         let is_other = |node: &str| node != survivor && self.is_there(node);
         if let Some(leader) = leader.filter(|leader| is_other(&leader.node)) {
             let why = format!("{what} is led by {}: nothing is to be recovered", leader.node);
@@ -96,7 +96,13 @@ impl Context {
             );
             return Err(Problem::Refused(why));
         }
-        Ok(())
+        let refused = |why: String| Problem::Refused(format!("{what} cannot go on from {survivor}: {why}"));
+        let standing = self.ask_standing(survivor, group).await.map_err(refused)?;
+        if !standing.is_forsaken {
+            let why = "its replica there has heard from the others a moment ago; look again in some seconds";
+            return Err(refused(why.to_owned()));
+        }
+        Ok(standing)
     }
 
     /// The nodes that are there and hold a living replica of the partition.
@@ -110,26 +116,58 @@ impl Context {
         node == self.node || self.leaders.is_alive(node)
     }
 
-    async fn ask_to_recover(&self, node: &str, asked: Recover) -> Result<Standing, Problem> {
-        let refused = |why: String| Problem::Refused(format!("node `{node}` cannot go on with it: {why}"));
+    async fn ask_standing(&self, node: &str, group: u64) -> Result<Standing, String> {
         if node == self.node {
-            return self.recoveries.recover(asked).await.map_err(refused);
+            return recoveries::standing(&self.registry, group).await;
         }
-        let body = vec![peer_calls::encode_json(&asked).map_err(Problem::Internal)?];
-        let answered = self.link.call_node(node, RECOVER, body, RECOVER_TIMEOUT).await;
-        let answer = answered.map_err(|error| refused(error.to_string()))?;
-        peer_calls::decode_json(&answer).map_err(Problem::Internal)
+        let body = vec![peer_calls::encode_number(group)];
+        let answered = self.link.call_node(node, STANDING, body, STANDING_TIMEOUT).await;
+        peer_calls::decode_json(&answered.map_err(|error| error.to_string())?)
     }
 
-    /// Waits until this node, too, knows the new leader: then the caller can go on anywhere.
-    async fn until_led(&self, what: &str, by: &str, group: GroupId, deadline: Instant) -> Result<(), Problem> {
-        while self.leaders.leader(group).is_none_or(|leader| leader.node != by) {
+    /// Waits until the survivor's successor leads, and until this node knows that: then the caller can go on anywhere.
+    async fn until_it_leads(
+        &self,
+        what: &str,
+        node: &str,
+        group: u64,
+        successor: &Replica,
+        deadline: Instant,
+    ) -> Result<Standing, Problem> {
+        loop {
+            let standing = self.ask_standing(node, group).await;
+            let is_known = self
+                .leaders
+                .leader(GroupId(group))
+                .is_some_and(|leader| leader.node == node);
+            if let Ok(standing) = standing
+                && is_known
+                && standing.leads
+                && standing.replica == successor.replica_id
+            {
+                return Ok(standing);
+            }
             if Instant::now() + LOOK_PAUSE >= deadline {
-                let why = format!("{what} goes on from {by}, but that is not known here yet");
+                let why = format!("{what} is to go on from {node}, but does not lead there yet; ask again");
                 return Err(Problem::Unavailable { why, hint: None });
             }
             sleep(LOOK_PAUSE).await;
         }
-        Ok(())
+    }
+}
+
+fn answer(standing: &Standing, partition: &Partition, survivor: &Replica) -> v1::RecoverPartitionResponse {
+    let others = partition.replicas.iter().filter(|it| it.node != survivor.node);
+    let mut given_up: Vec<String> = others.map(|it| it.node.clone()).collect();
+    given_up.sort();
+    v1::RecoverPartitionResponse {
+        recovered: false,
+        log_start: standing.log_start,
+        high_watermark: standing.high_watermark,
+        log_end: standing.log_end,
+        last_append_ms: standing.last_append_ms,
+        entries_missing: standing.entries_missing,
+        damaged: standing.is_damaged,
+        given_up,
     }
 }

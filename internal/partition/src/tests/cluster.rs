@@ -10,7 +10,7 @@ use bytes::Bytes;
 use futures::future::join_all;
 use highwater_log::{
     Batch, Disk, DiskWriter, Frame, GroupId, Log, LogConfig, OpenLog, PrincipalDigest, ProducerId, RealDisk, ReplicaId,
-    TailCache, Verdict,
+    TailCache, Verdict, take_over,
 };
 use tempfile::TempDir;
 use tokio::sync::oneshot;
@@ -181,14 +181,34 @@ impl Cluster {
         self.try_boot(index, Vec::new()).await.unwrap();
     }
 
-    /// Makes a replica the only member of its group, and starts it.
-    pub(super) async fn boot_alone(&mut self, index: usize) {
+    /// A further replica goes on with the log of one that does not run, as the only member; answers which. Messages for the
+    /// former one's node reach it too.
+    pub(super) async fn succeed(&mut self, former: usize) -> usize {
+        let new = self.nodes.len();
+        self.nodes.push(None);
+        std::fs::rename(self.path(former), self.path(new)).unwrap();
+        self.boot_alone(new, former).await;
+        new
+    }
+
+    /// The same again, after it was interrupted or has run.
+    pub(super) async fn boot_alone(&mut self, index: usize, former: usize) {
         let writer = start_writer(Arc::new(RealDisk));
-        let log = self.open(index, Arc::new(RealDisk), &writer).await.unwrap();
+        let options = || {
+            open_options(
+                Arc::new(RealDisk),
+                &self.path(index),
+                member(index).replica_id.0,
+                &writer,
+            )
+        };
+        take_over(&options(), member(former).replica_id).unwrap();
+        let log = Log::open(options()).unwrap();
         become_only_member(&log, &member(index)).await.unwrap();
         log.close().unwrap();
         writer.stop();
         self.boot(index).await;
+        self.network.join(&node_name(former), self.partition(index).clone());
     }
 
     /// Starts several replicas at the same time: they may need each other for it.

@@ -12,23 +12,24 @@ fn voters(cluster: &Cluster, index: usize) -> Vec<ReplicaId> {
     status.voters.iter().map(|voter| voter.replica_id).collect()
 }
 
-/// Two of three are gone; the third goes on alone. Answers which it is.
-async fn alone() -> (Cluster, usize) {
+/// Two of three are gone; another one goes on alone with the log of the third. Answers which that is, and the other two.
+async fn alone() -> (Cluster, usize, Vec<usize>) {
     let mut cluster = Cluster::start().await;
     cluster.accept(batch(1, 0)).await;
     cluster.all_reach(2).await;
     let survivor = cluster.follower().await;
-    for other in (0..3).filter(|index| *index != survivor) {
-        cluster.crash(other).await;
+    let given_up: Vec<usize> = (0..3).filter(|index| *index != survivor).collect();
+    for other in &given_up {
+        cluster.crash(*other).await;
     }
     cluster.crash(survivor).await;
-    cluster.boot_alone(survivor).await;
-    (cluster, survivor)
+    let successor = cluster.succeed(survivor).await;
+    (cluster, successor, given_up)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_only_member_left_leads_with_all_that_it_has_and_takes_in_others() {
-    let (mut cluster, survivor) = alone().await;
+    let (mut cluster, survivor, _) = alone().await;
     assert_eq!(cluster.leader_among(&[survivor]).await, survivor);
     assert_eq!(voters(&cluster, survivor), [member(survivor).replica_id]);
     cluster.accept(batch(1, 1)).await;
@@ -55,19 +56,19 @@ async fn what_was_not_committed_yet_is_kept() {
     drop(propose_now(cluster.partition(survivor), batch(1, 1))); // nobody is there to commit it
     eventually("it is in the log", || cluster.node(survivor).log.log_end() == 4).await;
     cluster.crash(survivor).await;
-    cluster.boot_alone(survivor).await;
+    let survivor = cluster.succeed(survivor).await;
     cluster.leader_among(&[survivor]).await;
     cluster.all_reach(4).await;
     assert_eq!(read_all(cluster.partition(survivor)).await.len(), 2);
 }
 
-/// They are a majority of the group as they know it, so they elect a leader. It must not reach the survivor.
+/// They are a majority of the group as they know it, so they elect a leader. It must not reach the log that goes on, though it
+/// finds the node that had it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn those_that_were_given_up_cannot_disturb_the_survivor() {
-    let (mut cluster, survivor) = alone().await;
+    let (mut cluster, survivor, given_up) = alone().await;
     cluster.leader_among(&[survivor]).await;
     cluster.accept(batch(1, 1)).await;
-    let given_up: Vec<usize> = (0..3).filter(|index| *index != survivor).collect();
     cluster.boot_together(&given_up).await;
     eventually("they have a leader of their own", || {
         let leads = |index: &usize| cluster.partition(*index).status().role == Role::Leader;
@@ -90,10 +91,11 @@ async fn those_that_were_given_up_cannot_disturb_the_survivor() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn it_may_be_made_the_only_member_twice() {
-    let (mut cluster, survivor) = alone().await;
+    let (mut cluster, survivor, given_up) = alone().await;
     cluster.leader_among(&[survivor]).await;
     cluster.crash(survivor).await;
-    cluster.boot_alone(survivor).await;
+    let former = (0..3).find(|index| !given_up.contains(index)).unwrap();
+    cluster.boot_alone(survivor, former).await;
     cluster.leader_among(&[survivor]).await;
     cluster.accept(batch(1, 1)).await;
 }

@@ -29,6 +29,11 @@ pub fn binary() -> PathBuf {
     })
 }
 
+/// The program of an earlier version: `$HIGHWATER_PREVIOUS`, if it is set.
+pub fn previous_binary() -> Option<PathBuf> {
+    std::env::var_os("HIGHWATER_PREVIOUS").map(PathBuf::from)
+}
+
 /// What a command said, as text, and how it ended.
 #[derive(Debug)]
 pub struct Finished {

@@ -16,7 +16,7 @@ mod read_from;
 mod stream;
 
 pub use cluster::TestCluster;
-pub use command::{Finished, binary, eventually, run, run_with_input, wait};
+pub use command::{Finished, binary, eventually, previous_binary, run, run_with_input, wait};
 pub use node::TestNode;
 pub use read_from::ReadFrom;
 pub use stream::{Acknowledgement, Consuming, Produced, Producing};

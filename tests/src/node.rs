@@ -7,13 +7,16 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::command::{binary, eventually};
+use crate::command::{binary, eventually, previous_binary};
 use crate::ports::ReservedPort;
 
 /// How long an orderly end may take.
 const STOP_DEADLINE: Duration = Duration::from_secs(30);
 /// How much of a log is shown when a test fails.
 const LOG_LINES_SHOWN: usize = 40;
+
+/// Flags that earlier versions do not know.
+const NEW_FLAGS: [&str; 2] = ["--admin-listen", "--operators"];
 
 /// A node: its place on the disk, its port, and its process if it runs.
 #[derive(Debug)]
@@ -26,6 +29,8 @@ pub struct TestNode {
     pub(crate) log_path: PathBuf,
     /// Everything after `serve`.
     pub(crate) arguments: Vec<String>,
+    /// It runs the program of an earlier version.
+    pub(crate) is_previous: bool,
     pub(crate) child: Option<Child>,
 }
 
@@ -83,8 +88,16 @@ impl TestNode {
 
     /// The command that starts it; a test may add to it.
     pub fn command(&self) -> Command {
-        let mut command = Command::new(binary());
-        command.arg("serve").args(&self.arguments);
+        let mut command = match self.is_previous {
+            false => Command::new(binary()),
+            true => Command::new(previous_binary().unwrap_or_else(|| panic!("no HIGHWATER_PREVIOUS to run"))),
+        };
+        command.arg("serve");
+        for pair in self.arguments.chunks(2) {
+            if !(self.is_previous && pair.iter().any(|flag| NEW_FLAGS.contains(&flag.as_str()))) {
+                command.args(pair);
+            }
+        }
         for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("HIGHWATER_")) {
             command.env_remove(name);
         }

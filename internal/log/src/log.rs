@@ -163,6 +163,11 @@ impl Log {
         self.submit(ops, generation, index_end, done)
     }
 
+    /// Bytes of all entries appended since the log was opened, also of those that were truncated again. Never goes down.
+    pub fn appended_bytes(&self) -> u64 {
+        self.lock().appended_bytes
+    }
+
     /// Whether the disk keeps up. Appending without room goes well until the queue is full, and is an error then; an owner
     /// of many logs, whose appends together can be more than the disk takes, waits for room before each.
     pub fn has_room(&self) -> bool {

@@ -266,6 +266,7 @@ impl Replay<'_> {
             was_read: false,
             scrub: None,
             changed_ms: 0,
+            appended_bytes: 0,
         }
     }
 

@@ -57,6 +57,8 @@ pub(crate) struct LogState {
     pub(crate) scrub: Option<Cursor>,
     /// When the log last changed, by the clock.
     pub(crate) changed_ms: u64,
+    /// Bytes of all entries appended since the log was opened, also of those that were truncated again.
+    pub(crate) appended_bytes: u64,
     pub(crate) checkpoint: CheckpointNote,
 }
 
@@ -255,6 +257,7 @@ impl LogState {
         } = folded;
         let position = self.active.end;
         self.active.end += frame.len_bytes() as u64;
+        self.appended_bytes += frame.len_bytes() as u64;
         self.active.sparse.add(point_of(&frame.header, position));
         self.active.before = Join::behind(&frame.header);
         self.pending.push_back(Pending {

@@ -29,7 +29,7 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(2);
 /// How long a node has been ready before it gets leaderships.
 const STEADY_AFTER: Duration = Duration::from_secs(5);
 /// Leaderships that a node gives away at the same time.
-const TRANSFERS_AT_ONCE: usize = 4;
+pub(crate) const TRANSFERS_AT_ONCE: usize = 2;
 /// How long one may take.
 const TRANSFER_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a group is left alone whose leadership did not move.

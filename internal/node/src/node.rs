@@ -6,8 +6,8 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use futures::FutureExt;
-use futures::future::{BoxFuture, join, join_all};
+use futures::future::{BoxFuture, join};
+use futures::{FutureExt, StreamExt};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -27,12 +27,13 @@ use crate::first_start::FirstStart;
 use crate::founding::{Discovery, DiscoveryOptions, Membership, OwnName};
 use crate::gossip::{self, Gossip, GossipOptions};
 use crate::leaders::{self, Leaders, Push, Told};
+use crate::leadership::TRANSFERS_AT_ONCE;
 use crate::link::{AddressBook, Link, LinkOptions};
 use crate::opening::Opening;
 use crate::peer_handler::PeerHandler;
 use crate::port::{Port, PortOptions, connections};
 use crate::readiness::{self, NotReady, Readiness};
-use crate::replicas::{Hosted, Keeper, KeeperOptions, Registry};
+use crate::replicas::{Keeper, KeeperOptions, Registry};
 use crate::services::{Context, InFlight, ServerParts, serve};
 use crate::storage::Storage;
 use crate::tls::Credentials;
@@ -40,7 +41,9 @@ use crate::tls::Credentials;
 use resources::{bind, load_credentials, open_data_dir, wait_for_own_name};
 
 /// How long a stopping node waits for its leaderships to move away.
-const HAND_OVER_PATIENCE: Duration = Duration::from_secs(2);
+const HAND_OVER_PATIENCE: Duration = Duration::from_secs(10);
+/// How long one of them may take.
+const HAND_OVER_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a stopping node waits for its streams to end.
 const STREAMS_PATIENCE: Duration = Duration::from_secs(3);
 /// How long a stopping node waits for what its peers have asked before.
@@ -493,21 +496,18 @@ impl NodeHandle {
         // not ready than nobody.
         let usable = self.leaders.usable_nodes();
         let is_fit = |node: &str| self.leaders.is_connected(node) && (usable.is_empty() || usable.contains(node));
-        let mut changes = self.registry.changes();
-        let moved = async {
-            let begun = join_all(all.iter().map(|hosted| hosted.hand_over(is_fit))).await;
-            let moving: Vec<&Arc<Hosted>> = all
-                .iter()
-                .zip(begun)
-                .filter(|(_, begun)| *begun)
-                .map(|(hosted, _)| hosted)
-                .collect();
-            // The registry outlives this, so the wait cannot fail.
-            let _ = changes
-                .wait_for(|_| !moving.iter().any(|hosted| hosted.leads_others()))
-                .await;
-        };
-        if timeout(HAND_OVER_PATIENCE, moved).await.is_err() {
+        // A few at a time: each is then over sooner than if all waited for each other.
+        let moves = futures::stream::iter(all).map(|hosted| async move {
+            let moved = async {
+                if hosted.hand_over(is_fit).await {
+                    hosted.led_by_another().await;
+                }
+            };
+            timeout(HAND_OVER_TIMEOUT, moved).await.is_ok()
+        });
+        let moved: Result<Vec<bool>, _> =
+            timeout(HAND_OVER_PATIENCE, moves.buffer_unordered(TRANSFERS_AT_ONCE).collect()).await;
+        if moved.is_err() || moved.is_ok_and(|moved| moved.contains(&false)) {
             tracing::info!("some leaderships did not move away in time");
         }
     }

@@ -162,7 +162,7 @@ impl Problem {
                 });
             }
             Problem::SequenceGap { expected } => detail.expected_sequence = Some(*expected),
-            Problem::NoQuorum { .. } | Problem::Overloaded(_) => detail.retry_after_ms = Some(RETRY_AFTER_MS),
+            Problem::Overloaded(_) => detail.retry_after_ms = Some(RETRY_AFTER_MS),
             _ => {}
         }
         detail

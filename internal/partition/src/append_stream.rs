@@ -13,8 +13,9 @@
 //!   openraft, which waits for live streams only, purges and sends the manifest.
 //! * A follower that lacks much is sent it at a limited pace (`catch_up`): its requests are taken in turns.
 //! * openraft sends a request without entries at once whenever the commit point moves. It takes the time of the
-//!   acknowledgement that is due at the same moment, so it is held for `HOLD_TIMEOUT`, or until another request
-//!   follows or the input ends. Order and number of answers stay.
+//!   acknowledgement that is due at the same moment, so it is held while other tasks have their turn (`HOLD_TURNS`), or
+//!   until another request follows or the input ends. Order and number of answers stay. A follower's readers wait for it,
+//!   so it is not held for longer.
 
 #[cfg(test)]
 mod tests;
@@ -54,8 +55,8 @@ pub(crate) const OPEN_TIMEOUT: Duration = Duration::from_secs(2);
 pub(crate) const OPEN_RETRY_PAUSE_LEAST: Duration = Duration::from_millis(50);
 /// The longest such pause: hundreds of groups may wait for the same peer.
 pub(crate) const OPEN_RETRY_PAUSE_MAX: Duration = Duration::from_millis(200);
-/// How long a request without entries waits for company.
-const HOLD_TIMEOUT: Duration = Duration::from_millis(1);
+/// How often other tasks get their turn before a request without entries goes without company.
+const HOLD_TURNS: u32 = 2;
 
 /// Whom the stream leads to, and what is to be known about it.
 pub(crate) struct Follower {
@@ -75,6 +76,7 @@ impl Follower {
             entries,
             bytes,
             end_index: log.last().map_or(0, |last| last.index + 1),
+            appended_bytes: log.appended_bytes(),
         };
         let is_cached = || log.read_cached(first_index, first_index + 1, 0).is_some();
         self.catch_up.sent(sent, is_cached);
@@ -106,9 +108,9 @@ pub(crate) struct AppendStream<S> {
     stream: PeerStream,
     unanswered: VecDeque<Sent>,
     unanswered_bytes: usize,
-    /// A request without entries that waits for company, and until when.
+    /// A request without entries that waits for company, and for how many turns still.
     held: Option<AppendRequest>,
-    hold: Pin<Box<Sleep>>,
+    hold_turns: u32,
     /// A message that found the peer stream full.
     blocked: Option<BoxFuture<'static, bool>>,
     idle: Pin<Box<Sleep>>,
@@ -129,7 +131,7 @@ where
             unanswered: VecDeque::with_capacity(WINDOW_REQUESTS),
             unanswered_bytes: 0,
             held: None,
-            hold: Box::pin(tokio::time::sleep(HOLD_TIMEOUT)),
+            hold_turns: 0,
             blocked: None,
             idle: Box::pin(tokio::time::sleep(IDLE_TIMEOUT)),
             sent_any: false,
@@ -175,7 +177,7 @@ where
             self.send(held)?;
         }
         if request.entries.is_empty() && self.sent_any {
-            self.hold.as_mut().reset(Instant::now() + HOLD_TIMEOUT);
+            self.hold_turns = HOLD_TURNS;
             self.held = Some(request);
             return Ok(());
         }
@@ -186,14 +188,12 @@ where
         if self.held.is_none() || self.blocked.is_some() {
             return Ok(());
         }
-        let due = matches!(self.input, Input::Ended) || self.hold.as_mut().poll(cx).is_ready();
-        match self.held.take() {
-            Some(held) if due => self.send(held),
-            held => {
-                self.held = held;
-                Ok(())
-            }
+        if self.hold_turns > 0 && matches!(self.input, Input::Open) {
+            self.hold_turns -= 1;
+            cx.waker().wake_by_ref(); // behind everything that is ready now
+            return Ok(());
         }
+        self.held.take().map_or(Ok(()), |held| self.send(held))
     }
 
     fn send(&mut self, request: AppendRequest) -> Result<(), RpcError> {

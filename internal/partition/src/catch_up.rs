@@ -4,9 +4,9 @@
 //! How fast is for the node to say, for all followers of all the groups it leads together: they share one
 //! [`CatchUpPace`], and take turns with it, one request a turn. Votes, heartbeats and manifests know nothing of it.
 //!
-//! * What is paid for is what the follower lacked when its stream was opened, counted in entries. As many entries as the
-//!   log has grown by since are free. So the follower comes nearer with every byte that is paid for, however fast the
-//!   log grows, and once it has caught up nothing is paid for any more.
+//! * What is paid for is what the follower lacks when its stream is opened. As many bytes as the log has grown by since
+//!   are free. So the follower comes nearer with every byte that is paid for, however fast the log grows, and once it has
+//!   caught up nothing is paid for any more. Bytes, not entries: old entries may be large where new ones are small.
 //! * Entries that are still in the tail cache are free for a voter: one that was away for a moment, or is a bit slow, is
 //!   needed for commits. For a learner nothing but growth is free: many small partitions come from the cache altogether.
 //! * A stream that may have to pay takes a request only when it is its turn. The turn lasts as long as the bytes of that
@@ -19,10 +19,12 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
-use highwater_log::Log;
+use highwater_log::{Log, ReplicaId};
+use openraft::async_runtime::watch::WatchReceiver;
 use tokio::sync::{Mutex, OwnedMutexGuard, watch};
 use tokio::time::{Instant, timeout};
 
+use crate::partition::Partition;
 use crate::runtime;
 use crate::snapshot::membership_in;
 
@@ -86,6 +88,42 @@ impl Default for CatchUpPace {
     }
 }
 
+/// Who lacks no more entries than this, nor more bytes, has caught up: it has them before anybody notices.
+const LITTLE_ENTRIES: u64 = 256;
+const LITTLE_BYTES: usize = 4 * 1024 * 1024;
+
+impl Partition {
+    /// How many of the log's entries a member has not acknowledged yet. None unless this replica leads and has heard of
+    /// the member's log.
+    pub fn entries_behind(&self, replica_id: ReplicaId) -> Option<u64> {
+        let metrics = self.inner.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let matching = metrics.replication.as_ref()?.get(&replica_id.0).copied().flatten()?;
+        Some(metrics.last_log_index?.saturating_sub(matching.index()))
+    }
+
+    /// Whether a member lacks so little of the log that it has caught up; all of that must still be in the tail cache, so that
+    /// it is sent at once. False unless this replica leads and has heard of the member's log.
+    pub fn has_caught_up(&self, replica_id: ReplicaId) -> bool {
+        let log = &self.inner.log;
+        let end = log.last().map_or(0, |last| last.index + 1);
+        let behind = self.entries_behind(replica_id);
+        behind.is_some_and(|behind| lacks_little(log, end.saturating_sub(behind), end))
+    }
+}
+
+fn lacks_little(log: &Log, next: u64, end: u64) -> bool {
+    if next >= end {
+        return true;
+    }
+    if end - next > LITTLE_ENTRIES {
+        return false;
+    }
+    let cached = log.read_cached(next, end, LITTLE_BYTES);
+    let reached = cached.and_then(|frames| frames.last().map(|frame| frame.header.id.index + 1));
+    reached >= Some(end)
+}
+
 /// Whether a replica has a vote, as far as it is committed; a stream to a new one is opened before that.
 pub(crate) fn is_voter(log: &Log, replica_id: u64) -> bool {
     let membership = log.committed(membership_in);
@@ -101,17 +139,20 @@ pub(crate) struct Sent {
     pub(crate) bytes: usize,
     /// Index behind the last entry of the log at this moment.
     pub(crate) end_index: u64,
+    /// Bytes that the log has appended by this moment ([`Log::appended_bytes`]).
+    pub(crate) appended_bytes: u64,
 }
 
 /// What one stream's follower still has to catch up on.
 pub(crate) struct CatchUp {
     pace: CatchUpPace,
     is_learner: bool,
-    /// Entries to be paid for; None before it is known where the follower is.
-    lacking: Option<u64>,
-    /// Entries that the log has grown by since, and that were not sent for free yet.
-    grown: u64,
-    end_index: u64,
+    /// Whether there is something to be paid for; None before it is known where the follower is.
+    is_behind: Option<bool>,
+    /// Bytes that the log has grown by since, and that were not sent for free yet.
+    grown_bytes: u64,
+    /// What the log had appended when that was last counted.
+    appended_bytes: u64,
     waiting: Option<BoxFuture<'static, Turn>>,
     turn: Option<Turn>,
 }
@@ -121,9 +162,9 @@ impl CatchUp {
         CatchUp {
             pace,
             is_learner,
-            lacking: None,
-            grown: 0,
-            end_index: 0,
+            is_behind: None,
+            grown_bytes: 0,
+            appended_bytes: 0,
             waiting: None,
             turn: None,
         }
@@ -131,10 +172,7 @@ impl CatchUp {
 
     /// Ready when a request may be taken. Then [`CatchUp::give_up_turn`] if there is none, or else [`CatchUp::sent`].
     pub(crate) fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let needs_turn = match self.lacking {
-            None => self.is_learner,
-            Some(entries) => entries > 0,
-        };
+        let needs_turn = self.is_behind.unwrap_or(self.is_learner);
         if !needs_turn || self.turn.is_some() {
             return Poll::Ready(());
         }
@@ -165,10 +203,11 @@ impl CatchUp {
 
     /// Accounts for entries that were sent.
     pub(crate) fn sent(&mut self, sent: Sent, is_cached: impl FnOnce() -> bool) {
-        let turn = self.turn.take();
-        if self.lacking == Some(0) || sent.entries == 0 {
+        // A commit point that goes along with a request leaves the turn to that.
+        if self.is_behind == Some(false) || sent.entries == 0 {
             return;
         }
+        let turn = self.turn.take();
         let bytes = self.account(sent);
         if bytes == 0 || (!self.is_learner && is_cached()) {
             return;
@@ -178,20 +217,15 @@ impl CatchUp {
 
     /// Counts what is sent; answers the bytes of it that are not free.
     fn account(&mut self, sent: Sent) -> usize {
-        let lacking = match self.lacking {
-            Some(entries) => entries,
-            None => {
-                self.end_index = sent.end_index;
-                sent.end_index.saturating_sub(sent.first_index)
-            }
-        };
-        self.grown += sent.end_index.saturating_sub(self.end_index);
-        self.end_index = self.end_index.max(sent.end_index);
-        let free = sent.entries.min(self.grown);
-        self.grown -= free;
-        let paid = (sent.entries - free).min(lacking);
-        self.lacking = Some(lacking - paid);
-        (sent.bytes as u64 * paid / sent.entries) as usize
+        if self.is_behind.is_none() {
+            self.appended_bytes = sent.appended_bytes;
+        }
+        self.grown_bytes += sent.appended_bytes.saturating_sub(self.appended_bytes);
+        self.appended_bytes = self.appended_bytes.max(sent.appended_bytes);
+        let free = self.grown_bytes.min(sent.bytes as u64);
+        self.grown_bytes -= free;
+        self.is_behind = Some(sent.first_index + sent.entries < sent.end_index);
+        sent.bytes - free as usize
     }
 }
 

@@ -1,8 +1,10 @@
-//! What partitions cost that nobody uses: CPU, memory and wakeups of three nodes while nothing happens.
+//! What partitions cost that nobody uses: CPU, memory and wakeups of three nodes while nothing happens; and how soon all of
+//! them have a leader again when a node is killed then.
 //!
 //! `make bench-idle` builds the release binaries and runs this. The arguments are numbers of partitions, 300 and 1,000
-//! unless said otherwise; each is a cluster of its own, with three replicas of every partition. `HIGHWATER_IDLE_SECONDS`
-//! says for how long is measured, 30 by default. It asserts nothing but that every partition got its leader.
+//! unless said otherwise; each is measured with every timer step, in a cluster of its own, with three replicas of every
+//! partition. `HIGHWATER_IDLE_SECONDS` says for how long is measured, 30 by default, `HIGHWATER_IDLE_STEPS` with which steps,
+//! `1,2,3` by default. It asserts nothing but that every partition gets its leader.
 
 use std::fs;
 use std::time::{Duration, Instant};
@@ -13,6 +15,9 @@ type Failure = Box<dyn std::error::Error>;
 
 const PARTITIONS: [u32; 2] = [300, 1_000];
 const MEASURED_SECONDS: u64 = 30;
+const STEPS: &str = "1,2,3";
+/// How long the newest rules may take to come into force.
+const RULES_DEADLINE: Duration = Duration::from_secs(60);
 /// Partitions of one topic.
 const TOPIC_PARTITIONS_MAX: u32 = 100;
 /// How long all partitions may take to get their leaders.
@@ -32,14 +37,21 @@ fn main() -> Result<(), Failure> {
         Ok(seconds) => seconds.parse()?,
         Err(_) => MEASURED_SECONDS,
     };
+    let steps = std::env::var("HIGHWATER_IDLE_STEPS").unwrap_or_else(|_| STEPS.to_owned());
     for partitions in counts {
-        measure(partitions, Duration::from_secs(seconds))?;
+        for step in steps.split(',') {
+            measure(partitions, step, Duration::from_secs(seconds))?;
+        }
     }
     Ok(())
 }
 
-fn measure(partitions: u32, time: Duration) -> Result<(), Failure> {
-    let cluster = TestCluster::start(3);
+fn measure(partitions: u32, step: &str, time: Duration) -> Result<(), Failure> {
+    let mut cluster = TestCluster::start(3);
+    eventually("the timer step is set", RULES_DEADLINE, || {
+        let set = cluster.run(&["cluster", "settings", "--timer-step", step]);
+        set.status.success().then_some(())
+    });
     let begin = Instant::now();
     for (number, first) in (0..partitions).step_by(TOPIC_PARTITIONS_MAX as usize).enumerate() {
         cluster.create_topic(&format!("idle-{number}"), TOPIC_PARTITIONS_MAX.min(partitions - first));
@@ -54,7 +66,7 @@ fn measure(partitions: u32, time: Duration) -> Result<(), Failure> {
     std::thread::sleep(time);
     let elapsed = begin.elapsed().as_secs_f64();
     println!(
-        "\n{partitions} partitions, 3 replicas each, made and led after {:.1} s",
+        "\n{partitions} partitions, 3 replicas each, timer step {step}, made and led after {:.1} s",
         made.as_secs_f64()
     );
     println!("  node   CPU of one core   resident   wakeups/s   threads");
@@ -69,6 +81,15 @@ fn measure(partitions: u32, time: Duration) -> Result<(), Failure> {
             after.threads,
         );
     }
+    let killed = Instant::now();
+    cluster.node(0).kill();
+    eventually("every partition has a leader again", LEADERS_DEADLINE, || {
+        (led(&cluster) == partitions as usize).then_some(())
+    });
+    println!(
+        "  a node killed: every partition is led again, as clients can see, after {:.1} s",
+        killed.elapsed().as_secs_f64()
+    );
     Ok(())
 }
 

@@ -43,6 +43,8 @@ pub struct Set {
     pub load: Load,
     /// Whether data is kept on a disk; otherwise it is kept in memory, if there is such a place.
     pub on_disk: bool,
+    /// Whether the founders run the program of an earlier version ([`previous_binary`](crate::previous_binary)) at first.
+    pub is_previous: bool,
 }
 
 impl Set {
@@ -64,6 +66,7 @@ impl Set {
             replicas: 3,
             load,
             on_disk: false,
+            is_previous: false,
         }
     }
 }
@@ -88,6 +91,7 @@ impl Scene {
             founders: set.founders,
             nodes: set.founders + set.spare,
             replicas: set.replicas,
+            is_previous: set.is_previous,
         };
         let place = if set.on_disk {
             Place::make_on_disk()
@@ -227,6 +231,15 @@ impl Scene {
             "{} ended with {status} after SIGTERM",
             self.name(node)
         );
+    }
+
+    /// Restarts a node in order with the program under test, or with that of the earlier version, and waits until it is ready.
+    #[track_caller]
+    pub fn change_program(&mut self, node: usize, is_previous: bool) {
+        self.stop(node);
+        self.stage.cluster.node(node).is_previous = is_previous;
+        self.start(node);
+        self.ready(node);
     }
 
     /// Waits until a node says that it is ready.

@@ -83,6 +83,8 @@ pub(crate) struct Setting {
     pub(crate) nodes: usize,
     /// Of each partition.
     pub(crate) replicas: usize,
+    /// The founders run the program of an earlier version.
+    pub(crate) is_previous: bool,
 }
 
 impl Setting {
@@ -95,6 +97,7 @@ impl Setting {
             founders: NODES,
             nodes: NODES,
             replicas: NODES,
+            is_previous: false,
         }
     }
 }
@@ -160,6 +163,7 @@ impl Stage {
         let mut cluster = TestCluster::prepare_as("chaos", setting.nodes, &layout);
         links.lead_to(cluster.nodes().iter().map(|node| node.port.number()).collect());
         for node in 0..setting.founders {
+            cluster.node(node).is_previous = setting.is_previous;
             cluster.node(node).start();
             links.set_process(node, cluster.nodes()[node].pid());
         }

@@ -387,8 +387,10 @@ impl Worker {
         self.flights.disconnected(never_sent);
     }
 
+    /// Something has changed: what failed before says nothing of the next attempts.
     fn retry_now(&mut self) {
         self.avoid.clear();
+        self.backoff.reset();
         self.retry_at = Instant::now();
     }
 

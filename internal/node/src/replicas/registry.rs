@@ -19,8 +19,6 @@ use crate::status::Problem;
 
 /// The catalog's own group.
 pub(crate) const CATALOG_GROUP: GroupId = GroupId(highwater_catalog::CATALOG_GROUP_ID);
-/// Who lacks no more entries than this has caught up.
-const CAUGHT_UP_ENTRIES: u64 = 256;
 /// How long a peer's message waits for a replica that is being made here: a new group's first votes arrive early.
 const NEW_REPLICA_PATIENCE: Duration = Duration::from_millis(250);
 
@@ -120,10 +118,9 @@ impl Hosted {
         &self.partition
     }
 
-    /// Whether a member lacks so few entries that it has them before anybody notices; false unless this replica leads.
+    /// Whether a member lacks so little that it has it before anybody notices; false unless this replica leads.
     pub(crate) fn has_caught_up(&self, replica: ReplicaId) -> bool {
-        let behind = self.partition.entries_behind(replica);
-        behind.is_some_and(|behind| behind <= CAUGHT_UP_ENTRIES)
+        self.partition.has_caught_up(replica)
     }
 
     /// Adds a replica without a vote.

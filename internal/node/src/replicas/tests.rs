@@ -9,12 +9,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use highwater_partition::log::{
-    Batch, ClusterId, Disk, DiskFile, GroupId, PrincipalDigest, ProducerId, RealDisk, ReplicaId, crc32c,
+    Batch, ClusterId, Disk, DiskFile, GroupId, PrincipalDigest, ProducerId, RealDisk, ReplicaId, crc32c, take_over,
 };
 use highwater_partition::{Answer, Member, Role, Timers};
 use tempfile::TempDir;
 
-use super::{CATALOG_GROUP, Keeper, KeeperOptions, Registry};
+use super::{CATALOG_GROUP, Keeper, KeeperOptions, Registry, Successor};
 use crate::catalog::CatalogHost;
 use crate::config::Config;
 use crate::data_dir::{DataDir, Stage};
@@ -360,4 +360,63 @@ async fn a_replica_that_does_not_come_back_from_a_restart_is_the_end_of_the_node
     assert!(!error.is_dead, "{error}");
     assert!(held.has_ended() && !held.is_removed());
     assert!(replicas.failures.first().is_some());
+}
+
+fn successor(group: GroupId) -> Successor {
+    Successor {
+        group,
+        former: replica_of(group),
+        replica: ReplicaId(900),
+        node: "a".to_owned(),
+    }
+}
+
+async fn assert_leads_alone(replicas: &Replicas, group: GroupId) {
+    eventually("it leads", || replicas.role(group) == Some(Role::Leader)).await;
+    let hosted = replicas.registry.hosted(group).unwrap();
+    let voters: Vec<ReplicaId> = hosted.status().voters.iter().map(|voter| voter.replica_id).collect();
+    assert_eq!((hosted.replica_id, voters), (ReplicaId(900), vec![ReplicaId(900)]));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_goes_on_with_the_log_of_a_former_one_as_the_only_member() {
+    let group = GroupId(5);
+    let replicas = Replicas::led(&[group]).await;
+    let entries = replicas.registry.hosted(group).unwrap().status().committed_index;
+    let prepared = replicas.keeper.take_over(CLUSTER_ID, &successor(group)).await.unwrap();
+    replicas.keeper.run(prepared).await.unwrap();
+    assert_leads_alone(&replicas, group).await;
+    let committed = replicas.registry.hosted(group).unwrap().status().committed_index;
+    assert!(committed > entries, "{committed}, {entries} before");
+}
+
+/// The directory has its new name, and its hard state may or may not say so.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_that_was_interrupted_in_taking_over_a_log_goes_on() {
+    for group in [GroupId(5), GroupId(6)] {
+        let replicas = Replicas::led(&[group]).await;
+        let Successor { former, replica, .. } = successor(group);
+        replicas.keeper.end(group, former).await.unwrap();
+        assert!(replicas.data.hand_on(group, former, replica).unwrap());
+        if group == GroupId(6) {
+            let path = replicas.data.replica_path(group, replica);
+            let open = replicas
+                .keeper
+                .options
+                .storage
+                .open_log(path, CLUSTER_ID, group, replica);
+            take_over(&open, former).unwrap();
+        }
+        let prepared = replicas.keeper.take_over(CLUSTER_ID, &successor(group)).await.unwrap();
+        replicas.keeper.run(prepared).await.unwrap();
+        assert_leads_alone(&replicas, group).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_without_the_log_that_it_is_to_go_on_with_is_dead() {
+    let replicas = Replicas::none().await;
+    let lost = replicas.keeper.take_over(CLUSTER_ID, &successor(GroupId(5))).await;
+    assert!(lost.is_err_and(|error| error.is_dead));
+    assert!(replicas.stages().is_empty(), "it is not recorded as started");
 }

@@ -43,6 +43,7 @@ impl Follower {
             entries,
             bytes: MEGABYTE * entries as usize / ENTRIES as usize,
             end_index,
+            appended_bytes: end_index * MEGABYTE as u64 / ENTRIES,
         };
         self.next_index += entries;
         let is_cached = self.is_cached;
@@ -156,4 +157,47 @@ async fn who_has_nothing_to_send_or_no_room_holds_nobody_up() {
     assert!(two.must_wait());
     one.catch_up.leave_queue();
     assert!(!two.must_wait());
+}
+
+/// A leader under load sends its commit point between any two requests with entries.
+#[tokio::test(start_paused = true)]
+async fn commit_points_in_between_do_not_let_entries_through_unpaid() {
+    let pace = CatchUpPace::new(10 * MEGABYTE as u64);
+    let mut learner = Follower::learner(&pace);
+    let begin = Instant::now();
+    let end_index = 21 * ENTRIES;
+    while learner.next_index < end_index {
+        poll_fn(|cx| learner.catch_up.poll_turn(cx)).await;
+        let commit_point = Sent {
+            first_index: learner.next_index,
+            entries: 0,
+            bytes: 100,
+            end_index,
+            appended_bytes: 0,
+        };
+        learner.catch_up.sent(commit_point, || false);
+        learner.send(end_index).await;
+    }
+    assert!(about(begin.elapsed(), 2_000), "{:?}", begin.elapsed());
+}
+
+/// Old entries of a megabyte, and four new ones of a kilobyte for each that is sent.
+#[tokio::test(start_paused = true)]
+async fn small_new_entries_let_no_large_old_ones_through_unpaid() {
+    let pace = CatchUpPace::new(10 * MEGABYTE as u64);
+    let mut catch_up = CatchUp::new(pace, true);
+    let begin = Instant::now();
+    for sent in 0..21 {
+        poll_fn(|cx| catch_up.poll_turn(cx)).await;
+        let sent = Sent {
+            first_index: sent,
+            entries: 1,
+            bytes: MEGABYTE,
+            end_index: 100 + 4 * sent,
+            appended_bytes: 4_000 * sent,
+        };
+        catch_up.sent(sent, || false);
+        tokio::task::yield_now().await;
+    }
+    assert!(about(begin.elapsed(), 2_000), "{:?}", begin.elapsed());
 }

@@ -42,10 +42,11 @@ fn is_even(described: &Value, nodes: usize) -> bool {
     all.len() == nodes && are_ready && is_whole && are_even(&replicas) && are_even(&counts(described, "leaders"))
 }
 
+/// From three nodes to five and back, and on until none of the first three is left.
 #[test]
-fn nodes_join_and_leave_under_load_and_a_kill_and_nothing_is_lost() {
+fn nodes_join_and_leave_under_load_and_a_kill_until_all_are_others_and_nothing_is_lost() {
     let mut scene = Scene::open(Set {
-        spare: 2,
+        spare: 3,
         ..six_partitions(30)
     });
     scene.join(3);
@@ -63,6 +64,12 @@ fn nodes_join_and_leave_under_load_and_a_kill_and_nothing_is_lost() {
         scene.left(node);
     }
     scene.described("three nodes with equal shares", |described| is_even(described, 3));
+    scene.goes_on("with one of the first three nodes");
+    scene.join(5);
+    let name = scene.name(2);
+    scene.run(&["cluster", "decommission", &name, "--deadline", "60s"]);
+    scene.left(2);
+    scene.described("three other nodes with equal shares", |described| is_even(described, 3));
     scene.goes_on("with three other nodes");
     scene.complete("after nodes have joined and left");
     scene.end();

@@ -66,6 +66,7 @@ fn nodes_join_and_leave_under_load_and_a_kill_until_all_are_others_and_nothing_i
     scene.described("three nodes with equal shares", |described| is_even(described, 3));
     scene.goes_on("with one of the first three nodes");
     scene.join(5);
+    scene.described("four nodes", |described| counts(described, "replicas").len() == 4);
     let name = scene.name(2);
     scene.run(&["cluster", "decommission", &name, "--deadline", "60s"]);
     scene.left(2);

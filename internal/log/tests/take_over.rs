@@ -88,7 +88,7 @@ fn interrupted_anywhere_it_is_the_one_s_or_the_other_s() {
         for seed in 0..12 {
             for operation in 1.. {
                 let disk = disk(seed);
-                disk.fault_at(operation, Fault::Crash);
+                disk.fault_at(disk.operations() + operation, Fault::Crash);
                 if take_over(&options(&disk, NEW), FORMER).is_ok() {
                     assert!(operation > 4, "only {operation} operations");
                     break;

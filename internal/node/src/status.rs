@@ -239,8 +239,8 @@ impl Problem {
                 field: "topic",
                 why: why.clone(),
             },
-            Refusal::InvalidValue { why, .. } => Problem::Invalid {
-                field: "config",
+            Refusal::InvalidValue { field, why } => Problem::Invalid {
+                field: request_field(field),
                 why: why.clone(),
             },
             Refusal::NodeNotFound { node } => Problem::NodeNotFound { node: node.clone() },
@@ -253,6 +253,8 @@ impl Problem {
             | Refusal::NodeNeeded { .. }
             | Refusal::LastNode { .. }
             | Refusal::ReplicaHeld { .. }
+            | Refusal::ReplicaDead { .. }
+            | Refusal::ReplicaNotFound { .. }
             | Refusal::TooManyReplaced { .. }
             | Refusal::Unfinished { .. } => Problem::Refused(refusal.to_string()),
             Refusal::NotFounded => Problem::Unavailable {
@@ -356,6 +358,18 @@ pub(crate) fn range(watermark: Watermark) -> OffsetRange {
         log_start: watermark.log_start,
         high_watermark: watermark.high_watermark,
     }
+}
+
+/// The field of a request by its name in the catalog; what is not known by name is part of the configuration.
+fn request_field(name: &str) -> &'static str {
+    const FIELDS: [&str; 4] = [
+        "timer_step",
+        "replace_after_ms",
+        "catch_up_bytes_per_second",
+        "leader_rack",
+    ];
+    let known = FIELDS.into_iter().find(|field| *field == name);
+    known.unwrap_or("config")
 }
 
 #[cfg(test)]

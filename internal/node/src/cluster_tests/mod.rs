@@ -177,7 +177,8 @@ impl TestCluster {
     /// was tried before is answered as a duplicate.
     async fn produce(&self, tenant: &str, request: v1::ProduceRequest) -> Result<v1::ProduceResponse, Reason> {
         let attempts = async {
-            for number in (0..3).cycle().filter(|number| self.nodes[*number].is_some()) {
+            let all = 0..self.nodes.len();
+            for number in all.cycle().filter(|number| self.nodes[*number].is_some()) {
                 let mut client = self.client(number, tenant).await;
                 let status = match client.log.produce(request.clone()).await {
                     Ok(answer) => return Ok(answer.into_inner()),

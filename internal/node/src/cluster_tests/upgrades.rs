@@ -38,6 +38,7 @@ impl Upgraded {
             node: NODE.to_owned(),
             cluster: OWN_CLUSTER.to_owned(),
             listen: format!("127.0.0.1:{}", self.port),
+            admin_listen: String::new(),
             data_dir: self.directory.path().to_owned(),
             bootstrap: vec![NODE.to_owned()],
             operators: vec![format!("{TENANT}/tester")],

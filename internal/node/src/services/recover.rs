@@ -48,7 +48,8 @@ impl Context {
         let (partition, survivor) = place()?;
         let group = partition.group_id;
         // Asked before, and interrupted: it only has to be waited for.
-        let is_under_way = survivor.continues.is_some() && !survivor.started;
+        let is_former = |it: &Replica| Some(it.replica_id) == survivor.continues;
+        let is_under_way = partition.replaced.iter().any(is_former);
         let mut before = None;
         if !is_under_way {
             let standing = self.check_lost(&what, &partition, &request.node).await?;
@@ -98,6 +99,10 @@ impl Context {
         }
         let refused = |why: String| Problem::Refused(format!("{what} cannot go on from {survivor}: {why}"));
         let standing = self.ask_standing(survivor, group).await.map_err(refused)?;
+        if standing.leads && !standing.is_forsaken {
+            let why = format!("{what} is led by {survivor}: nothing is to be recovered");
+            return Err(Problem::Refused(why));
+        }
         if !standing.is_forsaken {
             let why = "its replica there has heard from the others a moment ago; look again in some seconds";
             return Err(refused(why.to_owned()));

@@ -87,6 +87,9 @@ pub(crate) enum Op {
     Remove { path: PathBuf },
     /// Replaces a whole file atomically.
     Replace { path: PathBuf, bytes: Bytes },
+    /// The same; if there is no room for it, also not in the reserve, it and the rest of its job are left out. Nothing has failed then:
+    /// the file is as it was.
+    ReplaceIfRoom { path: PathBuf, bytes: Bytes },
     /// Everything before is synced before anything behind is begun.
     Sync,
     /// Makes the reserve again.
@@ -97,7 +100,8 @@ impl Op {
     pub(crate) fn bytes(&self) -> usize {
         match self {
             Op::Write { parts, .. } => parts.iter().map(Bytes::len).sum(),
-            Op::Create { head: bytes, .. } | Op::Overwrite { bytes, .. } | Op::Replace { bytes, .. } => bytes.len(),
+            Op::Create { head: bytes, .. } | Op::Overwrite { bytes, .. } => bytes.len(),
+            Op::Replace { bytes, .. } | Op::ReplaceIfRoom { bytes, .. } => bytes.len(),
             Op::Cut { .. } | Op::Remove { .. } | Op::Sync | Op::Reserve => 0,
         }
     }
@@ -155,8 +159,17 @@ impl<'a> Round<'a> {
     }
 
     pub(crate) fn run(mut self, jobs: Vec<Vec<Op>>) -> Result<(), Error> {
-        for op in jobs.into_iter().flatten() {
-            self.apply(op)?;
+        for job in jobs {
+            for op in job {
+                let may_be_left_out = matches!(op, Op::ReplaceIfRoom { .. });
+                match self.apply(op) {
+                    Err(error) if may_be_left_out && has_no_room(&error) => {
+                        tracing::warn!(%error, "there is no room for it; it is left for another time");
+                        break;
+                    }
+                    applied => applied?,
+                }
+            }
         }
         self.sync()
     }
@@ -186,6 +199,14 @@ impl<'a> Round<'a> {
             Op::Replace { path, bytes } => {
                 self.flush()?;
                 self.replace(&path, bytes)
+            }
+            Op::ReplaceIfRoom { path, bytes } => {
+                self.sync()?; // what is before it stands on its own
+                let replaced = self.replace(&path, bytes);
+                if replaced.is_err() {
+                    let _ = self.disk.remove(&path.with_extension("tmp"));
+                }
+                replaced
             }
             Op::Sync => self.sync(),
             Op::Reserve => {
@@ -280,14 +301,13 @@ impl<'a> Round<'a> {
     }
 
     fn replace(&mut self, path: &Path, bytes: Bytes) -> Result<(), Error> {
-        let full = |error: &Error| matches!(error, Error::Io { source, .. } if is_full(source));
         let replaced = match replace_file(self.disk, path, bytes.clone()) {
-            Err(error) if full(&error) && is_derived(path) => {
+            Err(error) if has_no_room(&error) && is_derived(path) => {
                 tracing::warn!(%error, "there is no room for it; it is left as it was");
                 let _ = self.disk.remove(&path.with_extension("tmp"));
                 return Ok(());
             }
-            Err(error) if full(&error) && self.space.is_some_and(|space| space.release(self.disk)) => {
+            Err(error) if has_no_room(&error) && self.space.is_some_and(|space| space.release(self.disk)) => {
                 replace_file(self.disk, path, bytes)
             }
             replaced => replaced,
@@ -319,6 +339,10 @@ impl<'a> Round<'a> {
         }
         Ok(())
     }
+}
+
+fn has_no_room(error: &Error) -> bool {
+    matches!(error, Error::Io { source, .. } if is_full(source))
 }
 
 fn sync_file(file: &LogFile, handle: &dyn DiskFile) -> Result<(), Error> {

@@ -127,7 +127,9 @@ impl Log {
         let mut ops = vec![Op::Sync, state.hard.set_mark(mark)];
         self.push_checkpoint(&mut state, &mut ops);
         if !mutant!("purge without a manifest") {
-            ops.extend([Op::Sync, self.replace_manifest(&manifest), Op::Sync]);
+            let path = self.inner.open.dir.join(MANIFEST);
+            let bytes = manifest.encode();
+            ops.extend([Op::ReplaceIfRoom { path, bytes }, Op::Sync]);
         }
         let floor_end = manifest.state.next_index;
         state.manifest = Some(Arc::new(manifest));

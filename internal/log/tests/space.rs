@@ -199,6 +199,35 @@ fn a_purge_makes_room_on_a_full_disk() {
     assert!(full.append(60, 500));
 }
 
+/// The room may go between the look and the write.
+#[test]
+fn a_purge_that_finds_no_room_for_its_manifest_is_left_for_another_time() {
+    let full = Full::new(1_000_000);
+    for index in 10..60 {
+        assert!(full.append(index, 500));
+    }
+    full.log.commit(59).unwrap();
+    full.leave(0);
+    full.disk.remove(&Path::new("/").join(RESERVE)).unwrap(); // gone already
+    full.leave(0);
+    let floor = full.log.floor_for(u64::MAX).unwrap().unwrap();
+    let manifest = full.log.fold_manifest(floor).unwrap();
+    full.log.purge(manifest, Box::new(|result| result.unwrap())).unwrap();
+    full.writer.run_round();
+    let has_manifest = || full.disk.bytes(Path::new("/1/manifest")).is_some();
+    assert!(!has_manifest());
+    assert_eq!(full.entries(), 60, "all of it is there after a restart");
+    full.leave(1_000_000);
+    assert!(full.append(60, 500), "the writer goes on");
+    full.log.commit(60).unwrap();
+    let floor = full.log.floor_for(u64::MAX).unwrap().unwrap();
+    let manifest = full.log.fold_manifest(floor).unwrap();
+    full.log.purge(manifest, Box::new(|result| result.unwrap())).unwrap();
+    full.writer.run_round();
+    assert!(has_manifest());
+    assert_eq!(full.entries(), 61);
+}
+
 #[test]
 fn nothing_synced_is_lost_when_the_power_fails_while_the_reserve_is_given_up() {
     for keep in [Keep::Nothing, Keep::Everything, Keep::Torn] {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use highwater_log::disk::simulated::{Fault, Keep};
 use highwater_log::{DamagedRange, Frame, Log};
-use highwater_partition::Role;
+use highwater_partition::{Role, Status};
 use highwater_verify::history::{Dump, Healing, LogEntry, Scan, SendOutcome, Span};
 
 use super::clients::{Client, Manner, records};
@@ -107,7 +107,9 @@ async fn become_equal(world: &World) -> bool {
         let same = positions.windows(2).all(|pair| pair[0] == pair[1]);
         let settled = matches!(positions[0], Some((Some(last), end, _)) if last.index + 1 == end);
         let whole = forget_healed(world).is_empty() && damage(world).iter().all(Vec::is_empty);
-        if same && settled && whole && !world.is_replacing() {
+        // A leader that was damaged a moment ago may be giving its place away.
+        let led = statuses(world).iter().any(|status| status.role == Role::Leader);
+        if same && settled && whole && led && !world.is_replacing() {
             return true;
         }
         sleep_ms(100).await;
@@ -115,12 +117,15 @@ async fn become_equal(world: &World) -> bool {
     false
 }
 
+/// What the replicas that run say of themselves.
+fn statuses(world: &World) -> Vec<Status> {
+    let nodes = world.nodes();
+    let partitions = nodes.iter().filter_map(|node| node.running.as_ref()?.partition.clone());
+    partitions.map(|partition| partition.status()).collect()
+}
+
 fn record_healing(world: &World, healed_ns: u64, served_ns: Option<u64>) {
-    let statuses: Vec<_> = {
-        let nodes = world.nodes();
-        let partitions = nodes.iter().filter_map(|node| node.running.as_ref()?.partition.clone());
-        partitions.map(|partition| partition.status()).collect()
-    };
+    let statuses = statuses(world);
     let leaders = statuses.iter().filter(|status| status.role == Role::Leader).count();
     let mut memberships: Vec<_> = statuses.iter().map(|status| format!("{:?}", status.voters)).collect();
     memberships.sort_unstable();

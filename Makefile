@@ -99,7 +99,7 @@ chaos-selftest: chaos-build ## A cluster whose disks lie about syncs loses power
 # The development build: its assertions are on.
 .PHONY: chaos-build
 chaos-build:
-	$(CARGO) build --locked -p highwater-cli -p highwater-tests --bins
+	$(CARGO) build --workspace --bins --locked
 
 certs: build ## Certificates for development in certs/: an authority, a node, a client
 	$(HIGHWATER) certs ca --cluster demo --out certs

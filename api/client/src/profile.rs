@@ -5,6 +5,7 @@
 //! ca = "certs/ca.pem"
 //! cert = "certs/client.pem"
 //! key = "certs/client.key"
+//! rack = "north" # optional, as is cluster_name
 //! ```
 //!
 //! Relative paths are relative to the file, so that a profile can be moved together with its certificates.
@@ -30,6 +31,9 @@ pub struct Profile {
     /// The cluster's name; absent: the one in the client's certificate.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cluster_name: Option<String>,
+    /// The failure domain that the client stands in, as the nodes' `rack`: replicas there are read from first. Absent: any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rack: Option<String>,
 }
 
 impl Profile {
@@ -78,8 +82,12 @@ impl Profile {
             cert: self.cert.clone(),
             key: self.key.clone(),
         });
-        match &self.cluster_name {
+        let builder = match &self.cluster_name {
             Some(name) => builder.cluster_name(name),
+            None => builder,
+        };
+        match &self.rack {
+            Some(rack) => builder.rack(rack),
             None => builder,
         }
     }
@@ -111,6 +119,7 @@ mod tests {
             cert: "certs/client.pem".into(),
             key: "/keys/client.key".into(),
             cluster_name: None,
+            rack: Some("north".to_owned()),
         }
     }
 
@@ -122,7 +131,7 @@ mod tests {
         let loaded = Profile::load(&path).unwrap();
         assert_eq!(loaded.ca, directory.path().join("certs/ca.pem"));
         assert_eq!(loaded.key, PathBuf::from("/keys/client.key"));
-        assert_eq!(loaded.addresses, profile().addresses);
+        assert_eq!((loaded.addresses, loaded.rack), (profile().addresses, profile().rack));
     }
 
     #[test]

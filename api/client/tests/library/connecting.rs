@@ -44,6 +44,7 @@ async fn one_seed_suffices_and_a_profile_holds_all_that_is_needed() {
         cert: files.cert,
         key: files.key,
         cluster_name: None,
+        rack: None,
     };
     let path = cluster.path().join("profile.toml");
     std::fs::write(&path, profile.to_toml()).unwrap();

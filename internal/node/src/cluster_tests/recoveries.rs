@@ -124,3 +124,38 @@ async fn a_partition_that_can_help_itself_is_not_recovered() {
         .unwrap_err();
     assert_eq!(reason(&denied), Reason::PermissionDenied);
 }
+
+/// Its old copy holds the log that the survivor went on with, and must not go on with it once more.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_survivor_that_is_put_back_to_before_the_recovery_is_replaced() {
+    let mut cluster = cluster().await;
+    cluster.stop(0).await;
+    let before = cluster.copy(0);
+    cluster.start(0).await;
+    cluster.ready(0).await;
+    cluster.stop(2).await;
+    cluster.stop(3).await;
+    assert!(recover(&cluster, 1, true).await.recovered);
+    cluster.fill(BATCHES..BATCHES + 3).await;
+    cluster.start(2).await;
+    cluster.start(3).await;
+    cluster.until("c and d have new ones", is_whole_again).await;
+    let continuing = cluster.nodes[1].as_ref().unwrap().host().read(|catalog| {
+        let topic = catalog.topic(TENANT, "orders").unwrap();
+        let mut replicas = topic.partitions[0].replicas.iter();
+        replicas.find(|replica| replica.node == "a").unwrap().replica_id
+    });
+    cluster.stop(0).await;
+    cluster.restore(0, &before);
+    cluster.start(0).await;
+    let is_replaced = |catalog: &highwater_catalog::Catalog| {
+        let topic = catalog.topic(TENANT, "orders");
+        let replicas = topic.into_iter().flat_map(|topic| &topic.partitions[0].replicas);
+        let mut of_a = replicas.filter(|replica| replica.node == "a");
+        of_a.any(|replica| replica.continues.is_none() && replica.started && replica.replica_id > continuing)
+    };
+    cluster.until("a has another one", is_replaced).await;
+    cluster.ready(0).await;
+    cluster.assert_serves(0, BATCHES + 3).await;
+    cluster.fill(BATCHES + 3..BATCHES + 5).await;
+}

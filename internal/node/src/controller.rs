@@ -315,7 +315,8 @@ impl Controller {
         }
     }
 
-    /// Whether this node is a member of the committed catalog under this incarnation.
+    /// Whether this node is a member of the committed catalog under this incarnation, which knows that its replica of it runs:
+    /// from then on a data directory without that replica is found to be an old copy.
     pub(crate) fn is_member(&self) -> bool {
         let Some(hosted) = self.registry.hosted(CATALOG_GROUP) else {
             return false;
@@ -324,7 +325,10 @@ impl Controller {
         let is_here = |member: &Member| member.replica_id == hosted.replica_id;
         let in_group = status.role != Role::Stopped && status.voters.iter().chain(&status.learners).any(is_here);
         let incarnation = self.data.incarnation().0;
-        let known = |catalog: &highwater_catalog::Catalog| catalog.node(&self.own.name).map(|node| node.incarnation);
-        in_group && self.host.read(known) == Some(incarnation)
+        let is_known = |catalog: &Catalog| {
+            let node = catalog.node(&self.own.name);
+            node.is_some_and(|node| node.incarnation == incarnation && node.catalog_replica_started)
+        };
+        in_group && self.host.read(is_known)
     }
 }

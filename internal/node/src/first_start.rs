@@ -14,7 +14,7 @@
 //!
 //! A replica that *continues* a former one (see `recoveries`) does not begin empty, but it does begin once, by the same steps.
 //!
-//! The catalog's own replica begins differently (`founding`): it has no vote until its node has registered it as running.
+//! The catalog's own replica begins by the same rule, but its node asks for it in another way (`founding`).
 
 use std::sync::Arc;
 

@@ -269,6 +269,19 @@ async fn a_directory_copied_before_its_node_joined_gets_another_catalog_replica(
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_catalog_knows_of_its_new_replica_before_that_runs() {
+    let mut cluster = TestCluster::founded().await;
+    cluster.start(3).await;
+    let registry = cluster.nodes[3].as_ref().unwrap().registry();
+    let mut changes = registry.changes();
+    let runs = changes.wait_for(|_| registry.catalog().is_some());
+    timeout(PATIENCE, runs).await.expect("node d never joined").unwrap();
+    let knows = |catalog: &Catalog| catalog.node(NAMES[3]).is_some_and(|node| node.catalog_replica_started);
+    let is_known = cluster.nodes[..3].iter().flatten().any(|node| node.host().read(knows));
+    assert!(is_known, "an old copy of the directory could make that replica anew");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_replica_that_lost_its_vote_is_replaced_and_only_then_deleted() {
     let mut cluster = with_records().await;
     let old = replica_id(&cluster, 1).await;

@@ -54,6 +54,8 @@ pub(crate) struct Discovery {
     reminder: Reminder,
     /// This node's catalog replica, if it can never run again.
     lost: Option<ReplicaId>,
+    /// The one that it was given instead, or as its first; it counts as running, whether it was made yet or not.
+    given: Option<u64>,
 }
 
 impl Discovery {
@@ -62,6 +64,7 @@ impl Discovery {
             options,
             reminder: Reminder::default(),
             lost: None,
+            given: None,
         }
     }
 
@@ -227,25 +230,12 @@ impl Discovery {
         if self.options.registry.catalog().is_some() {
             return Err("others have a cluster that this node was to found; it waits to hear from it".to_owned());
         }
-        let own = self.options.membership.own().clone();
-        let join = Join {
-            name: own.name,
-            incarnation: self.options.membership.incarnation(),
-            address: own.address,
-            rack: own.rack,
-            version: self.options.version.clone(),
-            feature_level: FEATURE_LEVEL,
-            lost_catalog_replica: self.lost.map(|lost| lost.0),
-        };
         let mut why = "nobody in the cluster could be asked".to_owned();
         let mut asked = Vec::new();
         for other in others.values().filter(|other| other.established) {
             asked.push(other.name.clone());
-            match self.ask_to_join(&other.name, &join).await {
-                Ok((joined, replica_id)) if joined == cluster_id => {
-                    return self.take_place(joined, replica_id).await;
-                }
-                Ok((joined, _)) => why = format!("{} is in cluster {joined}, not {cluster_id}", other.name),
+            match self.ask_for_place(&other.name, cluster_id).await {
+                Ok(replica_id) => return self.take_place(cluster_id, replica_id).await,
                 Err(refused) => why = refused,
             }
         }
@@ -253,6 +243,38 @@ impl Discovery {
             format!("joining cluster {cluster_id} needs a majority of its catalog's voters with their data: {why}");
         self.reminder.say(&Waiting { on: asked, why });
         Ok(())
+    }
+
+    /// Asks for a catalog replica, and once it is given one, to have it count as running before anything is made of it: a data
+    /// directory without it is then found to be an old copy.
+    async fn ask_for_place(&mut self, first: &str, cluster_id: Id) -> Result<u64, String> {
+        let mut given = self.given.take();
+        for _ in 0..2 {
+            let (joined, replica_id) = self.ask_to_join(first, &self.request(given)).await?;
+            if joined != cluster_id {
+                return Err(format!("{first} is in cluster {joined}, not {cluster_id}"));
+            }
+            if given == Some(replica_id) {
+                self.given = given;
+                return Ok(replica_id);
+            }
+            given = Some(replica_id);
+        }
+        Err(format!("{first} gives one catalog replica after another"))
+    }
+
+    fn request(&self, given: Option<u64>) -> Join {
+        let own = self.options.membership.own().clone();
+        Join {
+            name: own.name,
+            incarnation: self.options.membership.incarnation(),
+            address: own.address,
+            rack: own.rack,
+            version: self.options.version.clone(),
+            feature_level: FEATURE_LEVEL,
+            lost_catalog_replica: self.lost.map(|lost| lost.0),
+            begins_catalog_replica: given,
+        }
     }
 
     /// Asks `first` and whomever it names as the catalog's leader.

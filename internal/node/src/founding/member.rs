@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use highwater_catalog::{Catalog, CatalogReplica, Command, Reply};
+use highwater_catalog::{Catalog, Command, Reply};
 use highwater_partition::log::{ClusterId, ReplicaId};
 use highwater_partition::{Member, Partition, Role};
 use tokio::sync::{Mutex, Notify};
@@ -158,7 +158,7 @@ async fn let_in_here(catalog: &Partition, cluster_id: Id, join: Join) -> JoinAns
         let leader = status.leader.map(|leader| leader.node);
         return JoinAnswer::NotLeader { leader };
     }
-    let node = join.name.clone();
+    let (node, held) = (join.name.clone(), join.held());
     let register = Command::RegisterNode {
         name: join.name,
         incarnation: join.incarnation.0,
@@ -166,7 +166,7 @@ async fn let_in_here(catalog: &Partition, cluster_id: Id, join: Join) -> JoinAns
         rack: join.rack,
         version: join.version,
         feature_level: join.feature_level,
-        catalog_replica: join.lost_catalog_replica.map(CatalogReplica::Lost),
+        catalog_replica: held,
     };
     let reply = match propose_here(catalog, register.encode().into()).await {
         CommandAnswer::Reply(reply) => reply,

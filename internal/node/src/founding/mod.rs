@@ -33,7 +33,9 @@
 //! A replica id is never given to two incarnations, so no vote can be forgotten along the way.
 //!
 //! **Joining** is the rest: a node that no plan names asks the catalog's leader, which registers its incarnation, adds
-//! its replica as a learner, and answers with the ids; the node records them, makes the replica once, and starts it.
+//! its replica as a learner, and answers with the ids. The node asks once more, now with that replica as the one that it
+//! begins, so that the catalog knows it as running; then it records the ids, makes the replica once, and starts it. If it
+//! stops in between, it is given another one.
 //!
 //! **A lost catalog replica** (its vote or its log's end is gone, the rest of the directory is not) is replaced the same
 //! way: the node joins under the incarnation that it has, says which replica it has lost, and gets another id. What is
@@ -46,6 +48,7 @@ mod decision;
 mod discovery;
 mod member;
 
+use highwater_catalog::CatalogReplica;
 use serde::{Deserialize, Serialize};
 
 use crate::hex::Id;
@@ -118,6 +121,18 @@ pub(crate) struct Join {
     /// Of this incarnation; it is to get another one.
     #[serde(default)]
     pub(crate) lost_catalog_replica: Option<u64>,
+    /// The catalog replica that the node was given and that it is going to run next: from now on it counts as running, and no
+    /// directory without it may make it. An older version does not read this.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) begins_catalog_replica: Option<u64>,
+}
+
+impl Join {
+    /// What the node's data directory holds of the catalog's group, as far as the catalog must know.
+    fn held(&self) -> Option<CatalogReplica> {
+        let lost = self.lost_catalog_replica.map(CatalogReplica::Lost);
+        self.begins_catalog_replica.map(CatalogReplica::Runs).or(lost)
+    }
 }
 
 fn first_level() -> u32 {

@@ -42,37 +42,56 @@ fn is_even(described: &Value, nodes: usize) -> bool {
     all.len() == nodes && are_ready && is_whole && are_even(&replicas) && are_even(&counts(described, "leaders"))
 }
 
-/// From three nodes to five and back, and on until none of the first three is left.
+/// Takes a node out of the cluster. A node that is killed `meanwhile` does not keep the other from leaving.
+fn decommission(scene: &mut Scene, node: usize, meanwhile: impl FnOnce(&mut Scene)) {
+    let name = scene.name(node);
+    scene.run(&["cluster", "decommission", &name, "--no-wait"]);
+    meanwhile(scene);
+    scene.run(&["cluster", "decommission", &name, "--deadline", "60s"]);
+    scene.left(node);
+}
+
 #[test]
-fn nodes_join_and_leave_under_load_and_a_kill_until_all_are_others_and_nothing_is_lost() {
+fn a_cluster_grows_to_five_nodes_and_shrinks_to_its_first_three_under_load_and_a_kill_and_nothing_is_lost() {
     let mut scene = Scene::open(Set {
-        spare: 3,
+        spare: 2,
         ..six_partitions(30)
     });
     scene.join(3);
     scene.join(4);
     scene.described("five nodes with equal shares", |described| is_even(described, 5));
     scene.goes_on("with five nodes");
-    for node in [0, 1] {
-        let name = scene.name(node);
-        scene.run(&["cluster", "decommission", &name, "--no-wait"]);
-        if node == 1 {
-            scene.kill(4);
-            scene.start(4);
-        }
-        scene.run(&["cluster", "decommission", &name, "--deadline", "60s"]);
-        scene.left(node);
-    }
+    decommission(&mut scene, 3, |scene| {
+        scene.kill(0);
+        scene.start(0);
+    });
+    decommission(&mut scene, 4, |_| ());
     scene.described("three nodes with equal shares", |described| is_even(described, 3));
-    scene.goes_on("with one of the first three nodes");
-    scene.join(5);
-    scene.described("four nodes", |described| counts(described, "replicas").len() == 4);
-    let name = scene.name(2);
-    scene.run(&["cluster", "decommission", &name, "--deadline", "60s"]);
-    scene.left(2);
-    scene.described("three other nodes with equal shares", |described| is_even(described, 3));
-    scene.goes_on("with three other nodes");
+    scene.goes_on("with the first three nodes again");
     scene.complete("after nodes have joined and left");
+    scene.end();
+}
+
+#[test]
+fn every_first_node_is_replaced_by_another_one_under_load_and_a_kill_and_nothing_is_lost() {
+    let mut scene = Scene::open(Set {
+        spare: 3,
+        ..six_partitions(32)
+    });
+    for former in 0..3 {
+        let new = former + 3;
+        scene.join(new);
+        scene.described("four nodes with equal shares", |described| is_even(described, 4));
+        decommission(&mut scene, former, |scene| {
+            if former == 1 {
+                scene.kill(new);
+                scene.start(new);
+            }
+        });
+        scene.described("three nodes with equal shares", |described| is_even(described, 3));
+        scene.goes_on("with a node replaced");
+    }
+    scene.complete("when all nodes are others");
     scene.end();
 }
 

@@ -8,3 +8,4 @@ mod addresses;
 mod growth;
 mod links;
 mod processes;
+mod recovery;

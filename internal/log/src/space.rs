@@ -105,10 +105,22 @@ impl SpaceWatch {
         };
         let length = disk.open(&watch.path()).and_then(|file| file.len()).unwrap_or(0);
         watch.lock().reserved = length >= limits.reserve_bytes;
-        if watch.check(disk)? {
+        // Before the first look: a new directory has no reserve yet, which is nothing to warn of.
+        if watch.wants_reserve(watch.free_bytes(disk)?) {
             watch.reserve(disk);
         }
+        watch.check(disk)?;
         Ok(watch)
+    }
+
+    fn free_bytes(&self, disk: &dyn Disk) -> Result<u64, Error> {
+        let free = disk.free_bytes(&self.dir);
+        free.map_err(|error| Error::io("look for space", &self.dir, error))
+    }
+
+    fn wants_reserve(&self, free_bytes: u64) -> bool {
+        let needed = self.limits.full_bytes.saturating_add(self.limits.reserve_bytes);
+        !self.lock().reserved && free_bytes >= needed
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -125,8 +137,7 @@ impl SpaceWatch {
 
     /// Looks how much room there is; true if the reserve should be made again.
     pub(crate) fn check(&self, disk: &dyn Disk) -> Result<bool, Error> {
-        let free = disk.free_bytes(&self.dir);
-        let free_bytes = free.map_err(|error| Error::io("look for space", &self.dir, error))?;
+        let free_bytes = self.free_bytes(disk)?;
         let mut state = self.lock();
         let space = match state.reserved {
             true => self.limits.judge(state.space, free_bytes),
@@ -136,7 +147,8 @@ impl SpaceWatch {
             tracing::warn!(dir = %self.dir.display(), free_bytes, from = ?state.space, to = ?space, "space on the disk");
         }
         state.space = space;
-        Ok(!state.reserved && free_bytes >= self.limits.full_bytes.saturating_add(self.limits.reserve_bytes))
+        drop(state);
+        Ok(self.wants_reserve(free_bytes))
     }
 
     /// Whether so many bytes find room now, and half of a reserve is left behind them.

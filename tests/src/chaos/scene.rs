@@ -154,6 +154,26 @@ impl Scene {
         partitions.map(position).collect()
     }
 
+    /// The topic under load, as commands take it.
+    pub fn topic(&self) -> String {
+        TOPIC.to_owned()
+    }
+
+    /// The nodes that hold a replica of this partition.
+    #[track_caller]
+    pub fn holders(&self, partition: usize) -> Vec<usize> {
+        let described = self
+            .stage
+            .cluster
+            .json(&["topic", "describe", TOPIC, "--output", "json"]);
+        let replicas = described["partitions"][partition]["replicas"].as_array();
+        let names = replicas.into_iter().flatten().filter_map(|name| name.as_str());
+        let nodes = self.stage.cluster.nodes();
+        names
+            .filter_map(|name| nodes.iter().position(|node| node.name() == name))
+            .collect()
+    }
+
     /// What `cluster describe` says once it is what is waited for; panics with `what` if that does not come.
     #[track_caller]
     pub fn described(&self, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
@@ -211,6 +231,12 @@ impl Scene {
     #[track_caller]
     pub fn run(&self, arguments: &[&str]) -> Finished {
         self.stage.cluster.run(arguments).success()
+    }
+
+    /// Runs a short `highwater` command that may fail.
+    #[track_caller]
+    pub fn attempt(&self, arguments: &[&str]) -> Finished {
+        self.stage.cluster.run(arguments)
     }
 
     /// Starts a node that does not run.

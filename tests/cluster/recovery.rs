@@ -29,7 +29,9 @@ fn a_partition_goes_on_from_its_last_replica_and_those_that_return_do_not_distur
     // The leader: the other one does not know yet that the last records are committed.
     let second = scene.leader();
     scene.kill(second);
-    let last = *holders.iter().find(|node| ![first, second].contains(node)).unwrap();
+    let Some(&last) = holders.iter().find(|node| ![first, second].contains(node)) else {
+        panic!("{second} leads, and {first} is the first of {holders:?}");
+    };
     let survivor = scene.name(last);
     let recover = ["cluster", "recover", &scene.topic(), "0", "--from", &survivor];
     let accepted = [&recover[..], &["--accept-loss"]].concat();
@@ -41,7 +43,10 @@ fn a_partition_goes_on_from_its_last_replica_and_those_that_return_do_not_distur
         })
     };
     let looked = answer(&recover);
-    assert!(looked.contains("can go on from") && looked.contains("--accept-loss"), "{looked}");
+    assert!(
+        looked.contains("can go on from") && looked.contains("--accept-loss"),
+        "{looked}"
+    );
     let done = answer(&accepted);
     assert!(done.contains("goes on from"), "{done}");
     scene.goes_on("from the replica that was left");

@@ -8,6 +8,7 @@
 //!
 //! Deliberately absent: which replicas there should be; that is the controller's business.
 
+mod hosted;
 mod keeper;
 mod registry;
 mod restart;
@@ -15,7 +16,8 @@ mod take_over;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use hosted::Hosted;
 pub use keeper::ReplicaError;
 pub(crate) use keeper::{Keeper, KeeperOptions, Prepared};
-pub(crate) use registry::{CATALOG_GROUP, Hosted, Opened, Place, Registry};
+pub(crate) use registry::{CATALOG_GROUP, Opened, Place, Registry};
 pub(crate) use take_over::Successor;

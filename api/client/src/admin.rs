@@ -5,13 +5,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures::{Stream, StreamExt};
-use highwater_proto::limits::MESSAGE_BYTES_MAX;
-use highwater_proto::v1::cluster_service_client::ClusterServiceClient;
 use highwater_proto::v1::{self, TopicConfig};
 use tokio_stream::wrappers::WatchStream;
 use tonic::Status;
 
-use crate::calls::{Caller, no_topic, timed, topic_client};
+use crate::calls::{Caller, cluster_client, no_topic, timed, topic_client};
 use crate::connect::was_never_sent;
 use crate::deadline::Deadline;
 use crate::error::{Outcome, Reason, Refusal};
@@ -241,8 +239,7 @@ impl Cluster {
     /// [`Error::Deadline`].
     pub async fn describe(&self) -> Result<v1::DescribeClusterResponse, Error> {
         let call = |channel, time_left| async move {
-            let mut client = ClusterServiceClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX);
-            client
+            cluster_client(channel)
                 .describe_cluster(timed(v1::DescribeClusterRequest {}, time_left))
                 .await
         };

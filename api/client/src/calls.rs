@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use highwater_proto::limits::MESSAGE_BYTES_MAX;
 use highwater_proto::v1;
+use highwater_proto::v1::cluster_service_client::ClusterServiceClient;
 use highwater_proto::v1::log_service_client::LogServiceClient;
 use highwater_proto::v1::topic_service_client::TopicServiceClient;
 use tokio::time::{Instant, sleep, timeout_at};
@@ -202,6 +203,10 @@ pub(crate) fn timed<T>(message: T, time_left: Duration) -> Request<T> {
 
 pub(crate) fn topic_client(channel: Channel) -> TopicServiceClient<Channel> {
     TopicServiceClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX)
+}
+
+pub(crate) fn cluster_client(channel: Channel) -> ClusterServiceClient<Channel> {
+    ClusterServiceClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX)
 }
 
 pub(crate) fn log_client(channel: Channel) -> LogServiceClient<Channel> {

@@ -1,15 +1,12 @@
 //! Calls that change the cluster: for its operators.
 //!
-//! Each may be repeated, so an attempt without an answer is simply made again on another node. What takes long (moving
-//! records) goes on in the cluster; asking again tells how far it is.
+//! Each may be repeated, so an attempt without an answer is simply made again on another node; a transfer to "whichever is
+//! best" may then have moved twice. What takes long (moving records) goes on in the cluster; asking again tells how far it is.
 
-use highwater_proto::limits::MESSAGE_BYTES_MAX;
 use highwater_proto::v1;
-use highwater_proto::v1::cluster_service_client::ClusterServiceClient;
-use tonic::transport::Channel;
 
 use crate::admin::Cluster;
-use crate::calls::timed;
+use crate::calls::{cluster_client, timed};
 use crate::deadline::Deadline;
 use crate::error::Error;
 use crate::picker::Purpose;
@@ -48,22 +45,34 @@ impl Cluster {
         Ok(answer.leader)
     }
 
-    /// Keeps leaderships away from a node, or lets it lead again; answers how many it still leads.
+    /// Keeps leaderships away from a node, or lets it lead again; answers how far that is.
     ///
     /// # Errors
     /// Reasons `NODE_NOT_FOUND`, `PERMISSION_DENIED`; [`Error::Deadline`].
-    pub async fn drain(&self, node: &str, undo: bool) -> Result<u32, Error> {
+    pub async fn drain(&self, node: &str, undo: bool) -> Result<v1::DrainNodeResponse, Error> {
+        self.ask_to_drain(node, undo, false).await
+    }
+
+    /// How far a node is that somebody drains; changes nothing.
+    ///
+    /// # Errors
+    /// As [`Cluster::drain`].
+    pub async fn drain_progress(&self, node: &str) -> Result<v1::DrainNodeResponse, Error> {
+        self.ask_to_drain(node, false, true).await
+    }
+
+    async fn ask_to_drain(&self, node: &str, undo: bool, look: bool) -> Result<v1::DrainNodeResponse, Error> {
         let request = v1::DrainNodeRequest {
             node: node.to_owned(),
             undo,
+            look,
         };
         let call = |channel, time_left| {
             let request = timed(request.clone(), time_left);
             async move { cluster_client(channel).drain_node(request).await }
         };
         let action = format!("drain node {node}");
-        let answer = self.caller.call(&action, Purpose::Admin, self.until(), call).await?;
-        Ok(answer.leaders_left)
+        self.caller.call(&action, Purpose::Admin, self.until(), call).await
     }
 
     /// Has everything moved off a node and then the node removed, or stops that; answers how far it is.
@@ -71,9 +80,22 @@ impl Cluster {
     /// # Errors
     /// Reasons `NODE_NOT_FOUND`, `REFUSED` (too few nodes would be left), `PERMISSION_DENIED`; [`Error::Deadline`].
     pub async fn decommission(&self, node: &str, undo: bool) -> Result<v1::DecommissionNodeResponse, Error> {
+        self.ask_to_leave(node, undo, false).await
+    }
+
+    /// How far a node is that is to leave; changes nothing.
+    ///
+    /// # Errors
+    /// As [`Cluster::decommission`].
+    pub async fn decommission_progress(&self, node: &str) -> Result<v1::DecommissionNodeResponse, Error> {
+        self.ask_to_leave(node, false, true).await
+    }
+
+    async fn ask_to_leave(&self, node: &str, undo: bool, look: bool) -> Result<v1::DecommissionNodeResponse, Error> {
         let request = v1::DecommissionNodeRequest {
             node: node.to_owned(),
             undo,
+            look,
         };
         let call = |channel, time_left| {
             let request = timed(request.clone(), time_left);
@@ -153,8 +175,4 @@ impl Cluster {
     fn until(&self) -> Deadline {
         Deadline::after(self.deadline)
     }
-}
-
-fn cluster_client(channel: Channel) -> ClusterServiceClient<Channel> {
-    ClusterServiceClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX)
 }

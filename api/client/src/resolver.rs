@@ -11,9 +11,6 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
-use highwater_proto::limits::MESSAGE_BYTES_MAX;
-use highwater_proto::v1::cluster_service_client::ClusterServiceClient;
-use highwater_proto::v1::topic_service_client::TopicServiceClient;
 use highwater_proto::v1::{self, WatchClusterResponse};
 use rand::seq::SliceRandom;
 use tokio::sync::watch;
@@ -22,6 +19,7 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tonic::{Code, Streaming};
 
 use crate::backoff::Backoff;
+use crate::calls::{cluster_client, topic_client};
 use crate::connect::{Connection, Connections, call_error};
 use crate::deadline::Deadline;
 use crate::error::{ConnectionProblem, Error, NodeFailure, Reason};
@@ -278,7 +276,7 @@ impl Follower {
 }
 
 async fn first_picture(address: &str, connection: Connection) -> Result<(Feed, WatchClusterResponse), Error> {
-    let mut client = ClusterServiceClient::new(connection.channel.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX);
+    let mut client = cluster_client(connection.channel.clone());
     let mut feed = match client.watch_cluster(v1::WatchClusterRequest {}).await {
         Ok(response) => Feed::Watch(Box::new(response.into_inner())),
         Err(status) if status.code() == Code::Unimplemented => Feed::Poll(connection),
@@ -311,15 +309,12 @@ impl Feed {
 /// What a watch would have sent, put together from two calls.
 async fn poll(address: &str, connection: &Connection) -> Result<WatchClusterResponse, Error> {
     let error = |status| call_error(address, &status);
-    let mut cluster =
-        ClusterServiceClient::new(connection.channel.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX);
-    let described = cluster
+    let described = cluster_client(connection.channel.clone())
         .describe_cluster(v1::DescribeClusterRequest {})
         .await
         .map_err(error)?
         .into_inner();
-    let mut topics = TopicServiceClient::new(connection.channel.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX);
-    let listed = topics
+    let listed = topic_client(connection.channel.clone())
         .list_topics(v1::ListTopicsRequest {})
         .await
         .map_err(error)?

@@ -16,7 +16,7 @@ pub(crate) enum Code {
     Failure = 1,
     /// The command line is wrong. The argument parser uses the same number.
     Usage = 2,
-    /// A topic, partition or offset does not exist.
+    /// A topic, partition, offset or node does not exist.
     NotFound = 3,
     /// The cluster refused: not permitted, exists already, too large, not valid.
     Refused = 4,
@@ -32,7 +32,7 @@ Exit codes:
   0  success
   1  failure
   2  wrong command line
-  3  not found: topic, partition or offset
+  3  not found: topic, partition, offset or node
   4  refused: not permitted, exists already, too large, not valid
   5  unavailable: nobody reachable, no quorum, deadline passed
   6  setup: configuration, certificate, data directory or port not usable";

@@ -126,7 +126,10 @@ fn hint(error: &Error, code: Code) -> Option<&'static str> {
             Some("ask for fewer replicas; `highwater cluster describe` shows the nodes")
         }
         (_, Some(Reason::TooLarge)) => Some("make it smaller, or leave it out"),
-        (_, Some(Reason::PermissionDenied)) => Some("the profile's certificate decides what is allowed"),
+        (_, Some(Reason::PermissionDenied)) => Some(
+            "the profile's certificate decides what is allowed; to change the cluster, its client must be one of the \
+             `operators` in the nodes' configuration",
+        ),
         _ => match code {
             Code::Setup => Some("check the profile's certificates: same CA, same cluster, still valid"),
             Code::Unavailable => Some("`highwater health` shows which nodes serve; a majority of them is needed"),

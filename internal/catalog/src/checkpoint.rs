@@ -130,9 +130,10 @@ impl State {
         })?;
         self.settings.check().map_err(|refusal| refusal.to_string())?;
         let is_new = |node: &Node| node.feature_level != 1 || node.leaving || node.drained;
-        let has_new = !self.settings.is_default()
-            || self.nodes.values().any(is_new)
-            || self.topics.values().any(|topic| !topic.leader_rack.is_empty());
+        let continues = |partition: &Partition| partition.replicas.iter().any(|replica| replica.continues.is_some());
+        let is_new_topic = |topic: &Topic| !topic.leader_rack.is_empty() || topic.partitions.iter().any(continues);
+        let has_new =
+            !self.settings.is_default() || self.nodes.values().any(is_new) || self.topics.values().any(is_new_topic);
         ensure(level > 1 || !has_new, || {
             "it has content of feature level 2, but level 1".to_string()
         })
@@ -217,6 +218,7 @@ impl State {
         ensure(replaced.len() <= REPLACED_REPLICAS_MAX, || {
             format!("group {group_id} has {} replaced replicas", replaced.len())
         })?;
+        self.check_continuing(partition)?;
         for replica in replicas.iter().chain(replaced) {
             let node = self.nodes.get(&replica.node);
             ensure(node.is_some(), || format!("node {:?} is not known", replica.node))?;
@@ -226,6 +228,20 @@ impl State {
             self.check_replica_id(replica.replica_id, replica_ids)?;
         }
         Ok(())
+    }
+
+    /// At most one replica goes on with the log of another one, which has lost its place.
+    fn check_continuing(&self, partition: &Partition) -> Result<(), String> {
+        let group_id = partition.group_id;
+        let former: Vec<u64> = partition.replicas.iter().filter_map(|it| it.continues).collect();
+        ensure(former.len() <= 1, || {
+            format!("group {group_id} goes on from several replicas")
+        })?;
+        let is_former =
+            |id: &u64| self.retired_replicas.contains(*id) || partition.replaced.iter().any(|it| it.replica_id == *id);
+        ensure(former.iter().all(is_former), || {
+            format!("group {group_id} goes on from replica {former:?}, which has its place still")
+        })
     }
 
     fn check_replica_id(&self, replica_id: u64, replica_ids: &mut BTreeSet<u64>) -> Result<(), String> {

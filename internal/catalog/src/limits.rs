@@ -68,6 +68,6 @@ const _: () = assert!(PARTITIONS_DEFAULT >= 1 && PARTITIONS_DEFAULT <= TOPIC_PAR
 const _: () = assert!(TOPIC_PARTITIONS_MAX as usize <= CLUSTER_PARTITIONS_MAX);
 // A topic of the greatest size fits into one reply, whatever its nodes are called.
 const _: () = assert!(
-    TOPIC_PARTITIONS_MAX as usize * ((REPLICATION_MAX as usize + REPLACED_REPLICAS_MAX) * (NAME_BYTES_MAX + 96) + 128)
+    TOPIC_PARTITIONS_MAX as usize * ((REPLICATION_MAX as usize + REPLACED_REPLICAS_MAX) * (NAME_BYTES_MAX + 112) + 128)
         < MESSAGE_BYTES_MAX
 );

@@ -2,6 +2,7 @@
 //!
 //! Deliberately absent: liveness and leadership. The catalog does not know them.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 use crate::catalog::Catalog;
@@ -107,11 +108,29 @@ impl Catalog {
         left
     }
 
+    /// [`Catalog::left_on`] of every node that has something left.
+    pub fn left_on_each(&self) -> BTreeMap<&str, LeftOn> {
+        let mut left: BTreeMap<&str, LeftOn> = BTreeMap::new();
+        for partition in self.all_topics().flat_map(|topic| &topic.partitions) {
+            let placed = partition.replicas.iter();
+            placed.for_each(|replica| left.entry(&replica.node).or_default().placed += 1);
+            let replaced = partition.replaced.iter();
+            replaced.for_each(|replica| left.entry(&replica.node).or_default().replaced += 1);
+        }
+        left
+    }
+
     /// Whether a replica must never be started again under this id: it was placed on an earlier incarnation of its node,
     /// whose data is gone, or its node has reported it.
     pub fn is_dead(&self, replica: &Replica) -> bool {
         let is_of_this_life = |node: &Node| replica.replica_id >= node.first_catalog_replica_id();
         replica.reported_dead || !self.node(&replica.node).is_some_and(is_of_this_life)
+    }
+
+    /// Whether a partition goes on from one replica by an operator's word.
+    pub fn is_recovered(&self, group_id: u64) -> bool {
+        let partition = self.partition_of_group(group_id).map(|(_, partition)| partition);
+        partition.is_some_and(|it| it.replicas.iter().any(|replica| replica.continues.is_some()))
     }
 
     /// Whether a replica has been reported as started; None if it has no place in a partition, any more or at all.

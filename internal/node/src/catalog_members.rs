@@ -11,12 +11,12 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use highwater_catalog::{Command, FoundingNode, Node, Reply};
+use highwater_catalog::{Catalog, Command, FoundingNode, Node, Reply};
 use highwater_partition::log::ReplicaId;
 use highwater_partition::{Member, Role, Status};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
-use crate::controller::{COMMAND_TIMEOUT, Controller, RETRY_PAUSE};
+use crate::controller::{COMMAND_TIMEOUT, Controller};
 use crate::founding::Plan;
 use crate::hex::Id;
 use crate::peer_calls::{self, APPLIED};
@@ -24,13 +24,17 @@ use crate::replicas::{CATALOG_GROUP, Hosted};
 
 /// How often the members are looked at even if nothing changed: a node catches up without a sign.
 const MEMBERS_INTERVAL: Duration = Duration::from_secs(2);
+/// How long a node may take to say how far its catalog is.
+const APPLIED_TIMEOUT: Duration = Duration::from_secs(1);
 
 impl Controller {
     pub(crate) async fn keep_members(self: Arc<Self>) {
         let mut changes = self.registry.changes();
         let mut progress = self.host.progress();
         loop {
-            if let Err(why) = self.arrange_members().await {
+            // A change is answered when it is committed; what a lost majority leaves undone is gone on with later.
+            let arranged = timeout(COMMAND_TIMEOUT, self.arrange_members()).await;
+            if let Err(why) = arranged.unwrap_or_else(|_| Err("it takes too long".to_owned())) {
                 tracing::debug!(why, "the catalog's members are not as they should be yet");
             }
             tokio::select! {
@@ -77,15 +81,16 @@ impl Controller {
 
     /// Who should vote in the catalog next, if not those who do.
     fn next_voters(&self, status: &Status, nodes: &[Node]) -> Option<Vec<ReplicaId>> {
-        lost_vote(status, nodes).or_else(|| {
-            let presence = self.presence();
-            let voting: Vec<u64> = status.voters.iter().map(|voter| voter.replica_id.0).collect();
-            let planned = self.host.read(|catalog| match catalog.feature_level() {
-                1 => None, // older versions know only the first voters and those who stand in for them
-                _ => catalog.plan_catalog_voters(&voting, &presence.view()),
-            });
-            planned.map(|planned| planned.into_iter().map(ReplicaId).collect())
-        })
+        if self.host.read(Catalog::feature_level) == 1 {
+            // Older versions know only the first voters and those who stand in for them.
+            return lost_vote(status, nodes);
+        }
+        let presence = self.presence();
+        let voting: Vec<u64> = status.voters.iter().map(|voter| voter.replica_id.0).collect();
+        let planned = self
+            .host
+            .read(|catalog| catalog.plan_catalog_voters(&voting, &presence.view()));
+        planned.map(|planned| planned.into_iter().map(ReplicaId).collect())
     }
 
     /// New voters must have caught up, and a leader that is to go hands over first.
@@ -108,7 +113,7 @@ impl Controller {
         let staying: Vec<ReplicaId> = voters.iter().copied().filter(is_voter).collect();
         if !voters.contains(&hosted.replica_id) && !staying.is_empty() {
             tracing::info!("this node is to vote in the catalog no longer: another one leads it");
-            return hosted.hand_over_to(&staying).await;
+            return hosted.hand_over_to(|voter| staying.contains(&voter.replica_id)).await;
         }
         tracing::info!(?voters, "the catalog's voters change");
         hosted.change_voters(voters).await
@@ -134,7 +139,7 @@ impl Controller {
 
     async fn has_caught_up(&self, node: &str) -> bool {
         let applied_here = self.host.now().applied;
-        let asked = self.link.call_node(node, APPLIED, Vec::new(), RETRY_PAUSE).await;
+        let asked = self.link.call_node(node, APPLIED, Vec::new(), APPLIED_TIMEOUT).await;
         let applied_there = asked.ok().and_then(|answer| peer_calls::decode_number(&answer));
         applied_there.is_some_and(|applied| applied >= applied_here)
     }

@@ -73,7 +73,10 @@ impl Controller {
         loop {
             progress.mark_unchanged();
             if let Err(error) = self.reconcile(&mut pristine).await {
-                tracing::error!(%error, "a replica is not as the catalog wants it");
+                match error.is_early {
+                    true => tracing::debug!(%error, "a replica is not as the catalog wants it yet"),
+                    false => tracing::error!(%error, "a replica is not as the catalog wants it"),
+                }
                 sleep(RETRY_PAUSE).await;
                 continue;
             }
@@ -150,18 +153,21 @@ impl Controller {
     }
 
     /// Ends other replicas of the group here. The catalog gives a place on the same node to a new id only if the old one is
-    /// dead; a directory that does not know that is an old copy.
+    /// dead. If that is not known here, an operator has given it up in a recovery; or the directory is an old copy.
     async fn vacate(&self, new: &Placement) -> Result<(), ReplicaError> {
         let group = GroupId(new.group_id);
         let records = self.data.replicas().into_iter();
         for other in records.filter(|record| record.group == new.group_id && record.replica != new.replica_id) {
             if other.stage == Stage::Started && new.continues != Some(other.replica) {
                 let replica = other.replica;
-                tracing::error!(
-                    group = group.0,
-                    replica,
-                    "a replica was given up that is not dead here: an old copy"
-                );
+                match self.host.read(|catalog| catalog.is_recovered(group.0)) {
+                    true => tracing::warn!(group = group.0, replica, "a replica was given up by a recovery"),
+                    false => tracing::error!(
+                        group = group.0,
+                        replica,
+                        "a replica was given up that is not dead here: an old copy"
+                    ),
+                }
                 self.first_start.dead.record(other.id()).await;
             }
             self.keeper.end(group, other.replica_id()).await?;

@@ -80,6 +80,9 @@ pub enum Failure {
         /// What it reported.
         why: String,
     },
+    /// A part of the node panicked. What it was doing is left as it was.
+    #[error("a part of the node panicked: {0}")]
+    Panicked(String),
     /// The cluster or the data directory tells something that cannot be true of a sound cluster.
     #[error("{0}")]
     Inconsistent(String),

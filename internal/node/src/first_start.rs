@@ -7,7 +7,7 @@
 //! 1. what the catalog says is made certain, for what is known here may be as old as the directory;
 //! 2. a replica that the catalog calls started, and that is not here, is dead and gets replaced;
 //! 3. the others are made, recorded here as started, and reported as started;
-//! 4. only then do they run.
+//! 4. only then do they run, if they have their places still: a recovery may have given them up meanwhile.
 //!
 //! A crash between 3 and 4 leaves replicas that are recorded as started here; they are opened as any other, once they are
 //! reported. Before the catalog has a quorum nothing new begins.
@@ -74,8 +74,9 @@ impl FirstStart {
         all
     }
 
-    async fn begin(&self, prepared: Prepared) -> Result<(), ReplicaError> {
-        self.report(&prepared.replicas()).await;
+    async fn begin(&self, mut prepared: Prepared) -> Result<(), ReplicaError> {
+        let placed = self.report(&prepared.replicas()).await;
+        prepared.retain(&placed);
         self.keeper.run(prepared).await
     }
 
@@ -105,8 +106,9 @@ impl FirstStart {
         is_started == Some(false)
     }
 
-    /// Tells the catalog that these replicas are about to run, as often as it takes.
-    pub(crate) async fn report(&self, replicas: &[(GroupId, ReplicaId)]) {
+    /// Tells the catalog that these replicas are about to run, as often as it takes; answers which of them have their places
+    /// still as that is decided. The others must not run.
+    pub(crate) async fn report(&self, replicas: &[(GroupId, ReplicaId)]) -> Vec<(GroupId, ReplicaId)> {
         for some in replicas.chunks(STARTED_REPLICAS_MAX) {
             let started = |&(GroupId(group_id), ReplicaId(replica_id)): &_| StartedReplica { group_id, replica_id };
             let command = Command::ReportStarted {
@@ -120,5 +122,14 @@ impl FirstStart {
                 sleep(RETRY_PAUSE).await;
             }
         }
+        let mut progress = self.host.progress();
+        // It ends with the node.
+        let _ = progress
+            .wait_for(|_| !replicas.iter().any(|replica| self.is_unreported(*replica)))
+            .await;
+        let is_placed = |(group, replica): &&(GroupId, ReplicaId)| {
+            self.host.read(|catalog| catalog.is_started(group.0, replica.0)) == Some(true)
+        };
+        replicas.iter().filter(is_placed).copied().collect()
     }
 }

@@ -23,7 +23,7 @@ use highwater_catalog::{Catalog, Command, Refusal, Replica, Reply};
 use highwater_partition::log::{GroupId, ReplicaId};
 use highwater_partition::{Member, Role, Status};
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::catalog::member;
 use crate::controller::{COMMAND_TIMEOUT, Controller, RETRY_PAUSE};
@@ -112,7 +112,9 @@ impl Target {
             return Some(Step::ChangeVoters(change.to.clone()));
         }
         if let Some(dead) = self.dead.first() {
-            return Some(Step::Replace(*dead));
+            // Replacements that died before they ever voted would pile up until no more may be replaced.
+            let replace = || Some(Step::Replace(*dead));
+            return self.next_farewell(status).or_else(replace);
         }
         let is_member = |it: &Replica| {
             let id = ReplicaId(it.replica_id);
@@ -143,9 +145,10 @@ impl Target {
         Some(Step::ChangeVoters(wanted))
     }
 
-    /// Lets go of who has been replaced.
+    /// Lets go of who has been replaced and does not vote.
     fn next_farewell(&self, status: &Status) -> Option<Step> {
-        let first = self.replaced.first()?;
+        let mut replaced = self.replaced.iter();
+        let first = replaced.find(|id| !has(&status.voters, **id))?;
         let learners = status.learners.iter().map(|learner| learner.replica_id);
         let left: Vec<ReplicaId> = learners.filter(|id| self.replaced.contains(id)).collect();
         if !left.is_empty() {
@@ -189,14 +192,18 @@ impl Controller {
                 status: &status,
                 is_caught_up: &is_caught_up,
             };
-            let step = is_led.then(|| target.next_step(&led))?;
-            Some((hosted, step?))
+            let step = is_led.then(|| target.next_step(&led))??;
+            // Who leads in vain can change nothing: what it proposed would wait, and be there if the others came back.
+            let may_step = !hosted.leads_in_vain();
+            Some((hosted, if may_step { step } else { Step::Wait }))
         });
         let steps: Vec<(Arc<Hosted>, Step)> = led.collect();
         let unfinished = !steps.is_empty();
         let taken = futures::stream::iter(steps).map(|(hosted, step)| async move {
             let group = hosted.group_id.0;
-            match self.take_step(&hosted, step).await {
+            // A change is answered when it is committed; what a lost majority leaves undone is gone on with later.
+            let taken = timeout(COMMAND_TIMEOUT, self.take_step(&hosted, step)).await;
+            match taken.unwrap_or_else(|_| Err("it takes too long".to_owned())) {
                 Ok(()) => true,
                 Err(why) => {
                     tracing::info!(group, why, "a group's members are not as the catalog wants them yet");
@@ -220,7 +227,7 @@ impl Controller {
             Step::Wait => Ok(()),
             Step::ChangeVoters(voters) => hosted.change_voters(voters).await,
             Step::AddLearner(member) => hosted.add_learner(member).await,
-            Step::HandOver(to) => hosted.hand_over_to(&to).await,
+            Step::HandOver(to) => hosted.hand_over_to(|voter| to.contains(&voter.replica_id)).await,
             Step::RemoveLearners(learners) => hosted.remove_learners(&learners).await,
             Step::Replace(ReplicaId(replica_id)) => self.decide(Command::ReplaceReplica { group_id, replica_id }).await,
             Step::Retire(ReplicaId(replica_id)) => self.decide(Command::RetireReplica { group_id, replica_id }).await,
@@ -343,6 +350,22 @@ mod tests {
         assert_eq!(
             next(&again, &status(&[1, 2, 10], &[])),
             Some(Step::Retire(ReplicaId(3)))
+        );
+    }
+
+    #[test]
+    fn former_replicas_that_never_voted_are_retired_before_another_one_is_replaced() {
+        let again = target(&[1, 2, 10], &[10], &[3, 9]);
+        let step = next(&again, &status(&[1, 2, 3], &[9, 10]));
+        assert_eq!(step, Some(Step::RemoveLearners(ids(&[9]))));
+        let step = next(&again, &status(&[1, 2, 3], &[10]));
+        assert_eq!(step, Some(Step::Retire(ReplicaId(9))));
+        let rest = target(&[1, 2, 10], &[10], &[3]);
+        let step = next(&rest, &status(&[1, 2, 3], &[10]));
+        assert_eq!(
+            step,
+            Some(Step::Replace(ReplicaId(10))),
+            "3 votes until another one does"
         );
     }
 

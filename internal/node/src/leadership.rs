@@ -113,14 +113,16 @@ impl Controller {
     ) -> Vec<(Arc<Hosted>, ReplicaId)> {
         let all = self.registry.all().into_iter();
         let led: Vec<Arc<Hosted>> = all.filter(|hosted| hosted.status().role == Role::Leader).collect();
-        if led.iter().all(|hosted| hosted.group_id == CATALOG_GROUP) {
+        let steady: BTreeSet<&str> = steady.iter().map(String::as_str).collect();
+        let catalog_heir = self.catalog_heir(&led, &steady);
+        if led.iter().all(|hosted| hosted.group_id == CATALOG_GROUP) && catalog_heir.is_none() {
             return Vec::new();
         }
-        let steady: BTreeSet<&str> = steady.iter().map(String::as_str).collect();
-        let wanted = self.host.read(|catalog| match self.may_move(catalog) {
+        let mut wanted = self.host.read(|catalog| match self.may_move(catalog) {
             true => catalog.wanted_leaders(&steady),
             false => BTreeMap::new(),
         });
+        wanted.extend(catalog_heir.map(|heir| (CATALOG_GROUP.0, heir.0)));
         let now = Instant::now();
         let due = led.into_iter().filter_map(|hosted| {
             let to = ReplicaId(*wanted.get(&hosted.group_id.0)?);
@@ -128,6 +130,22 @@ impl Controller {
             (is_free && to != hosted.replica_id && hosted.has_caught_up(to)).then_some((hosted, to))
         });
         due.collect()
+    }
+
+    /// Who leads the catalog instead of this node, if that leads it and is drained. Nobody cares where it is led otherwise; who
+    /// leaves the cluster gives it away with its vote (`catalog_members`).
+    fn catalog_heir(&self, led: &[Arc<Hosted>], steady: &BTreeSet<&str>) -> Option<ReplicaId> {
+        let hosted = led.iter().find(|hosted| hosted.group_id == CATALOG_GROUP)?;
+        let is_drained =
+            |catalog: &Catalog, node: &str| catalog.node(node).is_some_and(|node| node.drained || node.leaving);
+        self.host.read(|catalog| {
+            if !is_drained(catalog, &self.own.name) {
+                return None;
+            }
+            let mut heirs = hosted.successors().into_iter();
+            let heir = heirs.find(|heir| steady.contains(heir.node.as_str()) && !is_drained(catalog, &heir.node));
+            heir.map(|heir| heir.replica_id)
+        })
     }
 
     /// Whether leaderships may move from here: for balance, or because this node is to lead nothing.
@@ -145,7 +163,7 @@ pub(crate) async fn transfer_here(registry: &Registry, asked: Transfer) -> Resul
     };
     let to = match asked.to {
         Some(replica_id) => vec![ReplicaId(replica_id)],
-        None => hosted.successors(),
+        None => hosted.successors().iter().map(|voter| voter.replica_id).collect(),
     };
     let moved = timeout(TRANSFER_TIMEOUT, transfer(&hosted, &to)).await;
     moved.unwrap_or_else(|_| Err("nobody has taken it in time".to_owned()))
@@ -153,7 +171,7 @@ pub(crate) async fn transfer_here(registry: &Registry, asked: Transfer) -> Resul
 
 /// Hands over to one of these, and waits until somebody else leads.
 async fn transfer(hosted: &Hosted, to: &[ReplicaId]) -> Result<(), String> {
-    hosted.hand_over_to(to).await?;
+    hosted.hand_over_to(|voter| to.contains(&voter.replica_id)).await?;
     hosted.led_by_another().await;
     Ok(())
 }

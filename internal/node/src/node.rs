@@ -4,6 +4,7 @@ mod handle;
 mod resources;
 
 use std::net::SocketAddr;
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -217,18 +218,22 @@ impl Foundation {
             catalog_opened: catalog_opened.clone(),
             failures: self.failures.clone(),
         };
-        let behind_catalog = |work| tokio::spawn(behind(catalog_opened.clone(), work));
+        let watched = |work: BoxFuture<'static, ()>| tokio::spawn(watched(work, self.failures.clone()));
+        let behind_catalog = |work| watched(behind(catalog_opened.clone(), work).boxed());
         let mut loops = vec![
-            tokio::spawn(Box::pin(begin.run())),
-            tokio::spawn(self.storage.clone().keep_room()),
-            tokio::spawn(leaders::publish_state(self.not_ready.subscribe(), gossip)),
-            tokio::spawn(push.run(self.config.node.clone())),
-            tokio::spawn(keep_addresses(
-                self.config.node.clone(),
-                self.data.plan(),
-                self.host.clone(),
-                self.addresses.clone(),
-            )),
+            watched(begin.run().boxed()),
+            watched(self.storage.clone().keep_room().boxed()),
+            watched(leaders::publish_state(self.not_ready.subscribe(), gossip).boxed()),
+            watched(push.run(self.config.node.clone()).boxed()),
+            watched(
+                keep_addresses(
+                    self.config.node.clone(),
+                    self.data.plan(),
+                    self.host.clone(),
+                    self.addresses.clone(),
+                )
+                .boxed(),
+            ),
             behind_catalog(controller.clone().keep_replicas().boxed()),
             behind_catalog(controller.clone().keep_registered().boxed()),
             behind_catalog(controller.clone().keep_members().boxed()),
@@ -352,6 +357,15 @@ impl Begin {
             }
             Err(error) => self.failures.report(Failure::Unopened(error.to_string())),
         }
+    }
+}
+
+/// Work without which the node is not what it says it is: if it panics, the node ends.
+async fn watched(work: BoxFuture<'static, ()>, failures: Failures) {
+    if let Err(panic) = AssertUnwindSafe(work).catch_unwind().await {
+        let said = panic.downcast_ref::<&str>().map(|said| (*said).to_owned());
+        let said = said.or_else(|| panic.downcast_ref::<String>().cloned());
+        failures.report(Failure::Panicked(said.unwrap_or_default()));
     }
 }
 

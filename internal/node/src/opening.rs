@@ -9,16 +9,17 @@
 //!
 //! * Without its catalog replica the node is nothing: if it cannot be opened, the node ends. If it is *dead*, the node
 //!   asks for another one (see `founding`).
-//! * A partition's replica that cannot be opened is left alone, and the others are served. A dead one is reported to the
-//!   catalog, which has it replaced.
+//! * A partition's replica that cannot be opened is tried again now and then; meanwhile the others are served, and the node is
+//!   not ready. A dead one is reported to the catalog, which has it replaced.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::StreamExt;
-use highwater_catalog::Catalog;
 use highwater_partition::Member;
 use highwater_partition::log::{ClusterId, ReplicaId};
 use tokio::sync::watch;
+use tokio::time::sleep;
 
 use crate::catalog::{CatalogHost, member};
 use crate::data_dir::{DataDir, ReplicaRecord, Stage};
@@ -29,6 +30,11 @@ use crate::replicas::{CATALOG_GROUP, Keeper, ReplicaError};
 /// Replicas that are opened at the same time. While a member is down each takes the seconds for which it is asked what it
 /// remembers, and there may be a thousand.
 const OPENINGS_AT_ONCE: usize = 128;
+
+/// The pause before a replica is tried again that did not open; it doubles each time.
+const RETRY_PAUSE_LEAST: Duration = Duration::from_secs(1);
+/// The longest.
+const RETRY_PAUSE_MAX: Duration = Duration::from_secs(60);
 
 /// Opens what is recorded.
 pub(crate) struct Opening {
@@ -113,25 +119,66 @@ impl Opening {
         opening.await;
     }
 
+    /// Returns when it runs, or will not: nobody wants it any more, or it is dead. What failed otherwise is tried again, for
+    /// the cause may go (a file that may not be read, too many that are open), and the node is not ready until then.
     async fn partition(&self, cluster_id: ClusterId, record: ReplicaRecord) {
-        let may_go = |catalog: &Catalog| catalog.may_be_removed(record.group, record.replica);
-        if record.stage == Stage::Preparing || self.host.read(may_go) {
-            return; // it is made to the end, or its files are removed, by who keeps the replicas as the catalog wants them
+        let mut pause = RETRY_PAUSE_LEAST;
+        while self.is_wanted(record).await {
+            let opened = tokio::select! {
+                biased;
+                opened = self.keeper.open(cluster_id, record, self.members_of(record)) => opened,
+                // What is missing may be nowhere any more, and the opening would wait for ever.
+                () = self.is_given_up(record) => continue,
+            };
+            match opened {
+                Ok(()) => return,
+                Err(error) if error.is_dead => {
+                    tracing::error!(%error, "a replica is lost, and is replaced; the others are served");
+                    return self.dead.note(record.id()).await;
+                }
+                Err(error) => {
+                    tracing::error!(%error, "a replica does not open; it is tried again, and the others are served")
+                }
+            }
+            tokio::select! {
+                () = sleep(pause) => {}
+                () = self.is_given_up(record) => {}
+            }
+            pause = (pause * 2).min(RETRY_PAUSE_MAX);
         }
-        if record.stage == Stage::Dead || self.was_given_up(record) {
+    }
+
+    /// Whether it is to be opened, as far as is known here. The catalog is told first of one that it does not know as started.
+    async fn is_wanted(&self, record: ReplicaRecord) -> bool {
+        if record.stage == Stage::Preparing || self.may_go(record) {
+            return false; // it is made to the end, or its files are removed, by who keeps the replicas as the catalog wants them
+        }
+        if record.stage == Stage::Dead {
             self.dead.report(record.id());
-            return;
+            return false;
         }
         if self.first_start.is_unreported(record.id()) {
             self.first_start.report(&[record.id()]).await;
         }
-        let others = self.members_of(record);
-        if let Err(error) = self.keeper.open(cluster_id, record, others).await {
-            tracing::error!(%error, "a replica is lost; the others are served");
-            if error.is_dead {
-                self.dead.note(record.id()).await;
-            }
+        if self.was_given_up(record) {
+            self.dead.note(record.id()).await;
+            return false;
         }
+        true
+    }
+
+    fn may_go(&self, record: ReplicaRecord) -> bool {
+        self.host
+            .read(|catalog| catalog.may_be_removed(record.group, record.replica))
+    }
+
+    /// Waits until nobody wants the replica any more.
+    async fn is_given_up(&self, record: ReplicaRecord) {
+        let mut progress = self.host.progress();
+        // It ends with the node.
+        let _ = progress
+            .wait_for(|_| self.may_go(record) || self.was_given_up(record))
+            .await;
     }
 
     /// Whether the catalog has given this replica's place to another one because it was dead. One that is alive votes until its

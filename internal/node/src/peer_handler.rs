@@ -6,13 +6,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use highwater_catalog::Command;
 use highwater_partition::log::GroupId;
 use highwater_partition::{PeerStream, Unstarted};
 use prost::Message;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-use crate::catalog::{CatalogHost, propose_here};
+use crate::catalog::{CatalogHost, check_readable, propose_here};
 use crate::clock::now_ms;
 use crate::describe;
 use crate::founding::Membership;
@@ -103,7 +104,7 @@ impl PeerHandler {
                 let join = peer_calls::decode_json(&body)?;
                 peer_calls::encode_json(&self.membership.let_in(from, join).await)
             }
-            COMMAND => Ok(self.command(body).await.encode()),
+            COMMAND => Ok(self.command(from, body).await?.encode()),
             APPLIED => Ok(peer_calls::encode_number(self.catalog.now().applied)),
             CLOCK => Ok(peer_calls::encode_number(now_ms())),
             LEADERS => leaders::hear(&self.told, from, body),
@@ -125,13 +126,18 @@ impl PeerHandler {
         }
     }
 
-    async fn command(&self, body: Bytes) -> CommandAnswer {
-        match self.registry.catalog() {
-            Some(catalog) => {
-                let proposed = timeout(COMMAND_TIMEOUT, propose_here(&catalog, body)).await;
-                proposed.unwrap_or_else(|_| CommandAnswer::Unknown("no majority answered in time".to_owned()))
-            }
-            None => CommandAnswer::NotLeader(None),
+    /// A node registers nobody but itself. What else it hands over may come from a client, whom it has authorised.
+    async fn command(&self, from: &str, body: Bytes) -> Result<CommandAnswer, String> {
+        let command = check_readable(&body).map_err(|error| error.to_string())?;
+        if let Command::RegisterNode { name, .. } = &command
+            && name != from
+        {
+            return Err(format!("{from} asks to register {name}"));
         }
+        let Some(catalog) = self.registry.catalog() else {
+            return Ok(CommandAnswer::NotLeader(None));
+        };
+        let proposed = timeout(COMMAND_TIMEOUT, propose_here(&catalog, body)).await;
+        Ok(proposed.unwrap_or_else(|_| CommandAnswer::Unknown("no majority answered in time".to_owned())))
     }
 }

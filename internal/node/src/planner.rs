@@ -25,6 +25,8 @@ use crate::controller::Controller;
 
 /// How often the planner looks.
 const PLAN_INTERVAL: Duration = Duration::from_secs(1);
+/// How many times it plans anew without the groups that could not carry a move out.
+const PLANS_MAX: usize = 32;
 
 /// Which nodes are there.
 pub(crate) struct Presence {
@@ -74,14 +76,31 @@ impl Controller {
         if self.host.read(Catalog::feature_level) < FEATURE_LEVEL {
             return self.raise_feature_level(&members).await;
         }
-        let presence = self.presence();
-        let led = |group: u64| self.leaders.leader(GroupId(group)).is_some();
-        let moves = self.host.read(|catalog| catalog.plan_moves(&presence.view(), led));
-        for command in moves {
-            tracing::info!(?command, "a replica moves");
+        for command in self.plan_moves().await {
+            tracing::info!(?command, "the cluster's balance changes");
             self.decide(command).await?;
         }
         self.remove_empty_nodes().await
+    }
+
+    /// Moves of groups whose leaders are followed; others could not carry them out, and would look whole afterwards.
+    async fn plan_moves(&self) -> Vec<Command> {
+        let presence = self.presence();
+        let mut forsaken = BTreeSet::new();
+        for _ in 0..PLANS_MAX {
+            let led = |group: u64| self.leaders.leader(GroupId(group)).is_some() && !forsaken.contains(&group);
+            let moves = self.host.read(|catalog| catalog.plan_moves(&presence.view(), led));
+            let known = forsaken.len();
+            for group in moves.iter().filter_map(moved_group) {
+                if !self.leaders.is_led(GroupId(group)).await {
+                    forsaken.insert(group);
+                }
+            }
+            if forsaken.len() == known {
+                return moves;
+            }
+        }
+        Vec::new()
     }
 
     /// Who is there, for the planning functions.
@@ -126,5 +145,13 @@ impl Controller {
         let status = self.registry.catalog().map(|catalog| catalog.status());
         let voters = status.into_iter().flat_map(|status| status.voters);
         voters.map(|voter| voter.replica_id.0).collect()
+    }
+}
+
+/// The group whose members a planned command changes.
+fn moved_group(command: &Command) -> Option<u64> {
+    match command {
+        Command::MoveReplica { group_id, .. } => Some(*group_id),
+        _ => None,
     }
 }

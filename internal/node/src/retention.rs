@@ -118,7 +118,7 @@ impl Controller {
     async fn compare_clocks(&self) -> Agreement {
         let names: Vec<String> = self
             .host
-            .read(|catalog| catalog.nodes().map(|node| node.name.clone()).collect());
+            .read(|catalog| catalog.members().map(|node| node.name.clone()).collect());
         let others = names.into_iter().filter(|name| *name != self.own.name);
         let answers = others.map(|name| async {
             let asked = self.link.call_node(&name, CLOCK, Vec::new(), CLOCK_TIMEOUT).await;

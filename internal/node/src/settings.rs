@@ -61,9 +61,8 @@ impl Controller {
             if hosted.leads_others() {
                 unfinished = true;
                 if leaders_too {
-                    let to = hosted.successors();
                     // If nobody takes it, it is tried again; as soon as somebody has, it is restarted as a follower.
-                    let _ = hosted.hand_over_to(&to).await;
+                    let _ = hosted.hand_over_to(|_| true).await;
                 }
                 continue;
             }

@@ -265,6 +265,18 @@ impl Problem {
         }
     }
 
+    /// A command to the catalog that its nodes could not read.
+    pub(crate) fn from_unreadable_command(error: &highwater_catalog::Error) -> Problem {
+        match error {
+            highwater_catalog::Error::TooLarge { bytes, limit, .. } => Problem::TooLarge {
+                field: "request",
+                found: *bytes as u64,
+                limit: *limit as u64,
+            },
+            other => Problem::Internal(other.to_string()),
+        }
+    }
+
     /// A read that failed.
     pub(crate) fn from_read(error: ReadError) -> Problem {
         match error {

@@ -28,6 +28,8 @@ use crate::types::{Member, Membership, NodeName};
 /// The last entry of a log, committed or not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LastEntry {
+    /// The term of the leader that appended it.
+    pub term: u64,
     /// Its Raft index.
     pub index: u64,
     /// When it was appended, by the clock of its leader, milliseconds since 1970.
@@ -39,9 +41,10 @@ impl Partition {
     pub async fn last_entry(&self) -> Option<LastEntry> {
         let log = self.inner.log.clone();
         let read = move || {
-            let index = log.last()?.index;
+            let EntryId { term, index } = log.last()?;
             let frames = log.read(index, index + 1, 0).ok()?;
             Some(LastEntry {
+                term,
                 index,
                 append_time_ms: frames.first()?.header.append_time_ms,
             })

@@ -69,12 +69,7 @@ enum Command {
 
 pub(crate) async fn run(args: &Args) -> Result<()> {
     let common = &args.common;
-    let cluster = common
-        .profile
-        .connect(common.deadline)
-        .await?
-        .cluster()
-        .deadline(common.deadline);
+    let cluster = common.profile.connect(common.deadline).await?.cluster();
     let format = common.output;
     match &args.command {
         Command::Describe => describe::describe(&cluster, format).await,

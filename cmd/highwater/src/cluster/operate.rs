@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use tokio::time::sleep;
 
 use crate::durations;
-use crate::exit::Result;
+use crate::exit::{Code, Failure, Result};
 use crate::output::{self, Format};
 use crate::profile::failure;
 
@@ -96,38 +96,70 @@ pub(super) async fn transfer(cluster: &Cluster, args: &TransferArgs, format: For
 pub(super) async fn drain(cluster: &Cluster, args: &DrainArgs, format: Format) -> Result<()> {
     let node = &args.node;
     let mut progress = Progress::default();
-    let left = loop {
-        let left = cluster.drain(node, args.undo).await.map_err(failure)?;
-        if args.undo || args.no_wait || left == 0 {
-            break left;
+    let mut answer = cluster.drain(node, args.undo).await.map_err(failure)?;
+    while !args.undo && !args.no_wait && answer.leaders_left > 0 {
+        if answer.stuck == answer.leaders_left {
+            return Err(nobody_else(node, answer.stuck));
         }
-        progress.tell(format!("{node} still leads {left} partitions"));
+        progress.tell(format!("{node} still leads {}", groups(answer.leaders_left)));
         sleep(PROGRESS_INTERVAL).await;
-    };
+        // Only a look: given again, the command would overturn what somebody else has undone.
+        answer = cluster.drain_progress(node).await.map_err(failure)?;
+        if answer.undone {
+            return Err(undone(node, "is not drained any more"));
+        }
+    }
+    let left = answer.leaders_left;
     match (format, args.undo) {
         (Format::Json, undo) => output::json(&json!({ "node": node, "drained": !undo, "leaders_left": left })),
         (Format::Text, true) => output::line(format!("{node} may lead again.")),
         (Format::Text, false) if left > 0 => {
-            output::line(format!("{node} is being drained; it still leads {left} partitions."))
+            output::line(format!("{node} is being drained; it still leads {}.", groups(left)))
         }
         (Format::Text, false) => output::line(format!("{node} leads nothing. Let it lead again with --undo.")),
     }
 }
 
+fn groups(count: u32) -> String {
+    match count {
+        1 => "1 group".to_owned(),
+        count => format!("{count} groups"),
+    }
+}
+
+fn nobody_else(node: &str, stuck: u32) -> Failure {
+    let what = format!(
+        "{node} is drained, but still leads {} that nobody else can lead now",
+        groups(stuck)
+    );
+    Failure::new(Code::Refused, what).hint(
+        "they stop when it stops: wait for the nodes that are away, or give their topics another replica with `highwater topic \
+         update NAME --replication N`",
+    )
+}
+
+fn undone(node: &str, state: &str) -> Failure {
+    Failure::new(
+        Code::Refused,
+        format!("{node} {state}: somebody else has undone it meanwhile"),
+    )
+}
+
 pub(super) async fn decommission(cluster: &Cluster, args: &DecommissionArgs, format: Format) -> Result<()> {
     let node = &args.node;
     let mut progress = Progress::default();
-    let answer = loop {
-        let answer = cluster.decommission(node, args.undo).await.map_err(failure)?;
-        if args.undo || args.no_wait || answer.removed {
-            break answer;
-        }
+    let mut answer = cluster.decommission(node, args.undo).await.map_err(failure)?;
+    while !args.undo && !args.no_wait && !answer.removed {
         progress.tell(match answer.replicas_left {
             0 => format!("nothing is left on {node}; it is being removed"),
             left => format!("{left} replicas are left on {node}"),
         });
         sleep(PROGRESS_INTERVAL).await;
-    };
+        answer = cluster.decommission_progress(node).await.map_err(failure)?;
+        if answer.undone {
+            return Err(undone(node, "stays in the cluster"));
+        }
+    }
     let left = answer.replicas_left;
     match (format, args.undo) {
         (Format::Json, undo) => output::json(&json!({

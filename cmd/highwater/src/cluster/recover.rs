@@ -42,6 +42,8 @@ pub(super) async fn recover(cluster: &Cluster, args: &Args, format: Format) -> R
             "high_watermark": found.high_watermark,
             "log_end": found.log_end,
             "last_append_ms": found.last_append_ms,
+            "last_term": found.last_term,
+            "last_index": found.last_index,
             "entries_missing": found.entries_missing,
             "damaged": found.damaged,
             "given_up": found.given_up,
@@ -58,9 +60,10 @@ fn text(what: &str, from: &str, found: &RecoverPartitionResponse) -> Vec<String>
         0 => format!("it holds no records; the log ends at offset {}", found.log_end),
         _ => format!("it holds offsets {} to {}", found.log_start, found.log_end - 1),
     };
+    let (term, index) = (found.last_term, found.last_index);
     let appended = match found.last_append_ms {
         0 => String::new(),
-        at_ms => format!(", its last entry is of {}", time(at_ms)),
+        at_ms => format!(", its last entry is {index} of term {term}, appended {}", time(at_ms)),
     };
     let head = match found.recovered {
         true => format!("{what} goes on from {from}"),
@@ -110,6 +113,8 @@ mod tests {
             entries_missing: 3,
             damaged: false,
             given_up: vec!["n2".to_owned(), "n3".to_owned()],
+            last_term: 4,
+            last_index: 31,
         }
     }
 
@@ -132,6 +137,15 @@ mod tests {
             "{done:?}"
         );
         assert!(!done.concat().contains("--accept-loss"));
+        let dated = RecoverPartitionResponse {
+            last_append_ms: 1,
+            ..found(false)
+        };
+        let looked = text("partition 0 of orders", "n1", &dated).remove(0);
+        assert!(
+            looked.contains("its last entry is 31 of term 4, appended 1970"),
+            "{looked}"
+        );
     }
 
     #[test]

@@ -22,15 +22,17 @@ type Facts = BTreeMap<String, String>;
 pub(super) async fn watch(cluster: &Cluster, args: &Args, format: Format) -> Result<()> {
     let mut pictures = cluster.watch();
     let mut known: Option<Facts> = None;
-    let mut told = 0;
-    while let Some(picture) = pictures.next().await {
+    let mut left = args.max.unwrap_or(u64::MAX);
+    while left > 0
+        && let Some(picture) = pictures.next().await
+    {
         let now = facts(&picture);
         let before = known.replace(now.clone()).unwrap_or_default();
         for (what, text) in changes(&before, &now) {
-            if args.max.is_some_and(|max| told >= max) {
+            if left == 0 {
                 return Ok(());
             }
-            told += 1;
+            left -= 1;
             match format {
                 Format::Json => output::line(json!({ "what": what, "state": text }))?,
                 Format::Text => output::line(format!("{what}: {text}"))?,

@@ -51,17 +51,35 @@ fn a_repetition_before_the_survivor_runs_changes_nothing_and_one_afterwards_begi
     fixture.done(recover(1, before.replicas[0].replica_id));
     let once = now(&fixture);
     let (survivor, revision) = (once.replicas[0].replica_id, fixture.catalog.revision());
-    fixture.done(recover(1, survivor));
-    assert_eq!((now(&fixture), fixture.catalog.revision()), (once.clone(), revision));
+    for again in [before.replicas[0].replica_id, survivor] {
+        fixture.done(recover(1, again));
+        assert_eq!((now(&fixture), fixture.catalog.revision()), (once.clone(), revision));
+    }
     fixture.done(started(&[(1, survivor)]));
+    fixture.done(retire(1, once.replaced[1].replica_id));
     fixture.done(recover(1, survivor));
-    let again = now(&fixture);
-    assert_eq!(again.replicas[0].continues, Some(survivor));
-    assert_eq!(
-        again.replicas[1..],
-        once.replicas[1..],
-        "those that have not run keep their places"
-    );
+    assert_eq!(now(&fixture).replicas[0].continues, Some(survivor));
+}
+
+/// It may be a voter from the group's first members on; and two that continue survivors would make two groups of one.
+#[test]
+fn a_replica_that_has_not_run_is_given_up_like_the_others() {
+    let mut fixture = Fixture::level_2(&["", "", ""]);
+    let before = fixture.topic(create("orders", 1, 3)).partitions[0].clone();
+    let [first, second, late] = [0, 1, 2].map(|at| before.replicas[at].replica_id);
+    fixture.done(started(&[(1, first), (1, second)]));
+    fixture.done(recover(1, first));
+    let once = now(&fixture);
+    let former: Vec<u64> = once.replaced.iter().map(|it| it.replica_id).collect();
+    assert_eq!(former, [first, second, late]);
+    fixture.done(started(&[(1, late)]));
+    assert_eq!(fixture.catalog.is_started(1, late), None, "it has no place to run in");
+
+    fixture.done(started(&[(1, once.replicas[1].replica_id)]));
+    fixture.done(recover(1, once.replicas[1].replica_id));
+    let twice = now(&fixture);
+    let continuing: Vec<Option<u64>> = twice.replicas.iter().map(|it| it.continues).collect();
+    assert_eq!(continuing, [None, Some(once.replicas[1].replica_id), None]);
 }
 
 #[test]
@@ -72,7 +90,7 @@ fn former_replicas_that_still_vote_are_declared_dead_too() {
     fixture.done(recover(1, before.replicas[1].replica_id));
     let after = now(&fixture);
     assert_eq!(nodes_of(&after), ["n3", nodes_of(&before)[1], nodes_of(&before)[2]]);
-    assert!(after.replaced.iter().all(|it| it.reported_dead) && after.replaced.len() == 3);
+    assert!(after.replaced.iter().all(|it| it.reported_dead) && after.replaced.len() == 4);
 }
 
 #[test]

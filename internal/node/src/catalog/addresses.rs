@@ -19,7 +19,7 @@ pub(crate) async fn keep_addresses(own: String, plan: Option<Plan>, host: Arc<Ca
     let mut progress = host.progress();
     loop {
         progress.mark_unchanged();
-        host.read(|catalog| catalog.nodes().for_each(|node| suggest(&node.name, &node.address)));
+        host.read(|catalog| catalog.members().for_each(|node| suggest(&node.name, &node.address)));
         // What was committed last may not be known here yet, and is older there.
         let planned = plan.iter().flat_map(|plan| &plan.members);
         planned.for_each(|member| suggest(&member.name, &member.address));

@@ -52,6 +52,7 @@ impl CatalogClient {
     pub(crate) async fn command(&self, command: &Command, deadline: Instant) -> Result<Reply, Problem> {
         self.check_level(command)?;
         let encoded = Bytes::from(command.encode());
+        check_readable(&encoded).map_err(|error| Problem::from_unreadable_command(&error))?;
         let mut ask: Option<String> = None;
         let mut others = 0..;
         loop {
@@ -157,7 +158,13 @@ impl CatalogClient {
     }
 }
 
-/// Proposes an encoded command to this node's replica of the catalog, whoever leads.
+/// Whether every node will be able to read a command. One that is committed and cannot be read ends all of them, and again at each
+/// start: so nothing is proposed that was not looked at, whoever sends it.
+pub(crate) fn check_readable(encoded: &[u8]) -> Result<Command, highwater_catalog::Error> {
+    Command::decode(encoded)
+}
+
+/// Proposes an encoded command to this node's replica of the catalog, whoever leads; one that [`check_readable`] has passed.
 pub(crate) async fn propose_here(partition: &Partition, encoded: Bytes) -> CommandAnswer {
     match partition.command(encoded).await {
         Ok(reply) => CommandAnswer::Reply(reply),

@@ -60,7 +60,7 @@ async fn a_watcher_of_a_node_without_a_replica_is_told_a_new_leader_without_any_
             .unwrap()
             .registry()
             .hosted(group_of(&cluster, number, "orders"));
-        if !hosted.unwrap().hand_over(|_| true).await {
+        if hosted.unwrap().hand_over_to(|_| true).await.is_err() {
             continue; // on a busy machine it may have been lost a moment ago, and the watcher is told all the same
         }
         let before = leader.clone();

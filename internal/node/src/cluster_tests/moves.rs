@@ -178,6 +178,7 @@ async fn a_node_that_is_decommissioned_is_emptied_and_removed_and_stays_away() {
     let request = v1::DecommissionNodeRequest {
         node: "a".to_owned(),
         undo: false,
+        look: false,
     };
     client.until_removed(request).await;
     cluster
@@ -209,6 +210,7 @@ async fn a_node_that_was_removed_comes_back_with_an_empty_directory() {
     let request = v1::DecommissionNodeRequest {
         node: "d".to_owned(),
         undo: false,
+        look: false,
     };
     client.until_removed(request).await;
     cluster.stop(3).await;
@@ -314,6 +316,7 @@ async fn a_drained_node_leads_nothing_until_it_may_again() {
         let request = v1::DrainNodeRequest {
             node: "a".to_owned(),
             undo,
+            look: false,
         };
         client
             .cluster
@@ -374,6 +377,7 @@ async fn only_operators_change_the_cluster() {
     let request = v1::DrainNodeRequest {
         node: "a".to_owned(),
         undo: false,
+        look: false,
     };
     let refused = client.cluster.drain_node(request).await.unwrap_err();
     assert_eq!(reason(&refused), Reason::PermissionDenied);

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use highwater_catalog::{Catalog, Command, Reply};
 use highwater_partition::log::{ClusterId, ReplicaId};
 use highwater_partition::{Member, Partition, Role};
@@ -10,7 +11,7 @@ use tokio::sync::{Mutex, Notify};
 use tokio::time::timeout;
 
 use super::{Adopt, Join, JoinAnswer, ProbeAnswer, check_adopt};
-use crate::catalog::{CatalogHost, propose_here};
+use crate::catalog::{CatalogHost, check_readable, propose_here};
 use crate::data_dir::{DataDir, Stage};
 use crate::hex::Id;
 use crate::peer_calls::CommandAnswer;
@@ -168,7 +169,11 @@ async fn let_in_here(catalog: &Partition, cluster_id: Id, join: Join) -> JoinAns
         feature_level: join.feature_level,
         catalog_replica: held,
     };
-    let reply = match propose_here(catalog, register.encode().into()).await {
+    let register = Bytes::from(register.encode());
+    if let Err(error) = check_readable(&register) {
+        return JoinAnswer::Failed { why: error.to_string() };
+    }
+    let reply = match propose_here(catalog, register).await {
         CommandAnswer::Reply(reply) => reply,
         CommandAnswer::NotLeader(leader) => return JoinAnswer::NotLeader { leader },
         CommandAnswer::Unknown(why) => return JoinAnswer::Failed { why },

@@ -152,7 +152,7 @@ impl NodeHandle {
         // A few at a time: each is then over sooner than if all waited for each other.
         let moves = futures::stream::iter(all).map(|hosted| async move {
             let moved = async {
-                if hosted.hand_over(is_fit).await {
+                if hosted.leads_others() && hosted.hand_over_to(|voter| is_fit(&voter.node)).await.is_ok() {
                     hosted.led_by_another().await;
                 }
             };

@@ -208,20 +208,23 @@ impl Hosted {
     }
 
     /// Who could lead instead, best first; empty if this replica does not lead.
-    pub(crate) fn successors(&self) -> Vec<ReplicaId> {
-        let successors = self.partition.successors();
-        successors.into_iter().map(|voter| voter.replica_id).collect()
+    pub(crate) fn successors(&self) -> Vec<Member> {
+        self.partition.successors()
     }
 
-    /// Begins to give leadership away to the best of these voters, if this replica leads.
-    pub(crate) async fn hand_over_to(&self, voters: &[ReplicaId]) -> Result<(), String> {
+    /// Begins to give leadership away to the best voter that will do, if this replica leads.
+    pub(crate) async fn hand_over_to(&self, will_do: impl Fn(&Member) -> bool) -> Result<(), String> {
         let successors = self.partition.successors();
-        let best = successors.iter().find(|voter| voters.contains(&voter.replica_id));
-        let Some(best) = best else {
+        let Some(best) = successors.iter().find(|voter| will_do(voter)) else {
             return Err("none of those that may lead is a voter".to_owned());
         };
         let begun = self.partition.transfer_leader(best.replica_id).await;
         begun.map_err(|error| error.to_string())
+    }
+
+    /// Whether it leads a group of which it hears no majority: nothing that it takes in will be committed.
+    pub(crate) fn leads_in_vain(&self) -> bool {
+        self.partition.leads_in_vain()
     }
 
     /// Whether it hears from no leader: too few of the others are there, or its group has let go of it while it was away.
@@ -244,10 +247,16 @@ impl Hosted {
             high_watermark: status.watermark.high_watermark,
             log_end: status.log_end,
             last_append_ms: last.map_or(0, |last| last.append_time_ms),
+            last: last.map_or((0, 0), |last| (last.term, last.index)),
             entries_missing: contact
                 .leader_committed_end
                 .saturating_sub(last.map_or(0, |last| last.index + 1)),
             is_damaged: !status.damage.is_empty(),
+            voters: status
+                .voters
+                .iter()
+                .map(|voter| (voter.replica_id.0, voter.node.clone()))
+                .collect(),
         }
     }
 
@@ -256,21 +265,5 @@ impl Hosted {
         let mut changes = self.partition.status_changes();
         // It ends with the replica, which then leads nothing.
         let _ = changes.wait_for(|status| status.role != Role::Leader).await;
-    }
-
-    /// Begins to give leadership away to the best voter on a node that is alive, if this replica leads. Whether it began.
-    pub(crate) async fn hand_over(&self, is_alive: impl Fn(&str) -> bool) -> bool {
-        if !self.leads_others() {
-            return false;
-        }
-        let successors = self.partition.successors();
-        let Some(other) = successors.iter().find(|voter| is_alive(&voter.node)) else {
-            return false;
-        };
-        let begun = self.partition.transfer_leader(other.replica_id).await;
-        if let Err(error) = &begun {
-            tracing::debug!(group = self.group_id.0, to = %other.node, %error, "leadership stays here");
-        }
-        begun.is_ok()
     }
 }

@@ -30,6 +30,8 @@ pub struct ReplicaError {
     pub why: String,
     /// Whether the replica can never run again: its votes or its log's end are lost.
     pub is_dead: bool,
+    /// Whether it is only too early: something else is being done with the replica, and ends by itself.
+    pub is_early: bool,
 }
 
 /// What a keeper works with.
@@ -130,10 +132,12 @@ impl Keeper {
         hosted: impl FnOnce(GroupId, ReplicaId, Partition) -> Hosted,
     ) -> Result<(), ReplicaError> {
         let (group, replica) = record.id();
-        assert_eq!(record.stage, Stage::Started, "opening replica {replica:?} of {group:?}");
+        let path = self.options.data.replica_path(group, replica);
+        if record.stage != Stage::Started {
+            return Err(error(group, path, format!("it is recorded as {:?}", record.stage)));
+        }
         let unstarted = Unstarted::new(replica);
         let _announced = self.options.registry.announce(group, unstarted.clone());
-        let path = self.options.data.replica_path(group, replica);
         if !path.exists() {
             let why = "its directory is missing, and its votes and data with it: it is dead and is not started again";
             return Err(ReplicaError {
@@ -152,7 +156,10 @@ impl Keeper {
     pub(crate) async fn end(&self, group: GroupId, replica: ReplicaId) -> Result<(), ReplicaError> {
         let path = self.options.data.replica_path(group, replica);
         if self.options.registry.is_unstarted(group, replica) {
-            return Err(error(group, path, "it is still being opened, and is ended later"));
+            return Err(ReplicaError {
+                is_early: true,
+                ..error(group, path, "it is still being opened, and is ended later")
+            });
         }
         if let Some(hosted) = self.options.registry.remove(group, replica) {
             let stopped = hosted.partition().shutdown().await;
@@ -269,6 +276,12 @@ impl Prepared {
         let which = |(group, replica, _): &NewLog| (*group, *replica);
         self.logs.iter().map(which).collect()
     }
+
+    /// Leaves out all others. Their logs stay as they are.
+    pub(crate) fn retain(&mut self, replicas: &[(GroupId, ReplicaId)]) {
+        self.logs
+            .retain(|(group, replica, _)| replicas.contains(&(*group, *replica)));
+    }
 }
 
 fn make_logs(
@@ -316,6 +329,7 @@ pub(super) fn error(group: GroupId, path: PathBuf, why: impl ToString) -> Replic
         path,
         why: why.to_string(),
         is_dead: false,
+        is_early: false,
     }
 }
 

@@ -56,6 +56,7 @@ impl Keeper {
         let alone = become_only_member(&log, &member).await;
         alone.map_err(|why| error(group, path.clone(), why))?;
         tracing::warn!(
+            target: "audit",
             group = group.0,
             replica = replica.0,
             former = former.0,

@@ -42,9 +42,9 @@ impl ClusterService for Cluster {
         let context = &self.context;
         let parts = gather_parts(context).await;
         let mut nodes = nodes(context);
-        let leaders = context.leader_counts();
+        let (leaders, replicas) = (context.leader_counts(), context.replicas_on_each());
         for node in &mut nodes {
-            node.replicas = context.replicas_on(&node.name);
+            node.replicas = replicas.get(&node.name).copied().unwrap_or(0);
             node.leaders = leaders.get(&node.name).copied().unwrap_or(0);
             let own = parts
                 .iter()

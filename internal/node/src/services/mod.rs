@@ -11,6 +11,7 @@ mod following;
 mod health;
 mod in_flight;
 mod lanes;
+mod leaving;
 mod log;
 mod operate;
 mod produce;

@@ -1,4 +1,4 @@
-//! What operators do to the cluster: leaders, draining, nodes that leave, replicas that move, settings.
+//! What operators do to the cluster: leaders, replicas that move, settings. Draining and leaving are in `leaving`.
 //!
 //! Any node takes these calls. What changes the target is a command to the catalog; the cluster follows by itself, and
 //! asking again tells how far it is. Only a transfer is carried out at once: by the leader, whom the node asks.
@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use highwater_catalog::{Catalog, Command, Node, Partition, Replica, Reply, Settings};
+use highwater_catalog::{Catalog, Command, Partition, Replica, Reply, Settings};
 use highwater_partition::log::{GroupId, ReplicaId};
 use highwater_proto::v1;
 use tokio::time::{Instant, sleep};
@@ -88,46 +88,6 @@ impl Context {
         asked.map(drop).map_err(|error| error.to_string())
     }
 
-    pub(super) async fn drain_node(
-        &self,
-        principal: &Principal,
-        request: v1::DrainNodeRequest,
-        deadline: Instant,
-    ) -> Result<v1::DrainNodeResponse, Problem> {
-        self.operator(principal)?;
-        let command = Command::DrainNode {
-            node: request.node.clone(),
-            drained: !request.undo,
-        };
-        self.decide(&command, deadline).await?;
-        let leaders_left = self.leader_counts().get(&request.node).copied().unwrap_or(0);
-        Ok(v1::DrainNodeResponse { leaders_left })
-    }
-
-    pub(super) async fn decommission_node(
-        &self,
-        principal: &Principal,
-        request: v1::DecommissionNodeRequest,
-        deadline: Instant,
-    ) -> Result<v1::DecommissionNodeResponse, Problem> {
-        self.operator(principal)?;
-        self.know_catalog(deadline).await?;
-        if !request.undo && self.known_node(&request.node)?.removed {
-            return Ok(v1::DecommissionNodeResponse {
-                replicas_left: 0,
-                removed: true,
-            });
-        }
-        let command = Command::DecommissionNode {
-            node: request.node.clone(),
-            leaving: !request.undo,
-        };
-        self.decide(&command, deadline).await?;
-        let removed = self.known_node(&request.node)?.removed;
-        let replicas_left = self.replicas_on(&request.node);
-        Ok(v1::DecommissionNodeResponse { replicas_left, removed })
-    }
-
     pub(super) async fn move_replica(
         &self,
         principal: &Principal,
@@ -139,19 +99,24 @@ impl Context {
         let name = TopicName::parse(&request.topic, own_tenant(principal)?)?;
         let (group_id, replica) = self.host.read(|catalog| {
             let partition = find_partition(catalog, &name, request.partition)?;
-            Ok::<_, Problem>((
-                partition.group_id,
-                replica_on(partition, &request.from_node)?.replica_id,
-            ))
+            let replica = match has_moved(partition, &request) {
+                true => None, // decided before; who asks again has got no answer
+                false => Some(replica_on(partition, &request.from_node)?.replica_id),
+            };
+            Ok::<_, Problem>((partition.group_id, replica))
         })?;
-        if self.leaders.leader(GroupId(group_id)).is_none() {
-            // Without members yet it could never get any, and without a leader nobody would move it.
+        let Some(replica_id) = replica else {
+            return Ok(v1::MoveReplicaResponse {});
+        };
+        self.known_node(&request.to_node)?;
+        if !self.leaders.is_led(GroupId(group_id)).await {
+            // Without members yet it could never get any, and without a leader that is followed nobody would move it.
             let what = format!("partition {} of topic `{name}`", request.partition);
             return Err(Problem::NoQuorum { what });
         }
         let command = Command::MoveReplica {
             group_id,
-            replica_id: replica,
+            replica_id,
             node: request.to_node,
         };
         self.decide(&command, deadline).await?;
@@ -185,19 +150,15 @@ impl Context {
             Reply::Refused(refusal) => return Err(Problem::from_refusal(&refusal)),
             other => return Err(Problem::Internal(format!("the catalog answered {other:?}"))),
         }
-        self.catalog.catch_up(deadline).await;
+        // The catalog's leadership may be moving, also by this very command.
+        while !self.catalog.catch_up(deadline).await {
+            if Instant::now() + LOOK_PAUSE >= deadline {
+                let why = "it is decided, but what came of it is not known here yet";
+                return Err(Problem::Unknown(why.to_owned()));
+            }
+            sleep(LOOK_PAUSE).await;
+        }
         Ok(())
-    }
-
-    fn known_node(&self, name: &str) -> Result<Node, Problem> {
-        let found = self.host.read(|catalog| catalog.node(name).cloned());
-        found.ok_or_else(|| Problem::NodeNotFound { node: name.to_owned() })
-    }
-
-    /// Replicas placed on a node, and former ones that are still to go.
-    pub(super) fn replicas_on(&self, node: &str) -> u32 {
-        let left = self.host.read(|catalog| catalog.left_on(node));
-        u32::try_from(left.placed + left.replaced).unwrap_or(u32::MAX)
     }
 
     /// How many partitions each node leads, as far as this one knows.
@@ -242,6 +203,12 @@ pub(super) fn find_partition<'a>(
         count: found.partitions.len(),
     };
     found.partitions.get(number as usize).ok_or_else(missing)
+}
+
+/// Whether the replica is placed as wanted already.
+fn has_moved(partition: &Partition, request: &v1::MoveReplicaRequest) -> bool {
+    let holds = |node: &str| partition.replicas.iter().any(|replica| replica.node == node);
+    holds(&request.to_node) && !holds(&request.from_node)
 }
 
 pub(super) fn replica_on<'a>(partition: &'a Partition, node: &str) -> Result<&'a Replica, Problem> {

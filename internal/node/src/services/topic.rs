@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::StreamExt;
+use highwater_catalog::limits::RACK_BYTES_MAX;
 use highwater_catalog::{Command, Reply, Topic};
 use highwater_partition::log::GroupId;
 use highwater_proto::v1;
@@ -18,6 +20,8 @@ use crate::status::Problem;
 
 /// How long a new topic's answer waits at most for its partitions' leaders.
 const LEADERS_PATIENCE: Duration = Duration::from_secs(10);
+/// Leaders that are asked at the same time whether they are followed.
+const QUESTIONS_AT_ONCE: usize = 32;
 
 /// Topics by name.
 pub(super) struct Topics {
@@ -142,10 +146,39 @@ impl Topics {
             return Err(Problem::Internal("a permit without a topic".to_owned()));
         };
         self.context.know_catalog(deadline).await?;
-        if request.replication.is_some() {
-            self.check_leaders(name)?;
+        check_rack(request.leader_rack.as_deref().unwrap_or_default())?;
+        match request.replication {
+            Some(_) => self.resize(name, request, deadline).await,
+            None => self.decide(&self.update_command(name, request), deadline).await,
         }
-        let command = Command::UpdateTopic {
+    }
+
+    /// Whatever is there when the change is decided must have been looked at here: the command names the topic by its id, and the
+    /// number of its partitions, which only become more; so it is refused if there are others by then.
+    async fn resize(
+        &self,
+        name: &TopicName,
+        mut request: v1::UpdateTopicRequest,
+        deadline: Instant,
+    ) -> Result<v1::Topic, Problem> {
+        let topic = self.known(name).ok_or_else(|| not_found(name))?;
+        let have = topic.partitions.len() as u32;
+        request.topic_id.get_or_insert(topic.topic_id);
+        if request.partitions.is_some_and(|wanted| wanted > have) {
+            // New ones come first, and get their leaders: only then can they get other replicas.
+            let more = v1::UpdateTopicRequest {
+                replication: None,
+                ..request.clone()
+            };
+            self.decide(&self.update_command(name, more), deadline).await?;
+        }
+        request.partitions.get_or_insert(have);
+        self.check_leaders(name).await?;
+        self.decide(&self.update_command(name, request), deadline).await
+    }
+
+    fn update_command(&self, name: &TopicName, request: v1::UpdateTopicRequest) -> Command {
+        Command::UpdateTopic {
             tenant: name.tenant.clone(),
             name: name.topic.clone(),
             topic_id: request.topic_id,
@@ -155,19 +188,23 @@ impl Topics {
             retention_bytes: request.retention_bytes,
             leader_rack: request.leader_rack,
             avoid: self.context.nodes_to_avoid(),
-        };
-        self.decide(&command, deadline).await
+        }
     }
 
     /// Other replicas can only be given to a partition that has a leader: it has members then, and they follow.
-    fn check_leaders(&self, name: &TopicName) -> Result<(), Problem> {
-        let topic = self.known(name).ok_or_else(|| Problem::TopicNotFound {
-            topic: name.to_string(),
-        })?;
-        let mut partitions = topic.partitions.iter();
-        let leaderless = partitions.find(|it| self.context.leaders.leader(GroupId(it.group_id)).is_none());
-        leaderless.map_or(Ok(()), |partition| {
-            let what = format!("partition {} of topic `{name}`", partition.partition);
+    async fn check_leaders(&self, name: &TopicName) -> Result<(), Problem> {
+        let topic = self.known(name).ok_or_else(|| not_found(name))?;
+        let asked = futures::stream::iter(topic.partitions).map(|partition| async move {
+            let is_led = self.context.leaders.is_led(GroupId(partition.group_id)).await;
+            (!is_led).then_some(partition.partition)
+        });
+        let leaderless: Vec<u32> = asked
+            .buffer_unordered(QUESTIONS_AT_ONCE)
+            .filter_map(std::future::ready)
+            .collect()
+            .await;
+        leaderless.iter().min().map_or(Ok(()), |partition| {
+            let what = format!("partition {partition} of topic `{name}`");
             Err(Problem::NoQuorum { what })
         })
     }
@@ -222,6 +259,24 @@ impl Topics {
     fn describe(&self, topic: &Topic) -> v1::Topic {
         describe::topic(topic, &self.context.leaders, &self.context.registry)
     }
+}
+
+fn not_found(name: &TopicName) -> Problem {
+    Problem::TopicNotFound {
+        topic: name.to_string(),
+    }
+}
+
+/// The catalog looks again; but what it refuses stands in its log for ever.
+fn check_rack(rack: &str) -> Result<(), Problem> {
+    if rack.len() <= RACK_BYTES_MAX {
+        return Ok(());
+    }
+    Err(Problem::TooLarge {
+        field: "leader_rack",
+        found: rack.len() as u64,
+        limit: RACK_BYTES_MAX as u64,
+    })
 }
 
 fn unexpected(reply: &Reply) -> Problem {

@@ -5,6 +5,7 @@
 //! trimmed is sealed with the next entry, see `roll_if_due` of the log.
 
 use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::error::Error;
@@ -21,32 +22,43 @@ impl LogState {
     pub(crate) fn is_trimmed_up_to(&self, next_offset: u64) -> bool {
         self.committed.log_start >= next_offset && self.active.end >= SEGMENT_HEADER_BYTES + TRIMMED_BYTES_LEAST
     }
+
+    fn sealed(&self) -> impl DoubleEndedIterator<Item = &Arc<Segment>> {
+        let active = self.active.segment.header.first_index;
+        let is_sealed = move |segment: &&Arc<Segment>| segment.header.first_index != active;
+        self.segments.iter().filter(is_sealed)
+    }
 }
 
 impl Log {
-    /// Bytes of all segments on the disk; of the active one, what is written.
+    /// Bytes of all segments on the disk, also of those that a purge had to leave there; of the active one, what is written.
     pub fn bytes(&self) -> Result<u64, Error> {
-        let (sealed, active_bytes) = self.extent();
-        sealed
+        let (paths, active_bytes) = {
+            let state = self.lock();
+            let sealed = state.sealed().map(|segment| &segment.file.path);
+            let paths: Vec<PathBuf> = sealed.chain(state.leaving.paths()).cloned().collect();
+            (paths, state.active.end)
+        };
+        paths
             .iter()
-            .try_fold(active_bytes, |sum, segment| Ok(sum + self.file_bytes(segment)?))
+            .try_fold(active_bytes, |sum, path| Ok(sum + self.file_bytes(path)?))
     }
 
     /// The offset below which everything can go if at least `bytes` are to stay: the first of a segment. The log start if there is
     /// less than that. Asks the disk for the files' sizes.
     pub fn offset_keeping(&self, bytes: u64) -> Result<u64, Error> {
-        let (sealed, mut kept_bytes) = self.extent();
-        let (log_start, log_end, active_offset) = {
+        let (sealed, mut kept_bytes, log_start, log_end, mut offset) = {
             let state = self.lock();
-            let active_offset = state.active.segment.header.base_offset;
-            (state.committed.log_start, state.committed.log_end, active_offset)
+            let (committed, active) = (&state.committed, &state.active);
+            let sealed: Vec<Arc<Segment>> = state.sealed().cloned().collect();
+            let offset = active.segment.header.base_offset;
+            (sealed, active.end, committed.log_start, committed.log_end, offset)
         };
-        let mut offset = active_offset;
         for segment in sealed.iter().rev() {
             if kept_bytes >= bytes {
                 return Ok(offset.clamp(log_start, log_end));
             }
-            kept_bytes += self.file_bytes(segment)?;
+            kept_bytes += self.file_bytes(&segment.file.path)?;
             if !segment.headless {
                 offset = segment.header.base_offset;
             }
@@ -60,17 +72,7 @@ impl Log {
         state.is_trimmed_up_to(state.tail.log_end)
     }
 
-    /// The sealed segments, and the active one's bytes.
-    fn extent(&self) -> (Vec<Arc<Segment>>, u64) {
-        let state = self.lock();
-        let active = state.active.segment.header.first_index;
-        let is_sealed = |segment: &&Arc<Segment>| segment.header.first_index != active;
-        let sealed = state.segments.iter().filter(is_sealed).cloned().collect();
-        (sealed, state.active.end)
-    }
-
-    fn file_bytes(&self, segment: &Segment) -> Result<u64, Error> {
-        let path = &segment.file.path;
+    fn file_bytes(&self, path: &Path) -> Result<u64, Error> {
         let opened = self.inner.open.disk.open_read_only(path);
         match opened.and_then(|file| file.len()) {
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(0), // purged since, or damage

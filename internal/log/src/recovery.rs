@@ -25,6 +25,7 @@ use crate::segment::{Active, Join, Place, Segment};
 use crate::settle::Findings;
 use crate::survey::{Bound, From, survey};
 use crate::tail::{CheckpointNote, LogState};
+use crate::trim::Leaving;
 
 /// What an opening comes to.
 pub(crate) enum Recovered {
@@ -262,6 +263,7 @@ impl Replay<'_> {
             generation: 0,
             noted_commit: None,
             manifest: self.directory.manifest.clone(),
+            leaving: Leaving::default(),
             gaps: Gaps::default(),
             was_read: false,
             scrub: None,

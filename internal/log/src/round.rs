@@ -10,7 +10,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
@@ -87,9 +87,14 @@ pub(crate) enum Op {
     Remove { path: PathBuf },
     /// Replaces a whole file atomically.
     Replace { path: PathBuf, bytes: Bytes },
-    /// The same; if there is no room for it, also not in the reserve, it and the rest of its job are left out. Nothing has failed then:
-    /// the file is as it was.
-    ReplaceIfRoom { path: PathBuf, bytes: Bytes },
+    /// The same, and says so in `replaced`; if there is no room for it, also not in the reserve, it and the rest of its job are left out.
+    /// Nothing has failed then: the file is as it was. Syncs and flushes nothing that came before, because a failure of that must not be
+    /// left for another time; so an `Op::Sync` must stand before it.
+    ReplaceIfRoom {
+        path: PathBuf,
+        bytes: Bytes,
+        replaced: Arc<AtomicBool>,
+    },
     /// Everything before is synced before anything behind is begun.
     Sync,
     /// Makes the reserve again.
@@ -200,13 +205,13 @@ impl<'a> Round<'a> {
                 self.flush()?;
                 self.replace(&path, bytes)
             }
-            Op::ReplaceIfRoom { path, bytes } => {
-                self.sync()?; // what is before it stands on its own
-                let replaced = self.replace(&path, bytes);
-                if replaced.is_err() {
-                    let _ = self.disk.remove(&path.with_extension("tmp"));
+            Op::ReplaceIfRoom { path, bytes, replaced } => {
+                let result = self.replace(&path, bytes);
+                match result {
+                    Ok(()) => replaced.store(true, Ordering::Relaxed),
+                    Err(_) => drop(self.disk.remove(&path.with_extension("tmp"))),
                 }
-                replaced
+                result
             }
             Op::Sync => self.sync(),
             Op::Reserve => {

@@ -59,6 +59,11 @@ pub(crate) fn segment_path(dir: &Path, first_index: u64) -> PathBuf {
     dir.join(format!("{first_index:020}.log"))
 }
 
+/// What removes the segment with this path, and its index.
+pub(crate) fn removal(path: &Path) -> [Op; 2] {
+    [path.to_owned(), path.with_extension("index")].map(|path| Op::Remove { path })
+}
+
 /// First index of the segment with this file name; None if it is not a segment's.
 pub(crate) fn segment_first_index(name: &str) -> Option<u64> {
     let digits = name.strip_suffix(".log")?;
@@ -162,11 +167,6 @@ impl Segment {
 
     pub(crate) fn index_path(&self) -> PathBuf {
         self.file.path.with_extension("index")
-    }
-
-    /// What removes the segment's files.
-    pub(crate) fn removal(&self) -> [Op; 2] {
-        [self.file.path.clone(), self.index_path()].map(|path| Op::Remove { path })
     }
 
     /// The index, if loaded.

@@ -22,6 +22,7 @@ use crate::manifest::Manifest;
 use crate::mutant;
 use crate::scrub::Cursor;
 use crate::segment::{Active, Join, Place, Segment, point_of};
+use crate::trim::Leaving;
 
 /// Sparse indexes of sealed segments kept in memory, of each log.
 const INDEXES_LOADED_MAX: usize = 16;
@@ -49,6 +50,8 @@ pub(crate) struct LogState {
     pub(crate) noted_commit: Option<EntryId>,
     /// What remains of the purged entries.
     pub(crate) manifest: Option<Arc<Manifest>>,
+    /// The purged segments whose files may still be there.
+    pub(crate) leaving: Leaving,
     /// Damage among committed entries.
     pub(crate) gaps: Gaps,
     /// Whether the disk was read since the last rest.

@@ -3,14 +3,17 @@
 //! Committed `Trim` entries move the log start. What lies below it is removed later, by segments, each replica for itself: its owner asks
 //! up to where ([`Log::floor_for`]), lets the state be folded up to there ([`Log::fold_manifest`]) and purges ([`Log::purge`]). The
 //! manifest is certain before the first file goes; an interrupted purge is finished at the next opening, because whatever lies wholly
-//! below the manifest is removed there.
+//! below the manifest is removed there. If the manifest finds no room, the files must stay, and every later purge has to remove them as
+//! well, until one has found room ([`Leaving`]).
 //!
 //! A replica that is behind the floor of all others gets a manifest and begins behind it ([`Log::install`]). That, too, starts with the
 //! manifest; that the mark lies below the floor tells an opening that it was interrupted.
 //!
 //! Deliberately absent: when and how far to trim. That is decided by the group.
 
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::entry::{Frame, Kind};
 use crate::error::{Error, Grade};
@@ -22,7 +25,7 @@ use crate::manifest::{MANIFEST, Manifest};
 use crate::mutant;
 use crate::round::Op;
 use crate::scan::Scanner;
-use crate::segment::{Active, Join, Place, Segment};
+use crate::segment::{Active, Join, Place, Segment, removal};
 use crate::tail::{CheckpointNote, LogState, item};
 use crate::writer::Callback;
 
@@ -30,6 +33,37 @@ use crate::writer::Callback;
 const ATTEMPTS_MAX: usize = 16;
 /// Entries folded at once.
 const HEADS_MAX: usize = 4_096;
+
+/// The purged segments whose files are not known to go. Only paths, because an open file would keep its room on the disk beyond its removal.
+#[derive(Default)]
+pub(crate) struct Leaving {
+    paths: Vec<PathBuf>,
+    /// Whether the last purge has replaced the manifest: then its job removes all of them, or the writer has failed.
+    replaced: Arc<AtomicBool>,
+}
+
+impl Leaving {
+    pub(crate) fn paths(&self) -> &[PathBuf] {
+        match self.replaced.load(Ordering::Relaxed) {
+            true => &[],
+            false => &self.paths,
+        }
+    }
+
+    /// With these segments, for a purge that removes all of them and tells `replaced`. What is still queued may be removed
+    /// twice: no segment is ever made again below the floor.
+    fn with(&self, segments: impl Iterator<Item = Arc<Segment>>, replaced: Arc<AtomicBool>) -> Leaving {
+        let more = segments.map(|segment| segment.file.path.clone());
+        Leaving {
+            paths: self.paths().iter().cloned().chain(more).collect(),
+            replaced,
+        }
+    }
+
+    fn removals(&self) -> impl Iterator<Item = Op> {
+        self.paths().iter().flat_map(|path| removal(path))
+    }
+}
 
 impl Log {
     /// The present manifest; None if nothing was ever purged.
@@ -114,6 +148,10 @@ impl Log {
 
     /// Makes `manifest` the present one, then removes the segments that lie wholly below it. Its last entry must be committed here; a
     /// manifest that is not above the present one changes nothing. When `done` is called, manifest and removal are certain.
+    ///
+    /// If the manifest finds no room, `done` is called without an error: nothing that was promised depends on a purge. What lies below the
+    /// floor cannot be read any more, but its files stay until the next purge or installation above it that finds room removes them as
+    /// well; a restart before that finds the log as it was.
     pub fn purge(&self, manifest: Manifest, done: Callback) -> Result<(), Error> {
         manifest.check_group(&self.inner.open.identity)?;
         self.check_manifest(&manifest)?;
@@ -126,21 +164,17 @@ impl Log {
         let mark = state.mark_here();
         let mut ops = vec![Op::Sync, state.hard.set_mark(mark)];
         self.push_checkpoint(&mut state, &mut ops);
+        let replaced = Arc::new(AtomicBool::new(false));
         if !mutant!("purge without a manifest") {
-            let path = self.inner.open.dir.join(MANIFEST);
-            let bytes = manifest.encode();
-            ops.extend([Op::ReplaceIfRoom { path, bytes }, Op::Sync]);
+            let replace = Op::ReplaceIfRoom {
+                path: self.inner.open.dir.join(MANIFEST),
+                bytes: manifest.encode(),
+                replaced: replaced.clone(),
+            };
+            ops.extend([Op::Sync, replace, Op::Sync]);
         }
-        let floor_end = manifest.state.next_index;
-        state.manifest = Some(Arc::new(manifest));
-        let keep = state.segment_of(floor_end);
-        for segment in state.segments.drain(..keep) {
-            ops.extend(segment.removal());
-        }
-        let first_kept = state.segments.first().map_or(0, |segment| segment.header.first_index);
-        state.loaded.retain(|segment| segment.header.first_index >= first_kept);
-        state.generation += 1;
-        let fewer = state.gaps.purge(floor_end);
+        let fewer = state.purge_below(manifest, replaced);
+        ops.extend(state.leaving.removals());
         let submitted = self.inner.open.writer.submit(ops, done);
         drop(state);
         if fewer {
@@ -181,7 +215,8 @@ impl Log {
 
     /// Brings a replica that is behind the floor of all others to `manifest`: everything is dropped and the log begins behind it. If the
     /// entry at the floor is here already, this is a commit up to there and a purge, which keeps what follows it. Nothing happens if the
-    /// present floor is as high. Vote and identity stay. When `done` is called, all of it is certain.
+    /// present floor is as high. Vote and identity stay. When `done` is called, all of it is certain; of a purge, what
+    /// [`Log::purge`] says.
     pub fn install(&self, manifest: Manifest, done: Callback) -> Result<(), Error> {
         manifest.check_group(&self.inner.open.identity)?;
         let mut state = self.lock();
@@ -209,8 +244,9 @@ impl Log {
         let mut ops = vec![Op::Sync, state.hard.set_mark(lowered), Op::Sync];
         ops.extend([self.replace_manifest(&manifest), Op::Sync]);
         for segment in state.segments.iter().rev() {
-            ops.extend(segment.removal());
+            ops.extend(removal(&segment.file.path));
         }
+        ops.extend(state.leaving.removals());
         ops.push(Op::Remove {
             path: self.inner.open.dir.join(crate::checkpoint::CHECKPOINT),
         });
@@ -246,6 +282,19 @@ impl Log {
 }
 
 impl LogState {
+    /// Makes `manifest` the present one and forgets the segments that lie wholly below it; their files are leaving. Whether there is less
+    /// damage now.
+    fn purge_below(&mut self, manifest: Manifest, replaced: Arc<AtomicBool>) -> bool {
+        let floor_end = manifest.state.next_index;
+        self.manifest = Some(Arc::new(manifest));
+        let keep = self.segment_of(floor_end);
+        self.leaving = self.leaving.with(self.segments.drain(..keep), replaced);
+        let first_kept = self.segments.first().map_or(0, |segment| segment.header.first_index);
+        self.loaded.retain(|segment| segment.header.first_index >= first_kept);
+        self.generation += 1;
+        self.gaps.purge(floor_end)
+    }
+
     /// Forgets everything but the vote: the log begins behind `manifest`, with the empty `segment`.
     fn begin_behind(&mut self, manifest: Arc<Manifest>, segment: Arc<Segment>) {
         let state = &manifest.state;
@@ -270,6 +319,7 @@ impl LogState {
             noted_ms: self.checkpoint.noted_ms,
         };
         self.manifest = Some(manifest);
+        self.leaving = Leaving::default();
         self.generation += 1;
     }
 

@@ -3,11 +3,13 @@
 
 mod common;
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
 use common::rig::options;
+use common::store::read_all;
 use common::{batch_of, ids};
 use highwater_log::disk::simulated::{Fault, Keep, SimulatedDisk};
 use highwater_log::{
@@ -72,12 +74,49 @@ impl Full {
         receiver.try_recv().unwrap()
     }
 
-    fn entries(&self) -> u64 {
+    /// Appends these entries and commits them.
+    fn fill(&self, indexes: Range<u64>) {
+        self.leave(1_000_000);
+        for index in indexes.clone() {
+            assert!(self.append(index, 500));
+        }
+        self.log.commit(indexes.end - 1).unwrap();
+    }
+
+    /// Not a byte is left, also not in the reserve.
+    fn leave_nothing(&self) {
+        let _ = self.disk.remove(&Path::new("/").join(RESERVE)); // gone already
+        self.leave(0);
+    }
+
+    /// Purges all that can go; returns the floor.
+    fn purge(&self) -> u64 {
+        let floor = self.log.floor_for(u64::MAX).unwrap().unwrap();
+        let manifest = self.log.fold_manifest(floor).unwrap();
+        self.log.purge(manifest, Box::new(|_| {})).unwrap();
+        self.writer.run_round();
+        floor
+    }
+
+    /// The names of the segments and their indexes.
+    fn files(&self) -> Vec<String> {
+        let mut names = self.disk.list(Path::new("/1")).unwrap();
+        names.retain(|name| name.ends_with(".log") || name.ends_with(".index"));
+        names
+    }
+
+    /// What a restart finds: the first entry that is not purged, and the end.
+    fn reopened(&self) -> (u64, u64) {
         let disk = self.disk.fork();
         disk.restart();
         let writer = DiskWriter::manual(disk.clone());
         let log = Log::open(options(disk, &writer, &TailCache::new(0), PathBuf::from("/1"))).unwrap();
-        log.last().unwrap().index + 1
+        let first = log.floor().map_or(0, |floor| floor.index + 1);
+        (first, first + read_all(&log).unwrap().len() as u64)
+    }
+
+    fn entries(&self) -> u64 {
+        self.reopened().1
     }
 }
 
@@ -186,46 +225,111 @@ fn votes_and_a_clean_close_need_no_room() {
 #[test]
 fn a_purge_makes_room_on_a_full_disk() {
     let full = Full::new(1_000_000);
-    for index in 10..60 {
-        assert!(full.append(index, 500));
-    }
-    full.log.commit(59).unwrap();
+    full.fill(10..60);
     full.leave(0);
-    let floor = full.log.floor_for(u64::MAX).unwrap().unwrap();
-    let manifest = full.log.fold_manifest(floor).unwrap();
-    full.log.purge(manifest, Box::new(|result| result.unwrap())).unwrap();
-    full.writer.run_round();
+    full.purge();
     assert!(full.disk.free_bytes(Path::new("/")).unwrap() > 20_000);
     assert!(full.append(60, 500));
 }
 
-/// The room may go between the look and the write.
+/// The room may go between the look and the write. The files must not go then, and must not be forgotten either.
 #[test]
-fn a_purge_that_finds_no_room_for_its_manifest_is_left_for_another_time() {
+fn what_a_purge_without_room_for_its_manifest_leaves_goes_with_the_next_one() {
     let full = Full::new(1_000_000);
-    for index in 10..60 {
-        assert!(full.append(index, 500));
+    full.fill(10..60);
+    let (files, bytes) = (full.files(), full.log.bytes().unwrap());
+    for end in [61, 90] {
+        full.leave_nothing();
+        let floor = full.purge();
+        assert!(full.writer.failure().is_none());
+        assert!(matches!(full.log.read(floor, floor + 1, 1), Err(Error::Purged { .. })));
+        assert!(files.iter().all(|file| full.files().contains(file)));
+        assert!(full.log.bytes().unwrap() >= bytes, "what stays is counted");
+        let before = full.log.last().unwrap().index + 1;
+        assert_eq!(full.reopened(), (0, before), "all of it is there after a restart");
+        full.fill(before..end);
     }
-    full.log.commit(59).unwrap();
-    full.leave(0);
-    full.disk.remove(&Path::new("/").join(RESERVE)).unwrap(); // gone already
-    full.leave(0);
-    let floor = full.log.floor_for(u64::MAX).unwrap().unwrap();
-    let manifest = full.log.fold_manifest(floor).unwrap();
-    full.log.purge(manifest, Box::new(|result| result.unwrap())).unwrap();
-    full.writer.run_round();
-    let has_manifest = || full.disk.bytes(Path::new("/1/manifest")).is_some();
-    assert!(!has_manifest());
-    assert_eq!(full.entries(), 60, "all of it is there after a restart");
+    let floor = full.purge();
+    let first = format!("{:020}.log", floor + 1);
+    assert_eq!(full.files(), [first], "only the active segment is left");
+    assert!(full.log.bytes().unwrap() < 8_000);
+    assert_eq!(full.reopened(), (floor + 1, 90));
+}
+
+#[test]
+fn what_a_purge_left_goes_with_an_installation() {
+    let (full, ahead) = (Full::new(1_000_000), Full::new(1_000_000));
+    full.fill(10..60);
+    ahead.fill(10..90);
+    full.leave_nothing();
+    full.purge();
     full.leave(1_000_000);
-    assert!(full.append(60, 500), "the writer goes on");
-    full.log.commit(60).unwrap();
-    let floor = full.log.floor_for(u64::MAX).unwrap().unwrap();
-    let manifest = full.log.fold_manifest(floor).unwrap();
-    full.log.purge(manifest, Box::new(|result| result.unwrap())).unwrap();
+    let manifest = ahead.log.fold_manifest(80).unwrap();
+    full.log.install(manifest, Box::new(|result| result.unwrap())).unwrap();
     full.writer.run_round();
-    assert!(has_manifest());
-    assert_eq!(full.entries(), 61);
+    assert_eq!(full.files(), [format!("{:020}.log", 81)]);
+    assert!(full.log.bytes().unwrap() < 1_000);
+    assert_eq!(full.reopened(), (81, 81));
+}
+
+#[test]
+fn what_a_purge_left_goes_only_behind_a_manifest_that_is_certain() {
+    for keep in [Keep::Nothing, Keep::Everything, Keep::Torn] {
+        for operation in 1.. {
+            let full = Full::new(1_000_000);
+            full.fill(10..60);
+            full.leave_nothing();
+            full.purge();
+            full.fill(60..90);
+            full.disk.fault_at(full.disk.operations() + operation, Fault::Crash);
+            let floor = full.purge();
+            if !full.disk.is_stopped() {
+                assert!(operation > 20, "only {operation} operations");
+                break;
+            }
+            full.disk.crash(keep);
+            let (first, end) = full.reopened();
+            assert!([0, floor + 1].contains(&first), "{keep:?} at {operation}: {first}");
+            assert_eq!(end, 90, "{keep:?} at {operation}");
+        }
+    }
+}
+
+/// What a failed sync leaves is unknown, whatever it says; only what is not begun can be left for another time.
+#[test]
+fn a_sync_that_finds_no_room_in_a_purge_poisons() {
+    let mut failed = Vec::new();
+    loop {
+        let full = Full::new(1_000_000);
+        full.fill(10..60);
+        full.log.note_end(Box::new(|result| result.unwrap())).unwrap(); // a checkpoint of the purge would come first
+        full.writer.run_round();
+        full.leave_nothing();
+        full.leave(1_000_000);
+        let operation = full.disk.operations() + failed.len() as u64 + 1;
+        full.disk.fault_at(operation, Fault::NoRoom);
+        full.purge();
+        if full.disk.operations() < operation {
+            break;
+        }
+        failed.push(full.writer.failure().map(|error| match error {
+            Error::Io { operation, path, .. } => (operation, path),
+            error => panic!("{error}"),
+        }));
+    }
+    let at = |operation, name: &str| Some((operation, Path::new("/1").join(name)));
+    let expected = [
+        at("write", "hard-state"),
+        at("sync", "hard-state"),
+        None, // the manifest is made
+        None, // and written
+        at("sync", "manifest.tmp"),
+        None, // and renamed
+        at("sync", ""),
+        at("remove", "00000000000000000000.log"),
+    ];
+    assert_eq!(failed[..expected.len()], expected);
+    assert_eq!(failed.last(), Some(&at("sync", "")));
 }
 
 #[test]

@@ -45,6 +45,8 @@ pub enum Fault {
     Crash,
     /// It fails and does nothing; later ones work.
     Fail,
+    /// The same, and it says that there is no room.
+    NoRoom,
 }
 
 /// A disk in memory. Shared; a crash invalidates all open files.

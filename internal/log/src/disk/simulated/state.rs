@@ -69,6 +69,7 @@ impl DiskState {
         self.operations += 1;
         match self.fault {
             Some((at, Fault::Fail)) if at == self.operations => Err(io::Error::other("simulated failure")),
+            Some((at, Fault::NoRoom)) if at == self.operations => Err(ErrorKind::StorageFull.into()),
             Some((at, Fault::Crash)) if at == self.operations => {
                 self.stopped = true;
                 Ok(true)

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::catalog::FEATURE_LEVEL;
 use crate::codec::{self, Error, hex16};
 use crate::limits::MESSAGE_BYTES_MAX;
 use crate::model::{Incarnation, first_level, is_first_level};
@@ -273,7 +274,15 @@ impl Command {
     }
 
     /// Reads the stored form. A replica that cannot decode a committed command must stop, never skip it.
+    ///
+    /// A level that this build does not know cannot be read either: it could not follow the rules that come into force.
     pub fn decode(bytes: &[u8]) -> Result<Command, Error> {
-        codec::decode(WHAT, bytes, MESSAGE_BYTES_MAX)
+        match codec::decode(WHAT, bytes, MESSAGE_BYTES_MAX)? {
+            Command::RaiseFeatureLevel { level } if level > FEATURE_LEVEL => Err(Error::Malformed {
+                what: WHAT,
+                why: format!("it raises the feature level to {level}, this program knows {FEATURE_LEVEL}"),
+            }),
+            command => Ok(command),
+        }
     }
 }

@@ -32,6 +32,10 @@ use message::Page;
 /// Under which key nodes of feature level 1 publish that they lead a group.
 const KEY_PREFIX: &str = "lead/";
 
+/// What a node without room publishes of its disk, and one with room.
+const FULL: &str = "full";
+const ROOM: &str = "room";
+
 /// A group's leader and the term that it was elected in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Leader {
@@ -50,6 +54,8 @@ pub(crate) struct Leaders {
     pub(crate) link: Link,
     /// Why this node is not ready; None if it is.
     pub(crate) not_ready: watch::Receiver<Option<NotReady>>,
+    /// Whether this node's disk takes records.
+    pub(crate) has_room: watch::Receiver<bool>,
 }
 
 impl Leaders {
@@ -113,7 +119,7 @@ impl Leaders {
         node == self.own || self.is_connected(node) || self.nodes.borrow().iter().any(|known| known.name == node)
     }
 
-    /// The nodes that may be given leaderships: alive, and ready by their own account. A hint like everything here. Of a
+    /// The nodes that may be given leaderships and replicas: alive, ready by their own account, and with room on their disks. A hint like everything here. Of a
     /// node of feature level 1, which does not say whether it is ready, it is taken for granted.
     pub(crate) fn usable_nodes(&self) -> BTreeSet<String> {
         let mut boots: BTreeMap<String, Option<u64>> = self
@@ -133,7 +139,11 @@ impl Leaders {
     /// `boot`: the process start in which others know the node at the moment.
     fn is_usable(&self, node: &str, boot: Option<u64>) -> bool {
         if node == self.own {
-            return self.not_ready.borrow().is_none();
+            return self.not_ready.borrow().is_none() && self.has_room();
+        }
+        let known = self.in_gossip(node);
+        if known.is_some_and(|known| known.keys.get(keys::DISK).is_some_and(|disk| disk == FULL)) {
+            return false;
         }
         match self
             .told
@@ -146,6 +156,11 @@ impl Leaders {
                 state.is_none_or(|state| state == NodeState::Ready.name())
             }),
         }
+    }
+
+    /// Whether this node's disk takes records.
+    pub(crate) fn has_room(&self) -> bool {
+        *self.has_room.borrow()
     }
 
     /// Whether a connection with the node is up. Unlike gossip it notices at once when a node has gone.
@@ -187,14 +202,26 @@ pub(crate) fn hear(told: &Told, from: &str, body: Bytes) -> Result<Bytes, String
     Ok(told.take(from, Page::decode(body)?).encode())
 }
 
-/// Publishes in gossip, until the node stops, whether it is ready: for those that it has not told yet.
-pub(crate) async fn publish_state(mut not_ready: watch::Receiver<Option<NotReady>>, gossip: Arc<Gossip>) {
+/// Publishes in gossip, until the node stops, whether it is ready, for those that it has not told yet, and whether its disk has room.
+pub(crate) async fn publish_state(
+    mut not_ready: watch::Receiver<Option<NotReady>>,
+    mut has_room: watch::Receiver<bool>,
+    gossip: Arc<Gossip>,
+) {
     loop {
+        let disk = if *has_room.borrow_and_update() { ROOM } else { FULL };
+        if let Err(error) = gossip.set(keys::DISK, disk).await {
+            tracing::debug!(%error, "it is not published whether this node's disk has room");
+        }
         let state = NodeState::of(&not_ready.borrow_and_update());
         if let Err(error) = gossip.set(keys::STATE, state.name()).await {
             tracing::debug!(%error, "it is not published whether this node is ready");
         }
-        if not_ready.changed().await.is_err() {
+        let changed = tokio::select! {
+            changed = not_ready.changed() => changed,
+            changed = has_room.changed() => changed,
+        };
+        if changed.is_err() {
             return;
         }
     }

@@ -132,14 +132,14 @@ impl Controller {
         due.collect()
     }
 
-    /// Who leads the catalog instead of this node, if that leads it and is drained. Nobody cares where it is led otherwise; who
-    /// leaves the cluster gives it away with its vote (`catalog_members`).
+    /// Who leads the catalog instead of this node, if that leads it and should not: it is drained, or has no room for commands.
+    /// Nobody cares where it is led otherwise.
     fn catalog_heir(&self, led: &[Arc<Hosted>], steady: &BTreeSet<&str>) -> Option<ReplicaId> {
         let hosted = led.iter().find(|hosted| hosted.group_id == CATALOG_GROUP)?;
         let is_drained =
             |catalog: &Catalog, node: &str| catalog.node(node).is_some_and(|node| node.drained || node.leaving);
         self.host.read(|catalog| {
-            if !is_drained(catalog, &self.own.name) {
+            if !is_drained(catalog, &self.own.name) && self.leaders.has_room() {
                 return None;
             }
             let mut heirs = hosted.successors().into_iter();

@@ -160,6 +160,7 @@ impl Foundation {
             nodes: gossip.nodes(),
             link: self.link.clone(),
             not_ready: self.not_ready.subscribe(),
+            has_room: self.storage.has_room(),
         };
         let push = Push {
             boot: self.boot,
@@ -223,7 +224,7 @@ impl Foundation {
         let mut loops = vec![
             watched(begin.run().boxed()),
             watched(self.storage.clone().keep_room().boxed()),
-            watched(leaders::publish_state(self.not_ready.subscribe(), gossip).boxed()),
+            watched(leaders::publish_state(self.not_ready.subscribe(), self.storage.has_room(), gossip).boxed()),
             watched(push.run(self.config.node.clone()).boxed()),
             watched(
                 keep_addresses(

@@ -14,6 +14,9 @@ use crate::access::Denied;
 /// How soon a client should come back when something bounded is used up, milliseconds.
 const RETRY_AFTER_MS: u64 = 100;
 
+/// The longest message, bytes.
+const MESSAGE_TEXT_BYTES_MAX: usize = 1024;
+
 /// What went wrong with a call. Messages are one sentence for a person.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub(crate) enum Problem {
@@ -124,12 +127,22 @@ impl Problem {
         }
     }
 
+    /// For a person. What it repeats of the request may be long, and it travels in a header.
+    fn message(&self) -> String {
+        let mut message = self.to_string();
+        if message.len() > MESSAGE_TEXT_BYTES_MAX {
+            message.truncate(message.floor_char_boundary(MESSAGE_TEXT_BYTES_MAX));
+            message.push('…');
+        }
+        message
+    }
+
     /// The detail, as it travels in a status or in a stream's answer.
     pub(crate) fn detail(&self) -> ErrorDetail {
         let (_, reason, outcome) = self.class();
         let mut detail = ErrorDetail {
             reason: reason as i32,
-            message: self.to_string(),
+            message: self.message(),
             outcome: outcome as i32,
             ..Default::default()
         };

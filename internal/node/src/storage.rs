@@ -9,6 +9,7 @@ use highwater_partition::log::{
     SpaceLimits, SystemClock, TailCache,
 };
 use highwater_partition::{CatchUpPace, ScrubPace};
+use tokio::sync::watch;
 use tokio::time::sleep;
 
 use crate::config::Config;
@@ -36,6 +37,8 @@ pub(crate) struct Storage {
     config: LogConfig,
     scrub: ScrubPace,
     catch_up: CatchUpPace,
+    /// Whether records are taken.
+    has_room: watch::Sender<bool>,
 }
 
 impl Storage {
@@ -62,6 +65,7 @@ impl Storage {
             config: log_config,
             scrub: ScrubPace::default(),
             catch_up: CatchUpPace::default(),
+            has_room: watch::Sender::new(true),
         })
     }
 
@@ -78,6 +82,16 @@ impl Storage {
     /// How fast replicas elsewhere catch up with those that lead here, all together. A cluster setting.
     pub(crate) fn catch_up_pace(&self) -> CatchUpPace {
         self.catch_up.clone()
+    }
+
+    /// Whether there is room for records. Changes up to a second later than what it tells.
+    pub(crate) fn has_room(&self) -> watch::Receiver<bool> {
+        self.has_room.subscribe()
+    }
+
+    #[cfg(test)]
+    pub(crate) fn pretend_room(&self, has_room: bool) {
+        self.has_room.send_replace(has_room);
     }
 
     /// How much room there was when it was last looked at.
@@ -102,6 +116,7 @@ impl Storage {
             match tokio::task::spawn_blocking(move || storage.writer.check_space()).await {
                 Ok(Ok(space)) if space != before => {
                     self.say(space);
+                    self.has_room.send_replace(space != Space::Full);
                     before = space;
                 }
                 Ok(Ok(_)) => {}

@@ -35,6 +35,8 @@ pub(super) struct Seat {
     pub(super) replica_id: u64,
     /// It has run and can run again.
     pub(super) is_fit: bool,
+    /// It can never run again.
+    pub(super) is_dead: bool,
 }
 
 /// A group that has a leader.
@@ -191,6 +193,7 @@ fn group(
         node: number(replica),
         replica_id: replica.replica_id,
         is_fit: replica.started && !catalog.is_dead(replica),
+        is_dead: catalog.is_dead(replica),
     };
     Group {
         group_id: partition.group_id,

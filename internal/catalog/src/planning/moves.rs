@@ -3,7 +3,7 @@
 use crate::command::Command;
 use crate::limits::REPLACED_REPLICAS_MAX;
 use crate::planning::evening::next_step;
-use crate::planning::layout::{Group, Layout, Site};
+use crate::planning::layout::{Group, Layout, Seat, Site};
 use crate::planning::{MOVES_IN_FLIGHT_MAX, MOVES_TO_NODE_MAX, PREFERENCES_MAX};
 
 /// A plan in the making.
@@ -30,20 +30,26 @@ impl<'a> Plan<'a> {
 
     /// Also of groups that change already: the new replica may stand on the node that is gone.
     pub(super) fn leave_gone_nodes(&mut self) {
-        self.leave(|site| site.is_gone, |group| group.former.len() < REPLACED_REPLICAS_MAX);
+        self.leave(|site, _, group| site.is_gone && group.former.len() < REPLACED_REPLICAS_MAX);
     }
 
+    /// A new replica that died there is not replaced on a node that leaves, and its group would wait for it for ever.
     pub(super) fn leave_leaving_nodes(&mut self) {
-        self.leave(|site| site.is_leaving, |group| !group.is_in_flight());
+        let is_in_vain = |seat: &Seat, group: &Group| seat.is_dead && group.former.len() < REPLACED_REPLICAS_MAX;
+        self.leave(|site, seat, group| site.is_leaving && (!group.is_in_flight() || is_in_vain(seat, group)));
     }
 
-    fn leave(&mut self, is_left: impl Fn(&Site) -> bool, may_change: impl Fn(&Group) -> bool) {
+    fn leave(&mut self, is_left: impl Fn(&Site, &Seat, &Group) -> bool) {
         for number in 0..self.layout.groups.len() {
             let group = &self.layout.groups[number];
-            if group.is_touched || !may_change(group) {
+            if group.is_touched {
                 continue;
             }
-            let mut left = (0..group.seats.len()).filter(|at| is_left(&self.layout.sites[group.seats[*at].node]));
+            let is_seat_left = |at: &usize| {
+                let seat = &group.seats[*at];
+                is_left(&self.layout.sites[seat.node], seat, group)
+            };
+            let mut left = (0..group.seats.len()).filter(is_seat_left);
             let found = left.find_map(|at| Some((at, self.best_taker(group, at)?)));
             if let Some((at, to)) = found {
                 self.move_seat(number, at, to);

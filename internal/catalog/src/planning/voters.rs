@@ -40,8 +40,8 @@ impl Catalog {
     ///
     /// There are 5, 3 or 1, at most one for each node that is not leaving, on as many racks as possible, and those that
     /// vote already before others. New voters are only replicas that have run, on usable nodes; where there are too few,
-    /// nodes that are gone or leaving keep their votes. A node that is away for less than the grace keeps its vote in any
-    /// case. At least one of the answer votes already: where all shall go, one stays at first, in addition.
+    /// nodes that are gone or leaving keep their votes. A node that is away for less than the grace keeps its vote, unless a
+    /// rack without one can have it. At least one of the answer votes already: where all shall go, one stays at first, in addition.
     pub fn plan_catalog_voters(&self, voters: &[u64], view: &View) -> Option<Vec<u64>> {
         let now: BTreeSet<u64> = voters.iter().copied().collect();
         let mut chosen: Vec<Candidate> = Vec::new();

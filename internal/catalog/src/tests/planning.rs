@@ -100,6 +100,21 @@ fn a_new_replica_whose_node_is_gone_moves_on() {
 }
 
 #[test]
+fn a_new_replica_that_died_on_a_leaving_node_moves_on() {
+    let mut fixture = Fixture::level_2(&["", "", "", ""]);
+    let topic = fixture.topic(create("orders", 1, 3));
+    fixture.settle();
+    let first = topic.partitions[0].replicas[0].clone();
+    fixture.done(replicas::report(1, first.replica_id));
+    fixture.done(replicas::replace(1, first.replica_id));
+    fixture.done(decommission(&first.node, true));
+    assert_eq!(plan(&fixture, &[]), [], "the new one may come to vote yet");
+    let new = fixture.catalog.partition_of_group(1).unwrap().1.replicas[0].replica_id;
+    fixture.done(replicas::report(1, new));
+    assert_eq!(plan(&fixture, &[]), [move_to(1, new, "n3")]);
+}
+
+#[test]
 fn groups_without_a_leader_are_left_alone() {
     let mut fixture = Fixture::level_2(&["", "", ""]);
     fixture.topic(create("orders", 6, 1));

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use proptest::prelude::*;
 
 use super::*;
+use crate::FEATURE_LEVEL;
 
 fn name() -> impl Strategy<Value = String> {
     prop_oneof![8 => "[a-d]", 1 => "[A-Z/.]{0,2}"]
@@ -77,7 +78,7 @@ fn level_2() -> impl Strategy<Value = Command> {
             catch_up_bytes_per_second: None,
             balance: timer_step.map(|step| step > 1),
         }),
-        1 => (0u32..4).prop_map(|level| Command::RaiseFeatureLevel { level }),
+        1 => (0..=FEATURE_LEVEL).prop_map(|level| Command::RaiseFeatureLevel { level }),
     ]
 }
 

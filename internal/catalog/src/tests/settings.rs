@@ -133,3 +133,14 @@ fn settings_out_of_bounds_are_refused_by_name() {
     }
     fixture.done(settings(Some(3), Some(2_592_000_000), Some(100_000_000_000)));
 }
+
+/// A node that went on without the rules that come into force would differ from the others for ever: it stops instead.
+#[test]
+fn a_level_that_this_build_does_not_know_cannot_be_read() {
+    assert_eq!(
+        Command::decode(&raise(FEATURE_LEVEL).encode()),
+        Ok(raise(FEATURE_LEVEL))
+    );
+    let newer = Command::decode(&raise(FEATURE_LEVEL + 1).encode());
+    assert!(newer.is_err_and(|error| error.to_string().contains("feature level to")));
+}

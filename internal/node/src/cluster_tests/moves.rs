@@ -341,6 +341,130 @@ async fn a_drained_node_leads_nothing_until_it_may_again() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_drained_node_does_not_lead_the_catalog_either() {
+    let cluster = TestCluster::with_topic(1, 3).await;
+    let mut client = cluster.client(0, TENANT).await;
+    let leader = client.describe().await.catalog_leader;
+    let mut request = v1::DrainNodeRequest {
+        node: leader.clone(),
+        undo: false,
+        look: false,
+    };
+    let drained = async {
+        while client
+            .cluster
+            .drain_node(request.clone())
+            .await
+            .unwrap()
+            .into_inner()
+            .leaders_left
+            > 0
+        {
+            request.look = true;
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    timeout(PATIENCE, drained).await.expect("the node leads on");
+    assert_ne!(client.describe().await.catalog_leader, leader);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_waits_for_a_drained_node_does_not_overturn_what_others_undo() {
+    let cluster = TestCluster::with_topic(1, 3).await;
+    let mut client = cluster.client(1, TENANT).await;
+    let mut ask = async |undo: bool, look: bool| {
+        let node = "a".to_owned();
+        let answer = client
+            .cluster
+            .drain_node(v1::DrainNodeRequest { node, undo, look })
+            .await;
+        answer.unwrap().into_inner().undone
+    };
+    assert!(!ask(false, false).await && !ask(false, true).await);
+    assert!(!ask(true, false).await);
+    assert!(ask(false, true).await, "it is told, and changes nothing");
+    assert!(ask(false, true).await);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_nobody_else_can_lead_is_told_of_a_drained_node() {
+    let cluster = TestCluster::with_topic(3, 1).await;
+    let mut client = cluster.client(1, TENANT).await;
+    let leader = cluster.leader().await;
+    let mut request = v1::DrainNodeRequest {
+        node: leader,
+        undo: false,
+        look: false,
+    };
+    let stuck = async {
+        loop {
+            let answer = client.cluster.drain_node(request.clone()).await.unwrap().into_inner();
+            request.look = true;
+            if answer.leaders_left == answer.stuck {
+                return answer.stuck;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    assert!(timeout(PATIENCE, stuck).await.expect("the others lead what they can") > 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_without_room_on_its_disk_leads_nothing_and_gets_nothing() {
+    let mut cluster = TestCluster::with_topic(3, 3).await;
+    let full = cluster.nodes[0].as_ref().unwrap();
+    full.storage().pretend_room(false);
+    let mut client = cluster.client(1, TENANT).await;
+    let left = async {
+        while client
+            .describe()
+            .await
+            .nodes
+            .iter()
+            .any(|node| node.name == "a" && node.leaders > 0)
+        {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    timeout(PATIENCE, left).await.expect("the node leads on");
+    cluster.start(3).await;
+    cluster.ready(3).await;
+    let is_unusable = async {
+        while (1..4).any(|number| {
+            cluster.nodes[number]
+                .as_ref()
+                .unwrap()
+                .leaders()
+                .usable_nodes()
+                .contains("a")
+        }) {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    timeout(PATIENCE, is_unusable)
+        .await
+        .expect("others would place replicas there");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_move_that_was_decided_is_no_error_when_it_is_asked_for_again() {
+    let mut cluster = TestCluster::with_topic(1, 3).await;
+    cluster.start(3).await;
+    cluster.ready(3).await;
+    let mut client = cluster.client(0, TENANT).await;
+    let request = v1::MoveReplicaRequest {
+        topic: "orders".to_owned(),
+        partition: 0,
+        from_node: "b".to_owned(),
+        to_node: "d".to_owned(),
+    };
+    for _ in 0..2 {
+        let moved = timeout(PATIENCE, client.cluster.move_replica(request.clone())).await;
+        moved.unwrap().unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn leadership_is_transferred_to_the_node_that_is_named() {
     let cluster = TestCluster::with_topic(1, 3).await;
     let off = v1::UpdateSettingsRequest {

@@ -269,3 +269,60 @@ async fn a_deleted_topic_is_gone_with_its_data_and_its_name_is_free() {
         Reason::TopicChanged
     );
 }
+
+/// What is committed and cannot be read ends every node, and again at each start.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_catalog_s_nodes_could_not_read_is_never_proposed() {
+    let cluster = TestCluster::founded().await;
+    let mut client = cluster.client(0, OPERATOR_TENANT).await;
+    client.create("orders", 1).await;
+    // In JSON each of these takes six bytes.
+    let huge = "\u{1}".repeat(1024 * 1024);
+    let update = v1::UpdateTopicRequest {
+        topic: "orders".to_owned(),
+        leader_rack: Some(huge.clone()),
+        ..Default::default()
+    };
+    let refused = client.topics.update_topic(update).await.unwrap_err();
+    assert_eq!(reason(&refused), Reason::TooLarge, "{}", refused.message());
+    let drain = v1::DrainNodeRequest {
+        node: huge.clone(),
+        undo: false,
+        look: false,
+    };
+    let refused = client.cluster.drain_node(drain).await.unwrap_err();
+    assert_eq!(reason(&refused), Reason::NodeNotFound);
+
+    let link = cluster.nodes[0].as_ref().unwrap().link();
+    let decommission = |node: &str| highwater_catalog::Command::DecommissionNode {
+        node: node.to_owned(),
+        leaving: false,
+    };
+    for unreadable in [b"\x01{}".to_vec(), Vec::new(), decommission(&huge).encode()] {
+        for node in ["b", "c"] {
+            let body = vec![Bytes::from(unreadable.clone())];
+            let asked = link.call_node(node, crate::peer_calls::COMMAND, body, PATIENCE).await;
+            assert!(asked.is_err(), "{asked:?}");
+        }
+    }
+    client.create("still", 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_registers_no_other_node() {
+    let cluster = TestCluster::founded().await;
+    let link = cluster.nodes[0].as_ref().unwrap().link();
+    let register = highwater_catalog::Command::RegisterNode {
+        name: "c".to_owned(),
+        incarnation: [9; 16],
+        address: "localhost:1".to_owned(),
+        rack: String::new(),
+        version: String::new(),
+        feature_level: 1,
+        catalog_replica: None,
+    };
+    let body = vec![Bytes::from(register.encode())];
+    let asked = link.call_node("b", crate::peer_calls::COMMAND, body, PATIENCE).await;
+    let why = asked.expect_err("it is registered").to_string();
+    assert!(why.contains("a asks to register c"), "{why}");
+}

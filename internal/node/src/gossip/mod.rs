@@ -55,6 +55,8 @@ pub mod keys {
     pub const CLUSTER_ID: &str = "cluster-id";
     /// Whether the node is ready: `starting`, `ready` or `draining`. Nodes of feature level 1 do not publish it.
     pub const STATE: &str = "state";
+    /// `full` if the node's disk takes no records, otherwise `room`; absent: `room`.
+    pub const DISK: &str = "disk";
 }
 
 /// The longest key, bytes.

@@ -66,6 +66,11 @@ impl NodeHandle {
     }
 
     #[cfg(test)]
+    pub(crate) fn storage(&self) -> &Storage {
+        &self.storage
+    }
+
+    #[cfg(test)]
     pub(crate) fn link(&self) -> &Link {
         &self.link
     }

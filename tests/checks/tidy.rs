@@ -7,6 +7,7 @@
 //!
 //! Every rule is also tried on made-up text that breaks it.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;
 
@@ -151,6 +152,19 @@ fn module_of(path: &str) -> Option<String> {
     Some(path.parent()?.file_name()?.to_str()?.to_string())
 }
 
+/// Headings of the third level that come twice below one of the second.
+fn repeated_headings(file: &File) -> Vec<String> {
+    let (mut release, mut seen, mut repeated) = ("", BTreeSet::new(), Vec::new());
+    for (number, line) in file.text.lines().enumerate() {
+        if line.starts_with("## ") {
+            (release, seen) = (line, BTreeSet::new());
+        } else if line.starts_with("### ") && !seen.insert(line) {
+            repeated.push(format!("{}:{}: {line} comes twice in {release}", file.path, number + 1));
+        }
+    }
+    repeated
+}
+
 fn assert_clean(wrong: Vec<String>) {
     assert!(wrong.is_empty(), "\n  {}\n", wrong.join("\n  "));
 }
@@ -192,8 +206,23 @@ fn no_rust_file_is_forgotten() {
     assert_clean(forgotten(&files()));
 }
 
+#[test]
+fn the_changelog_lists_each_kind_of_change_once_a_release() {
+    let changelog = files().into_iter().find(|file| file.path == "CHANGELOG.md");
+    assert_clean(changelog.iter().flat_map(repeated_headings).collect());
+}
+
 mod of_made_up_text {
     use super::*;
+
+    #[test]
+    fn a_heading_that_comes_twice_in_a_release_is_found() {
+        let changelog = file("CHANGELOG.md", "## 2\n### A\n### B\n### A\n## 1\n### A\n");
+        assert_eq!(
+            repeated_headings(&changelog),
+            ["CHANGELOG.md:4: ### A comes twice in ## 2"]
+        );
+    }
 
     fn file(path: &str, text: &str) -> File {
         File {

@@ -47,7 +47,7 @@ pub const TIMER_STEP_DEFAULT: u32 = 1;
 pub const REPLACE_AFTER_MS: RangeInclusive<u64> = 1_000..=30 * 24 * 60 * 60 * 1000;
 /// How long that is if the operator did not say, milliseconds: ten minutes.
 pub const REPLACE_AFTER_MS_DEFAULT: u64 = 10 * 60 * 1000;
-/// How fast one node may catch up with others, bytes per second: 1 MB to 100 GB.
+/// How fast one node sends to replicas that are new or far behind, bytes per second: 1 MB to 100 GB.
 pub const CATCH_UP_BYTES_PER_SECOND: RangeInclusive<u64> = 1_000_000..=100_000_000_000;
 /// How fast that is if the operator did not say, bytes per second: 20 MB.
 pub const CATCH_UP_BYTES_PER_SECOND_DEFAULT: u64 = 20_000_000;

@@ -21,7 +21,7 @@ pub struct Settings {
     pub timer_step: u32,
     /// How long a node may be away before its replicas are placed elsewhere, milliseconds.
     pub replace_after_ms: u64,
-    /// How fast all new replicas of one node together may catch up, bytes per second.
+    /// How fast one node sends to all replicas together that are new or far behind, bytes per second.
     pub catch_up_bytes_per_second: u64,
     /// Whether replicas and preferred leaders are moved only to even out the nodes' load.
     pub balance: bool,

@@ -141,6 +141,7 @@ pub(crate) fn judge<'a>(survivor: &str, standings: &'a Standings) -> Result<&'a 
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::expect_used)]
     use super::*;
 
     /// Forsaken, in a group of the replicas 1 to 5 on the nodes a to e.

@@ -159,6 +159,18 @@ impl Scene {
         TOPIC.to_owned()
     }
 
+    /// The term in which this partition is led.
+    #[track_caller]
+    pub fn term(&self, partition: usize) -> u64 {
+        eventually("the partition has a leader", PATIENCE, || {
+            let topic = ["topic", "describe", TOPIC, "--output", "json"];
+            let described = self.stage.cluster.json(&topic);
+            described["partitions"][partition]["term"]
+                .as_u64()
+                .filter(|term| *term > 0)
+        })
+    }
+
     /// The nodes that hold a replica of this partition.
     #[track_caller]
     pub fn holders(&self, partition: usize) -> Vec<usize> {
@@ -216,13 +228,16 @@ impl Scene {
         self.stage.start(&[node]);
     }
 
-    /// Waits until a node that was removed from the cluster has ended by itself; it is not judged any more.
+    /// Waits until a node that was removed from the cluster has ended by itself, because it was; it is not judged any more.
     #[track_caller]
     pub fn left(&mut self, node: usize) {
         let what = format!("{} ends", self.name(node));
         eventually(&what, PATIENCE, || {
             (!self.stage.cluster.node(node).runs()).then_some(())
         });
+        let log = self.stage.cluster.node(node).log();
+        let says_why = log.contains("was removed from the cluster");
+        assert!(says_why && !log.contains("panicked at"), "{what}, and says:\n{log}");
         self.stage.links.set_process(node, None);
         self.stage.cast.remove(&node);
     }

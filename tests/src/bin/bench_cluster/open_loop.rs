@@ -5,13 +5,23 @@ use std::time::{Duration, Instant};
 
 use highwater::{Client, Error, Record};
 use tokio::task::JoinHandle;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{MissedTickBehavior, interval, sleep};
 
 const SEND_INTERVAL: Duration = Duration::from_millis(5);
 const VALUE_BYTES: usize = 1024;
 
-/// When it was due, and how long it took until it was acknowledged; `None`: it failed.
-type Sent = (Instant, Option<Duration>);
+/// When it was due, and what came of it.
+type Sent = (Instant, Outcome);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Outcome {
+    Waiting,
+    Acknowledged(Duration),
+    Failed,
+}
+
+/// How often is looked whether those that wait have an answer.
+const LOOK_PAUSE: Duration = Duration::from_millis(5);
 
 /// A running producer; it ends when dropped.
 pub(crate) struct OpenLoop {
@@ -37,29 +47,48 @@ impl OpenLoop {
             loop {
                 let due = ticks.tick().await.into_std();
                 let (producer, noting) = (producer.clone(), noting.clone());
+                let at = {
+                    let mut sent = noting.lock().unwrap_or_else(PoisonError::into_inner);
+                    sent.push((due, Outcome::Waiting));
+                    sent.len() - 1
+                };
                 tokio::spawn(async move {
                     let acknowledged = async {
                         let delivery = producer.send(Record::new(vec![b'x'; VALUE_BYTES])).await.ok()?;
                         delivery.await.ok()
                     };
-                    let took = acknowledged.await.map(|_| due.elapsed());
-                    let mut sent = noting.lock().unwrap_or_else(PoisonError::into_inner);
-                    sent.push((due, took));
+                    let outcome = match acknowledged.await {
+                        Some(_) => Outcome::Acknowledged(due.elapsed()),
+                        None => Outcome::Failed,
+                    };
+                    noting.lock().unwrap_or_else(PoisonError::into_inner)[at].1 = outcome;
                 });
             }
         });
         Ok(OpenLoop { sent, task })
     }
 
-    /// Of the records that were due in this time and have an answer by now.
-    pub(crate) fn between(&self, begin: Instant, end: Instant) -> Latencies {
+    /// Of the records that were due in this time. Waits until all of them have an answer.
+    pub(crate) async fn between(&self, begin: Instant, end: Instant) -> Latencies {
+        loop {
+            let outcomes = self.outcomes(begin, end);
+            if !outcomes.contains(&Outcome::Waiting) {
+                let failed = outcomes.iter().filter(|outcome| **outcome == Outcome::Failed).count();
+                let time = |outcome| match outcome {
+                    Outcome::Acknowledged(took) => Some(took),
+                    _ => None,
+                };
+                let times = outcomes.into_iter().filter_map(time).collect();
+                return Latencies { times, failed };
+            }
+            sleep(LOOK_PAUSE).await;
+        }
+    }
+
+    fn outcomes(&self, begin: Instant, end: Instant) -> Vec<Outcome> {
         let sent = self.sent.lock().unwrap_or_else(PoisonError::into_inner);
         let due = sent.iter().filter(|(due, _)| (begin..end).contains(due));
-        let due: Vec<Option<Duration>> = due.map(|(_, took)| *took).collect();
-        Latencies {
-            times: due.iter().flatten().copied().collect(),
-            failed: due.iter().filter(|took| took.is_none()).count(),
-        }
+        due.map(|(_, outcome)| *outcome).collect()
     }
 }
 

@@ -30,7 +30,7 @@ pub(crate) fn measure() -> Result<(), Failure> {
     let load = runtime.block_on(OpenLoop::start(&client, TOPIC))?;
     let watched = Instant::now();
     std::thread::sleep(BEFORE); // Not to wait for something: this is the time over which is measured.
-    let before = load.between(watched, Instant::now());
+    let before = runtime.block_on(load.between(watched, Instant::now()));
 
     // In order, so that what is measured is the replacement and not a failover.
     let replaced = NODES - 1;
@@ -42,7 +42,7 @@ pub(crate) fn measure() -> Result<(), Failure> {
         is_complete(&cluster.describe()).then_some(())
     });
     let (took, end) = (started.elapsed(), Instant::now());
-    let during = load.between(started, end);
+    let during = runtime.block_on(load.between(started, end));
     let moved = bytes_in(cluster.nodes()[replaced].data_dir());
     println!(
         "\na node with {} MiB replaced (target: p99 during it at most twice the one before)",

@@ -238,7 +238,8 @@ impl DataDir {
         Ok(true)
     }
 
-    /// Deletes a replica, files and record. Only for groups that a committed tombstone names.
+    /// Deletes a replica, files and record. Only for those of which the catalog says that nobody needs them: of deleted groups, retired
+    /// ones, and lost catalog replicas that have been replaced.
     pub(crate) fn remove_replica(&self, group: GroupId, replica: ReplicaId) -> Result<(), DataDirError> {
         remove_directory(&self.replica_path(group, replica))?;
         record_file::sync_directory(&self.path.join(GROUPS))?;

@@ -11,6 +11,7 @@ use std::time::Duration;
 use futures::FutureExt;
 use futures::future::{BoxFuture, join};
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::access::Operators;
@@ -152,23 +153,7 @@ impl Foundation {
 
     async fn serve(mut self) -> Result<NodeHandle, StartError> {
         let gossip = Arc::new(self.start_gossip().await?);
-        let leaders = Leaders {
-            own: self.config.node.clone(),
-            registry: self.registry.clone(),
-            catalog: self.host.clone(),
-            told: self.told.clone(),
-            nodes: gossip.nodes(),
-            link: self.link.clone(),
-            not_ready: self.not_ready.subscribe(),
-            has_room: self.storage.has_room(),
-        };
-        let push = Push {
-            boot: self.boot,
-            registry: self.registry.clone(),
-            link: self.link.clone(),
-            nodes: gossip.nodes(),
-            not_ready: self.not_ready.subscribe(),
-        };
+        let leaders = self.leaders(&gossip);
         let catalog = CatalogClient::new(
             &self.config.node,
             self.host.clone(),
@@ -196,22 +181,7 @@ impl Foundation {
             not_ready: self.not_ready.clone(),
             draining: draining.clone(),
         };
-        let context = Arc::new(Context {
-            node: self.config.node.clone(),
-            cluster: self.config.cluster.clone(),
-            data: self.data.clone(),
-            registry: self.registry.clone(),
-            host: self.host.clone(),
-            catalog,
-            leaders: leaders.clone(),
-            link: self.link.clone(),
-            storage: self.storage.clone(),
-            not_ready: self.not_ready.subscribe(),
-            in_flight: InFlight::default(),
-            operators: Operators::new(&self.config.operators),
-            draining: draining.clone(),
-            stopping: stopping.clone(),
-        });
+        let context = Arc::new(self.context(catalog, leaders.clone(), &draining, &stopping));
         let catalog_opened = CancellationToken::new();
         let begin = Begin {
             opening,
@@ -219,38 +189,26 @@ impl Foundation {
             catalog_opened: catalog_opened.clone(),
             failures: self.failures.clone(),
         };
-        let watched = |work: BoxFuture<'static, ()>| tokio::spawn(watched(work, self.failures.clone()));
-        let behind_catalog = |work| watched(behind(catalog_opened.clone(), work).boxed());
-        let mut loops = vec![
-            watched(begin.run().boxed()),
-            watched(self.storage.clone().keep_room().boxed()),
-            watched(leaders::publish_state(self.not_ready.subscribe(), self.storage.has_room(), gossip).boxed()),
-            watched(push.run(self.config.node.clone()).boxed()),
-            watched(
-                keep_addresses(
-                    self.config.node.clone(),
-                    self.data.plan(),
-                    self.host.clone(),
-                    self.addresses.clone(),
-                )
+        let mut works = self.works(gossip);
+        works.push(begin.run().boxed());
+        let behind_catalog = [
+            controller.clone().keep_replicas().boxed(),
+            controller.clone().keep_registered().boxed(),
+            controller.clone().keep_members().boxed(),
+            controller.clone().keep_groups().boxed(),
+            controller.clone().keep_placement().boxed(),
+            controller.clone().keep_leaderships().boxed(),
+            controller.clone().keep_settings().boxed(),
+            controller
+                .clone()
+                .keep_retention(Duration::from_millis(self.config.retention_interval_ms))
                 .boxed(),
-            ),
-            behind_catalog(controller.clone().keep_replicas().boxed()),
-            behind_catalog(controller.clone().keep_registered().boxed()),
-            behind_catalog(controller.clone().keep_members().boxed()),
-            behind_catalog(controller.clone().keep_groups().boxed()),
-            behind_catalog(controller.clone().keep_placement().boxed()),
-            behind_catalog(controller.clone().keep_leaderships().boxed()),
-            behind_catalog(controller.clone().keep_settings().boxed()),
-            behind_catalog(
-                controller
-                    .clone()
-                    .keep_retention(Duration::from_millis(self.config.retention_interval_ms))
-                    .boxed(),
-            ),
-            behind_catalog(controller.keep_reported(dead_replicas).boxed()),
-            behind_catalog(readiness.keep().boxed()),
+            controller.keep_reported(dead_replicas).boxed(),
+            readiness.keep().boxed(),
         ];
+        works.extend(behind_catalog.map(|work| behind(catalog_opened.clone(), work).boxed()));
+        let watch = |work| tokio::spawn(watched(work, self.failures.clone()));
+        let mut loops: Vec<JoinHandle<()>> = works.into_iter().map(watch).collect();
         let address = self.port.local_addr();
         let admin_address = self.admin.as_ref().map(Admin::address);
         if let Some(admin) = self.admin {
@@ -281,6 +239,67 @@ impl Foundation {
             loops,
             data: self.data,
         })
+    }
+
+    fn leaders(&self, gossip: &Gossip) -> Leaders {
+        Leaders {
+            own: self.config.node.clone(),
+            registry: self.registry.clone(),
+            catalog: self.host.clone(),
+            told: self.told.clone(),
+            nodes: gossip.nodes(),
+            link: self.link.clone(),
+            not_ready: self.not_ready.subscribe(),
+            has_room: self.storage.has_room(),
+        }
+    }
+
+    fn context(
+        &self,
+        catalog: CatalogClient,
+        leaders: Leaders,
+        draining: &CancellationToken,
+        stopping: &CancellationToken,
+    ) -> Context {
+        Context {
+            node: self.config.node.clone(),
+            cluster: self.config.cluster.clone(),
+            data: self.data.clone(),
+            registry: self.registry.clone(),
+            host: self.host.clone(),
+            catalog,
+            leaders,
+            link: self.link.clone(),
+            storage: self.storage.clone(),
+            not_ready: self.not_ready.subscribe(),
+            in_flight: InFlight::default(),
+            operators: Operators::new(&self.config.operators),
+            draining: draining.clone(),
+            stopping: stopping.clone(),
+        }
+    }
+
+    /// What goes on from the start, whether there is a catalog or not.
+    fn works(&self, gossip: Arc<Gossip>) -> Vec<BoxFuture<'static, ()>> {
+        let push = Push {
+            boot: self.boot,
+            registry: self.registry.clone(),
+            link: self.link.clone(),
+            nodes: gossip.nodes(),
+            not_ready: self.not_ready.subscribe(),
+        };
+        let addresses = keep_addresses(
+            self.config.node.clone(),
+            self.data.plan(),
+            self.host.clone(),
+            self.addresses.clone(),
+        );
+        vec![
+            self.storage.clone().keep_room().boxed(),
+            leaders::publish_state(self.not_ready.subscribe(), self.storage.has_room(), gossip).boxed(),
+            push.run(self.config.node.clone()).boxed(),
+            addresses.boxed(),
+        ]
     }
 
     async fn start_gossip(&mut self) -> Result<Gossip, StartError> {

@@ -194,6 +194,16 @@ impl Partition {
         added.map(drop).map_err(|err| self.inner.write_error(err))
     }
 
+    /// The same, unless it is a member already: adding a voter again would take its vote.
+    pub async fn ensure_learner(&self, member: Member) -> Result<(), CommandError> {
+        let status = self.status();
+        let mut members = status.voters.iter().chain(&status.learners);
+        match members.any(|known| known.replica_id == member.replica_id) {
+            true => Ok(()),
+            false => self.add_learner(member).await,
+        }
+    }
+
     /// Makes exactly these replicas the voters; all must be members already. Those left out leave the group.
     pub async fn change_voters(&self, voters: Vec<ReplicaId>) -> Result<(), CommandError> {
         let changed = self.inner.raft.change_membership(voter_set(&voters), false).await;

@@ -195,24 +195,10 @@ async fn let_in_here(catalog: &Partition, cluster_id: Id, join: Join) -> JoinAns
         replica_id: ReplicaId(replica_id),
         node,
     };
-    match ensure_learner(catalog, member).await {
+    match catalog.ensure_learner(member).await {
         Ok(()) => JoinAnswer::Joined { cluster_id, replica_id },
-        Err(why) => JoinAnswer::Failed { why },
+        Err(error) => JoinAnswer::Failed { why: error.to_string() },
     }
-}
-
-/// Adds a learner unless it is a member already: adding a voter again would take its vote.
-async fn ensure_learner(catalog: &Partition, member: Member) -> Result<(), String> {
-    let status = catalog.status();
-    if status
-        .voters
-        .iter()
-        .chain(&status.learners)
-        .any(|known| known.replica_id == member.replica_id)
-    {
-        return Ok(());
-    }
-    catalog.add_learner(member).await.map_err(|error| error.to_string())
 }
 
 /// Whether the replica has seen neither a vote nor an entry.

@@ -124,12 +124,8 @@ impl Hosted {
 
     /// The same, unless it is a member already: adding a voter again would take its vote.
     pub(crate) async fn ensure_learner(&self, member: Member) -> Result<(), String> {
-        let status = self.status();
-        let mut members = status.voters.iter().chain(&status.learners);
-        match members.any(|known| known.replica_id == member.replica_id) {
-            true => Ok(()),
-            false => self.add_learner(member).await,
-        }
+        let ensured = self.partition.ensure_learner(member).await;
+        ensured.map_err(|error| error.to_string())
     }
 
     /// Makes exactly these members the voters.

@@ -26,7 +26,6 @@ use tokio::time::{Instant, timeout};
 
 use crate::partition::Partition;
 use crate::runtime;
-use crate::snapshot::membership_in;
 
 /// The default pace.
 const BYTES_PER_SECOND: u64 = 20_000_000;
@@ -122,12 +121,6 @@ fn lacks_little(log: &Log, next: u64, end: u64) -> bool {
     let cached = log.read_cached(next, end, LITTLE_BYTES);
     let reached = cached.and_then(|frames| frames.last().map(|frame| frame.header.id.index + 1));
     reached >= Some(end)
-}
-
-/// Whether a replica has a vote, as far as it is committed; a stream to a new one is opened before that.
-pub(crate) fn is_voter(log: &Log, replica_id: u64) -> bool {
-    let membership = log.committed(membership_in);
-    membership.is_ok_and(|stored| stored.membership().voter_ids().any(|id| id == replica_id))
 }
 
 /// Entries of the leader's log that a request carries.

@@ -31,7 +31,7 @@ use crate::runtime;
 use crate::scrub::{ScrubPace, scrub};
 use crate::serve::Server;
 use crate::snapshot::Snapshots;
-use crate::status::Observer;
+use crate::status::{Observer, Voters};
 use crate::storage::{GroupStorage, terms_of};
 use crate::trim::Trimmer;
 use crate::types::{Member, Raft};
@@ -103,6 +103,7 @@ impl Partition {
         let due = group_machine.due();
         let memory = Arc::new(Memory::default());
         let ear = Arc::new(Ear::new(&timers));
+        let voters = Voters::default();
         let network = GroupNetwork {
             group_id,
             peers: peers.clone(),
@@ -110,6 +111,7 @@ impl Partition {
             memory: memory.clone(),
             log: log.clone(),
             catch_up,
+            voters: voters.clone(),
         };
         let storage = GroupStorage::new(log.clone(), progress.clone(), snapshots.clone(), mending.clone());
         let raft = Raft::new(replica_id.0, config, network, storage, group_machine)
@@ -120,6 +122,7 @@ impl Partition {
             log: log.clone(),
             progress: progress.clone(),
             mending: mending.clone(),
+            voters,
         };
         let (changes_sender, changes) = watch::channel(observer.status());
         let (ending_sender, ending) = watch::channel(None);

@@ -99,6 +99,24 @@ pub(crate) enum Ending {
     Failed(String),
 }
 
+/// Who has a vote as far as this replica knows, committed or not; nobody before its core runs.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Voters(watch::Sender<BTreeSet<u64>>);
+
+impl Voters {
+    pub(crate) fn set(&self, voters: impl Iterator<Item = u64>) {
+        let now: BTreeSet<u64> = voters.collect();
+        self.0.send_if_modified(|voters| {
+            let before = std::mem::replace(voters, now);
+            before != *voters
+        });
+    }
+
+    pub(crate) fn include(&self, replica_id: u64) -> bool {
+        self.0.borrow().contains(&replica_id)
+    }
+}
+
 /// Reads the status of one replica.
 #[derive(Clone)]
 pub(crate) struct Observer {
@@ -106,6 +124,8 @@ pub(crate) struct Observer {
     pub(crate) log: Log,
     pub(crate) progress: Arc<Progress>,
     pub(crate) mending: Arc<Mending>,
+    /// Kept up to date by `watch`.
+    pub(crate) voters: Voters,
 }
 
 impl Observer {
@@ -153,6 +173,7 @@ impl Observer {
         let mut metrics = self.raft.server_metrics();
         let mut damage = self.mending.changes();
         let mut ticks = runtime::ticks(LOG_TICK);
+        self.publish(&changes);
         loop {
             tokio::select! {
                 biased;
@@ -183,6 +204,7 @@ impl Observer {
 
     fn publish(&self, changes: &watch::Sender<Status>) {
         let now = self.status();
+        self.voters.set(now.voters.iter().map(|voter| voter.replica_id.0));
         changes.send_if_modified(|last| {
             let differs = last.differs(&now);
             if differs {

@@ -106,7 +106,7 @@ impl PeerClient {
             let_go: self.snapshots.let_go().clone(),
             memory: self.memory.clone(),
             log: Some(self.log.clone()),
-            catch_up: CatchUp::new(self.catch_up.clone(), !self.voters.include(self.target)),
+            catch_up: CatchUp::new(self.catch_up.clone(), self.target, self.voters.clone()),
         }
     }
 

@@ -115,6 +115,13 @@ impl Voters {
     pub(crate) fn include(&self, replica_id: u64) -> bool {
         self.0.borrow().contains(&replica_id)
     }
+
+    /// Waits until the replica has a vote.
+    pub(crate) async fn wait_for(&self, replica_id: u64) {
+        let mut voters = self.0.subscribe();
+        // the sender lives as long as `self`
+        let _ = voters.wait_for(|voters| voters.contains(&replica_id)).await;
+    }
 }
 
 /// Reads the status of one replica.

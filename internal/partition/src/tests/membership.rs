@@ -113,3 +113,27 @@ async fn a_learner_is_brought_up_at_the_pace_and_nobody_waits_for_it() {
     assert!(begin.elapsed() >= Duration::from_millis(500), "{:?}", begin.elapsed());
     cluster.equal_logs().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_learner_that_becomes_a_voter_is_brought_up_at_once() {
+    let mut cluster = Cluster::start().await;
+    let payload = Bytes::from(vec![7; 128 * 1024]);
+    for sequence in 0..32 {
+        cluster.accept(batch_of(1, sequence, payload.clone())).await;
+    }
+    cluster.catch_up.set(1_000_000);
+    let leader = cluster.leader().await;
+    let new = cluster.add_node().await;
+    in_time("the learner", cluster.partition(leader).add_learner(member(new)))
+        .await
+        .unwrap();
+    eventually("the learner has something", || cluster.node(new).log.last().is_some()).await;
+    cluster.catch_up.set(10_000); // the rest takes longer than anybody here waits
+    assert!(cluster.node(new).log.last() < cluster.node(leader).log.last());
+    // only together can these decide
+    let voters = ids(&[leader, new]);
+    in_time("the change", cluster.partition(leader).change_voters(voters))
+        .await
+        .unwrap();
+    cluster.accept(batch_of(1, 32, payload)).await;
+}

@@ -25,12 +25,9 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
-use highwater_log::{Log, ReplicaId};
-use openraft::async_runtime::watch::WatchReceiver;
 use tokio::sync::{Mutex, OwnedMutexGuard, watch};
 use tokio::time::{Instant, timeout};
 
-use crate::partition::Partition;
 use crate::runtime;
 use crate::status::Voters;
 
@@ -94,42 +91,6 @@ impl Default for CatchUpPace {
     }
 }
 
-/// Who lacks no more entries than this, nor more bytes, has caught up: it has them before anybody notices.
-const LITTLE_ENTRIES: u64 = 256;
-const LITTLE_BYTES: usize = 4 * 1024 * 1024;
-
-impl Partition {
-    /// How many of the log's entries a member has not acknowledged yet. None unless this replica leads and has heard of
-    /// the member's log.
-    pub fn entries_behind(&self, replica_id: ReplicaId) -> Option<u64> {
-        let metrics = self.inner.raft.metrics();
-        let metrics = metrics.borrow_watched();
-        let matching = metrics.replication.as_ref()?.get(&replica_id.0).copied().flatten()?;
-        Some(metrics.last_log_index?.saturating_sub(matching.index()))
-    }
-
-    /// Whether a member lacks so little of the log that it has caught up; all of that must still be in the tail cache, so that
-    /// it is sent at once. False unless this replica leads and has heard of the member's log.
-    pub fn has_caught_up(&self, replica_id: ReplicaId) -> bool {
-        let log = &self.inner.log;
-        let end = log.last().map_or(0, |last| last.index + 1);
-        let behind = self.entries_behind(replica_id);
-        behind.is_some_and(|behind| lacks_little(log, end.saturating_sub(behind), end))
-    }
-}
-
-fn lacks_little(log: &Log, next: u64, end: u64) -> bool {
-    if next >= end {
-        return true;
-    }
-    if end - next > LITTLE_ENTRIES {
-        return false;
-    }
-    let cached = log.read_cached(next, end, LITTLE_BYTES);
-    let reached = cached.and_then(|frames| frames.last().map(|frame| frame.header.id.index + 1));
-    reached >= Some(end)
-}
-
 /// What a request carries of the leader's log.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Load {
@@ -144,7 +105,7 @@ pub(crate) struct Load {
 pub(crate) struct Look {
     /// Index behind the last entry.
     pub(crate) end_index: u64,
-    /// Bytes that the log has appended ([`Log::appended_bytes`]).
+    /// Bytes that the log has appended ([`highwater_log::Log::appended_bytes`]).
     pub(crate) appended_bytes: u64,
     /// Whether the entries in question are still in the tail cache.
     pub(crate) is_cached: bool,

@@ -14,6 +14,7 @@ use highwater_log::{EntryId, Grade, GroupId, Log, ReplicaId};
 use tokio::sync::{oneshot, watch};
 
 use crate::catch_up::CatchUpPace;
+use crate::caught_up::FormerEnd;
 use crate::config::Timers;
 use crate::contact::Ear;
 use crate::error::Error;
@@ -123,6 +124,7 @@ impl Partition {
             progress: progress.clone(),
             mending: mending.clone(),
             voters,
+            former_end: Arc::new(FormerEnd::new(&log)),
         };
         let (changes_sender, changes) = watch::channel(observer.status());
         let (ending_sender, ending) = watch::channel(None);

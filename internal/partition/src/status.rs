@@ -10,6 +10,7 @@ use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::Fatal;
 use tokio::sync::watch;
 
+use crate::caught_up::FormerEnd;
 use crate::mending::Mending;
 use crate::progress::{Progress, Watermark};
 use crate::runtime;
@@ -133,6 +134,8 @@ pub(crate) struct Observer {
     pub(crate) mending: Arc<Mending>,
     /// Kept up to date by `watch`.
     pub(crate) voters: Voters,
+    /// Noted by `watch`.
+    pub(crate) former_end: Arc<FormerEnd>,
 }
 
 impl Observer {
@@ -175,7 +178,7 @@ impl Observer {
 
     /// Keeps `changes` up to date until the core ends, then says how it ended. Also gives the log its tick.
     pub(crate) async fn watch(self, changes: watch::Sender<Status>, ending: watch::Sender<Option<Ending>>) {
-        /// How often the log may note its mark and its checkpoint.
+        /// How often the log may note its mark and its checkpoint, and its end is noted here.
         const LOG_TICK: Duration = Duration::from_secs(1);
         let mut metrics = self.raft.server_metrics();
         let mut damage = self.mending.changes();
@@ -191,7 +194,10 @@ impl Observer {
                     self.publish(&changes);
                 }
                 Ok(()) = damage.changed() => self.publish(&changes),
-                _ = ticks.tick() => self.log.tick(),
+                _ = ticks.tick() => {
+                    self.log.tick();
+                    self.former_end.note(&self.log);
+                }
             }
         }
         // the core's senders are gone; without a reason it was cut off, by a panic or by the end of the runtime

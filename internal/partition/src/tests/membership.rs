@@ -137,3 +137,16 @@ async fn a_learner_that_becomes_a_voter_is_brought_up_at_once() {
         .unwrap();
     cluster.accept(batch_of(1, 32, payload)).await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_is_gone_has_not_caught_up() {
+    let mut cluster = Cluster::start().await;
+    cluster.accept(batch(1, 0)).await;
+    let leader = cluster.leader().await;
+    let follower = cluster.follower().await;
+    let id = member(follower).replica_id;
+    eventually("it has caught up", || cluster.partition(leader).has_caught_up(id)).await;
+    cluster.crash(follower).await;
+    cluster.accept(batch(1, 1)).await;
+    eventually("it lacks an entry", || !cluster.partition(leader).has_caught_up(id)).await;
+}

@@ -11,7 +11,8 @@
 //!   follower that dies silently would stay behind for ever.
 //! * A follower that still needs what is to be purged, and was waited for long enough, is let go: the stream breaks, and
 //!   openraft, which waits for live streams only, purges and sends the manifest.
-//! * A follower that lacks much is sent it at a limited pace (`catch_up`): its requests are taken in turns.
+//! * A follower that lacks much is sent it at a limited pace (`catch_up`). A request has to be in hand to tell what it costs, and
+//!   whether there is one at all. So one that waits for its turn is taken already, and is one more than the window holds.
 //! * openraft sends a request without entries at once whenever the commit point moves. It takes the time of the
 //!   acknowledgement that is due at the same moment, so it is held while other tasks have their turn (`HOLD_TURNS`), or
 //!   until another request follows or the input ends. Order and number of answers stay. A follower's readers wait for it,
@@ -35,13 +36,13 @@ use openraft::errors::NetworkError;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::time::{Instant, Sleep};
 
-use crate::catch_up::{self, CatchUp};
+use crate::catch_up::{CatchUp, Load, Look};
 use crate::codec::append;
 use crate::memory::Memory;
 use crate::network::{broken, check_result};
 use crate::peers::PeerStream;
 use crate::snapshot::LetGo;
-use crate::types::{AppendRequest, AppendResult, RpcError, Vote, log_id};
+use crate::types::{AppendRequest, AppendResult, LogEntry, RpcError, Vote, log_id};
 
 /// Most unanswered requests to one follower.
 pub(crate) const WINDOW_REQUESTS: usize = 32;
@@ -69,17 +70,25 @@ pub(crate) struct Follower {
 }
 
 impl Follower {
-    fn note_sent(&mut self, first_index: u64, entries: u64, bytes: usize) {
-        let Some(log) = &self.log else { return };
-        let sent = catch_up::Sent {
-            first_index,
-            entries,
-            bytes,
+    /// Ready when the request is to be sent: what is free at once, the rest in turns.
+    fn poll_clear(&mut self, request: &AppendRequest, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(log) = &self.log else {
+            return Poll::Ready(());
+        };
+        let first_index = first_index(request);
+        if self.let_go.has(first_index) {
+            return Poll::Ready(()); // it is refused: nothing to pay for
+        }
+        let load = Load {
+            end_index: first_index + request.entries.len() as u64,
+            bytes: request.entries.iter().map(LogEntry::stored_bytes).sum(),
+        };
+        let look = || Look {
             end_index: log.last().map_or(0, |last| last.index + 1),
             appended_bytes: log.appended_bytes(),
+            is_cached: log.read_cached(first_index, first_index + 1, 0).is_some(),
         };
-        let is_cached = || log.read_cached(first_index, first_index + 1, 0).is_some();
-        self.catch_up.sent(sent, is_cached);
+        self.catch_up.poll_clear(load, look, cx)
     }
 }
 
@@ -100,11 +109,14 @@ enum Input {
 /// The stream of answers.
 ///
 /// Invariants: `unanswered` holds exactly the requests handed to the peer stream or to `blocked`, oldest first, and
-/// `unanswered_bytes` their sum. At most one request is held, and it was taken after all of those.
+/// `unanswered_bytes` their sum. At most one request is held, and it was taken after all of those; at most one waits, and it
+/// was taken last: while it waits nothing is taken.
 pub(crate) struct AppendStream<S> {
     follower: Follower,
     requests: S,
     input: Input,
+    /// A request that has to be paid for and waits for its turn.
+    waiting: Option<AppendRequest>,
     stream: PeerStream,
     unanswered: VecDeque<Sent>,
     unanswered_bytes: usize,
@@ -127,6 +139,7 @@ where
             follower,
             requests,
             input: Input::Open,
+            waiting: None,
             stream,
             unanswered: VecDeque::with_capacity(WINDOW_REQUESTS),
             unanswered_bytes: 0,
@@ -148,27 +161,33 @@ where
     /// Takes and sends requests while the window is open.
     fn poll_requests(&mut self, cx: &mut Context<'_>) -> Result<(), RpcError> {
         self.poll_blocked(cx)?;
-        while matches!(self.input, Input::Open) && self.window_open() {
-            if self.follower.catch_up.poll_turn(cx).is_pending() {
+        while self.window_open() {
+            let Some(request) = self.next_request(cx) else { break };
+            if self.follower.poll_clear(&request, cx).is_pending() {
+                self.waiting = Some(request);
                 break;
             }
-            match Pin::new(&mut self.requests).poll_next(cx) {
-                Poll::Ready(Some(request)) => {
-                    let taken = self.take(request);
-                    self.follower.catch_up.give_up_turn();
-                    taken?;
-                }
-                Poll::Ready(None) => self.input = Input::Ended,
-                Poll::Pending => {
-                    self.follower.catch_up.give_up_turn();
-                    break;
-                }
-            }
+            self.take(request)?;
         }
         if !self.window_open() {
             self.follower.catch_up.leave_queue(); // a turn that comes now could not be used, and would hold up others
         }
         self.poll_held(cx)
+    }
+
+    /// The request that waits for its turn, or else the next one of the input.
+    fn next_request(&mut self, cx: &mut Context<'_>) -> Option<AppendRequest> {
+        if self.waiting.is_some() || matches!(self.input, Input::Ended) {
+            return self.waiting.take();
+        }
+        match Pin::new(&mut self.requests).poll_next(cx) {
+            Poll::Ready(None) => {
+                self.input = Input::Ended;
+                None
+            }
+            Poll::Ready(request) => request,
+            Poll::Pending => None,
+        }
     }
 
     /// Sends a request, or holds it if it only carries the commit point.
@@ -197,20 +216,18 @@ where
     }
 
     fn send(&mut self, request: AppendRequest) -> Result<(), RpcError> {
-        let first_index = request.prev_log_id.map_or(0, |id| id.index() + 1);
+        let first_index = first_index(&request);
         if self.follower.let_go.has(first_index) {
             return Err(lost(format!(
                 "entry {first_index} is to be purged, the follower gets the manifest"
             )));
         }
         let vote = request.vote;
-        let entries = request.entries.len() as u64;
         let certain = self.follower.log.as_ref().and_then(Log::certain_last).map(log_id);
         let (parts, bytes) = append::encode_request(self.follower.id, request, certain).map_err(broken)?;
         if self.unanswered.is_empty() {
             self.restart_idle();
         }
-        self.follower.note_sent(first_index, entries, bytes);
         self.sent_any = true;
         self.unanswered_bytes += bytes;
         self.unanswered.push_back(Sent { vote, bytes });
@@ -303,8 +320,16 @@ where
         };
         // A conflict, a higher vote or an error ends a session; openraft opens the next one.
         this.finished = matches!(polled, Poll::Ready(None | Some(Err(_)) | Some(Ok(Err(_)))));
+        if this.finished {
+            this.follower.catch_up.leave_queue();
+        }
         polled
     }
+}
+
+/// Index of the first entry that the request carries, or would carry.
+fn first_index(request: &AppendRequest) -> u64 {
+    request.prev_log_id.map_or(0, |id| id.index() + 1)
 }
 
 /// Sends what waited before and then these parts; false if the stream is gone.

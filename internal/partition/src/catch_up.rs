@@ -5,28 +5,31 @@
 //! [`CatchUpPace`], and take turns with it, one request a turn. Votes, heartbeats and manifests know nothing of it.
 //!
 //! * What is paid for is what the follower lacks when its stream is opened. As many bytes as the log has grown by since
-//!   are free. So the follower comes nearer with every byte that is paid for, however fast the log grows, and once it has
-//!   caught up nothing is paid for any more. Bytes, not entries: old entries may be large where new ones are small.
+//!   are free. So the follower comes nearer with every byte that is paid for, however fast the log grows and however many
+//!   wait for their turns, and once it has caught up nothing is paid for any more. Bytes, not entries: old entries may be
+//!   large where new ones are small.
 //! * Entries that are still in the tail cache are free for a voter: one that was away for a moment, or is a bit slow, is
-//!   needed for commits. For a learner nothing but growth is free: many small partitions come from the cache altogether.
-//! * A stream that may have to pay takes a request only when it is its turn. The turn lasts as long as the bytes of that
-//!   request take at the pace; then it goes to whoever has waited longest.
+//!   needed for commits. So is a learner that gets a vote, from the moment on that its leader counts it; the change of the
+//!   voters itself may need it. For a learner nothing but growth is free: many small partitions come from the cache
+//!   altogether.
+//! * What is free waits for nobody. Only a request that is in hand and has to be paid for waits for its turn, and then goes
+//!   at once, so no turn is held by who has nothing to send. A request is paid for as a whole or free as a whole, and one
+//!   that waits is paid for even if the log has grown enough meanwhile: otherwise the turns of a fast group would go by
+//!   without bringing its follower nearer. The turn lasts as long as its bytes take at the pace; then it goes to whoever
+//!   has waited longest.
+//! * The first request of a stream to a voter does not wait, but is paid for afterwards: a new leader may have to send a
+//!   dozen of them, old entries too, to find out where the voter is.
 
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
-use highwater_log::{Log, ReplicaId};
-use openraft::async_runtime::watch::WatchReceiver;
 use tokio::sync::{Mutex, OwnedMutexGuard, watch};
 use tokio::time::{Instant, timeout};
 
-use crate::partition::Partition;
 use crate::runtime;
-use crate::snapshot::membership_in;
+use crate::status::Voters;
 
 /// The default pace.
 const BYTES_PER_SECOND: u64 = 20_000_000;
@@ -88,144 +91,112 @@ impl Default for CatchUpPace {
     }
 }
 
-/// Who lacks no more entries than this, nor more bytes, has caught up: it has them before anybody notices.
-const LITTLE_ENTRIES: u64 = 256;
-const LITTLE_BYTES: usize = 4 * 1024 * 1024;
-
-impl Partition {
-    /// How many of the log's entries a member has not acknowledged yet. None unless this replica leads and has heard of
-    /// the member's log.
-    pub fn entries_behind(&self, replica_id: ReplicaId) -> Option<u64> {
-        let metrics = self.inner.raft.metrics();
-        let metrics = metrics.borrow_watched();
-        let matching = metrics.replication.as_ref()?.get(&replica_id.0).copied().flatten()?;
-        Some(metrics.last_log_index?.saturating_sub(matching.index()))
-    }
-
-    /// Whether a member lacks so little of the log that it has caught up; all of that must still be in the tail cache, so that
-    /// it is sent at once. False unless this replica leads and has heard of the member's log.
-    pub fn has_caught_up(&self, replica_id: ReplicaId) -> bool {
-        let log = &self.inner.log;
-        let end = log.last().map_or(0, |last| last.index + 1);
-        let behind = self.entries_behind(replica_id);
-        behind.is_some_and(|behind| lacks_little(log, end.saturating_sub(behind), end))
-    }
-}
-
-fn lacks_little(log: &Log, next: u64, end: u64) -> bool {
-    if next >= end {
-        return true;
-    }
-    if end - next > LITTLE_ENTRIES {
-        return false;
-    }
-    let cached = log.read_cached(next, end, LITTLE_BYTES);
-    let reached = cached.and_then(|frames| frames.last().map(|frame| frame.header.id.index + 1));
-    reached >= Some(end)
-}
-
-/// Whether a replica has a vote, as far as it is committed; a stream to a new one is opened before that.
-pub(crate) fn is_voter(log: &Log, replica_id: u64) -> bool {
-    let membership = log.committed(membership_in);
-    membership.is_ok_and(|stored| stored.membership().voter_ids().any(|id| id == replica_id))
-}
-
-/// Entries of the leader's log that a request carries.
+/// What a request carries of the leader's log.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Sent {
-    /// Index of the first.
-    pub(crate) first_index: u64,
-    pub(crate) entries: u64,
-    pub(crate) bytes: usize,
-    /// Index behind the last entry of the log at this moment.
+pub(crate) struct Load {
+    /// Index behind the last entry.
     pub(crate) end_index: u64,
-    /// Bytes that the log has appended by this moment ([`Log::appended_bytes`]).
+    /// Bytes of the entries; 0 if there are none.
+    pub(crate) bytes: usize,
+}
+
+/// The leader's log at this moment.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Look {
+    /// Index behind the last entry.
+    pub(crate) end_index: u64,
+    /// Bytes that the log has appended ([`highwater_log::Log::appended_bytes`]).
     pub(crate) appended_bytes: u64,
+    /// Whether the entries in question are still in the tail cache.
+    pub(crate) is_cached: bool,
 }
 
 /// What one stream's follower still has to catch up on.
 pub(crate) struct CatchUp {
     pace: CatchUpPace,
-    is_learner: bool,
-    /// Whether there is something to be paid for; None before it is known where the follower is.
-    is_behind: Option<bool>,
-    /// Bytes that the log has grown by since, and that were not sent for free yet.
-    grown_bytes: u64,
-    /// What the log had appended when that was last counted.
-    appended_bytes: u64,
-    waiting: Option<BoxFuture<'static, Turn>>,
-    turn: Option<Turn>,
+    replica_id: u64,
+    voters: Voters,
+    /// Whether the follower was sent the end of the log; from then on all is free.
+    has_arrived: bool,
+    /// Up to where the log's growth was sent for free, in bytes that it has appended; None before the first request.
+    free_up_to: Option<u64>,
+    /// Ends with a turn, or with none once a learner gets a vote.
+    waiting: Option<BoxFuture<'static, Option<Turn>>>,
 }
 
 impl CatchUp {
-    pub(crate) fn new(pace: CatchUpPace, is_learner: bool) -> CatchUp {
+    pub(crate) fn new(pace: CatchUpPace, replica_id: u64, voters: Voters) -> CatchUp {
         CatchUp {
             pace,
-            is_learner,
-            is_behind: None,
-            grown_bytes: 0,
-            appended_bytes: 0,
+            replica_id,
+            voters,
+            has_arrived: false,
+            free_up_to: None,
             waiting: None,
-            turn: None,
         }
     }
 
-    /// Ready when a request may be taken. Then [`CatchUp::give_up_turn`] if there is none, or else [`CatchUp::sent`].
-    pub(crate) fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let needs_turn = self.is_behind.unwrap_or(self.is_learner);
-        if !needs_turn || self.turn.is_some() {
+    /// Ready when a request with this load is to be sent. Until then it must be asked for with the same load, or the queue
+    /// be left.
+    pub(crate) fn poll_clear(&mut self, load: Load, look: impl Fn() -> Look, cx: &mut Context<'_>) -> Poll<()> {
+        // Nearly all requests end here, without a look: that takes the log's lock.
+        if self.has_arrived || load.bytes == 0 {
             return Poll::Ready(());
         }
-        let pace = &self.pace;
-        let waiting = self
-            .waiting
-            .get_or_insert_with(|| Box::pin(pace.turn.clone().lock_owned()));
-        match Pin::new(waiting).poll(cx) {
-            Poll::Ready(turn) => {
+        let is_first = self.free_up_to.is_none();
+        loop {
+            if let Some(waiting) = &mut self.waiting {
+                let turn = ready!(waiting.as_mut().poll(cx));
                 self.waiting = None;
-                self.turn = Some(turn);
-                Poll::Ready(())
+                if turn.is_some() {
+                    self.pay(turn, load);
+                    break;
+                }
             }
-            Poll::Pending => Poll::Pending,
+            let is_voter = self.voters.include(self.replica_id);
+            if self.is_free(load, look(), is_voter) {
+                break;
+            }
+            if is_first && is_voter {
+                self.pay(None, load);
+                break;
+            }
+            self.waiting = Some(self.wait(is_voter));
         }
-    }
-
-    /// Nothing is sent in this turn.
-    pub(crate) fn give_up_turn(&mut self) {
-        self.turn = None;
+        self.has_arrived = load.end_index >= look().end_index;
+        Poll::Ready(())
     }
 
     /// Waits for no turn at present.
     pub(crate) fn leave_queue(&mut self) {
         self.waiting = None;
-        self.turn = None;
     }
 
-    /// Accounts for entries that were sent.
-    pub(crate) fn sent(&mut self, sent: Sent, is_cached: impl FnOnce() -> bool) {
-        // A commit point that goes along with a request leaves the turn to that.
-        if self.is_behind == Some(false) || sent.entries == 0 {
-            return;
+    /// Whether this is free; then it is counted as sent.
+    fn is_free(&mut self, load: Load, look: Look, is_voter: bool) -> bool {
+        let free_up_to = self.free_up_to.get_or_insert(look.appended_bytes);
+        let wanted = *free_up_to + load.bytes as u64;
+        let is_free = wanted <= look.appended_bytes || (is_voter && look.is_cached);
+        if is_free {
+            *free_up_to = wanted.min(look.appended_bytes);
         }
-        let turn = self.turn.take();
-        let bytes = self.account(sent);
-        if bytes == 0 || (!self.is_learner && is_cached()) {
-            return;
-        }
-        runtime::spawn(self.pace.clone().pay(turn, bytes));
+        is_free
     }
 
-    /// Counts what is sent; answers the bytes of it that are not free.
-    fn account(&mut self, sent: Sent) -> usize {
-        if self.is_behind.is_none() {
-            self.appended_bytes = sent.appended_bytes;
-        }
-        self.grown_bytes += sent.appended_bytes.saturating_sub(self.appended_bytes);
-        self.appended_bytes = self.appended_bytes.max(sent.appended_bytes);
-        let free = self.grown_bytes.min(sent.bytes as u64);
-        self.grown_bytes -= free;
-        self.is_behind = Some(sent.first_index + sent.entries < sent.end_index);
-        sent.bytes - free as usize
+    fn wait(&self, is_voter: bool) -> BoxFuture<'static, Option<Turn>> {
+        let turn = self.pace.turn.clone().lock_owned();
+        let (voters, replica_id) = (self.voters.clone(), self.replica_id);
+        Box::pin(async move {
+            tokio::select! {
+                biased;
+                turn = turn => Some(turn),
+                () = voters.wait_for(replica_id), if !is_voter => None,
+            }
+        })
+    }
+
+    fn pay(&self, turn: Option<Turn>, load: Load) {
+        runtime::spawn(self.pace.clone().pay(turn, load.bytes));
     }
 }
 

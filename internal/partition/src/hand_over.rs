@@ -166,6 +166,7 @@ fn staying_voters(metrics: &RaftMetrics) -> Vec<u64> {
     voters.into_iter().flatten().copied().collect()
 }
 
-fn matching(metrics: &RaftMetrics, id: u64) -> Option<LogId> {
+/// The last entry that a replica has acknowledged to this one.
+pub(crate) fn matching(metrics: &RaftMetrics, id: u64) -> Option<LogId> {
     metrics.replication.as_ref()?.get(&id).copied().flatten()
 }

@@ -33,7 +33,8 @@
 //! * Promises (`memory`): before its core runs, a replica asks the others whether its disk still holds what it promised.
 //! * Damage (`mending`, `scrub`, `open`): entries that are damaged here come back from any member that has them. Meanwhile
 //!   whoever needs one waits, a leader steps aside, and a reader is sent elsewhere. What no member has is reported.
-//! * Catching up (`catch_up`): who lacks much is sent it at a limited pace, over all groups of a node.
+//! * Catching up (`catch_up`): who lacks much is sent it at a limited pace, over all groups of a node. Who has caught up
+//!   (`caught_up`) may get a vote or the leadership.
 //! * Starts (`unstarted`): whatever others need of a replica for their own starts it gives before its core runs.
 //! * A majority that is gone for good (`only_member`): a replica can be made the only member of its group, by hand.
 //! * A full disk: nothing new is proposed, a follower takes no entries; votes, heartbeats, reads, manifests and trims go on.
@@ -46,6 +47,7 @@
 
 mod append_stream;
 mod catch_up;
+mod caught_up;
 mod codec;
 mod config;
 mod contact;

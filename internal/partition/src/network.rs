@@ -25,13 +25,14 @@ use openraft::network::{RPCOption, RaftNetworkFactory, RaftNetworkV2, stream_app
 use openraft::raft::{AppendEntriesResponse, SnapshotResponse, StreamAppendError};
 
 use crate::append_stream::{self, AppendStream, Follower};
-use crate::catch_up::{CatchUp, CatchUpPace, is_voter};
+use crate::catch_up::{CatchUp, CatchUpPace};
 use crate::codec::{append, bad, calls, kind};
 use crate::error::Error;
 use crate::install;
 use crate::memory::Memory;
 use crate::peers::{Lane, PeerError, Peers};
 use crate::snapshot::{GroupSnapshot, SnapshotData, Snapshots};
+use crate::status::Voters;
 use crate::types::{
     AppendRequest, AppendResult, NodeName, RpcError, TransferRequest, TransferResponse, TypeConfig, Vote, VoteRequest,
     VoteResponse, log_id,
@@ -49,6 +50,7 @@ pub(crate) struct GroupNetwork {
     pub(crate) memory: Arc<Memory>,
     pub(crate) log: Log,
     pub(crate) catch_up: CatchUpPace,
+    pub(crate) voters: Voters,
 }
 
 impl GroupNetwork {
@@ -59,6 +61,7 @@ impl GroupNetwork {
             memory: self.memory.clone(),
             log: self.log.clone(),
             catch_up: self.catch_up.clone(),
+            voters: self.voters.clone(),
             group_id: self.group_id,
             target,
             node: node.0.clone(),
@@ -87,6 +90,7 @@ pub(crate) struct PeerClient {
     memory: Arc<Memory>,
     log: Log,
     catch_up: CatchUpPace,
+    voters: Voters,
     group_id: GroupId,
     target: u64,
     node: String,
@@ -102,7 +106,7 @@ impl PeerClient {
             let_go: self.snapshots.let_go().clone(),
             memory: self.memory.clone(),
             log: Some(self.log.clone()),
-            catch_up: CatchUp::new(self.catch_up.clone(), !is_voter(&self.log, self.target)),
+            catch_up: CatchUp::new(self.catch_up.clone(), self.target, self.voters.clone()),
         }
     }
 

@@ -14,6 +14,7 @@ use highwater_log::{EntryId, Grade, GroupId, Log, ReplicaId};
 use tokio::sync::{oneshot, watch};
 
 use crate::catch_up::CatchUpPace;
+use crate::caught_up::FormerEnd;
 use crate::config::Timers;
 use crate::contact::Ear;
 use crate::error::Error;
@@ -31,7 +32,7 @@ use crate::runtime;
 use crate::scrub::{ScrubPace, scrub};
 use crate::serve::Server;
 use crate::snapshot::Snapshots;
-use crate::status::Observer;
+use crate::status::{Observer, Voters};
 use crate::storage::{GroupStorage, terms_of};
 use crate::trim::Trimmer;
 use crate::types::{Member, Raft};
@@ -103,6 +104,7 @@ impl Partition {
         let due = group_machine.due();
         let memory = Arc::new(Memory::default());
         let ear = Arc::new(Ear::new(&timers));
+        let voters = Voters::default();
         let network = GroupNetwork {
             group_id,
             peers: peers.clone(),
@@ -110,6 +112,7 @@ impl Partition {
             memory: memory.clone(),
             log: log.clone(),
             catch_up,
+            voters: voters.clone(),
         };
         let storage = GroupStorage::new(log.clone(), progress.clone(), snapshots.clone(), mending.clone());
         let raft = Raft::new(replica_id.0, config, network, storage, group_machine)
@@ -120,6 +123,8 @@ impl Partition {
             log: log.clone(),
             progress: progress.clone(),
             mending: mending.clone(),
+            voters,
+            former_end: Arc::new(FormerEnd::new(&log)),
         };
         let (changes_sender, changes) = watch::channel(observer.status());
         let (ending_sender, ending) = watch::channel(None);

@@ -10,6 +10,7 @@ use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::Fatal;
 use tokio::sync::watch;
 
+use crate::caught_up::FormerEnd;
 use crate::mending::Mending;
 use crate::progress::{Progress, Watermark};
 use crate::runtime;
@@ -99,6 +100,31 @@ pub(crate) enum Ending {
     Failed(String),
 }
 
+/// Who has a vote as far as this replica knows, committed or not; nobody before its core runs.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Voters(watch::Sender<BTreeSet<u64>>);
+
+impl Voters {
+    pub(crate) fn set(&self, voters: impl Iterator<Item = u64>) {
+        let now: BTreeSet<u64> = voters.collect();
+        self.0.send_if_modified(|voters| {
+            let before = std::mem::replace(voters, now);
+            before != *voters
+        });
+    }
+
+    pub(crate) fn include(&self, replica_id: u64) -> bool {
+        self.0.borrow().contains(&replica_id)
+    }
+
+    /// Waits until the replica has a vote.
+    pub(crate) async fn wait_for(&self, replica_id: u64) {
+        let mut voters = self.0.subscribe();
+        // the sender lives as long as `self`
+        let _ = voters.wait_for(|voters| voters.contains(&replica_id)).await;
+    }
+}
+
 /// Reads the status of one replica.
 #[derive(Clone)]
 pub(crate) struct Observer {
@@ -106,6 +132,10 @@ pub(crate) struct Observer {
     pub(crate) log: Log,
     pub(crate) progress: Arc<Progress>,
     pub(crate) mending: Arc<Mending>,
+    /// Kept up to date by `watch`.
+    pub(crate) voters: Voters,
+    /// Noted by `watch`.
+    pub(crate) former_end: Arc<FormerEnd>,
 }
 
 impl Observer {
@@ -148,11 +178,12 @@ impl Observer {
 
     /// Keeps `changes` up to date until the core ends, then says how it ended. Also gives the log its tick.
     pub(crate) async fn watch(self, changes: watch::Sender<Status>, ending: watch::Sender<Option<Ending>>) {
-        /// How often the log may note its mark and its checkpoint.
+        /// How often the log may note its mark and its checkpoint, and its end is noted here.
         const LOG_TICK: Duration = Duration::from_secs(1);
         let mut metrics = self.raft.server_metrics();
         let mut damage = self.mending.changes();
         let mut ticks = runtime::ticks(LOG_TICK);
+        self.publish(&changes);
         loop {
             tokio::select! {
                 biased;
@@ -163,7 +194,10 @@ impl Observer {
                     self.publish(&changes);
                 }
                 Ok(()) = damage.changed() => self.publish(&changes),
-                _ = ticks.tick() => self.log.tick(),
+                _ = ticks.tick() => {
+                    self.log.tick();
+                    self.former_end.note(&self.log);
+                }
             }
         }
         // the core's senders are gone; without a reason it was cut off, by a panic or by the end of the runtime
@@ -183,6 +217,7 @@ impl Observer {
 
     fn publish(&self, changes: &watch::Sender<Status>) {
         let now = self.status();
+        self.voters.set(now.voters.iter().map(|voter| voter.replica_id.0));
         changes.send_if_modified(|last| {
             let differs = last.differs(&now);
             if differs {

@@ -199,6 +199,14 @@ impl LogEntry {
         }
     }
 
+    /// What it takes in the log, if it comes from there whole.
+    pub(crate) fn stored_bytes(&self) -> usize {
+        match &self.payload {
+            LogPayload::Stored(frame) | LogPayload::StoredMembership(_, frame) => frame.len_bytes(),
+            _ => 0,
+        }
+    }
+
     /// The form the log appends. An elided entry is none: it has lost its content.
     pub(crate) fn into_log(self) -> Result<Entry, Error> {
         let id = entry_id(&LogId::new(self.leader_id, self.index));

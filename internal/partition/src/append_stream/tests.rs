@@ -2,10 +2,13 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod turns;
+
 use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::{FutureExt, StreamExt};
+use highwater_log::Log;
 use openraft::raft::StreamAppendError;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -18,6 +21,7 @@ use crate::memory::Memory;
 use crate::network::TERM_JUMP_MAX;
 use crate::peers::PeerStream;
 use crate::snapshot::LetGo;
+use crate::status::Voters;
 use crate::types::{AppendRequest, AppendResult, CommittedLeaderId, LogEntry, LogId, LogPayload, Vote};
 
 type Appends = AppendStream<UnboundedReceiverStream<AppendRequest>>;
@@ -34,6 +38,14 @@ struct Exchange {
 
 impl Exchange {
     fn new(link_capacity: usize) -> Exchange {
+        Exchange::from_log(
+            link_capacity,
+            None,
+            CatchUp::new(CatchUpPace::default(), 3, Voters::default()),
+        )
+    }
+
+    fn from_log(link_capacity: usize, log: Option<Log>, catch_up: CatchUp) -> Exchange {
         let (input, requests) = mpsc::unbounded_channel();
         let (sender, arrived) = mpsc::channel(link_capacity);
         let (answers, receiver) = mpsc::channel(100);
@@ -43,8 +55,8 @@ impl Exchange {
             id: 3,
             let_go: let_go.clone(),
             memory: memory.clone(),
-            log: None,
-            catch_up: CatchUp::new(CatchUpPace::default(), false),
+            log,
+            catch_up,
         };
         Exchange {
             input: Some(input),

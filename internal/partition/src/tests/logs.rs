@@ -22,7 +22,7 @@ impl Clock for SkewedClock {
 }
 
 /// Opens the log of a replica, or makes it.
-pub(super) fn open_log(dir: &Path, replica_id: u64, cache_bytes: usize) -> (Log, DiskWriter) {
+pub(crate) fn open_log(dir: &Path, replica_id: u64, cache_bytes: usize) -> (Log, DiskWriter) {
     open_log_on(Arc::new(RealDisk), dir, replica_id, cache_bytes, LogConfig::default())
 }
 

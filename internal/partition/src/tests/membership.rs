@@ -113,3 +113,40 @@ async fn a_learner_is_brought_up_at_the_pace_and_nobody_waits_for_it() {
     assert!(begin.elapsed() >= Duration::from_millis(500), "{:?}", begin.elapsed());
     cluster.equal_logs().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_learner_that_becomes_a_voter_is_brought_up_at_once() {
+    let mut cluster = Cluster::start().await;
+    let payload = Bytes::from(vec![7; 128 * 1024]);
+    for sequence in 0..32 {
+        cluster.accept(batch_of(1, sequence, payload.clone())).await;
+    }
+    cluster.catch_up.set(1_000_000);
+    let leader = cluster.leader().await;
+    let new = cluster.add_node().await;
+    in_time("the learner", cluster.partition(leader).add_learner(member(new)))
+        .await
+        .unwrap();
+    eventually("the learner has something", || cluster.node(new).log.last().is_some()).await;
+    cluster.catch_up.set(10_000); // the rest takes longer than anybody here waits
+    assert!(cluster.node(new).log.last() < cluster.node(leader).log.last());
+    // only together can these decide
+    let voters = ids(&[leader, new]);
+    in_time("the change", cluster.partition(leader).change_voters(voters))
+        .await
+        .unwrap();
+    cluster.accept(batch_of(1, 32, payload)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_is_gone_has_not_caught_up() {
+    let mut cluster = Cluster::start().await;
+    cluster.accept(batch(1, 0)).await;
+    let leader = cluster.leader().await;
+    let follower = cluster.follower().await;
+    let id = member(follower).replica_id;
+    eventually("it has caught up", || cluster.partition(leader).has_caught_up(id)).await;
+    cluster.crash(follower).await;
+    cluster.accept(batch(1, 1)).await;
+    eventually("it lacks an entry", || !cluster.partition(leader).has_caught_up(id)).await;
+}

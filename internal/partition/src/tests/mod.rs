@@ -8,7 +8,7 @@ mod damage;
 mod failover;
 mod full_disk;
 mod hand_over;
-mod logs;
+pub(crate) mod logs;
 mod manifests;
 mod membership;
 mod network;

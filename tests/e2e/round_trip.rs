@@ -38,6 +38,27 @@ fn many_lines_come_back_byte_for_byte_whichever_follower_serves_them() {
 }
 
 #[test]
+fn compressed_lines_come_back_byte_for_byte_and_take_less_room() {
+    let cluster = TestCluster::start(3);
+    let input = numbers(LINES);
+    let mut bytes = Vec::new();
+    for method in ["none", "lz4", "zstd"] {
+        cluster.create_topic(method, 1);
+        let mut command = cluster.command(&["produce", method, "--compression", method]);
+        run_with_input(&mut command, input.clone(), PATIENCE).success();
+        assert_same_bytes(&consume(&cluster, method), &input);
+        let replicas = cluster.describe()["replicas"].clone();
+        let of_topic = replicas.as_array().into_iter().flatten();
+        let largest = of_topic
+            .filter(|replica| replica["topic"] == method)
+            .filter_map(|replica| replica["bytes"].as_u64())
+            .max();
+        bytes.push(largest.unwrap_or(0));
+    }
+    assert!(bytes[1] < bytes[0] && bytes[2] < bytes[1], "{bytes:?}");
+}
+
+#[test]
 fn lines_are_bytes_of_any_kind_and_length() {
     let cluster = TestCluster::start(1);
     cluster.create_topic("bytes", 1);

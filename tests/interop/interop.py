@@ -16,6 +16,8 @@ import tempfile
 import time
 
 import grpc
+import lz4.frame
+import zstandard
 
 try:
     import tomllib
@@ -198,6 +200,61 @@ def consume(node, end):
     return values, served_by
 
 
+# How a frame of each method is made and undone with the usual Python packages.
+METHODS = {
+    log_pb2.COMPRESSION_LZ4: (lz4.frame.compress, lz4.frame.decompress),
+    log_pb2.COMPRESSION_ZSTD: (
+        lambda content: zstandard.ZstdCompressor().compress(content),
+        lambda frame: zstandard.ZstdDecompressor().decompressobj().decompress(frame),
+    ),
+}
+
+
+def check_compression(binary, nodes, directory, end):
+    """Batches compressed here are read by the command line, and the other way round."""
+    lines = [b"compressed line %d, much like the others" % number for number in range(200)]
+    producer_id = os.urandom(16)
+    for sequence, (method, (compress, _)) in enumerate(METHODS.items()):
+        request = batch(producer_id, sequence, lines)
+        frame = compress(request.batch.SerializeToString())
+        request.batch.CopyFrom(log_pb2.RecordBatch(compressed_records=frame))
+        request.compression = method
+        at_leader(nodes, lambda leader: leader.log.Produce(request, timeout=CALL_DEADLINE_S))
+    profile = ["--profile", str(directory / "profile.toml")]
+    consume_them = [binary, "consume", TOPIC, "--partition", "0", "--from", str(end), "--exit-at-end", *profile]
+    read = subprocess.run(consume_them, capture_output=True, check=True, timeout=CALL_DEADLINE_S)
+    assert read.stdout.splitlines() == lines * len(METHODS), read.stdout[:200]
+    end += len(lines) * len(METHODS)
+
+    for name in ("lz4", "zstd"):
+        send = [binary, "produce", TOPIC, "--partition", "0", "--compression", name, *profile]
+        text = b"\n".join(lines) + b"\n"
+        subprocess.run(send, input=text, check=True, timeout=CALL_DEADLINE_S)
+    stored = stored_from(nodes[0], end, end + 2 * len(lines))
+    assert {one.compression for one in stored} == set(METHODS), [one.compression for one in stored]
+    values = []
+    for one in stored:
+        _, inflate = METHODS[one.compression]
+        content = log_pb2.RecordBatch.FromString(inflate(one.batch.compressed_records))
+        assert len(content.records) == one.record_count
+        values += [record.value for record in content.records]
+    assert values == lines * 2, values[:3]
+
+
+def stored_from(node, begin, end):
+    """The batches with the offsets from `begin` to `end` (exclusive)."""
+    freshness = log_pb2.Freshness(min_offset=end)
+    request = log_pb2.ConsumeRequest(topic=TOPIC, partition=0, offset=begin, freshness=freshness)
+    stream = node.log.Consume(request, timeout=CALL_DEADLINE_S)
+    stored = []
+    for response in stream:
+        stored += response.batches
+        if stored and stored[-1].base_offset + stored[-1].record_count >= end:
+            break
+    stream.cancel()
+    return stored
+
+
 def check_refused(call, code):
     try:
         answer = call()
@@ -233,7 +290,7 @@ def check_tools(node):
             assert service in answer, f"reflection {version} does not tell of {service}: {answer}"
 
 
-def check_cluster(directory, profile):
+def check_cluster(binary, directory, profile):
     credentials = credentials_of(directory, profile)
     nodes = [Node(address, credentials) for address in profile["addresses"]]
     for node in nodes:
@@ -268,6 +325,9 @@ def check_cluster(directory, profile):
     offset = answer.offset
     assert offset == end, f"the latest offset is {offset} in place of {end}"
 
+    check_compression(binary, nodes, directory, end)
+    say("compressed batches go both ways")
+
     check_refusals(nodes[0], directory, profile)
     nodes[0].topics.DeleteTopic(topic_pb2.DeleteTopicRequest(topic=TOPIC), timeout=CALL_DEADLINE_S)
     say("what is wrong is refused, and the topic is deleted")
@@ -281,7 +341,7 @@ def main():
     binary = sys.argv[1]
     with tempfile.TemporaryDirectory(prefix="highwater-interop-") as scratch:
         with dev_cluster(binary, pathlib.Path(scratch) / "cluster") as (directory, profile):
-            check_cluster(directory, profile)
+            check_cluster(binary, directory, profile)
     say("passed")
 
 

@@ -46,13 +46,14 @@
 //! # What is absent
 //!
 //! No global state, no thread of its own: everything runs on the tokio runtime that calls it. No consumer groups, no
-//! compression, no transactions in this version.
+//! transactions in this version.
 
 mod admin;
 mod aside;
 mod backoff;
 mod calls;
 mod client;
+mod compression;
 mod connect;
 mod consumer;
 mod deadline;
@@ -87,6 +88,7 @@ mod tls;
 
 pub use admin::{Cluster, CreateTopic, Topics, UpdateTopic};
 pub use client::{Client, ClientBuilder};
+pub use compression::Compression;
 pub use consumer::{Consumer, ConsumerBuilder, Freshness, Position};
 pub use error::{ConnectionProblem, Error, NodeFailure, Outcome, ProduceError, Reason, Refusal};
 /// The wire contract: messages, limits, error details.

@@ -70,10 +70,21 @@ pub(crate) struct Args {
 enum Compression {
     #[default]
     None,
+    Lz4,
+    Zstd,
+}
+
+impl From<Compression> for highwater::Compression {
+    fn from(chosen: Compression) -> Self {
+        match chosen {
+            Compression::None => Self::None,
+            Compression::Lz4 => Self::Lz4,
+            Compression::Zstd => Self::Zstd,
+        }
+    }
 }
 
 pub(crate) async fn run(args: &Args) -> Result<()> {
-    let Compression::None = args.compression;
     let input = match &args.file {
         None => lines::read(std::io::stdin())?,
         Some(path) => lines::read(open(path)?)?,
@@ -117,6 +128,7 @@ async fn connect(args: &Args) -> Result<Producer> {
     let client = args.profile.connect(args.deadline).await?;
     let producer = client
         .producer(&args.topic)
+        .compression(args.compression.into())
         .deadline(args.deadline)
         .build()
         .await

@@ -5,6 +5,8 @@ use highwater_proto::v1;
 use prost::Message;
 use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field};
 
+use crate::compression;
+
 /// The number of the field `records` in `RecordBatch`.
 const RECORDS_TAG: u32 = 1;
 
@@ -28,8 +30,9 @@ pub(crate) fn next_record(batch: &mut Bytes) -> Result<Option<Bytes>, String> {
     Ok(None)
 }
 
-/// Checks a stored batch: its checksum, and that it holds as many records as it says.
-pub(crate) fn check(batch: &v1::StoredBatch) -> Result<(), String> {
+/// The records of a stored batch, encoded one behind the other. Checks its checksum and that it holds as many records as it
+/// says, so that whatever a producer has compressed is an error of this batch and of no other.
+pub(crate) fn open(batch: &v1::StoredBatch) -> Result<Bytes, String> {
     let checksum = crc_fast::crc32_iscsi(&batch.batch);
     if checksum != batch.crc32c {
         return Err(format!(
@@ -37,7 +40,14 @@ pub(crate) fn check(batch: &v1::StoredBatch) -> Result<(), String> {
             batch.crc32c
         ));
     }
-    let mut rest = batch.batch.clone();
+    let records = match batch.compression() {
+        v1::Compression::None => batch.batch.clone(),
+        method => {
+            let content = v1::RecordBatch::decode(batch.batch.clone()).map_err(|error| error.to_string())?;
+            compression::inflate(method, &content.compressed_records)?
+        }
+    };
+    let mut rest = records.clone();
     let mut record_count = 0;
     while next_record(&mut rest)?.is_some() {
         record_count += 1;
@@ -48,7 +58,7 @@ pub(crate) fn check(batch: &v1::StoredBatch) -> Result<(), String> {
             batch.record_count
         ));
     }
-    Ok(())
+    Ok(records)
 }
 
 /// One record from its bytes.
@@ -60,6 +70,7 @@ pub(crate) fn record(bytes: Bytes) -> Result<v1::Record, String> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::Compression;
 
     fn records() -> Vec<v1::Record> {
         let record = |value: &'static [u8]| v1::Record {
@@ -105,16 +116,40 @@ mod tests {
 
     #[test]
     fn a_changed_byte_a_wrong_count_and_a_cut_are_found() {
-        check(&stored(encoded(), 3)).unwrap();
+        open(&stored(encoded(), 3)).unwrap();
         let mut changed = stored(encoded(), 3);
         let mut bytes = changed.batch.to_vec();
         bytes[5] ^= 1;
         changed.batch = bytes.into();
-        assert!(check(&changed).unwrap_err().contains("checksum"));
-        assert!(check(&stored(encoded(), 4)).unwrap_err().contains("3 records"));
+        assert!(open(&changed).unwrap_err().contains("checksum"));
+        assert!(open(&stored(encoded(), 4)).unwrap_err().contains("3 records"));
         let mut cut = encoded();
         cut.pop();
-        assert!(check(&stored(cut, 3)).unwrap_err().contains("beyond the end"));
+        assert!(open(&stored(cut, 3)).unwrap_err().contains("beyond the end"));
+    }
+
+    fn compressed(method: Compression, record_count: u32) -> v1::StoredBatch {
+        let many: Vec<u8> = encoded().repeat(100);
+        let batch = compression::compress(method, &many).unwrap();
+        v1::StoredBatch {
+            compression: method.wire() as i32,
+            ..stored(batch.to_vec(), record_count)
+        }
+    }
+
+    #[test]
+    fn a_compressed_batch_is_opened_and_checked_like_any_other() {
+        for method in [Compression::Lz4, Compression::Zstd] {
+            let mut rest = open(&compressed(method, 300)).unwrap();
+            assert_eq!(record(next_record(&mut rest).unwrap().unwrap()).unwrap(), records()[0]);
+            assert!(open(&compressed(method, 299)).unwrap_err().contains("300 records"));
+            let mut wrong = compressed(method, 300);
+            wrong.compression = v1::Compression::Lz4 as i32 + v1::Compression::Zstd as i32 - wrong.compression;
+            assert!(
+                open(&wrong).unwrap_err().contains("inflate"),
+                "the other method's frame"
+            );
+        }
     }
 
     #[test]

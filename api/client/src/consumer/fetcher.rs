@@ -11,6 +11,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use highwater_proto::limits::CONSUME_BYTES_MAX;
 use highwater_proto::v1::{self, Compression, freshness};
 use tokio::sync::{Semaphore, mpsc, watch};
@@ -286,8 +287,8 @@ impl Fetcher {
             let problem = format!("sent offset {} where {} was due", batch.base_offset, self.next);
             return Err(End::Retry(connection_error(node, ConnectionProblem::Broken(problem))));
         }
-        let item = match self.check(&batch, node, trouble)? {
-            Ok(()) => self.fetched(batch, end).await,
+        let item = match self.records_of(&batch, node, trouble)? {
+            Ok(records) => self.fetched(&batch, records, end).await,
             Err(error) => Item::Failed {
                 place: self.place,
                 resume_at: end,
@@ -299,11 +300,16 @@ impl Fetcher {
         self.items.send(item).await.map_err(|_| End::Done)
     }
 
-    /// Checks a batch: fine, or to be fetched elsewhere (outer error), or to be reported (inner error).
-    fn check(&self, batch: &v1::StoredBatch, node: &str, trouble: &mut Trouble) -> Result<Result<(), Error>, End> {
+    /// Opens a batch: its records, or it is to be fetched elsewhere (outer error), or to be reported (inner error).
+    fn records_of(
+        &self,
+        batch: &v1::StoredBatch,
+        node: &str,
+        trouble: &mut Trouble,
+    ) -> Result<Result<Bytes, Error>, End> {
         let end = batch.base_offset + u64::from(batch.record_count);
         let offsets = self.next..self.stop.map_or(end, |stop| end.min(stop));
-        if batch.compression() != Compression::None {
+        if Compression::try_from(batch.compression).is_err() {
             return Ok(Err(Error::UnsupportedCompression {
                 topic: self.route.display_name.clone(),
                 partition: self.partition,
@@ -311,8 +317,9 @@ impl Fetcher {
                 compression: batch.compression,
             }));
         }
-        let Err(problem) = decode::check(batch) else {
-            return Ok(Ok(()));
+        let problem = match decode::open(batch) {
+            Ok(records) => return Ok(Ok(records)),
+            Err(problem) => problem,
         };
         let error = Error::CorruptBatch {
             topic: self.route.display_name.clone(),
@@ -333,8 +340,8 @@ impl Fetcher {
     }
 
     /// A good batch on its way to the consumer, waiting until there is room for it.
-    async fn fetched(&self, batch: v1::StoredBatch, end: u64) -> Item {
-        let bytes = batch.batch.len().clamp(1, self.route.prefetch_bytes) as u32;
+    async fn fetched(&self, batch: &v1::StoredBatch, records: Bytes, end: u64) -> Item {
+        let bytes = records.len().clamp(1, self.route.prefetch_bytes) as u32;
         // The semaphore is never closed.
         let permit = self.route.prefetch.clone().acquire_many_owned(bytes).await.ok();
         Item::Batch(Fetched {
@@ -344,7 +351,7 @@ impl Fetcher {
             wanted_from: self.next,
             end: self.stop.map_or(end, |stop| end.min(stop)),
             append_time_ms: batch.append_time_ms,
-            rest: batch.batch,
+            rest: records,
             _permit: permit,
         })
     }

@@ -15,6 +15,7 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use super::delivery::{Delivery, Promise};
+use crate::compression::{self, Compression};
 use crate::error::Error;
 
 /// The number of the field `records` in `RecordBatch`.
@@ -118,6 +119,7 @@ impl OpenBatch {
         );
         Batch {
             bytes: self.bytes.freeze(),
+            compression: Compression::None,
             record_count: self.record_count,
             promise: self.promise,
             born: self.born,
@@ -126,14 +128,27 @@ impl OpenBatch {
     }
 }
 
-/// A batch that is complete: its bytes never change again, whatever happens to its sequence.
+/// A batch that is complete: once it has its sequence, its bytes never change again.
 #[derive(Debug)]
 pub(crate) struct Batch {
     pub(crate) bytes: Bytes,
+    /// How `bytes` is compressed.
+    pub(crate) compression: Compression,
     pub(crate) record_count: u32,
     pub(crate) promise: Promise,
     pub(crate) born: Instant,
     _reservation: Reservation,
+}
+
+impl Batch {
+    /// The same batch, compressed if that makes it smaller.
+    pub(crate) fn compressed(mut self, method: Compression) -> Self {
+        if let Some(smaller) = compression::compress(method, &self.bytes) {
+            self.bytes = smaller;
+            self.compression = method;
+        }
+        self
+    }
 }
 
 #[cfg(test)]

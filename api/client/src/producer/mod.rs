@@ -11,8 +11,10 @@
 //!
 //! Every producer is idempotent: [`flights`] explains how order and count are kept through failures.
 //!
-//! Deliberately absent: compression (the field is on the wire, always *none*), transactions, and topics that grow
-//! partitions while the producer runs.
+//! Batches are compressed one by one by their worker, if that is wanted and makes them smaller. The buffer counts records as
+//! they were before.
+//!
+//! Deliberately absent: transactions, and topics that grow partitions while the producer runs.
 
 mod batch;
 mod delivery;
@@ -35,6 +37,7 @@ use self::lane::{Batching, Lane};
 pub use self::partitioner::{KeyHash, Partitioner};
 use self::worker::{Route, Worker};
 use crate::calls::Caller;
+use crate::compression::Compression;
 use crate::deadline::Deadline;
 use crate::error::{Error, Outcome, ProduceError};
 use crate::picture::TopicRef;
@@ -69,6 +72,7 @@ pub struct ProducerBuilder {
     buffer_bytes: usize,
     deadline: Duration,
     answer_timeout: Duration,
+    compression: Compression,
     partitioner: Arc<dyn Partitioner>,
 }
 
@@ -83,6 +87,7 @@ impl ProducerBuilder {
             buffer_bytes: BUFFER_BYTES,
             deadline: DELIVERY_DEADLINE,
             answer_timeout: ANSWER_TIMEOUT,
+            compression: Compression::None,
             partitioner: Arc::new(KeyHash),
         }
     }
@@ -125,6 +130,13 @@ impl ProducerBuilder {
         self
     }
 
+    /// How batches are compressed. Default: not at all. A batch that would not get smaller is sent as it is.
+    #[must_use]
+    pub fn compression(mut self, compression: Compression) -> Self {
+        self.compression = compression;
+        self
+    }
+
     /// Another way to choose partitions. Default: [`KeyHash`].
     #[must_use]
     pub fn partitioner(mut self, partitioner: Arc<dyn Partitioner>) -> Self {
@@ -157,6 +169,7 @@ impl ProducerBuilder {
             topic,
             caller: self.caller,
             deadline: self.deadline,
+            compression: self.compression,
             // Beyond the deadline nothing waits for an answer.
             answer_timeout: self.answer_timeout.min(self.deadline),
         });

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use highwater_proto::v1::produce_stream_response::Result as Response;
-use highwater_proto::v1::{Compression, ErrorDetail, ProduceRequest, ProduceStreamResponse};
+use highwater_proto::v1::{ErrorDetail, ProduceRequest, ProduceStreamResponse};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 use tonic::Code;
@@ -22,6 +22,7 @@ use super::lane::Lane;
 use super::stream::{Broken, ProduceStream};
 use crate::backoff::Backoff;
 use crate::calls::{Caller, connection_error};
+use crate::compression::Compression;
 use crate::error::{ConnectionProblem, Error, Outcome, Reason, Refusal};
 use crate::picker::Purpose;
 use crate::picture::TopicRef;
@@ -40,6 +41,7 @@ pub(crate) struct Route {
     /// The topic's name in requests.
     pub(crate) wire_name: String,
     pub(crate) deadline: Duration,
+    pub(crate) compression: Compression,
     /// How long a node may be silent while batches wait for its answers.
     pub(crate) answer_timeout: Duration,
 }
@@ -172,10 +174,14 @@ impl Worker {
         }
     }
 
+    /// Compresses one batch at most, so that others on this thread have their turn; the timer brings the next one at once.
     fn fill(&mut self, now: Instant) {
         while self.takes_more(now) {
             let Some(batch) = self.lane.take_due(now) else { return };
-            self.flights.push(batch);
+            self.flights.push(batch.compressed(self.route.compression));
+            if self.route.compression != Compression::None {
+                return;
+            }
         }
     }
 
@@ -211,7 +217,7 @@ impl Worker {
                 producer_id: producer_id.clone(),
                 sequence: flight.sequence,
                 record_count: flight.batch.record_count,
-                compression: Compression::None as i32,
+                compression: flight.batch.compression.wire() as i32,
                 crc32c: Some(flight.crc32c),
                 expected_offset: None,
                 batch: flight.batch.bytes.clone(),

@@ -8,7 +8,8 @@ use bytes::Bytes;
 use futures::StreamExt;
 use highwater::proto::detail;
 use highwater::proto::v1;
-use highwater::{Client, ConsumedRecord, Consumer, Error, Freshness, Position, Reason, Record};
+use highwater::{Client, Compression, ConsumedRecord, Consumer, Error, Freshness, Position, Reason, Record};
+use prost::Message;
 use tonic::{Code, Status};
 
 use crate::cluster::{Cluster, TOPIC, error};
@@ -304,6 +305,75 @@ async fn a_wrong_record_count_is_a_corrupt_batch() {
         assert!(error.to_string().contains("holds 1 records, but says 2"), "{error}");
     })
     .await;
+}
+
+/// Whoever produced it, it must cost its own offsets and nothing else.
+#[tokio::test]
+async fn what_does_not_inflate_is_a_corrupt_batch_and_reading_goes_on_behind_it() {
+    let cluster = Cluster::start(1, 1);
+    let client = cluster.client().await;
+    cluster.set_read_script(|_, response| {
+        for batch in response.batches.iter_mut().filter(|batch| batch.base_offset == 3) {
+            let content = v1::RecordBatch {
+                compressed_records: Bytes::from_static(b"no frame of any kind"),
+                ..Default::default()
+            };
+            batch.batch = content.encode_to_vec().into();
+            batch.crc32c = crc_fast::crc32_iscsi(&batch.batch);
+            batch.compression = v1::Compression::Zstd as i32;
+        }
+        Ok(())
+    });
+    within(async {
+        fill(&client, 0, 0..6).await;
+        let mut consumer = client.consumer(TOPIC, 0).stop_at_end().build().await.unwrap();
+        assert_numbers(&take(&mut consumer, 3).await, 0..3);
+        match consumer.next_record().await {
+            Some(Err(Error::CorruptBatch { offsets, problem, .. })) => {
+                assert_eq!(offsets, 3..4);
+                assert!(problem.contains("inflate"), "{problem}");
+            }
+            other => panic!("{other:?}"),
+        }
+        assert_numbers(&take(&mut consumer, 2).await, 4..6);
+        assert!(consumer.next_record().await.is_none());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn compressed_records_come_back_as_they_were() {
+    for method in [Compression::Lz4, Compression::Zstd] {
+        let cluster = Cluster::start(1, 1);
+        let client = cluster.client().await;
+        within(async {
+            let producer = client
+                .producer(TOPIC)
+                .compression(method)
+                .linger(Duration::from_millis(5));
+            let producer = producer.build().await.unwrap();
+            for number in 0..5_000u64 {
+                let record = Record::keyed("key", format!("a line like the others, {number}"));
+                let record = record.with_header("name", "value").with_partition(0);
+                drop(producer.send(record).await.unwrap());
+            }
+            producer.close().await;
+            let mut consumer = client.consumer(TOPIC, 0).stop_at_end().build().await.unwrap();
+            let records = take(&mut consumer, 5_000).await;
+            for (record, number) in records.iter().zip(0u64..) {
+                assert_eq!((record.offset, record.headers.len()), (number, 1));
+                assert_eq!(record.value, format!("a line like the others, {number}"));
+            }
+            assert!(consumer.next_record().await.is_none());
+        })
+        .await;
+        let state = cluster.shared.lock();
+        let batches = &state.partitions[0].batches;
+        assert!(
+            batches.iter().any(|batch| batch.compression == method as i32),
+            "{method:?}"
+        );
+    }
 }
 
 #[tokio::test]

@@ -11,6 +11,7 @@ mod nodes;
 mod replicas;
 mod round_trip;
 mod tail;
+mod turns;
 
 use std::time::Duration;
 

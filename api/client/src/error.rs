@@ -411,6 +411,16 @@ impl ProduceError {
         self.cause.reason()
     }
 
+    /// With reason `OFFSET_MISMATCH`: where the log ended when it was decided, which is the offset that would have been right.
+    pub fn log_end(&self) -> Option<u64> {
+        match &self.cause {
+            Error::Refused(refusal) if refusal.reason == Reason::OffsetMismatch => {
+                refusal.range.as_ref().map(|range| range.high_watermark)
+            }
+            _ => None,
+        }
+    }
+
     /// The partition that the record was meant for, once it had been chosen.
     pub fn partition(&self) -> Option<u32> {
         self.partition

@@ -62,6 +62,7 @@ impl Drop for Reservation {
 pub(crate) struct OpenBatch {
     bytes: BytesMut,
     record_count: u32,
+    expected_offset: Option<u64>,
     promise: Promise,
     reservation: Reservation,
     /// When its first record came.
@@ -76,6 +77,7 @@ impl OpenBatch {
         Self {
             bytes: BytesMut::with_capacity(capacity),
             record_count: 0,
+            expected_offset: None,
             promise,
             reservation: Reservation { buffer, bytes: 0 },
             born,
@@ -102,6 +104,11 @@ impl OpenBatch {
         self.promise.delivery(self.record_count - 1)
     }
 
+    /// Has the batch appended only if its first record gets this offset.
+    pub(crate) fn expect(&mut self, offset: u64) {
+        self.expected_offset = Some(offset);
+    }
+
     pub(crate) fn bytes_len(&self) -> usize {
         self.bytes.len()
     }
@@ -121,6 +128,7 @@ impl OpenBatch {
             bytes: self.bytes.freeze(),
             compression: Compression::None,
             record_count: self.record_count,
+            expected_offset: self.expected_offset,
             promise: self.promise,
             born: self.born,
             _reservation: self.reservation,
@@ -135,6 +143,8 @@ pub(crate) struct Batch {
     /// How `bytes` is compressed.
     pub(crate) compression: Compression,
     pub(crate) record_count: u32,
+    /// It is appended only if its first record gets this offset.
+    pub(crate) expected_offset: Option<u64>,
     pub(crate) promise: Promise,
     pub(crate) born: Instant,
     _reservation: Reservation,

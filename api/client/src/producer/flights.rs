@@ -6,6 +6,8 @@
 //! before, and answers a repeated one as it did the first time. So after any failure all unanswered batches are sent
 //! again, in order, with the same sequences and bytes, and neither order nor count can suffer.
 //!
+//! A batch with a condition that does not hold is *declined* by the log, which keeps its sequence: the next one follows on.
+//!
 //! A batch that is given up (deadline, refusal) leaves a **hole**: the partition may never see its sequence, and would
 //! refuse everything behind it. While there is a hole no new batch gets a sequence. The batches behind it are resolved
 //! first, and each is one of these:
@@ -42,6 +44,8 @@ pub(crate) enum Answer {
     },
     /// The partition expects another sequence, or does not know the producer. This attempt was not applied.
     OutOfSequence(Error),
+    /// The log has decided against it, and remembers that under the batch's sequence: the next one follows on.
+    Declined(Error),
     /// Never, whatever is tried.
     Refused {
         maybe_applied: bool,
@@ -57,6 +61,8 @@ pub(crate) struct Flight {
     /// Identifies the attempt that waits for an answer on the present connection.
     pub(crate) request_id: Option<u64>,
     doubtful: bool,
+    /// Its sequence is used, although it is not in the log.
+    declined: bool,
     result: Option<Result<Appended, (Outcome, Error)>>,
 }
 
@@ -140,6 +146,7 @@ impl Flights {
             sequence: self.next_sequence,
             request_id: None,
             doubtful: false,
+            declined: false,
             result: None,
         };
         self.next_sequence += 1;
@@ -198,6 +205,12 @@ impl Flights {
                 }
                 false
             }
+            // Also of earlier attempts this is what became of them: each would have been decided alike.
+            Answer::Declined(error) => {
+                flight.declined = true;
+                flight.result = Some(Err((Outcome::NotApplied, error)));
+                false
+            }
             Answer::Refused { maybe_applied, error } => {
                 flight.doubtful |= maybe_applied;
                 flight.fail(error);
@@ -248,7 +261,7 @@ impl Flights {
     pub(crate) fn settle(&mut self) {
         while self.queue.front().is_some_and(|front| front.result.is_some()) {
             if let Some(front) = self.queue.pop_front() {
-                self.hole |= matches!(front.result, Some(Err(_)));
+                self.hole |= matches!(front.result, Some(Err(_))) && !front.declined;
                 front.resolve();
             }
         }

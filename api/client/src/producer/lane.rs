@@ -12,7 +12,7 @@ use highwater_proto::v1;
 use tokio::sync::{Notify, Semaphore};
 use tokio::time::Instant;
 
-use super::batch::{Batch, OpenBatch};
+use super::batch::{Batch, OpenBatch, size_in_batch};
 use super::delivery::{Delivery, Promise};
 
 /// How batches are made; the same for all lanes of a producer.
@@ -111,6 +111,27 @@ impl Lane {
             self.wake.notify_one();
         }
         Some(delivery)
+    }
+
+    /// Adds a batch of its own, which is appended only at `offset`; behind everything added before. The records' `size` has been
+    /// taken from the buffer. `None` if the lane is closed.
+    pub(crate) fn append_at(&self, records: &[v1::Record], size: usize, offset: u64) -> Option<Delivery> {
+        let mut queue = self.lock();
+        if queue.closed {
+            return None;
+        }
+        queue.seal();
+        let mut batch = self.begin(size);
+        batch.expect(offset);
+        for record in records {
+            drop(batch.push(record, size_in_batch(record)));
+        }
+        let first = batch.end();
+        queue.newest = Some(batch.end());
+        queue.sealed.push_back(batch.seal());
+        drop(queue);
+        self.wake.notify_one();
+        Some(first)
     }
 
     fn begin(&self, capacity: usize) -> OpenBatch {

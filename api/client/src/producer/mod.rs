@@ -28,7 +28,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use highwater_proto::limits::{BATCH_BYTES_MAX, DELIVERY_DEADLINE_MS_MAX, TOPIC_PARTITIONS_MAX};
+use highwater_proto::limits::{BATCH_BYTES_MAX, BATCH_RECORDS_MAX, DELIVERY_DEADLINE_MS_MAX, TOPIC_PARTITIONS_MAX};
 use highwater_proto::v1;
 use tokio::sync::{Semaphore, TryAcquireError};
 
@@ -281,6 +281,63 @@ impl Producer {
             }
         }
         Ok(self.append(&record, partition, size)?)
+    }
+
+    /// Appends records as one batch, if the first of them gets exactly the offset `expected`; all or none. Behind everything that was
+    /// sent to this partition before; waits for space and for the answer.
+    ///
+    /// That is how several writers take turns without a lock: read up to the end, decide, and append at that offset. Whoever was
+    /// faster has made the condition false for the others; [`ProduceError::log_end`] then says where the log ends.
+    ///
+    /// Not cancel safe: if the future is dropped, the batch may still be sent.
+    ///
+    /// # Errors
+    /// Reason `OFFSET_MISMATCH` with outcome *not applied* if the condition does not hold, also for a retry of a batch whose first
+    /// attempt it did not hold for; [`Error::InvalidArgument`] for no records, too many for a batch, or one that is meant for another
+    /// partition; otherwise as [`send`](Self::send) and its delivery.
+    pub async fn append_at(
+        &self,
+        partition: u32,
+        expected: u64,
+        records: Vec<Record>,
+    ) -> Result<Delivered, ProduceError> {
+        let (records, size) = self.admit_batch(partition, records)?;
+        let permit = self.batching.buffer.acquire_many(size).await;
+        permit.map_err(|_| self.closed())?.forget();
+        let lane = &self.lanes[partition as usize];
+        let Some(delivery) = lane.append_at(&records, size as usize, expected) else {
+            self.batching.buffer.add_permits(size as usize);
+            return Err(self.closed());
+        };
+        delivery.await
+    }
+
+    /// Checks the records of one batch; their wire forms, and their size together.
+    fn admit_batch(&self, partition: u32, records: Vec<Record>) -> Result<(Vec<v1::Record>, u32), ProduceError> {
+        let topic = self.batching.topic.clone();
+        let refuse = |field, problem| {
+            let error = Error::invalid(field, problem);
+            ProduceError::new(&topic, Some(partition), Outcome::NotApplied, error)
+        };
+        if !(1..=BATCH_RECORDS_MAX as usize).contains(&records.len()) {
+            let problem = format!("there are {}; a batch has 1 to {BATCH_RECORDS_MAX}", records.len());
+            return Err(refuse("records", problem));
+        }
+        let mut admitted = Vec::with_capacity(records.len());
+        let mut bytes = 0;
+        for record in records {
+            if record.partition.is_some_and(|other| other != partition) {
+                return Err(refuse("record.partition", format!("is not {partition}")));
+            }
+            let (wire, _, size) = self.admit(record.with_partition(partition))?;
+            admitted.push(wire);
+            bytes += size as usize;
+        }
+        if bytes > BATCH_BYTES_MAX {
+            let problem = format!("take {bytes} bytes; a batch has at most {BATCH_BYTES_MAX}");
+            return Err(refuse("records", problem));
+        }
+        Ok((admitted, bytes as u32))
     }
 
     /// Sends what waits without further linger, and returns when everything sent before this call has its answer. That may

@@ -219,7 +219,7 @@ impl Worker {
                 record_count: flight.batch.record_count,
                 compression: flight.batch.compression.wire() as i32,
                 crc32c: Some(flight.crc32c),
-                expected_offset: None,
+                expected_offset: flight.batch.expected_offset,
                 batch: flight.batch.bytes.clone(),
                 request_id: flight.request_id.unwrap_or_default(),
             };
@@ -301,6 +301,7 @@ impl Worker {
         let maybe_applied = outcome != Outcome::NotApplied;
         match reason {
             Reason::SequenceGap | Reason::UnknownProducer => Answer::OutOfSequence(error),
+            Reason::OffsetMismatch => Answer::Declined(error),
             _ if !retryable => Answer::Refused { maybe_applied, error },
             _ => {
                 let is_first = self.open.as_ref().is_some_and(|open| open.leave_at.is_none());

@@ -93,6 +93,14 @@ impl Partition {
             return Err(detail);
         }
         producer.next_sequence += 1;
+        if request.expected_offset.is_some_and(|expected| expected != self.log_end) {
+            let mut detail = error(Reason::OffsetMismatch, Outcome::NotApplied);
+            detail.range = Some(v1::OffsetRange {
+                log_start: 0,
+                high_watermark: self.log_end,
+            });
+            return Err(detail);
+        }
         producer.remembered.push_back((request.sequence, self.log_end));
         if producer.remembered.len() > REMEMBERED {
             producer.remembered.pop_front();
@@ -112,6 +120,11 @@ impl Partition {
             append_time_ms: base_offset + 1,
             duplicate: false,
         })
+    }
+
+    /// How many producers have appended here.
+    pub fn producer_ids(&self) -> usize {
+        self.producers.len()
     }
 
     /// All values in the order of their offsets.

@@ -447,3 +447,46 @@ async fn a_node_may_lead_more_partitions_than_a_connection_has_streams() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_batch_is_appended_at_its_offset_or_not_at_all() {
+    let cluster = Cluster::start(1, 2);
+    let client = cluster.client().await;
+    within(async {
+        let producer = client.producer(TOPIC).build().await.unwrap();
+        let two = |name: &str| vec![Record::new(format!("{name} 0")), Record::new(format!("{name} 1"))];
+        let first = producer.append_at(0, 0, two("first")).await.unwrap();
+        assert_eq!((first.partition, first.offset), (0, 0));
+        let late = producer.append_at(0, 0, two("late")).await.unwrap_err();
+        assert_eq!(late.reason(), Some(Reason::OffsetMismatch));
+        assert_eq!((late.outcome(), late.log_end()), (Outcome::NotApplied, Some(2)));
+        let again = producer.append_at(0, 2, two("again")).await.unwrap();
+        assert_eq!(again.offset, 2);
+        // Behind what was sent before, also if that waits for more.
+        let before = producer.send(Record::new("before").with_partition(0)).await.unwrap();
+        assert_eq!(producer.append_at(0, 5, two("behind")).await.unwrap().offset, 5);
+        assert_eq!(before.await.unwrap().offset, 4);
+    })
+    .await;
+    let values = ["first 0", "first 1", "again 0", "again 1", "before", "behind 0", "behind 1"];
+    assert_eq!(cluster.values(0), values);
+    let producers = cluster.shared.lock().partitions[0].producer_ids();
+    assert_eq!(producers, 1, "a declined batch must not cost a producer id");
+}
+
+#[tokio::test]
+async fn a_batch_for_an_offset_that_no_node_would_take_is_refused_at_once() {
+    let cluster = Cluster::start(1, 2);
+    let client = cluster.client().await;
+    within(async {
+        let producer = client.producer(TOPIC).build().await.unwrap();
+        let large = |count| vec![Record::new(vec![0; 400 * 1024]); count];
+        let elsewhere = vec![Record::new("x").with_partition(0)];
+        for (partition, records) in [(0, vec![]), (0, large(3)), (1, elsewhere), (2, large(1))] {
+            let refused = producer.append_at(partition, 0, records).await.unwrap_err();
+            assert_eq!(refused.outcome(), Outcome::NotApplied, "{refused}");
+        }
+        assert_eq!(producer.append_at(1, 0, large(2)).await.unwrap().offset, 0);
+    })
+    .await;
+}

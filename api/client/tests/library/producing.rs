@@ -468,7 +468,9 @@ async fn a_batch_is_appended_at_its_offset_or_not_at_all() {
         assert_eq!(before.await.unwrap().offset, 4);
     })
     .await;
-    let values = ["first 0", "first 1", "again 0", "again 1", "before", "behind 0", "behind 1"];
+    let values = [
+        "first 0", "first 1", "again 0", "again 1", "before", "behind 0", "behind 1",
+    ];
     assert_eq!(cluster.values(0), values);
     let producers = cluster.shared.lock().partitions[0].producer_ids();
     assert_eq!(producers, 1, "a declined batch must not cost a producer id");

@@ -90,6 +90,23 @@ impl TestCluster {
 }
 
 impl TestClient {
+    /// Asks until it is answered: the catalog's leadership may be moving, also because of this.
+    async fn drain(&mut self, request: &v1::DrainNodeRequest) -> v1::DrainNodeResponse {
+        let asking = async {
+            loop {
+                match self.cluster.drain_node(request.clone()).await {
+                    Ok(answer) => return answer.into_inner(),
+                    Err(status) => match reason(&status) {
+                        Reason::Unavailable | Reason::UnknownOutcome | Reason::NoQuorum => {}
+                        other => panic!("{other:?}: {status:?}"),
+                    },
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        timeout(PATIENCE, asking).await.expect("it is never answered")
+    }
+
     /// `count` values from the beginning of partition 0 from the very node that is asked; None if it cannot yet.
     async fn read_all(&mut self, topic: &str, count: u64) -> Option<Vec<String>> {
         let request = v1::ConsumeRequest {
@@ -318,13 +335,7 @@ async fn a_drained_node_leads_nothing_until_it_may_again() {
             undo,
             look: false,
         };
-        client
-            .cluster
-            .drain_node(request)
-            .await
-            .unwrap()
-            .into_inner()
-            .leaders_left
+        client.drain(&request).await.leaders_left
     };
     let drained = async {
         while drain(false).await > 0 {
@@ -351,15 +362,7 @@ async fn a_drained_node_does_not_lead_the_catalog_either() {
         look: false,
     };
     let drained = async {
-        while client
-            .cluster
-            .drain_node(request.clone())
-            .await
-            .unwrap()
-            .into_inner()
-            .leaders_left
-            > 0
-        {
+        while client.drain(&request).await.leaders_left > 0 {
             request.look = true;
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
@@ -374,11 +377,7 @@ async fn who_waits_for_a_drained_node_does_not_overturn_what_others_undo() {
     let mut client = cluster.client(1, TENANT).await;
     let mut ask = async |undo: bool, look: bool| {
         let node = "a".to_owned();
-        let answer = client
-            .cluster
-            .drain_node(v1::DrainNodeRequest { node, undo, look })
-            .await;
-        answer.unwrap().into_inner().undone
+        client.drain(&v1::DrainNodeRequest { node, undo, look }).await.undone
     };
     assert!(!ask(false, false).await && !ask(false, true).await);
     assert!(!ask(true, false).await);
@@ -398,7 +397,7 @@ async fn what_nobody_else_can_lead_is_told_of_a_drained_node() {
     };
     let stuck = async {
         loop {
-            let answer = client.cluster.drain_node(request.clone()).await.unwrap().into_inner();
+            let answer = client.drain(&request).await;
             request.look = true;
             if answer.leaders_left == answer.stuck {
                 return answer.stuck;

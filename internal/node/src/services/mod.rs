@@ -21,12 +21,18 @@ mod topic;
 mod watch_cluster;
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use highwater_partition::log::PrincipalDigest;
+use highwater_partition::log::{GroupId, PrincipalDigest};
 use tokio::sync::watch;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tonic::Request;
+
+/// How long a call waits for a leader, of the catalog or of a partition that it is to change.
+const LEADER_PATIENCE: Duration = Duration::from_secs(1);
+/// How soon it looks again.
+const LEADER_PAUSE: Duration = Duration::from_millis(20);
 
 pub(crate) use in_flight::InFlight;
 pub(crate) use server::{ServerParts, serve};
@@ -97,16 +103,37 @@ impl Context {
 
     /// Makes "there is no such topic" true: only a catalog that has caught up can tell.
     async fn know_catalog(&self, deadline: Instant) -> Result<(), Problem> {
-        if self.catalog.catch_up(deadline).await {
-            return Ok(());
+        // A leadership that moves is over in milliseconds; without a leader for longer, another node is worth a try.
+        let patience = deadline.min(Instant::now() + LEADER_PATIENCE);
+        while !self.catalog.catch_up(deadline).await {
+            if Instant::now() + LEADER_PAUSE >= patience {
+                return Err(self.cut_off());
+            }
+            sleep(LEADER_PAUSE).await;
         }
-        Err(Problem::Unavailable {
+        Ok(())
+    }
+
+    /// Whether a group has a leader that is followed, or gets one in a moment.
+    async fn is_led(&self, group: GroupId, deadline: Instant) -> bool {
+        let patience = deadline.min(Instant::now() + LEADER_PATIENCE);
+        while !self.leaders.is_led(group).await {
+            if Instant::now() + LEADER_PAUSE >= patience {
+                return false;
+            }
+            sleep(LEADER_PAUSE).await;
+        }
+        true
+    }
+
+    fn cut_off(&self) -> Problem {
+        Problem::Unavailable {
             why: format!(
                 "node {} does not hear from the catalog's leader, so it cannot tell which topics exist",
                 self.node
             ),
             hint: None,
-        })
+        }
     }
 
     /// Nodes that new replicas are better not placed on, as they are not there. Older versions know no such thing.
@@ -127,7 +154,7 @@ impl Context {
             .read(|catalog| self.registry.open(permit, action, catalog, topic_id, partition))
     }
 
-    fn elsewhere(&self, action: Action, group: highwater_partition::log::GroupId, what: String) -> Problem {
+    fn elsewhere(&self, action: Action, group: GroupId, what: String) -> Problem {
         match self.leaders.hint(group) {
             Some(hint) if action == Action::Produce => Problem::NotLeader { what, hint },
             hint => Problem::Unavailable {

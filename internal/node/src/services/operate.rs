@@ -109,7 +109,7 @@ impl Context {
             return Ok(v1::MoveReplicaResponse {});
         };
         self.known_node(&request.to_node)?;
-        if !self.leaders.is_led(GroupId(group_id)).await {
+        if !self.is_led(GroupId(group_id), deadline).await {
             // Without members yet it could never get any, and without a leader that is followed nobody would move it.
             let what = format!("partition {} of topic `{name}`", request.partition);
             return Err(Problem::NoQuorum { what });

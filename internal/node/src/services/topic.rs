@@ -173,7 +173,7 @@ impl Topics {
             self.decide(&self.update_command(name, more), deadline).await?;
         }
         request.partitions.get_or_insert(have);
-        self.check_leaders(name).await?;
+        self.check_leaders(name, deadline).await?;
         self.decide(&self.update_command(name, request), deadline).await
     }
 
@@ -192,10 +192,10 @@ impl Topics {
     }
 
     /// Other replicas can only be given to a partition that has a leader: it has members then, and they follow.
-    async fn check_leaders(&self, name: &TopicName) -> Result<(), Problem> {
+    async fn check_leaders(&self, name: &TopicName, deadline: Instant) -> Result<(), Problem> {
         let topic = self.known(name).ok_or_else(|| not_found(name))?;
         let asked = futures::stream::iter(topic.partitions).map(|partition| async move {
-            let is_led = self.context.leaders.is_led(GroupId(partition.group_id)).await;
+            let is_led = self.context.is_led(GroupId(partition.group_id), deadline).await;
             (!is_led).then_some(partition.partition)
         });
         let leaderless: Vec<u32> = asked

@@ -119,8 +119,9 @@ impl Leaders {
         node == self.own || self.is_connected(node) || self.nodes.borrow().iter().any(|known| known.name == node)
     }
 
-    /// The nodes that may be given leaderships and replicas: alive, ready by their own account, and with room on their disks. A hint like everything here. Of a
-    /// node of feature level 1, which does not say whether it is ready, it is taken for granted.
+    /// The nodes that may be given leaderships and replicas: alive, ready by their own account, and with room on their
+    /// disks. A hint like everything here. Of a node of feature level 1, which does not say whether it is ready, it is
+    /// taken for granted.
     pub(crate) fn usable_nodes(&self) -> BTreeSet<String> {
         let mut boots: BTreeMap<String, Option<u64>> = self
             .link

@@ -6,9 +6,9 @@
 //!
 //! A bundle saves frames and nothing else. Every call in it has its own id, its own deadline and its own answer, and is
 //! given to the handler by itself, under the name of the peer that sent it, as if it had come alone; so a group that is
-//! slow, foreign or missing answers late, or with a refusal, for itself only; what it holds is the room of its bundle among those
-//! that are served at a time. Answers travel in company as well: those
-//! that are there within [`ANSWERS_WAIT`] of the first.
+//! slow, foreign or missing answers late, or with a refusal, for itself only; what it holds is the room of its bundle
+//! among those that are served at a time. Answers travel in company as well: those that are there within
+//! [`ANSWERS_WAIT`] of the first.
 //!
 //! A peer says in its hello whether it understands bundles. To one that does not, calls go one by one.
 

@@ -19,6 +19,10 @@ use crate::settings::{LogFormat, Process, Settings, WORKERS_MAX};
 /// How long an orderly end may take before the process ends anyway; a crash is safe, only slower for clients.
 const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(20);
 
+/// Most reads of disks at the same time, of all that a node does. Each takes up to 4 MiB of memory while it lasts, and a disk that
+/// hangs makes them last: more of them would be memory without speed.
+const BLOCKING_THREADS_MAX: usize = 32;
+
 const EXAMPLES: &str = "\
 Examples:
   highwater serve --config /etc/highwater/node.toml
@@ -152,13 +156,14 @@ fn start_logging(process: &Process) -> Result<()> {
 }
 
 fn runtime(workers: usize) -> std::io::Result<tokio::runtime::Runtime> {
-    match workers {
-        0 => tokio::runtime::Builder::new_current_thread().enable_all().build(),
-        _ => tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(workers)
-            .enable_all()
-            .build(),
+    let mut builder = match workers {
+        0 => tokio::runtime::Builder::new_current_thread(),
+        _ => tokio::runtime::Builder::new_multi_thread(),
+    };
+    if workers > 0 {
+        builder.worker_threads(workers);
     }
+    builder.max_blocking_threads(BLOCKING_THREADS_MAX).enable_all().build()
 }
 
 async fn serve(config: Config, end_with_stdin: bool) -> Result<()> {

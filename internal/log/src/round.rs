@@ -290,7 +290,10 @@ impl<'a> Round<'a> {
         if let Some((file, handle)) = self.files.remove(&file.number) {
             sync_file(&file, &*handle)?;
         }
-        let handle = self.touch(&file)?;
+        let handle = match mutant!("refill not synced") && is_log(&file.path) {
+            true => file.open(self.disk)?,
+            false => self.touch(&file)?,
+        };
         self.with_room(|| handle.write_at(std::slice::from_ref(&bytes), position))
             .map_err(|error| Error::io("write", &file.path, error))
     }
@@ -361,9 +364,13 @@ fn sync_file(file: &LogFile, handle: &dyn DiskFile) -> Result<(), Error> {
     synced.map_err(|error| Error::io("sync", &file.path, error))
 }
 
+fn is_log(path: &Path) -> bool {
+    path.extension().is_some_and(|end| end == "log")
+}
+
 /// Files that a mutant does not sync.
 fn is_skipped(path: &Path) -> bool {
-    (mutant!("no sync on append") && path.extension().is_some_and(|end| end == "log"))
+    (mutant!("no sync on append") && is_log(path))
         || (mutant!("no sync on vote") && path.ends_with(crate::hard_state::HARD_STATE))
 }
 

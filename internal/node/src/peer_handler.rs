@@ -13,7 +13,7 @@ use prost::Message;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-use crate::catalog::{CatalogHost, check_readable, propose_here};
+use crate::catalog::{CatalogHost, Readable, propose_here};
 use crate::clock::now_ms;
 use crate::describe;
 use crate::founding::Membership;
@@ -128,8 +128,8 @@ impl PeerHandler {
 
     /// A node registers nobody but itself. What else it hands over may come from a client, whom it has authorised.
     async fn command(&self, from: &str, body: Bytes) -> Result<CommandAnswer, String> {
-        let command = check_readable(&body).map_err(|error| error.to_string())?;
-        if let Command::RegisterNode { name, .. } = &command
+        let command = Readable::new(body).map_err(|error| error.to_string())?;
+        if let Command::RegisterNode { name, .. } = command.command()
             && name != from
         {
             return Err(format!("{from} asks to register {name}"));
@@ -137,7 +137,7 @@ impl PeerHandler {
         let Some(catalog) = self.registry.catalog() else {
             return Ok(CommandAnswer::NotLeader(None));
         };
-        let proposed = timeout(COMMAND_TIMEOUT, propose_here(&catalog, body)).await;
+        let proposed = timeout(COMMAND_TIMEOUT, propose_here(&catalog, command)).await;
         Ok(proposed.unwrap_or_else(|_| CommandAnswer::Unknown("no majority answered in time".to_owned())))
     }
 }

@@ -11,8 +11,8 @@
 //!   follower that dies silently would stay behind for ever.
 //! * A follower that still needs what is to be purged, and was waited for long enough, is let go: the stream breaks, and
 //!   openraft, which waits for live streams only, purges and sends the manifest.
-//! * A follower that lacks much is sent it at a limited pace (`catch_up`). A request has to be in hand to tell what it costs, and
-//!   whether there is one at all. So one that waits for its turn is taken already, and is one more than the window holds.
+//! * A follower that lacks much is sent it at a limited pace (`catch_up`). A request has to be taken to tell what it costs, and
+//!   whether there is one at all; while it waits for its turn it keeps no entries (`waiting`).
 //! * openraft sends a request without entries at once whenever the commit point moves. It takes the time of the
 //!   acknowledgement that is due at the same moment, so it is held while other tasks have their turn (`HOLD_TURNS`), or
 //!   until another request follows or the input ends. Order and number of answers stay. A follower's readers wait for it,
@@ -20,12 +20,13 @@
 
 #[cfg(test)]
 mod tests;
+mod waiting;
 
 use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -36,7 +37,8 @@ use openraft::errors::NetworkError;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::time::{Instant, Sleep};
 
-use crate::catch_up::{CatchUp, Load, Look};
+use self::waiting::Waiting;
+use crate::catch_up::{CatchUp, Load, Look, Payment};
 use crate::codec::append;
 use crate::memory::Memory;
 use crate::network::{broken, check_result};
@@ -64,31 +66,34 @@ pub(crate) struct Follower {
     pub(crate) id: u64,
     pub(crate) let_go: LetGo,
     pub(crate) memory: Arc<Memory>,
-    /// This replica's own log; None in tests of the stream alone.
-    pub(crate) log: Option<Log>,
+    /// This replica's own log.
+    pub(crate) log: Log,
     pub(crate) catch_up: CatchUp,
 }
 
 impl Follower {
-    /// Ready when the request is to be sent: what is free at once, the rest in turns.
-    fn poll_clear(&mut self, request: &AppendRequest, cx: &mut Context<'_>) -> Poll<()> {
-        let Some(log) = &self.log else {
-            return Poll::Ready(());
-        };
-        let first_index = first_index(request);
+    /// Ready when a request with entries from `first_index` on is to be sent: what is free at once, the rest in turns.
+    fn poll_clear(&mut self, first_index: u64, load: Load, cx: &mut Context<'_>) -> Poll<Option<Payment>> {
         if self.let_go.has(first_index) {
-            return Poll::Ready(()); // it is refused: nothing to pay for
+            return Poll::Ready(None); // it is refused: nothing to pay for
         }
-        let load = Load {
-            end_index: first_index + request.entries.len() as u64,
-            bytes: request.entries.iter().map(LogEntry::stored_bytes).sum(),
-        };
+        let log = &self.log;
         let look = || Look {
             end_index: log.last().map_or(0, |last| last.index + 1),
             appended_bytes: log.appended_bytes(),
             is_cached: log.read_cached(first_index, first_index + 1, 0).is_some(),
         };
         self.catch_up.poll_clear(load, look, cx)
+    }
+
+    /// A follower that is to be sent the entry `first_index` may have been let go of.
+    fn check_kept(&self, first_index: u64) -> Result<(), RpcError> {
+        if self.let_go.has(first_index) {
+            return Err(lost(format!(
+                "entry {first_index} is to be purged, the follower gets the manifest"
+            )));
+        }
+        Ok(())
     }
 }
 
@@ -116,7 +121,7 @@ pub(crate) struct AppendStream<S> {
     requests: S,
     input: Input,
     /// A request that has to be paid for and waits for its turn.
-    waiting: Option<AppendRequest>,
+    waiting: Option<Waiting>,
     stream: PeerStream,
     unanswered: VecDeque<Sent>,
     unanswered_bytes: usize,
@@ -162,31 +167,55 @@ where
     fn poll_requests(&mut self, cx: &mut Context<'_>) -> Result<(), RpcError> {
         self.poll_blocked(cx)?;
         while self.window_open() {
-            let Some(request) = self.next_request(cx) else { break };
-            if self.follower.poll_clear(&request, cx).is_pending() {
-                self.waiting = Some(request);
+            let Poll::Ready(request) = self.poll_request(cx) else {
                 break;
-            }
-            self.take(request)?;
+            };
+            self.take(request?)?;
         }
         if !self.window_open() {
-            self.follower.catch_up.leave_queue(); // a turn that comes now could not be used, and would hold up others
+            self.leave_queue(); // a turn that comes now could not be used, and would hold up others
         }
         self.poll_held(cx)
     }
 
-    /// The request that waits for its turn, or else the next one of the input.
-    fn next_request(&mut self, cx: &mut Context<'_>) -> Option<AppendRequest> {
-        if self.waiting.is_some() || matches!(self.input, Input::Ended) {
-            return self.waiting.take();
+    /// The next request that may go: the one that waited for its turn, or else the next one of the input if it is free.
+    fn poll_request(&mut self, cx: &mut Context<'_>) -> Poll<Result<AppendRequest, RpcError>> {
+        if let Some(waiting) = &mut self.waiting {
+            let request = ready!(waiting.poll_whole(&mut self.follower, cx));
+            self.waiting = None;
+            return Poll::Ready(request);
         }
-        match Pin::new(&mut self.requests).poll_next(cx) {
-            Poll::Ready(None) => {
-                self.input = Input::Ended;
-                None
+        let request = ready!(self.poll_input(cx));
+        match self.follower.poll_clear(first_index(&request), load(&request), cx) {
+            Poll::Ready(payment) => {
+                payment.into_iter().for_each(Payment::begin);
+                Poll::Ready(Ok(request))
             }
-            Poll::Ready(request) => request,
-            Poll::Pending => None,
+            Poll::Pending => {
+                self.waiting = Waiting::new(request);
+                Poll::Pending
+            }
+        }
+    }
+
+    /// The next request of the input; nothing is ready any more once it has ended.
+    fn poll_input(&mut self, cx: &mut Context<'_>) -> Poll<AppendRequest> {
+        if matches!(self.input, Input::Ended) {
+            return Poll::Pending;
+        }
+        match ready!(Pin::new(&mut self.requests).poll_next(cx)) {
+            Some(request) => Poll::Ready(request),
+            None => {
+                self.input = Input::Ended;
+                Poll::Pending
+            }
+        }
+    }
+
+    fn leave_queue(&mut self) {
+        self.follower.catch_up.leave_queue();
+        if let Some(waiting) = &mut self.waiting {
+            waiting.leave_queue();
         }
     }
 
@@ -216,14 +245,9 @@ where
     }
 
     fn send(&mut self, request: AppendRequest) -> Result<(), RpcError> {
-        let first_index = first_index(&request);
-        if self.follower.let_go.has(first_index) {
-            return Err(lost(format!(
-                "entry {first_index} is to be purged, the follower gets the manifest"
-            )));
-        }
+        self.follower.check_kept(first_index(&request))?;
         let vote = request.vote;
-        let certain = self.follower.log.as_ref().and_then(Log::certain_last).map(log_id);
+        let certain = self.follower.log.certain_last().map(log_id);
         let (parts, bytes) = append::encode_request(self.follower.id, request, certain).map_err(broken)?;
         if self.unanswered.is_empty() {
             self.restart_idle();
@@ -321,7 +345,7 @@ where
         // A conflict, a higher vote or an error ends a session; openraft opens the next one.
         this.finished = matches!(polled, Poll::Ready(None | Some(Err(_)) | Some(Ok(Err(_)))));
         if this.finished {
-            this.follower.catch_up.leave_queue();
+            this.leave_queue();
         }
         polled
     }
@@ -330,6 +354,13 @@ where
 /// Index of the first entry that the request carries, or would carry.
 fn first_index(request: &AppendRequest) -> u64 {
     request.prev_log_id.map_or(0, |id| id.index() + 1)
+}
+
+fn load(request: &AppendRequest) -> Load {
+    Load {
+        end_index: first_index(request) + request.entries.len() as u64,
+        bytes: request.entries.iter().map(LogEntry::stored_bytes).sum(),
+    }
 }
 
 /// Sends what waited before and then these parts; false if the stream is gone.

@@ -12,11 +12,11 @@
 //!   needed for commits. So is a learner that gets a vote, from the moment on that its leader counts it; the change of the
 //!   voters itself may need it. For a learner nothing but growth is free: many small partitions come from the cache
 //!   altogether.
-//! * What is free waits for nobody. Only a request that is in hand and has to be paid for waits for its turn, and then goes
-//!   at once, so no turn is held by who has nothing to send. A request is paid for as a whole or free as a whole, and one
-//!   that waits is paid for even if the log has grown enough meanwhile: otherwise the turns of a fast group would go by
-//!   without bringing its follower nearer. The turn lasts as long as its bytes take at the pace; then it goes to whoever
-//!   has waited longest.
+//! * What is free waits for nobody. Only a request that is known and has to be paid for waits for its turn, and then goes
+//!   as soon as it is read, so no turn is held by who has nothing to send. A request is paid for as a whole or free as a
+//!   whole, and one that waits is paid for even if the log has grown enough meanwhile: otherwise the turns of a fast group
+//!   would go by without bringing its follower nearer. The turn lasts as long as its bytes take at the pace; then it goes
+//!   to whoever has waited longest.
 //! * The first request of a stream to a voter does not wait, but is paid for afterwards: a new leader may have to send a
 //!   dozen of them, old entries too, to find out where the voter is.
 
@@ -136,35 +136,42 @@ impl CatchUp {
         }
     }
 
-    /// Ready when a request with this load is to be sent. Until then it must be asked for with the same load, or the queue
-    /// be left.
-    pub(crate) fn poll_clear(&mut self, load: Load, look: impl Fn() -> Look, cx: &mut Context<'_>) -> Poll<()> {
+    /// Ready when a request with this load is to be sent, with what is to be paid for it: None if it is free. Until then it
+    /// must be asked for with the same load, or the queue be left.
+    pub(crate) fn poll_clear(
+        &mut self,
+        load: Load,
+        look: impl Fn() -> Look,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Payment>> {
         // Nearly all requests end here, without a look: that takes the log's lock.
         if self.has_arrived || load.bytes == 0 {
-            return Poll::Ready(());
+            return Poll::Ready(None);
         }
+        let payment = ready!(self.poll_payment(load, &look, cx));
+        self.has_arrived = load.end_index >= look().end_index;
+        Poll::Ready(payment)
+    }
+
+    fn poll_payment(&mut self, load: Load, look: impl Fn() -> Look, cx: &mut Context<'_>) -> Poll<Option<Payment>> {
         let is_first = self.free_up_to.is_none();
         loop {
             if let Some(waiting) = &mut self.waiting {
                 let turn = ready!(waiting.as_mut().poll(cx));
                 self.waiting = None;
                 if turn.is_some() {
-                    self.pay(turn, load);
-                    break;
+                    return Poll::Ready(Some(self.payment(turn, load)));
                 }
             }
             let is_voter = self.voters.include(self.replica_id);
             if self.is_free(load, look(), is_voter) {
-                break;
+                return Poll::Ready(None);
             }
             if is_first && is_voter {
-                self.pay(None, load);
-                break;
+                return Poll::Ready(Some(self.payment(None, load)));
             }
             self.waiting = Some(self.wait(is_voter));
         }
-        self.has_arrived = load.end_index >= look().end_index;
-        Poll::Ready(())
     }
 
     /// Waits for no turn at present.
@@ -195,8 +202,27 @@ impl CatchUp {
         })
     }
 
-    fn pay(&self, turn: Option<Turn>, load: Load) {
-        runtime::spawn(self.pace.clone().pay(turn, load.bytes));
+    fn payment(&self, turn: Option<Turn>, load: Load) -> Payment {
+        Payment {
+            pace: self.pace.clone(),
+            turn,
+            bytes: load.bytes,
+        }
+    }
+}
+
+/// What is to be paid for one request. It holds the turn, if it came with one; dropped unpaid, it gives the turn back.
+#[must_use]
+pub(crate) struct Payment {
+    pace: CatchUpPace,
+    turn: Option<Turn>,
+    bytes: usize,
+}
+
+impl Payment {
+    /// Begins to pay: the request is on its way.
+    pub(crate) fn begin(self) {
+        runtime::spawn(self.pace.pay(self.turn, self.bytes));
     }
 }
 

@@ -105,7 +105,7 @@ impl PeerClient {
             id: self.target,
             let_go: self.snapshots.let_go().clone(),
             memory: self.memory.clone(),
-            log: Some(self.log.clone()),
+            log: self.log.clone(),
             catch_up: CatchUp::new(self.catch_up.clone(), self.target, self.voters.clone()),
         }
     }

@@ -27,7 +27,7 @@ const MIXED: Hunt = Hunt::Group {
     only: "",
 };
 
-const MUTANTS: [Mutant; 20] = [
+const MUTANTS: [Mutant; 21] = [
     Mutant {
         name: "no sync on append",
         hunt: MIXED,
@@ -119,6 +119,14 @@ const MUTANTS: [Mutant; 20] = [
     Mutant {
         name: "purge without a manifest",
         hunt: Hunt::Log { seeds: 2 },
+    },
+    Mutant {
+        name: "refill not synced",
+        hunt: Hunt::Group {
+            seeds: 40,
+            nodes: 0,
+            only: "rot",
+        },
     },
     Mutant {
         name: "damage served as an end",

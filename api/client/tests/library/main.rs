@@ -15,6 +15,7 @@ mod server;
 mod administering;
 mod connecting;
 mod consuming;
+mod corrupt;
 mod producing;
 mod random_faults;
 

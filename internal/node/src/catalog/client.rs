@@ -52,13 +52,13 @@ impl CatalogClient {
     pub(crate) async fn command(&self, command: &Command, deadline: Instant) -> Result<Reply, Problem> {
         self.check_level(command)?;
         let encoded = Bytes::from(command.encode());
-        check_readable(&encoded).map_err(|error| Problem::from_unreadable_command(&error))?;
+        let readable = Readable::new(encoded).map_err(|error| Problem::from_unreadable_command(&error))?;
         let mut ask: Option<String> = None;
         let mut others = 0..;
         loop {
             let attempt = match ask.take().filter(|node| *node != self.node) {
-                None => self.attempt_here(&encoded, deadline).await?,
-                Some(leader) => self.attempt_at(&leader, &encoded, deadline).await,
+                None => self.attempt_here(&readable, deadline).await?,
+                Some(leader) => self.attempt_at(&leader, &readable, deadline).await,
             };
             match attempt {
                 Attempt::Done(reply) => return Ok(reply),
@@ -98,9 +98,9 @@ impl CatalogClient {
         connected.into_keys().nth(at).filter(|_| !is_led)
     }
 
-    async fn attempt_here(&self, encoded: &Bytes, deadline: Instant) -> Result<Attempt, Problem> {
+    async fn attempt_here(&self, command: &Readable, deadline: Instant) -> Result<Attempt, Problem> {
         let partition = self.replica()?;
-        let Ok(answer) = timeout_at(deadline, propose_here(&partition, encoded.clone())).await else {
+        let Ok(answer) = timeout_at(deadline, propose_here(&partition, command.clone())).await else {
             return Ok(Attempt::Failed(Problem::Unknown(
                 "no majority answered in time".to_owned(),
             )));
@@ -108,9 +108,9 @@ impl CatalogClient {
         Ok(interpret(answer))
     }
 
-    async fn attempt_at(&self, leader: &str, encoded: &Bytes, deadline: Instant) -> Attempt {
+    async fn attempt_at(&self, leader: &str, command: &Readable, deadline: Instant) -> Attempt {
         let left = deadline.saturating_duration_since(Instant::now());
-        let body = vec![encoded.clone()];
+        let body = vec![command.encoded.clone()];
         match self.link.call_node(leader, peer_calls::COMMAND, body, left).await {
             Ok(answer) => match CommandAnswer::decode(answer) {
                 Ok(answer) => interpret(answer),
@@ -158,15 +158,30 @@ impl CatalogClient {
     }
 }
 
-/// Whether every node will be able to read a command. One that is committed and cannot be read ends all of them, and again at each
-/// start: so nothing is proposed that was not looked at, whoever sends it.
-pub(crate) fn check_readable(encoded: &[u8]) -> Result<Command, highwater_catalog::Error> {
-    Command::decode(encoded)
+/// An encoded command that every node will be able to read. One that is committed and cannot be read ends all of them, and again at
+/// each start: so nothing is proposed but this, whoever sent it.
+#[derive(Debug, Clone)]
+pub(crate) struct Readable {
+    encoded: Bytes,
+    command: Command,
 }
 
-/// Proposes an encoded command to this node's replica of the catalog, whoever leads; one that [`check_readable`] has passed.
-pub(crate) async fn propose_here(partition: &Partition, encoded: Bytes) -> CommandAnswer {
-    match partition.command(encoded).await {
+impl Readable {
+    /// Reads it, or says why it cannot be read.
+    pub(crate) fn new(encoded: Bytes) -> Result<Readable, highwater_catalog::Error> {
+        let command = Command::decode(&encoded)?;
+        Ok(Readable { encoded, command })
+    }
+
+    /// What it says.
+    pub(crate) fn command(&self) -> &Command {
+        &self.command
+    }
+}
+
+/// Proposes a command to this node's replica of the catalog, whoever leads.
+pub(crate) async fn propose_here(partition: &Partition, command: Readable) -> CommandAnswer {
+    match partition.command(command.encoded).await {
         Ok(reply) => CommandAnswer::Reply(reply),
         Err(CommandError::NotLeader { leader, .. }) => CommandAnswer::NotLeader(leader.map(|leader| leader.node)),
         Err(CommandError::Unknown(why)) => CommandAnswer::Unknown(why),

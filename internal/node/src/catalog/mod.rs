@@ -15,7 +15,7 @@ use highwater_partition::Member;
 use highwater_partition::log::ReplicaId;
 
 pub(crate) use addresses::keep_addresses;
-pub(crate) use client::{CatalogClient, check_readable, propose_here};
+pub(crate) use client::{CatalogClient, Readable, propose_here};
 pub(crate) use host::{CatalogHost, Progress};
 
 /// A replica that the catalog has placed, as its group knows it.

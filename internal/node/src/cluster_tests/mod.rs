@@ -5,6 +5,7 @@
 mod absences;
 mod following;
 mod founding;
+mod leading;
 mod moves;
 mod readiness;
 mod records;

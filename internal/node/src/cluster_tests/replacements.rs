@@ -3,7 +3,7 @@
 use highwater_catalog::{Catalog, CatalogReplica, Command};
 
 use super::*;
-use crate::catalog::propose_here;
+use crate::catalog::{Readable, propose_here};
 use crate::data_dir::DataDir;
 use crate::hex::Id;
 use crate::test_node::eventually;
@@ -20,12 +20,12 @@ async fn with_records() -> TestCluster {
 impl TestCluster {
     /// Tells the catalog something, until it is as `is_done` says.
     async fn tell_catalog(&self, command: Command, is_done: impl Fn(&Catalog) -> bool) {
-        let encoded = command.encode();
+        let readable = Readable::new(command.encode().into()).unwrap();
         let decided = async {
             loop {
                 for node in self.nodes.iter().flatten() {
                     let catalog = node.registry().catalog().unwrap();
-                    propose_here(&catalog, encoded.clone().into()).await;
+                    propose_here(&catalog, readable.clone()).await;
                     if node.host().read(&is_done) {
                         return;
                     }

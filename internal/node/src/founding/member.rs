@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use highwater_catalog::{Catalog, Command, Reply};
 use highwater_partition::log::{ClusterId, ReplicaId};
 use highwater_partition::{Member, Partition, Role};
@@ -11,7 +10,7 @@ use tokio::sync::{Mutex, Notify};
 use tokio::time::timeout;
 
 use super::{Adopt, Join, JoinAnswer, ProbeAnswer, check_adopt};
-use crate::catalog::{CatalogHost, check_readable, propose_here};
+use crate::catalog::{CatalogHost, Readable, propose_here};
 use crate::data_dir::{DataDir, Stage};
 use crate::hex::Id;
 use crate::peer_calls::CommandAnswer;
@@ -169,10 +168,10 @@ async fn let_in_here(catalog: &Partition, cluster_id: Id, join: Join) -> JoinAns
         feature_level: join.feature_level,
         catalog_replica: held,
     };
-    let register = Bytes::from(register.encode());
-    if let Err(error) = check_readable(&register) {
-        return JoinAnswer::Failed { why: error.to_string() };
-    }
+    let register = match Readable::new(register.encode().into()) {
+        Ok(register) => register,
+        Err(error) => return JoinAnswer::Failed { why: error.to_string() },
+    };
     let reply = match propose_here(catalog, register).await {
         CommandAnswer::Reply(reply) => reply,
         CommandAnswer::NotLeader(leader) => return JoinAnswer::NotLeader { leader },

@@ -8,8 +8,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::{FutureExt, StreamExt};
-use highwater_log::Log;
+use highwater_log::{DiskWriter, Log};
 use openraft::raft::StreamAppendError;
+use tempfile::TempDir;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_stream::wrappers::UnboundedReceiverStream;
@@ -22,6 +23,7 @@ use crate::network::TERM_JUMP_MAX;
 use crate::peers::PeerStream;
 use crate::snapshot::LetGo;
 use crate::status::Voters;
+use crate::tests::logs::open_log;
 use crate::types::{AppendRequest, AppendResult, CommittedLeaderId, LogEntry, LogId, LogPayload, Vote};
 
 type Appends = AppendStream<UnboundedReceiverStream<AppendRequest>>;
@@ -34,18 +36,41 @@ struct Exchange {
     memory: Arc<Memory>,
     arrived: mpsc::Receiver<Vec<Bytes>>,
     answers: Option<mpsc::Sender<Bytes>>,
+    /// An own log, where a test needs nothing of it.
+    _own: Option<OwnLog>,
+}
+
+/// A log that is empty.
+struct OwnLog {
+    log: Log,
+    _writer: DiskWriter,
+    _dir: TempDir,
+}
+
+impl OwnLog {
+    fn new() -> OwnLog {
+        let dir = tempfile::tempdir().unwrap();
+        let (log, writer) = open_log(&dir.path().join("log"), 1, 0);
+        OwnLog {
+            log,
+            _writer: writer,
+            _dir: dir,
+        }
+    }
 }
 
 impl Exchange {
     fn new(link_capacity: usize) -> Exchange {
-        Exchange::from_log(
-            link_capacity,
-            None,
-            CatchUp::new(CatchUpPace::default(), 3, Voters::default()),
-        )
+        let own = OwnLog::new();
+        let catch_up = CatchUp::new(CatchUpPace::default(), 3, Voters::default());
+        let exchange = Exchange::from_log(link_capacity, own.log.clone(), catch_up);
+        Exchange {
+            _own: Some(own),
+            ..exchange
+        }
     }
 
-    fn from_log(link_capacity: usize, log: Option<Log>, catch_up: CatchUp) -> Exchange {
+    fn from_log(link_capacity: usize, log: Log, catch_up: CatchUp) -> Exchange {
         let (input, requests) = mpsc::unbounded_channel();
         let (sender, arrived) = mpsc::channel(link_capacity);
         let (answers, receiver) = mpsc::channel(100);
@@ -65,6 +90,7 @@ impl Exchange {
             memory,
             arrived,
             answers: Some(answers),
+            _own: None,
         }
     }
 

@@ -55,7 +55,7 @@ impl Follower {
 
     async fn send(&mut self, end_index: u64) {
         let (load, look) = self.next(end_index);
-        poll_fn(|cx| self.catch_up.poll_clear(load, || look, cx)).await;
+        pay(poll_fn(|cx| self.catch_up.poll_clear(load, || look, cx)).await);
         self.next_index = load.end_index;
         tokio::task::yield_now().await; // whoever pays begins
     }
@@ -75,6 +75,10 @@ impl Follower {
         let clear = poll_fn(|cx| self.catch_up.poll_clear(load, || look, cx));
         clear.now_or_never().is_none()
     }
+}
+
+fn pay(payment: Option<Payment>) {
+    payment.into_iter().for_each(Payment::begin);
 }
 
 fn about(duration: Duration, expected_ms: u64) -> bool {
@@ -204,7 +208,7 @@ async fn small_new_entries_let_no_large_old_ones_through_unpaid() {
             appended_bytes: 4_000 * sent,
             is_cached: false,
         };
-        poll_fn(|cx| catch_up.poll_clear(load, || look, cx)).await;
+        pay(poll_fn(|cx| catch_up.poll_clear(load, || look, cx)).await);
         tokio::task::yield_now().await;
     }
     assert!(about(begin.elapsed(), 2_000), "{:?}", begin.elapsed());
@@ -236,7 +240,7 @@ async fn the_log_is_not_looked_at_any_more_once_the_follower_has_arrived() {
     learner.catch_up(3 * ENTRIES).await;
     let (load, _) = learner.next(4 * ENTRIES);
     let look = || panic!("the log is looked at");
-    poll_fn(|cx| learner.catch_up.poll_clear(load, look, cx)).await;
+    pay(poll_fn(|cx| learner.catch_up.poll_clear(load, look, cx)).await);
 }
 
 /// Nine others lack more than they will ever get: a round of turns takes a second, in which this one's log grows by 5 MB.

@@ -14,7 +14,7 @@ use highwater_verify::history::{Dump, Healing, LogEntry, Scan, SendOutcome, Span
 use super::clients::{Client, Manner, records};
 use super::everywhere::damage_everywhere;
 use super::node::{observe_commit, open_copy, start_if_down};
-use super::rot::{forget_healed, is_only_masked_damage};
+use super::rot::{forget_healed, is_only_masked_damage, keep_excused};
 use super::world::{End, PARTITION, World, sleep_ms};
 
 /// Faults that are under way end within this time.
@@ -233,6 +233,7 @@ fn check_last_cut(world: &World) {
     let Some((_, end, chain)) = committed.filter(|(_, end, _)| *end > 0) else {
         return;
     };
+    keep_excused(world);
     let mut found = Vec::new();
     for node in 0..world.plan.nodes {
         world.end_life(node, End::PowerCut(Keep::Nothing));
@@ -255,7 +256,7 @@ fn check_last_cut(world: &World) {
     check_same_bytes(world, &found);
 }
 
-/// What logs have in common is the same, byte for byte. Only rot whose repair never reached the disk may be there again.
+/// What logs have in common is the same, byte for byte. Only rot whose repair could not reach the disk may be there again.
 fn check_same_bytes(world: &World, logs: &[(usize, Log)]) {
     let floors = logs.iter().filter_map(|(_, log)| log.floor());
     let start = floors.map(|floor| floor.index + 1).max().unwrap_or(0);

@@ -5,8 +5,9 @@
 //! same range. So of every record a good copy remains somewhere, also when different segments rot on all replicas, and every one of
 //! these *scars* must be gone at the end: the same bytes stand in the same place, or the range was purged, or the replica was replaced.
 //!
-//! A repair whose sync failed can be read like any other until the power goes; then the rot is there again, to be found and repaired once
-//! more. Such a scar counts as gone, but it is remembered as *masked*.
+//! A repair whose sync failed, or whose process ended before it, can be read like any other until the power goes; then the rot is there
+//! again, to be found and repaired once more. Such a scar counts as gone, but it is remembered as *masked*. Once the world is at rest a
+//! masked scar must have one of these two reasons: a repair that nobody ever synced has none.
 
 use std::ops::Range;
 use std::path::PathBuf;
@@ -199,6 +200,13 @@ fn is_masked(world: &World, scar: &Scar) -> bool {
     let synced = disk.fork();
     synced.crash(Keep::Nothing);
     is_there(&disk) && !is_there(&synced)
+}
+
+/// Keeps those masked scars in mind that have a reason to come back; called before the last power cut.
+pub(crate) fn keep_excused(world: &World) {
+    forget_healed(world);
+    let is_excused = |scar: &Scar| disk_of(world, scar.node).has_given_up(&scar.path);
+    world.masked_scars().retain(is_excused);
 }
 
 /// Whether all that a log knows to be damaged was rotten there, and was repaired as far as its process could tell.

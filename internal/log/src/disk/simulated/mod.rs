@@ -81,6 +81,7 @@ impl SimulatedDisk {
             operations: 0,
             fault: None,
             syncs_fail: false,
+            given_up: BTreeSet::new(),
             capacity_bytes: None,
         };
         Arc::new(SimulatedDisk {
@@ -133,6 +134,7 @@ impl SimulatedDisk {
         state.stopped = false;
         state.fault = None;
         state.stop_syncs();
+        state.give_up_unsynced();
     }
 
     /// Syncs that are asked for from now on return at once, but are under way until [`SimulatedDisk::end_syncs`]. Only the first few of
@@ -149,6 +151,13 @@ impl SimulatedDisk {
     /// Bytes written to files and not synced.
     pub fn unsynced_bytes(&self) -> u64 {
         self.lock().unsynced_bytes()
+    }
+
+    /// Whether this file may lose something with the next crash that nobody will sync any more: a sync of it or of its directory failed, or
+    /// the process ended before one.
+    pub fn has_given_up(&self, path: &Path) -> bool {
+        let state = self.lock();
+        state.given_up.contains(path) || path.parent().is_some_and(|dir| state.given_up.contains(dir))
     }
 
     /// From now on the files together can have so many bytes; None: any. What is there already stays.
@@ -287,6 +296,7 @@ impl Disk for SimulatedDisk {
             return Err(stopped());
         }
         if state.syncs_fail {
+            state.given_up.insert(path.to_owned());
             return Err(io::Error::other("simulated failure of a sync"));
         }
         state.sync_dir(path);

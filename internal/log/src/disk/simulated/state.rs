@@ -25,6 +25,8 @@ pub(super) struct DiskState {
     pub(super) operations: u64,
     pub(super) fault: Option<(u64, Fault)>,
     pub(super) syncs_fail: bool,
+    /// Files and directories of which something is here that no sync will make certain any more: one failed, or its process ended before.
+    pub(super) given_up: BTreeSet<PathBuf>,
     /// Most bytes of all files together.
     pub(super) capacity_bytes: Option<u64>,
 }
@@ -122,6 +124,7 @@ impl DiskState {
         self.stopped = false;
         self.fault = None;
         self.syncs_fail = false;
+        self.given_up.clear();
         self.crash_syncs(keep);
         self.crash_names(keep);
         let numbers: Vec<u64> = self.inodes.keys().copied().collect();

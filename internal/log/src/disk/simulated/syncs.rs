@@ -4,7 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::Keep;
-use super::state::{DiskState, FileChange};
+use super::state::{DiskState, FileChange, Inode};
 
 /// A sync that was asked for: it makes the changes with numbers below `end` certain.
 #[derive(Clone)]
@@ -100,8 +100,22 @@ impl DiskState {
             self.end_syncs();
             self.held = Some(Vec::new());
         }
+        self.give_up(|number, _| number == inode);
         self.inode(inode)?.unsynced.clear();
         Ok(())
+    }
+
+    /// The process has ended; what is not synced has nobody who would do it.
+    pub(super) fn give_up_unsynced(&mut self) {
+        self.give_up(|_, inode| !inode.unsynced.is_empty());
+        let dirs = self.unsynced.iter().map(|(_, change)| change.dir().to_owned());
+        self.given_up.extend(dirs);
+    }
+
+    fn give_up(&mut self, which: impl Fn(u64, &Inode) -> bool) {
+        let names = self.now.files.iter();
+        let files = names.filter(|(_, number)| self.inodes.get(number).is_some_and(|inode| which(**number, inode)));
+        self.given_up.extend(files.map(|(path, _)| path.clone()));
     }
 
     pub(super) fn unsynced_bytes(&self) -> u64 {

@@ -2,11 +2,10 @@
 
 use std::time::Duration;
 
-use highwater_log::{Body, DiskWriter, Entry, EntryId};
-use tempfile::TempDir;
+use highwater_log::{Body, Entry, EntryId};
+use openraft::entry::RaftEntry;
 
 use super::*;
-use crate::tests::logs::open_log;
 
 const ENTRIES: u64 = 100;
 const ENTRY_BYTES: usize = 10_000;
@@ -25,19 +24,24 @@ impl Source {
     fn new(cache_bytes: usize) -> Source {
         let dir = tempfile::tempdir().unwrap();
         let (log, writer) = open_log(&dir.path().join("log"), 1, cache_bytes);
-        let entries = (0..ENTRIES).map(|index| Entry::Proposed {
-            id: EntryId { term: 5, index },
+        let source = Source {
+            log,
+            _writer: writer,
+            _dir: dir,
+        };
+        source.append(5, 0..ENTRIES);
+        source
+    }
+
+    fn append(&self, term: u64, indexes: std::ops::Range<u64>) {
+        let entries = indexes.map(|index| Entry::Proposed {
+            id: EntryId { term, index },
             body: Body::Command(Bytes::from(vec![1; ENTRY_BYTES])),
         });
         let (done, synced) = std::sync::mpsc::channel();
         let done = move |result: Result<(), highwater_log::Error>| done.send(result).unwrap();
-        log.append(entries.collect(), Box::new(done)).unwrap();
+        self.log.append(entries.collect(), Box::new(done)).unwrap();
         synced.recv().unwrap().unwrap(); // until then the cache keeps them, whatever its size
-        Source {
-            log,
-            _writer: writer,
-            _dir: dir,
-        }
     }
 
     /// The request with the entries from `first` on.
@@ -54,7 +58,7 @@ impl Source {
 
     fn stream(&self, pace: &CatchUpPace, voters: &Voters) -> Exchange {
         let catch_up = CatchUp::new(pace.clone(), 3, voters.clone());
-        Exchange::from_log(100, Some(self.log.clone()), catch_up)
+        Exchange::from_log(100, self.log.clone(), catch_up)
     }
 
     fn learner(&self, pace: &CatchUpPace) -> Exchange {
@@ -81,6 +85,17 @@ impl Exchange {
         self.idle();
         tokio::task::yield_now().await; // whoever pays begins
         self.arrived().len()
+    }
+}
+
+impl Exchange {
+    /// The next request that arrives.
+    async fn sent(&mut self) -> AppendRequest {
+        let parts = tokio::select! {
+            answer = self.appends.next() => panic!("{answer:?}, and nobody has answered"),
+            parts = self.arrived.recv() => parts.unwrap(),
+        };
+        append::decode_request(Bytes::from(parts.concat())).unwrap().1
     }
 }
 
@@ -191,4 +206,62 @@ async fn a_follower_that_is_let_go_while_it_waits_is_refused_at_once() {
     tokio::time::sleep(Duration::from_millis(1_100)).await; // the turn is over
     two.request_all(&source);
     assert_eq!(two.step().await, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_waits_for_its_turn_keeps_no_entries_in_memory() {
+    let (pace, source) = (CatchUpPace::new(PACE), Source::new(0));
+    let (mut one, mut two) = (source.learner(&pace), source.learner(&pace));
+    one.request_all(&source);
+    assert_eq!(one.step().await, 1);
+    let request = source.request(1);
+    let LogPayload::Stored(frame) = &request.entries[0].payload else {
+        panic!("{request:?} is not from the log")
+    };
+    let payload = frame.payload.clone();
+    two.request(request);
+    assert_eq!(two.step().await, 0);
+    assert!(payload.is_unique(), "somebody else keeps what was read");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_waited_for_its_turn_is_read_from_the_disk_and_sent_whole() {
+    let (pace, source) = (CatchUpPace::new(PACE), Source::new(0));
+    let mut learner = source.learner(&pace);
+    learner.request_all(&source);
+    assert_eq!(learner.step().await, 1);
+    let ids = |request: AppendRequest| -> Vec<LogId> { request.entries.iter().map(RaftEntry::log_id).collect() };
+    assert_eq!(ids(learner.sent().await), ids(source.request(11)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_written_anew_while_it_waited_is_not_sent() {
+    let (pace, source) = (CatchUpPace::new(PACE), Source::new(0));
+    let (mut one, mut two) = (source.learner(&pace), source.learner(&pace));
+    one.request_all(&source);
+    assert_eq!(one.step().await, 1);
+    two.request(source.request(51));
+    assert_eq!(two.step().await, 0);
+    source.log.truncate_from(51).unwrap();
+    source.append(6, 51..ENTRIES);
+    drop(one); // its turn goes by
+    assert!(two.appends.next().await.unwrap().is_err());
+    assert_eq!(two.arrived(), []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_read_any_more_gives_the_turn_back() {
+    let (pace, source) = (CatchUpPace::new(PACE), Source::new(0));
+    let (mut one, mut two) = (source.learner(&pace), source.learner(&pace));
+    one.request(source.request(1));
+    assert_eq!(one.step().await, 1);
+    two.request(source.request(51));
+    assert_eq!(two.step().await, 0);
+    one.request(source.request(11));
+    assert_eq!(one.step().await, 0);
+    source.log.truncate_from(51).unwrap();
+    assert!(two.appends.next().await.unwrap().is_err());
+    let begin = Instant::now();
+    assert_eq!(one.sent().await.prev_log_id, Some(id(10)));
+    assert_eq!(begin.elapsed(), Duration::ZERO);
 }

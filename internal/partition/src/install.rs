@@ -12,14 +12,17 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use highwater_log::{GroupId, Log, Manifest};
-use tokio::sync::Mutex;
+use openraft::raft::SnapshotResponse;
+use tokio::sync::{Mutex, oneshot};
 
 use crate::codec::install::{self, Assembly};
 use crate::codec::{bad, kind};
 use crate::error::Error;
 use crate::peers::{Lane, PeerError, PeerStream, Peers};
-use crate::snapshot::snapshot_of;
-use crate::types::{Raft, Vote};
+use crate::runtime;
+use crate::snapshot::{GroupSnapshot, snapshot_of};
+use crate::truncation::Truncations;
+use crate::types::{Raft, TypeConfig, Vote};
 
 /// How long opening the stream, and then each piece, may take.
 const PIECE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -60,14 +63,16 @@ pub(crate) async fn send(
 pub(crate) struct Receiver {
     raft: Raft,
     log: Log,
+    truncations: Truncations,
     one_at_a_time: Arc<Mutex<()>>,
 }
 
 impl Receiver {
-    pub(crate) fn new(raft: Raft, log: Log) -> Receiver {
+    pub(crate) fn new(raft: Raft, log: Log, truncations: Truncations) -> Receiver {
         Receiver {
             raft,
             log,
+            truncations,
             one_at_a_time: Arc::default(),
         }
     }
@@ -97,11 +102,24 @@ impl Receiver {
             return Err(Error::DiskFull);
         }
         let snapshot = snapshot_of(Arc::new(manifest))?;
-        let installed = self.raft.install_full_snapshot(vote, snapshot).await;
-        let answer = installed.map_err(|err| Error::Raft(err.to_string()))?;
+        let answer = self.install(vote, snapshot).await?;
         // if the sender has gone, it will find out from the next append
         let _ = stream.sender.send(vec![install::encode_answer(&answer.vote)]).await;
         Ok(())
+    }
+
+    /// Hands a manifest to the core. To the end, also if the sender goes: the core goes on with it all the same.
+    async fn install(&self, vote: Vote, snapshot: GroupSnapshot) -> Result<SnapshotResponse<TypeConfig>, Error> {
+        let (raft, installing) = (self.raft.clone(), self.truncations.installing());
+        let (done, installed) = oneshot::channel();
+        runtime::spawn(async move {
+            let _ = done.send(raft.install_full_snapshot(vote, snapshot).await);
+            drop(installing);
+        });
+        match installed.await {
+            Ok(answer) => answer.map_err(|err| Error::Raft(err.to_string())),
+            Err(_) => Err(Error::Raft("a manifest was dropped".to_owned())),
+        }
     }
 
     /// What a leader of this group could have sent. The core would end over anything else.

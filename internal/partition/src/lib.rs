@@ -79,6 +79,7 @@ mod storage;
 #[cfg(test)]
 mod tests;
 mod trim;
+mod truncation;
 mod types;
 mod unstarted;
 

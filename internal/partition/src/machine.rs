@@ -256,6 +256,7 @@ impl RaftStateMachine<TypeConfig> for GroupMachine {
             Ok(result) => result.map_err(io::Error::other)?,
             Err(_) => return Err(io::Error::other("the log dropped a manifest without installing it")),
         }
+        self.snapshots.truncations().take(); // what was to be cut is gone with the rest
         self.progress.publish();
         self.applied = meta.last_log_id;
         self.membership = meta.last_membership.clone();

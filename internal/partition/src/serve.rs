@@ -48,10 +48,17 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    pub(crate) fn new(replica_id: u64, raft: Raft, log: Log, memory: Arc<Memory>, ear: Arc<Ear>) -> Server {
+    pub(crate) fn new(
+        replica_id: u64,
+        raft: Raft,
+        log: Log,
+        manifests: Receiver,
+        memory: Arc<Memory>,
+        ear: Arc<Ear>,
+    ) -> Server {
         Server {
             replica_id,
-            manifests: Receiver::new(raft.clone(), log.clone()),
+            manifests,
             raft,
             log,
             memory,

@@ -18,6 +18,7 @@ use tokio::sync::watch;
 
 use crate::codec::membership as membership_codec;
 use crate::error::Error;
+use crate::truncation::Truncations;
 use crate::types::{CommittedLeaderId, NodeName, StoredMembership, log_id};
 
 /// What a snapshot holds.
@@ -34,6 +35,7 @@ pub(crate) struct Snapshots {
     /// How many followers are being sent a manifest.
     sending: watch::Sender<usize>,
     let_go: LetGo,
+    truncations: Truncations,
 }
 
 impl Snapshots {
@@ -44,6 +46,7 @@ impl Snapshots {
             pins: watch::Sender::new(0),
             sending: watch::Sender::new(0),
             let_go: LetGo::default(),
+            truncations: Truncations::default(),
         })
     }
 
@@ -120,6 +123,11 @@ impl Snapshots {
     /// Which followers are not waited for any longer.
     pub(crate) fn let_go(&self) -> &LetGo {
         &self.let_go
+    }
+
+    /// What the installation of a manifest saves from being cut.
+    pub(crate) fn truncations(&self) -> &Truncations {
+        &self.truncations
     }
 }
 

@@ -19,6 +19,7 @@ use crate::config::Timers;
 use crate::contact::Ear;
 use crate::error::Error;
 use crate::hand_over::HandOver;
+use crate::install::Receiver;
 use crate::life::Life;
 use crate::machine::{GroupMachine, Machine};
 use crate::memory::{Memory, all_members, check_promises};
@@ -129,6 +130,7 @@ impl Partition {
         let (changes_sender, changes) = watch::channel(observer.status());
         let (ending_sender, ending) = watch::channel(None);
         runtime::spawn(observer.clone().watch(changes_sender, ending_sender));
+        let manifests = Receiver::new(raft.clone(), log.clone(), snapshots.truncations().clone());
         let trimmer = Trimmer {
             raft: raft.clone(),
             log: log.clone(),
@@ -140,7 +142,7 @@ impl Partition {
         life.spawn(hand_over.clone().step_aside(mending.clone(), changes.clone()));
         let inner = Inner {
             group_id,
-            server: Server::new(replica_id.0, raft.clone(), log.clone(), memory, ear.clone()),
+            server: Server::new(replica_id.0, raft.clone(), log.clone(), manifests, memory, ear.clone()),
             hand_over,
             raft,
             log,

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::Stream;
-use highwater_log::{EntryId, Frame, Grade, Log};
+use highwater_log::{EntryId, Frame, Grade, Kind, Log};
 use openraft::entry::RaftEntry;
 use openraft::storage::{IOFlushed, RaftLogStorage};
 use openraft::{LogState, RaftLogReader};
@@ -57,6 +57,27 @@ impl GroupStorage {
             snapshots,
             mending,
         }
+    }
+}
+
+impl GroupStorage {
+    /// The last membership behind the commit point that another one follows. A leader appends a membership only when the one before is
+    /// committed, so all up to that one is. openraft infers the same, and must not find the commit point below it.
+    async fn settled_membership(&self) -> Result<Option<LogId>, io::Error> {
+        let mut next = self.log.committed(|state| state.next_index);
+        let end = self.log.last().map_or(0, |last| last.index + 1);
+        let (mut settled, mut last) = (None, None);
+        while next < end {
+            let frames = read_frames(&self.log, &self.mending, next, end).await?;
+            if frames.is_empty() {
+                break;
+            }
+            next += frames.len() as u64;
+            for frame in frames.iter().filter(|frame| frame.header.kind == Kind::Membership) {
+                settled = last.replace(log_id(frame.id()));
+            }
+        }
+        Ok(settled)
     }
 }
 
@@ -103,6 +124,9 @@ impl RaftLogStorage<TypeConfig> for GroupStorage {
     }
 
     async fn read_committed(&mut self) -> Result<Option<LogId>, io::Error> {
+        if let Some(settled) = self.settled_membership().await? {
+            self.progress.commit(settled.index()).map_err(io::Error::other)?;
+        }
         Ok(self.log.committed(|state| state.last_entry()).map(log_id))
     }
 
@@ -115,6 +139,9 @@ impl RaftLogStorage<TypeConfig> for GroupStorage {
         while !self.log.has_room() {
             tokio::time::sleep(ROOM_PAUSE).await;
         }
+        if let Some(first) = self.snapshots.truncations().take() {
+            self.log.truncate_from(first).map_err(io::Error::other)?;
+        }
         let done = Box::new(move |result: Result<(), highwater_log::Error>| {
             callback.io_completed(result.map_err(io::Error::other));
         });
@@ -123,6 +150,9 @@ impl RaftLogStorage<TypeConfig> for GroupStorage {
 
     async fn truncate_after(&mut self, last: Option<LogId>) -> Result<(), io::Error> {
         let first = last.map_or(0, |id| id.index() + 1);
+        if self.snapshots.truncations().note(first) {
+            return Ok(());
+        }
         self.log.truncate_from(first).map_err(io::Error::other)
     }
 

@@ -244,11 +244,15 @@ pub(crate) fn in_words(ended: Ended) -> String {
 
 fn play(stage: &mut Stage, card: Scenario, partitions: u32) -> Result<()> {
     stage.wait_progress(BETWEEN_FAULTS, "before the fault")?;
+    // What loses a replica for good may come only when those lost before have been replaced: no cluster of three stands two.
+    let replicas = partitions as usize * NODES;
+    if card.may_lose_replicas() {
+        stage.wait_complete(replicas, "before the loss of replicas")?;
+    }
     stage.play(card)?;
     stage.wait_progress(BETWEEN_FAULTS, "after the fault")?;
-    // What loses a replica for good may come again only when that one has been replaced: no cluster of three stands two.
     match card.loses_replicas() {
-        true => stage.wait_complete(partitions as usize * NODES, "after the loss of replicas"),
+        true => stage.wait_complete(replicas, "after the loss of replicas"),
         false => Ok(()),
     }
 }

@@ -110,6 +110,13 @@ impl Scenario {
         matches!(self, Wipe | OldCopy | Lies | AtRest(_, Change::HardStateGone))
     }
 
+    /// Whether a replica may be lost by it: also by damage above the commit index that the replica has noted, which one that has just
+    /// caught up has far behind its end.
+    pub(crate) fn may_lose_replicas(self) -> bool {
+        let damages = matches!(self, Scenario::AtRest(_, Change::SealedBit | Change::SegmentGone));
+        damages || self.loses_replicas()
+    }
+
     /// Whether it needs to change calls of a running node.
     pub(crate) fn needs_strace(self) -> bool {
         matches!(self, Scenario::Syncs(..) | Scenario::Lies)

@@ -20,4 +20,5 @@ mod room;
 mod shutdown;
 mod strangers;
 mod trims;
+mod truncations;
 mod unstarted;

@@ -1,0 +1,58 @@
+//! Truncations that openraft orders on the way to a manifest.
+//!
+//! A replica that is given a manifest may hold entries that conflict with it. openraft then has everything cut off that it does not
+//! know to be committed, and has the manifest installed as a second step. But what is cut may have been promised, and counted:
+//! after a start a replica knows only roughly how far its log is committed. A crash between the two steps would leave a voter
+//! without what it promised.
+//!
+//! So while a manifest is being installed a truncation is only noted. The installation replaces the log in one step, and the note
+//! is forgotten; an append, should one come instead, carries it out first. Until then more is on the disk than openraft knows
+//! of, which breaks no promise.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// What is to be cut, and whether that may wait. Clones share it.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Truncations(Arc<Mutex<State>>);
+
+#[derive(Debug, Default)]
+struct State {
+    /// How many manifests are being installed.
+    installing: usize,
+    /// The first index of what is to be cut.
+    noted: Option<u64>,
+}
+
+/// A manifest is being installed until this is dropped.
+pub(crate) struct Installing(Truncations);
+
+impl Truncations {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn installing(&self) -> Installing {
+        self.lock().installing += 1;
+        Installing(self.clone())
+    }
+
+    /// Notes that the log is to be cut from `first` on. False if that has to be done at once.
+    pub(crate) fn note(&self, first: u64) -> bool {
+        let mut state = self.lock();
+        if state.installing > 0 {
+            state.noted = Some(state.noted.map_or(first, |noted| noted.min(first)));
+        }
+        state.installing > 0
+    }
+
+    /// What has to be cut before anything is appended; or what need not be cut any more, as the log was replaced.
+    pub(crate) fn take(&self) -> Option<u64> {
+        self.lock().noted.take()
+    }
+}
+
+impl Drop for Installing {
+    fn drop(&mut self) {
+        self.0.lock().installing -= 1;
+    }
+}

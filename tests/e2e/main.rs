@@ -7,6 +7,7 @@ mod bad_input;
 mod chaos;
 mod dev;
 mod faults;
+mod groups;
 mod nodes;
 mod replicas;
 mod round_trip;

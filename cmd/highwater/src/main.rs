@@ -17,6 +17,7 @@ mod durations;
 mod exit;
 mod files;
 mod format;
+mod group;
 mod health;
 mod lines;
 mod log;

@@ -97,7 +97,8 @@ fn code_of_reason(reason: Reason) -> Code {
         | Reason::ProducerConflict
         | Reason::PermissionDenied
         | Reason::NotEnoughNodes
-        | Reason::Refused => Code::Refused,
+        | Reason::Refused
+        | Reason::StaleClaim => Code::Refused,
         Reason::NotLeader
         | Reason::NoQuorum
         | Reason::UnknownOutcome
@@ -118,6 +119,9 @@ fn hint(error: &Error, code: Code) -> Option<&'static str> {
         }
         (_, Some(Reason::TopicNotFound)) => {
             Some("`highwater topic list` shows the topics; `highwater topic create NAME` makes one")
+        }
+        (_, Some(Reason::StaleClaim)) => {
+            Some("another member goes on for the group; `highwater group describe` shows it")
         }
         (_, Some(Reason::NodeNotFound)) => Some("`highwater cluster describe` shows the nodes"),
         (_, Some(Reason::PartitionNotFound)) => Some("`highwater topic describe NAME` shows the partitions"),

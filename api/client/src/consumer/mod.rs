@@ -8,7 +8,8 @@
 //! from exactly the next offset. When the application stops reading, the prefetch fills up, then the windows of the
 //! streams, and then the nodes stop sending.
 //!
-//! Deliberately absent: consumer groups and stored positions; whoever needs to resume keeps the next offset.
+//! For a group it begins where the group left off, and commits when it is told to. Deliberately absent: sharing partitions out
+//! among the members of a group; whoever builds the consumer says which it reads.
 
 pub(crate) mod decode;
 mod fetcher;
@@ -29,6 +30,7 @@ use self::prefetch::{Fetched, Item, Shared};
 use crate::calls::Caller;
 use crate::deadline::Deadline;
 use crate::error::{Error, Reason, Refusal};
+use crate::groups::Claim;
 use crate::picture::TopicRef;
 use crate::record::ConsumedRecord;
 
@@ -82,6 +84,14 @@ pub struct ConsumerBuilder {
     freshness: Freshness,
     deadline: Duration,
     stop_at_end: bool,
+    group: Option<Membership>,
+}
+
+/// As whom to consume for a group.
+#[derive(Debug, Clone)]
+struct Membership {
+    group: String,
+    member: String,
 }
 
 impl ConsumerBuilder {
@@ -96,7 +106,20 @@ impl ConsumerBuilder {
             freshness: Freshness::Committed,
             deadline: DEADLINE,
             stop_at_end: false,
+            group: None,
         }
+    }
+
+    /// Consume for a group: begin where it left off on each partition (and only where it never committed, where
+    /// [`from`](Self::from) says), and be able to [`commit`](Consumer::commit). `build` claims the partitions for `member`,
+    /// from whoever had them.
+    #[must_use]
+    pub fn group(mut self, group: impl Into<String>, member: impl Into<String>) -> Self {
+        self.group = Some(Membership {
+            group: group.into(),
+            member: member.into(),
+        });
+        self
     }
 
     /// Where to begin. Default: the beginning.
@@ -152,7 +175,8 @@ impl ConsumerBuilder {
         let topic = self.caller.look_up(&self.topic, deadline).await?;
         let partitions = self.choose_partitions(&topic)?;
         let topic = TopicRef::from(&topic);
-        let spans = self.find_spans(&topic, &partitions, deadline).await?;
+        let claims = self.claim(&topic, &partitions, deadline).await?;
+        let spans = self.find_spans(&topic, &partitions, &claims, deadline).await?;
 
         let route = Arc::new(ReadRoute {
             wire_name: self.caller.wire_name(&topic),
@@ -183,6 +207,7 @@ impl ConsumerBuilder {
             look_up_deadline: self.look_up_deadline,
             shared,
             spans,
+            claims,
             items,
             current: None,
         })
@@ -208,16 +233,36 @@ impl ConsumerBuilder {
         )))
     }
 
+    /// Takes the partitions for the group, if it is for one.
+    async fn claim(&self, topic: &TopicRef, partitions: &[u32], deadline: Deadline) -> Result<Vec<Claim>, Error> {
+        let Some(Membership { group, member }) = &self.group else {
+            return Ok(Vec::new());
+        };
+        let claim = |partition: u32| Claim::take(&self.caller, topic, partition, (group, member), deadline);
+        stream::iter(partitions.to_vec())
+            .map(claim)
+            .buffered(LOOK_UPS_AT_ONCE)
+            .try_collect()
+            .await
+    }
+
     /// Where each partition begins and, if wanted, ends.
-    async fn find_spans(&self, topic: &TopicRef, partitions: &[u32], deadline: Deadline) -> Result<Vec<Span>, Error> {
-        let span = |partition: u32| async move {
+    async fn find_spans(
+        &self,
+        topic: &TopicRef,
+        partitions: &[u32],
+        claims: &[Claim],
+        deadline: Deadline,
+    ) -> Result<Vec<Span>, Error> {
+        let span = |(place, partition): (usize, u32)| async move {
             use list_offsets_request::Position as Wanted;
             let find = |wanted| self.caller.list_offset(topic, partition, wanted, deadline);
-            let position = match self.position {
-                Position::Offset(offset) => offset,
-                Position::Beginning => find(Wanted::Earliest(true)).await?,
-                Position::End => find(Wanted::Latest(true)).await?,
-                Position::Time(time_ms) => find(Wanted::TimestampMs(time_ms)).await?,
+            let committed = claims.get(place).and_then(|claim| claim.offset);
+            let position = match (committed, self.position) {
+                (Some(offset), _) | (None, Position::Offset(offset)) => offset,
+                (None, Position::Beginning) => find(Wanted::Earliest(true)).await?,
+                (None, Position::End) => find(Wanted::Latest(true)).await?,
+                (None, Position::Time(time_ms)) => find(Wanted::TimestampMs(time_ms)).await?,
             };
             let stop = match self.stop_at_end {
                 true => Some(find(Wanted::Latest(true)).await?),
@@ -229,7 +274,8 @@ impl ConsumerBuilder {
                 stop,
             })
         };
-        stream::iter(partitions.to_vec())
+        let places: Vec<(usize, u32)> = partitions.iter().copied().enumerate().collect();
+        stream::iter(places)
             .map(span)
             .buffered(LOOK_UPS_AT_ONCE)
             .try_collect()
@@ -258,6 +304,8 @@ pub struct Consumer {
     look_up_deadline: Duration,
     shared: Arc<Shared>,
     spans: Vec<Span>,
+    /// For a group: one for each span, in the same order; else none.
+    claims: Vec<Claim>,
     items: mpsc::Receiver<Item>,
     current: Option<Fetched>,
 }
@@ -307,6 +355,32 @@ impl Consumer {
         let deadline = Deadline::after(self.look_up_deadline);
         let caller = &self.route.caller;
         caller.list_offset(&self.route.topic, partition, latest, deadline).await
+    }
+
+    /// Commits for the group that all records handed out so far are done: whoever claims a partition next begins behind them. Returns
+    /// when that is on the disks of a majority. What has not moved since the last commit is not committed again.
+    ///
+    /// Cancel safe: it may then have been committed in part, and may be called again.
+    ///
+    /// # Errors
+    /// Reason `STALE_CLAIM`: another member has claimed a partition, and this consumer's word counts no more there; the other
+    /// partitions have been committed. [`Error::InvalidArgument`] without a group; [`Error::Deadline`].
+    pub async fn commit(&mut self) -> Result<(), Error> {
+        if self.claims.is_empty() {
+            return Err(Error::invalid("group", "the consumer was built without one"));
+        }
+        let deadline = Deadline::after(self.look_up_deadline);
+        let (caller, topic) = (&self.route.caller, &self.route.topic);
+        let commits = self.claims.iter_mut().zip(&self.spans);
+        let commits = commits.map(|(claim, span)| claim.commit(caller, topic, span.position, deadline));
+        let results: Vec<Result<(), Error>> = stream::iter(commits).buffer_unordered(LOOK_UPS_AT_ONCE).collect().await;
+        results.into_iter().collect()
+    }
+
+    /// The next offset to consume as the group has committed it; `None` if it has not, or without a group.
+    pub fn committed(&self, partition: u32) -> Option<u64> {
+        let place = self.place(partition)?;
+        self.claims.get(place).and_then(|claim| claim.offset)
     }
 
     /// The next record of the batch at hand.

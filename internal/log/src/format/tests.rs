@@ -36,6 +36,11 @@ fn body(number: u8) -> Body {
             claim: 1,
             offset: 2,
         },
+        7 => Body::ForgetGroup {
+            group: Bytes::from_static(b"g1"),
+            claim: 1,
+            append_time_ms: 2,
+        },
         _ => Body::Batch(Batch {
             producer_id: ProducerId([0xaa; 16]),
             principal: PrincipalDigest([0xbb; 16]),
@@ -332,8 +337,17 @@ proptest! {
 
     /// Also behind a right checksum: a peer can compute one.
     #[test]
-    fn random_details_are_decoded_or_refused(kind in 0_usize..7, detail in prop::collection::vec(any::<u8>(), 0..120)) {
-        let kinds = [Kind::Blank, Kind::Batch, Kind::Membership, Kind::Command, Kind::Trim, Kind::Claim, Kind::CommitOffset];
+    fn random_details_are_decoded_or_refused(kind in 0_usize..8, detail in prop::collection::vec(any::<u8>(), 0..120)) {
+        let kinds = [
+            Kind::Blank,
+            Kind::Batch,
+            Kind::Membership,
+            Kind::Command,
+            Kind::Trim,
+            Kind::Claim,
+            Kind::CommitOffset,
+            Kind::ForgetGroup,
+        ];
         let header = Header { detail_bytes: detail.len() as u16, ..header_of(kinds[kind]) };
         let frame = Frame::decode(&mut encode_head(&header, &detail)).unwrap();
         if let Ok(decoded) = Detail::decode(kinds[kind], &detail) {

@@ -12,7 +12,6 @@ use std::time::Duration;
 use futures::{StreamExt, TryStreamExt, stream};
 use highwater_proto::limits::MESSAGE_BYTES_MAX;
 use highwater_proto::v1::group_service_client::GroupServiceClient;
-use highwater_proto::v1::list_offsets_request::Position as Wanted;
 use highwater_proto::v1::{self, OffsetRange};
 use tonic::transport::Channel;
 
@@ -109,7 +108,7 @@ impl Groups {
         };
         let topic = &TopicRef::from(&found);
         let reset = |partition: u32| async move {
-            let offset = self.find(topic, partition, to, deadline).await?;
+            let offset = to.find(&self.caller, topic, partition, deadline).await?;
             let request = v1::ResetOffsetRequest {
                 topic: self.caller.wire_name(topic),
                 topic_id: Some(topic.topic_id),
@@ -188,16 +187,6 @@ impl Groups {
         let mut all: Vec<GroupOffset> = lists.into_iter().flatten().collect();
         all.sort_by(|one, other| (&one.group, one.partition).cmp(&(&other.group, other.partition)));
         Ok(all)
-    }
-
-    async fn find(&self, topic: &TopicRef, partition: u32, to: Position, deadline: Deadline) -> Result<u64, Error> {
-        let wanted = match to {
-            Position::Offset(offset) => return Ok(offset),
-            Position::Beginning => Wanted::Earliest(true),
-            Position::End => Wanted::Latest(true),
-            Position::Time(time_ms) => Wanted::TimestampMs(time_ms),
-        };
-        self.caller.list_offset(topic, partition, wanted, deadline).await
     }
 }
 

@@ -45,8 +45,8 @@
 //!
 //! # What is absent
 //!
-//! No global state, no thread of its own: everything runs on the tokio runtime that calls it. No consumer groups, no
-//! transactions in this version.
+//! No global state, no thread of its own: everything runs on the tokio runtime that calls it. No transactions, and nobody who
+//! shares out partitions among the members of a group, in this version.
 
 mod admin;
 mod aside;

@@ -35,8 +35,11 @@ Examples:
   highwater consume numbers --from beginning --exit-at-end
   highwater consume orders --partition 0 --from 1200 --max 10 --format '%o %k %v'
   highwater consume logs --from 2026-01-31T12:00:00Z -v
+  highwater consume orders --group billing --from beginning
+  highwater consume orders --from beginning --exit-at-end --format json > orders.jsonl
 
-Fields of --format: %k key, %v value, %o offset, %p partition, %t the record's time in ms since 1970, %% a percent
+--format json prints whole records, one on each line, which `highwater produce --format json` takes.
+Fields of other formats: %k key, %v value, %o offset, %p partition, %t the record's time in ms since 1970, %% a percent
 sign; escapes: \\n \\r \\t \\0 \\xHH \\\\. A newline follows each record.
 The order of records holds within a partition; partitions are mixed as they come.";
 

@@ -33,11 +33,11 @@ fn body(number: u8) -> Body {
         },
         5 => Body::CommitOffset {
             group: Bytes::from_static(b"g1"),
-            claim: 1,
+            claim: 5, // the index of the claim
             offset: 2,
         },
         7 => Body::ForgetGroup {
-            group: Bytes::from_static(b"g1"),
+            group: Bytes::from_static(b"g2"),
             claim: 1,
             append_time_ms: 2,
         },
@@ -85,7 +85,7 @@ fn fold(state: &mut State, body: Body) -> Frame {
 
 fn all_frames() -> (State, Vec<Frame>) {
     let mut state = State::empty(CLUSTER, GroupId(5));
-    let frames = [6, 0, 1, 2, 3, 4, 5]
+    let frames = [6, 0, 1, 2, 3, 4, 5, 7]
         .map(|number| fold(&mut state, body(number)))
         .to_vec();
     (state, frames)
@@ -117,7 +117,7 @@ fn the_chain_starts_with_the_crc64_of_cluster_and_group() {
 
 #[test]
 fn frames_come_back_as_they_went() {
-    for (frame, number) in all_frames().1.into_iter().zip([6, 0, 1, 2, 3, 4, 5]) {
+    for (frame, number) in all_frames().1.into_iter().zip([6, 0, 1, 2, 3, 4, 5, 7]) {
         let mut bytes = bytes_of(&frame);
         let decoded = Frame::decode(&mut bytes).unwrap();
         assert!(bytes.is_empty());
@@ -163,7 +163,7 @@ fn zeros_are_no_frame() {
 #[test]
 fn kinds_verdicts_and_versions_from_the_future_are_refused() {
     let frame = &all_frames().1[1];
-    for (place, value) in [(4, 2), (5, 0), (5, 8), (6, 11), (14, 1)] {
+    for (place, value) in [(4, 2), (5, 0), (5, 9), (6, 11), (14, 1)] {
         let mut head = frame.head.to_vec();
         head[place] = value;
         let crc = crc32c(&head[4..]);

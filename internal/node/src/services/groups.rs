@@ -211,7 +211,7 @@ impl Groups {
                 field: "offset",
                 why: format!("it lies beyond the end of {what}, which is {log_end}"),
             },
-            GroupError::TooManyGroups => Problem::Overloaded(format!(
+            GroupError::TooManyGroups => Problem::Refused(format!(
                 "{what} has as many consumer groups as it can keep; delete some"
             )),
             GroupError::Command(CommandError::NotLeader {

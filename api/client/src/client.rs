@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::aside::Aside;
 use crate::calls::Caller;
 use crate::connect::Connections;
+use crate::groups::Groups;
 use crate::identity::is_name;
 use crate::picker::{DefaultPicker, Picker};
 use crate::resolver::{Resolver, WatchResolver};
@@ -192,6 +193,11 @@ impl Client {
     /// The cluster: describe, watch.
     pub fn cluster(&self) -> Cluster {
         Cluster::new(self.caller.clone(), self.deadline)
+    }
+
+    /// Consumer groups: list, describe, reset, delete.
+    pub fn groups(&self) -> Groups {
+        Groups::new(self.caller.clone(), self.deadline)
     }
 
     /// Starts the settings of a producer for a topic (`topic`, or `tenant/topic` of another tenant).

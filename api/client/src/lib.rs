@@ -45,8 +45,8 @@
 //!
 //! # What is absent
 //!
-//! No global state, no thread of its own: everything runs on the tokio runtime that calls it. No consumer groups, no
-//! transactions in this version.
+//! No global state, no thread of its own: everything runs on the tokio runtime that calls it. No transactions, and nobody who
+//! shares out partitions among the members of a group, in this version.
 
 mod admin;
 mod aside;
@@ -76,6 +76,7 @@ pub mod fuzz {
         Ok(records)
     }
 }
+mod groups;
 mod identity;
 mod operate;
 mod picker;
@@ -91,6 +92,7 @@ pub use client::{Client, ClientBuilder};
 pub use compression::Compression;
 pub use consumer::{Consumer, ConsumerBuilder, Freshness, Position};
 pub use error::{ConnectionProblem, Error, NodeFailure, Outcome, ProduceError, Reason, Refusal};
+pub use groups::{GroupOffset, Groups};
 /// The wire contract: messages, limits, error details.
 pub use highwater_proto as proto;
 pub use operate::ChangeSettings;

@@ -3,7 +3,7 @@
 use clap::{Parser, Subcommand};
 
 use crate::exit::{Code, EXIT_CODES_HELP, Failure, Result};
-use crate::{certs, cluster, consume, dev, health, log, produce, serve, topic, version};
+use crate::{certs, cluster, completions, consume, dev, group, health, log, produce, profiles, serve, topic, version};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -29,12 +29,15 @@ enum Command {
     Topic(topic::Args),
     Produce(produce::Args),
     Consume(consume::Args),
+    Group(group::Args),
     Cluster(cluster::Args),
+    Config(profiles::Args),
     Health(health::Args),
     #[command(subcommand)]
     Log(log::Command),
     #[command(subcommand)]
     Certs(certs::Command),
+    Completions(completions::Args),
     Version(version::Args),
 }
 
@@ -47,10 +50,13 @@ impl Cli {
             Command::Topic(args) => block_on(topic::run(&args)),
             Command::Produce(args) => block_on(produce::run(&args)),
             Command::Consume(args) => block_on(consume::run(&args)),
+            Command::Group(args) => block_on(group::run(&args)),
             Command::Cluster(args) => block_on(cluster::run(&args)),
+            Command::Config(args) => profiles::run(&args),
             Command::Health(args) => block_on(health::run(&args)),
             Command::Log(command) => log::run(&command),
             Command::Certs(command) => certs::run(&command),
+            Command::Completions(args) => completions::run(&args),
             Command::Version(args) => version::run(&args),
         }
     }

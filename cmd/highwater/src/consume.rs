@@ -5,7 +5,7 @@
 //! command starts, as the leaders confirm it.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::FutureExt;
 use highwater::{ConsumedRecord, Consumer, Position};
@@ -23,6 +23,10 @@ use crate::sink::Sink;
 
 /// After how many records of a busy stream to look whether another node serves it now.
 const SERVED_BY_INTERVAL: u64 = 4096;
+/// How often a busy consumer commits for its group.
+const COMMIT_INTERVAL: Duration = Duration::from_secs(1);
+/// After how many records of a busy stream to look whether that is due.
+const COMMIT_LOOK_INTERVAL: u64 = 64;
 /// How long an interrupted command waits for a reader that has stopped reading.
 const LAST_WRITE_DEADLINE: Duration = Duration::from_secs(1);
 
@@ -31,8 +35,11 @@ Examples:
   highwater consume numbers --from beginning --exit-at-end
   highwater consume orders --partition 0 --from 1200 --max 10 --format '%o %k %v'
   highwater consume logs --from 2026-01-31T12:00:00Z -v
+  highwater consume orders --group billing --from beginning
+  highwater consume orders --from beginning --exit-at-end --format json > orders.jsonl
 
-Fields of --format: %k key, %v value, %o offset, %p partition, %t the record's time in ms since 1970, %% a percent
+--format json prints whole records, one on each line, which `highwater produce --format json` takes.
+Fields of other formats: %k key, %v value, %o offset, %p partition, %t the record's time in ms since 1970, %% a percent
 sign; escapes: \\n \\r \\t \\0 \\xHH \\\\. A newline follows each record.
 The order of records holds within a partition; partitions are mixed as they come.";
 
@@ -50,6 +57,13 @@ pub(crate) struct Args {
     /// Where to begin: `beginning`, `end`, an offset, or a time (RFC 3339).
     #[arg(long, value_name = "POSITION", value_parser = parse_position, default_value = "end", allow_hyphen_values = true)]
     from: Position,
+    /// Consume for this group: begin where it left off (where it never was, as --from says), and commit what has been printed.
+    /// Whoever consumed for it before is refused from now on.
+    #[arg(long, value_name = "GROUP")]
+    group: Option<String>,
+    /// Who consumes for the group, as `group describe` shows it. Default: consume-PID.
+    #[arg(long, value_name = "NAME", requires = "group")]
+    member: Option<String>,
     /// End after so many records.
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u64).range(1..))]
     max: Option<u64>,
@@ -68,7 +82,7 @@ pub(crate) struct Args {
     verbose: bool,
 }
 
-fn parse_position(text: &str) -> std::result::Result<Position, String> {
+pub(crate) fn parse_position(text: &str) -> std::result::Result<Position, String> {
     match text {
         "beginning" => return Ok(Position::Beginning),
         "end" => return Ok(Position::End),
@@ -94,6 +108,7 @@ pub(crate) async fn run(args: &Args) -> Result<()> {
         consumer,
         sink: Sink::stdout()?,
         printed: 0,
+        commit_due: Instant::now() + COMMIT_INTERVAL,
         served_by: BTreeMap::new(),
     };
     let outcome = tokio::select! {
@@ -101,12 +116,12 @@ pub(crate) async fn run(args: &Args) -> Result<()> {
         interrupted = interrupted() => {
             interrupted?;
             // The reader may have stopped reading: what it does not take now, it does not want.
-            return tokio::time::timeout(LAST_WRITE_DEADLINE, printing.sink.finish()).await.unwrap_or(Ok(()));
+            return tokio::time::timeout(LAST_WRITE_DEADLINE, printing.finish()).await.unwrap_or(Ok(()));
         }
         outcome = printing.print_all() => outcome,
     };
     // What was read is written, also before an error.
-    printing.sink.finish().await?;
+    printing.finish().await?;
     outcome
 }
 
@@ -121,6 +136,16 @@ async fn connect(args: &Args) -> Result<Consumer> {
         builder.stop_at_end()
     } else {
         builder
+    };
+    let builder = match &args.group {
+        Some(group) => {
+            let member = args.member.clone();
+            builder.group(
+                group,
+                member.unwrap_or_else(|| format!("consume-{}", std::process::id())),
+            )
+        }
+        None => builder,
     };
     builder.build().await.map_err(failure)
 }
@@ -171,6 +196,8 @@ struct Printing<'a> {
     consumer: Consumer,
     sink: Sink,
     printed: u64,
+    /// When to commit next, if there is always something to print.
+    commit_due: Instant,
     /// What was last told about each partition.
     served_by: BTreeMap<u32, String>,
 }
@@ -178,7 +205,7 @@ struct Printing<'a> {
 impl Printing<'_> {
     async fn print_all(&mut self) -> Result<()> {
         while self.args.max.is_none_or(|max| self.printed < max) {
-            let Some(record) = self.next().await else {
+            let Some(record) = self.next().await? else {
                 break;
             };
             let record = record.map_err(failure)?;
@@ -190,26 +217,57 @@ impl Printing<'_> {
             if !self.sink.relieve().await {
                 break;
             }
+            if self.is_commit_due() && !self.hand_over().await? {
+                break;
+            }
         }
         self.tell_who_serves();
         Ok(())
     }
 
     /// The next record. If there is none for the moment, what was printed is handed over before the wait.
-    async fn next(&mut self) -> Option<std::result::Result<ConsumedRecord, highwater::Error>> {
+    async fn next(&mut self) -> Result<Option<std::result::Result<ConsumedRecord, highwater::Error>>> {
         if let Some(next) = self.consumer.next_record().now_or_never() {
-            return next;
+            return Ok(next);
         }
         // A task that has run for long is told "not now" once, although there is more: ask again after a turn.
         yield_now().await;
         if let Some(next) = self.consumer.next_record().now_or_never() {
-            return next;
+            return Ok(next);
         }
         self.tell_who_serves();
-        if !self.sink.flush().await {
-            return None;
+        if !self.hand_over().await? {
+            return Ok(None);
         }
-        self.consumer.next_record().await
+        Ok(self.consumer.next_record().await)
+    }
+
+    /// A stream that never pauses has to be interrupted to commit.
+    fn is_commit_due(&self) -> bool {
+        self.args.group.is_some()
+            && self.printed.is_multiple_of(COMMIT_LOOK_INTERVAL)
+            && Instant::now() >= self.commit_due
+    }
+
+    /// Writes what was printed, and commits it for the group, if it is for one. False if the reader has gone: what it did not
+    /// take is not committed.
+    async fn hand_over(&mut self) -> Result<bool> {
+        if self.args.group.is_none() {
+            return Ok(self.sink.flush().await);
+        }
+        if !self.sink.write_out().await {
+            return Ok(false);
+        }
+        self.consumer.commit().await.map_err(failure)?;
+        self.commit_due = Instant::now() + COMMIT_INTERVAL;
+        Ok(true)
+    }
+
+    async fn finish(mut self) -> Result<()> {
+        if self.args.group.is_some() {
+            self.hand_over().await?;
+        }
+        self.sink.finish().await
     }
 
     fn tell_who_serves(&mut self) {

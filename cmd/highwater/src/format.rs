@@ -1,8 +1,10 @@
-//! The `--format` of `highwater consume`: `%k %v %o %p %t` and backslash escapes.
+//! The `--format` of `highwater consume`: `%k %v %o %p %t` and backslash escapes, or `json` for whole records.
 
 use std::io::Write;
 
 use highwater::ConsumedRecord;
+
+use crate::json_lines;
 
 /// One part of a format.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,21 +19,23 @@ enum Part {
 
 /// How a record is printed; a newline follows each.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct RecordFormat {
-    parts: Vec<Part>,
+pub(crate) enum RecordFormat {
+    /// A line of JSON (`json_lines`).
+    Json,
+    /// Fields and what stands between them.
+    Parts(Parts),
 }
 
-impl Default for RecordFormat {
-    fn default() -> Self {
-        Self {
-            parts: vec![Part::Value],
-        }
-    }
-}
+/// What a format is made of, in order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Parts(Vec<Part>);
 
 impl RecordFormat {
     /// Parses a format; the error says what is wrong with it.
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
+        if text == "json" {
+            return Ok(Self::Json);
+        }
         let mut parts = Vec::new();
         let mut literal = Vec::new();
         let mut rest = text.chars();
@@ -57,12 +61,21 @@ impl RecordFormat {
             parts.push(part);
         }
         flush(&mut literal, &mut parts);
-        Ok(Self { parts })
+        Ok(Self::Parts(Parts(parts)))
     }
 
     /// Appends the record and a newline.
     pub(crate) fn write(&self, record: &ConsumedRecord, output: &mut Vec<u8>) {
-        for part in &self.parts {
+        match self {
+            Self::Json => json_lines::write(record, output),
+            Self::Parts(parts) => parts.write(record, output),
+        }
+    }
+}
+
+impl Parts {
+    fn write(&self, record: &ConsumedRecord, output: &mut Vec<u8>) {
+        for part in &self.0 {
             match part {
                 Part::Literal(bytes) => output.extend_from_slice(bytes),
                 Part::Key => output.extend_from_slice(record.key.as_deref().unwrap_or_default()),
@@ -154,7 +167,7 @@ mod tests {
     #[test]
     fn the_value_is_shown_unless_told_otherwise() {
         let mut output = Vec::new();
-        RecordFormat::default().write(&record(), &mut output);
+        RecordFormat::parse("%v").unwrap().write(&record(), &mut output);
         assert_eq!(output, b"\xffv\n");
     }
 

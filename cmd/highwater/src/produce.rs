@@ -21,6 +21,7 @@ use tokio::sync::{Notify, mpsc};
 
 use crate::durations;
 use crate::exit::{Code, Failure, Result};
+use crate::json_lines;
 use crate::lines::{self, End, Input, LINE_BYTES_MAX};
 use crate::output;
 use crate::profile::{ProfileArgs, failure};
@@ -33,6 +34,7 @@ const EXAMPLES: &str = "\
 Examples:
   seq 1 1000000 | highwater produce numbers
   highwater produce orders --file orders.txt --key-separator :
+  highwater produce orders --file orders.jsonl --format json
   journalctl -f | highwater produce logs -v
 
 Ends with 0 when every line is acknowledged: on the disks of a majority. Otherwise it says how many lines were
@@ -49,6 +51,9 @@ pub(crate) struct Args {
     /// Read from this file instead of standard input.
     #[arg(long, value_name = "FILE")]
     file: Option<PathBuf>,
+    /// What a line is: a value, or a record in JSON with key, headers, time and partition, as `consume --format json` prints it.
+    #[arg(long, value_enum, default_value_t)]
+    format: LineFormat,
     /// What separates key and value in a line. Without it records have no key.
     #[arg(long, value_name = "TEXT", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     key_separator: Option<String>,
@@ -64,6 +69,13 @@ pub(crate) struct Args {
     /// Print `PARTITION OFFSET` for each acknowledged line, in the order of the input.
     #[arg(short, long)]
     verbose: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+enum LineFormat {
+    #[default]
+    Value,
+    Json,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
@@ -85,6 +97,11 @@ impl From<Compression> for highwater::Compression {
 }
 
 pub(crate) async fn run(args: &Args) -> Result<()> {
+    if args.format == LineFormat::Json && args.key_separator.is_some() {
+        return Err(Failure::usage(
+            "--key-separator is for lines that are values; in JSON a record has its key beside the value",
+        ));
+    }
     let input = match &args.file {
         None => lines::read(std::io::stdin())?,
         Some(path) => lines::read(open(path)?)?,
@@ -93,6 +110,7 @@ pub(crate) async fn run(args: &Args) -> Result<()> {
     let sink = args.verbose.then(Sink::stdout).transpose()?;
     let run = Run {
         producer: &producer,
+        format: args.format,
         key_separator: args.key_separator.as_deref().map(str::as_bytes),
         partition: args.partition,
         stopped: Cell::new(false),
@@ -158,6 +176,7 @@ enum Refused {
 /// What both halves share. They run on one thread, in turns.
 struct Run<'a> {
     producer: &'a Producer,
+    format: LineFormat,
     key_separator: Option<&'a [u8]>,
     partition: Option<u32>,
     /// A line was not acknowledged, or nobody wants more, so that nothing more is sent.
@@ -249,6 +268,11 @@ impl Run<'_> {
     }
 
     fn record(&self, line: Bytes, number: u64) -> Result<Record> {
+        if self.format == LineFormat::Json {
+            let mut record = json_lines::read(&line).map_err(|why| not_a_record(number, &why))?;
+            record.partition = self.partition.or(record.partition);
+            return Ok(record);
+        }
         let (key, value) = match self.key_separator {
             None => (None, line),
             Some(separator) => {
@@ -320,6 +344,11 @@ fn input_end(end: End) -> std::result::Result<(), Refused> {
         End::Failed(error) => Failure::new(Code::Failure, format!("cannot read the input: {error}")),
     };
     Err(Refused::Input(failure))
+}
+
+fn not_a_record(line: u64, why: &str) -> Failure {
+    Failure::new(Code::Refused, format!("line {line} is not a record in JSON: {why}"))
+        .hint("nothing from that line on was sent; mend it, or leave out --format json")
 }
 
 fn find(line: &[u8], separator: &[u8]) -> Option<usize> {

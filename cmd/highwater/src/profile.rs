@@ -1,20 +1,23 @@
 //! Whom a client command talks to: the profile with the cluster's addresses and the client's certificate, and how
 //! the cluster's errors become failures of a command.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use highwater::{Client, Error, Profile, Reason};
 
 use crate::exit::{Code, Failure, Result};
 
-/// Where the profile lies below the configuration directory.
-const DEFAULT_PATH: &str = "highwater/config.toml";
+/// Where profiles lie below the directory of all configuration.
+const DIRECTORY: &str = "highwater";
+/// The name of the one in use.
+const IN_USE: &str = "config";
 
 /// Which profile to use.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct ProfileArgs {
-    /// The client profile: addresses and certificate paths. Default: ~/.config/highwater/config.toml
+    /// The client profile: addresses and certificate paths; a file, or a name that `highwater config` knows. Default:
+    /// ~/.config/highwater/config.toml
     #[arg(long, value_name = "FILE", env = "HIGHWATER_CONFIG", global = true)]
     profile: Option<PathBuf>,
 }
@@ -22,12 +25,23 @@ pub(crate) struct ProfileArgs {
 impl ProfileArgs {
     /// Reads the profile.
     pub(crate) fn load(&self) -> Result<Profile> {
+        Profile::load(self.path()?).map_err(|error| failure(error).hint(PROFILE_HINT))
+    }
+
+    /// The profile's file.
+    pub(crate) fn path(&self) -> Result<PathBuf> {
         // An empty variable in the environment names no file.
-        let path = match self.profile.as_ref().filter(|path| !path.as_os_str().is_empty()) {
-            Some(path) => path.clone(),
-            None => default_path().ok_or_else(|| Failure::setup("there is no profile").hint(PROFILE_HINT))?,
+        let Some(given) = self.profile.as_ref().filter(|path| !path.as_os_str().is_empty()) else {
+            return Ok(named(&directory()?, IN_USE));
         };
-        Profile::load(path).map_err(|error| failure(error).hint(PROFILE_HINT))
+        let name = given.to_str().filter(|name| !name.contains('/') && !given.exists());
+        match name
+            .zip(directory().ok())
+            .map(|(name, directory)| named(&directory, name))
+        {
+            Some(path) if path.exists() => Ok(path),
+            _ => Ok(given.clone()),
+        }
     }
 
     /// Connects to the profile's cluster. What is left of `deadline` then is the deadline of each of the client's calls.
@@ -43,15 +57,21 @@ impl ProfileArgs {
 
 const PROFILE_HINT: &str = "give --profile FILE or set HIGHWATER_CONFIG; `highwater dev` writes one as profile.toml";
 
-/// `$XDG_CONFIG_HOME`, else `~/.config`.
-fn default_path() -> Option<PathBuf> {
+/// Where profiles lie that have a name: below `$XDG_CONFIG_HOME`, else below `~/.config`.
+pub(crate) fn directory() -> Result<PathBuf> {
     let set = |name: &str| {
         std::env::var_os(name)
             .filter(|value| !value.is_empty())
             .map(PathBuf::from)
     };
-    let directory = set("XDG_CONFIG_HOME").or_else(|| Some(set("HOME")?.join(".config")))?;
-    Some(directory.join(DEFAULT_PATH))
+    let directory = set("XDG_CONFIG_HOME").or_else(|| Some(set("HOME")?.join(".config")));
+    let directory = directory.ok_or_else(|| Failure::setup("there is no profile").hint(PROFILE_HINT))?;
+    Ok(directory.join(DIRECTORY))
+}
+
+/// The file of the profile with this name.
+pub(crate) fn named(directory: &Path, name: &str) -> PathBuf {
+    directory.join(format!("{name}.toml"))
 }
 
 /// What an error of the client library means for a command.
@@ -97,7 +117,8 @@ fn code_of_reason(reason: Reason) -> Code {
         | Reason::ProducerConflict
         | Reason::PermissionDenied
         | Reason::NotEnoughNodes
-        | Reason::Refused => Code::Refused,
+        | Reason::Refused
+        | Reason::StaleClaim => Code::Refused,
         Reason::NotLeader
         | Reason::NoQuorum
         | Reason::UnknownOutcome
@@ -118,6 +139,9 @@ fn hint(error: &Error, code: Code) -> Option<&'static str> {
         }
         (_, Some(Reason::TopicNotFound)) => {
             Some("`highwater topic list` shows the topics; `highwater topic create NAME` makes one")
+        }
+        (_, Some(Reason::StaleClaim)) => {
+            Some("another member goes on for the group; `highwater group describe` shows it")
         }
         (_, Some(Reason::NodeNotFound)) => Some("`highwater cluster describe` shows the nodes"),
         (_, Some(Reason::PartitionNotFound)) => Some("`highwater topic describe NAME` shows the partitions"),

@@ -6,7 +6,7 @@
 use std::io::{self, Write};
 use std::thread::JoinHandle;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::exit::{Code, Failure, Result, output_failure};
 
@@ -18,8 +18,15 @@ const PIECES_WAITING_MAX: usize = 4;
 /// A buffered standard output.
 pub(crate) struct Sink {
     piece: Vec<u8>,
-    pieces: mpsc::Sender<Vec<u8>>,
+    pieces: mpsc::Sender<Piece>,
     writer: JoinHandle<io::Result<()>>,
+}
+
+/// What the thread is given.
+enum Piece {
+    Bytes(Vec<u8>),
+    /// To be answered when all before it is written.
+    Mark(oneshot::Sender<()>),
 }
 
 impl Sink {
@@ -60,8 +67,15 @@ impl Sink {
             return false;
         };
         // Taken only now, so that a cancelled flush loses nothing.
-        place.send(std::mem::replace(&mut self.piece, Vec::with_capacity(PIECE_BYTES)));
+        let piece = std::mem::replace(&mut self.piece, Vec::with_capacity(PIECE_BYTES));
+        place.send(Piece::Bytes(piece));
         true
+    }
+
+    /// Hands over whatever there is, and waits until all of it is written. Returns false when it cannot be.
+    pub(crate) async fn write_out(&mut self) -> bool {
+        let (mark, written) = oneshot::channel();
+        self.flush().await && self.pieces.send(Piece::Mark(mark)).await.is_ok() && written.await.is_ok()
     }
 
     /// Writes what is left, and says whether everything was written.
@@ -77,10 +91,15 @@ impl Sink {
     }
 }
 
-fn write_pieces(mut output: impl Write, mut waiting: mpsc::Receiver<Vec<u8>>) -> io::Result<()> {
+fn write_pieces(mut output: impl Write, mut waiting: mpsc::Receiver<Piece>) -> io::Result<()> {
     while let Some(piece) = waiting.blocking_recv() {
-        output.write_all(&piece)?;
-        output.flush()?;
+        match piece {
+            Piece::Bytes(bytes) => {
+                output.write_all(&bytes)?;
+                output.flush()?;
+            }
+            Piece::Mark(mark) => drop(mark.send(())), // whoever asked may have given up
+        }
     }
     Ok(())
 }
@@ -128,6 +147,20 @@ mod tests {
         }
         sink.finish().await.unwrap();
         assert_eq!(*collected.0.lock().unwrap(), expected);
+    }
+
+    #[tokio::test]
+    async fn what_is_written_out_has_been_taken_by_the_reader() {
+        let collected = Collected::default();
+        let mut sink = Sink::new(collected.clone()).unwrap();
+        for number in 0..100u8 {
+            sink.buffer().push(number);
+            assert!(sink.write_out().await);
+            assert_eq!(collected.0.lock().unwrap().last(), Some(&number));
+        }
+        let mut closed = Sink::new(Closed).unwrap();
+        closed.buffer().push(b'x');
+        assert!(!closed.write_out().await);
     }
 
     #[tokio::test]

@@ -16,7 +16,8 @@ use crate::topics::{Named, Update};
 ///
 /// * 1: everything up to and including the replacement of dead replicas in place.
 /// * 2: topics and placements that change, nodes that leave, and settings of the cluster.
-pub const FEATURE_LEVEL: u32 = 2;
+/// * 3: consumer groups: claims, offset commits and forgotten groups in the logs of partitions. Nothing of the catalog's own.
+pub const FEATURE_LEVEL: u32 = 3;
 
 /// The state of the catalog.
 ///

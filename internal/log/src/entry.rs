@@ -27,7 +27,7 @@ pub enum Body {
         /// The new log start, inclusive.
         offset: u64,
     },
-    /// Issues the next claim number of a consumer group to a member.
+    /// Gives a consumer group to a member: from here on only it may commit, under this entry's index as the claim number.
     Claim {
         /// Name of the consumer group.
         group: Bytes,
@@ -42,6 +42,15 @@ pub enum Body {
         claim: u64,
         /// Next offset to consume.
         offset: u64,
+    },
+    /// Lets go of a consumer group that was not used since.
+    ForgetGroup {
+        /// Name of the consumer group.
+        group: Bytes,
+        /// Its claim number.
+        claim: u64,
+        /// The append time of its last claim or commit; with a later one it has been used since.
+        append_time_ms: u64,
     },
 }
 
@@ -79,7 +88,9 @@ impl Body {
                 limit("group name", group.len() as u64, GROUP_NAME_BYTES_MAX as u64)?;
                 limit("member name", member.len() as u64, GROUP_NAME_BYTES_MAX as u64)
             }
-            Body::CommitOffset { group, .. } => limit("group name", group.len() as u64, GROUP_NAME_BYTES_MAX as u64),
+            Body::CommitOffset { group, .. } | Body::ForgetGroup { group, .. } => {
+                limit("group name", group.len() as u64, GROUP_NAME_BYTES_MAX as u64)
+            }
         }
     }
 }
@@ -125,7 +136,7 @@ pub enum Verdict {
     ProducerConflict,
     /// The table of producers is full of producers in use.
     TooManyProducers,
-    /// Another claim has been issued since.
+    /// Another claim has been issued since, or the group was used since.
     StaleClaim,
     /// The offset lies above the log end.
     OutOfRange,
@@ -165,6 +176,8 @@ pub enum Kind {
     Claim,
     /// See [`Body::CommitOffset`].
     CommitOffset,
+    /// See [`Body::ForgetGroup`].
+    ForgetGroup,
 }
 
 /// A frame's header, decoded.

@@ -67,6 +67,7 @@ mod test_ca;
 #[cfg(test)]
 mod test_node;
 pub mod tls;
+mod unused_groups;
 
 /// Ways in for the fuzz targets (`tests/fuzz`).
 #[cfg(feature = "fuzz")]

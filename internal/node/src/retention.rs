@@ -41,7 +41,7 @@ struct Bounds {
 }
 
 /// By node, whether its clock agrees with this one's.
-type Agreement = BTreeMap<String, bool>;
+pub(crate) type Agreement = BTreeMap<String, bool>;
 
 impl Controller {
     /// Looks after all partitions that are led here, every `interval`.
@@ -60,6 +60,7 @@ impl Controller {
                 this.trim(&hosted, bounds, clocks).await;
             });
             trims.await;
+            self.forget_unused_groups().await;
         }
     }
 
@@ -110,12 +111,12 @@ impl Controller {
         }
     }
 
-    fn may_judge_age(&self, hosted: &Hosted, clocks: &Agreement) -> bool {
+    pub(crate) fn may_judge_age(&self, hosted: &Hosted, clocks: &Agreement) -> bool {
         majority_agrees(&hosted.status(), &self.own.name, clocks)
     }
 
     /// Asks every other node what time it is.
-    async fn compare_clocks(&self) -> Agreement {
+    pub(crate) async fn compare_clocks(&self) -> Agreement {
         let names: Vec<String> = self
             .host
             .read(|catalog| catalog.members().map(|node| node.name.clone()).collect());

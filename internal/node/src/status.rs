@@ -88,6 +88,8 @@ pub(crate) enum Problem {
     NodeNotFound { node: String },
     #[error("{0}; nothing was changed")]
     Refused(String),
+    #[error("group `{group}` does not hold {what} by this claim any more; claim it again; nothing was committed")]
+    StaleClaim { group: String, what: String },
     #[error("internal error: {0}")]
     Internal(String),
 }
@@ -123,6 +125,7 @@ impl Problem {
             Problem::NotEnoughNodes { .. } => (C::FailedPrecondition, R::NotEnoughNodes, O::NotApplied),
             Problem::NodeNotFound { .. } => (C::NotFound, R::NodeNotFound, O::NotApplied),
             Problem::Refused(_) => (C::FailedPrecondition, R::Refused, O::NotApplied),
+            Problem::StaleClaim { .. } => (C::FailedPrecondition, R::StaleClaim, O::NotApplied),
             Problem::Internal(_) => (C::Internal, R::Internal, O::Unknown),
         }
     }

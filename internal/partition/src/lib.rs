@@ -55,6 +55,7 @@ mod error;
 #[cfg(feature = "fuzz")]
 #[doc(hidden)]
 pub mod fuzz;
+mod groups;
 mod hand_over;
 mod install;
 mod life;
@@ -87,6 +88,7 @@ pub use catch_up::CatchUpPace;
 pub use config::Timers;
 pub use contact::Contact;
 pub use error::{CommandError, Error, ReadError};
+pub use groups::{Claimed, GroupError};
 pub use highwater_log as log; // the node passes ids, batches and disks through; it never touches a Log itself
 pub use machine::Machine;
 pub use only_member::{LastEntry, become_only_member};

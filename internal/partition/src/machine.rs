@@ -30,7 +30,7 @@ use crate::runtime;
 use crate::snapshot::{GroupSnapshot, SnapshotData, SnapshotMeta, Snapshots, membership_in, snapshot_of};
 use crate::storage::read_frames;
 use crate::trim::{CHECKPOINT_ENTRIES, Due};
-use crate::types::{LogEntry, LogId, LogPayload, StoredMembership, TypeConfig, log_id};
+use crate::types::{Applied, LogEntry, LogId, LogPayload, StoredMembership, TypeConfig, log_id};
 
 /// Derived state of a control group, fed with committed commands in order (the catalog).
 pub trait Machine: Send + Sync + 'static {
@@ -94,17 +94,21 @@ impl GroupMachine {
         self.due.subscribe()
     }
 
-    fn apply_one(&mut self, entry: LogEntry) -> Result<Bytes, io::Error> {
+    fn apply_one(&mut self, entry: LogEntry) -> Result<Applied, io::Error> {
         let id = entry.log_id();
-        let mut answer = Bytes::new();
+        let mut answer = Applied::Nothing;
         match entry.payload {
             LogPayload::Membership(membership) | LogPayload::StoredMembership(membership, _) => {
                 self.membership = StoredMembership::new(Some(id), membership);
             }
-            LogPayload::Stored(frame) if frame.header.kind == Kind::Command => {
-                answer = self.command(frame)?;
-            }
-            LogPayload::Stored(frame) if frame.header.kind == Kind::Trim => self.trimmed(),
+            LogPayload::Stored(frame) => match frame.header.kind {
+                Kind::Command => answer = Applied::Reply(self.command(frame)?),
+                Kind::Trim => self.trimmed(),
+                Kind::Claim | Kind::CommitOffset | Kind::ForgetGroup => {
+                    answer = Applied::Decided(frame.header.verdict);
+                }
+                _ => {}
+            },
             _ => {}
         }
         self.applied = Some(id);

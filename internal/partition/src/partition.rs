@@ -27,7 +27,7 @@ use crate::responder::{Answer, BatchAnswer, InFlight, NotApplied, leader_hint};
 use crate::runtime;
 use crate::serve::{Server, unknown_kind};
 use crate::status::{Ending, Observer, Role, Status};
-use crate::types::{Member, NodeName, Proposal, Raft, TypeConfig, body_bytes, nodes, voter_set};
+use crate::types::{Applied, Member, NodeName, Proposal, Raft, TypeConfig, body_bytes, nodes, voter_set};
 
 /// How long a follower waits for the leader's confirmed high watermark.
 const CONFIRM_TIMEOUT: Duration = Duration::from_secs(2);
@@ -109,7 +109,12 @@ impl Partition {
         if !inner.has_machine {
             return Err(CommandError::Refused("this group has no machine".to_owned()));
         }
-        inner.write(Body::Command(command)).await
+        match inner.write(Body::Command(command)).await? {
+            (_, Applied::Reply(reply)) => Ok(reply),
+            (index, other) => Err(CommandError::Unknown(format!(
+                "entry {index} was answered with {other:?}"
+            ))),
+        }
     }
 
     /// Lets go of all records below `offset`, which must be committed, on all replicas; the log start never goes back. Answered
@@ -332,8 +337,8 @@ impl Inner {
         self.shutting_down.load(Ordering::Acquire) || self.ending.borrow().is_some() || self.observer.ended().is_some()
     }
 
-    /// Proposes an entry and waits until it was applied here.
-    async fn write(&self, body: Body) -> Result<Bytes, CommandError> {
+    /// Proposes an entry and waits until it was applied here; answers its index and what came of it.
+    pub(crate) async fn write(&self, body: Body) -> Result<(u64, Applied), CommandError> {
         if self.stopped() {
             return Err(CommandError::Stopped);
         }
@@ -349,7 +354,7 @@ impl Inner {
         };
         let written = self.raft.client_write(Proposal(body)).await;
         written
-            .map(|response| response.data)
+            .map(|response| (response.log_id.index(), response.data))
             .map_err(|err| self.write_error(err))
     }
 

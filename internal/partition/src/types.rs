@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use bytes::Bytes;
-use highwater_log::{Body, Entry, EntryId, Frame, Kind, ReplicaId};
+use highwater_log::{Body, Entry, EntryId, Frame, Kind, ReplicaId, Verdict};
 use openraft::entry::{RaftEntry, RaftPayload};
 use openraft::vote::leader_id_std;
 use openraft::{AnyError, RaftTypeConfig};
@@ -24,8 +24,7 @@ pub(crate) struct TypeConfig;
 
 impl RaftTypeConfig for TypeConfig {
     type D = Proposal;
-    /// What the machine answered; empty for everything but commands.
-    type R = Bytes;
+    type R = Applied;
     type NodeId = u64;
     type Node = NodeName;
     type Term = u64;
@@ -43,6 +42,17 @@ impl RaftTypeConfig for TypeConfig {
         T: Send + 'static;
     type AsyncRuntime = Runtime;
     type ErrorSource = AnyError;
+}
+
+/// What applying an entry came to, for whoever proposed it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Applied {
+    /// Nothing that is not known otherwise.
+    Nothing,
+    /// What the machine answered to a command.
+    Reply(Bytes),
+    /// What was decided about a claim, an offset commit or a group to forget.
+    Decided(Verdict),
 }
 
 pub(crate) type Raft = openraft::Raft<TypeConfig, GroupMachine>;
@@ -191,11 +201,11 @@ impl LogEntry {
         Ok(LogEntry::new(log_id, payload))
     }
 
-    /// An entry as applying it needs it: memberships, commands and trims whole, of everything else only the id.
+    /// An entry as applying it needs it: of batches and blanks only the id, everything else whole.
     pub(crate) fn to_apply(frame: Frame) -> Result<LogEntry, Error> {
         match frame.header.kind {
-            Kind::Membership | Kind::Command | Kind::Trim => LogEntry::stored(frame),
-            _ => Ok(LogEntry::new(log_id(frame.id()), LogPayload::Elided)),
+            Kind::Blank | Kind::Batch => Ok(LogEntry::new(log_id(frame.id()), LogPayload::Elided)),
+            _ => LogEntry::stored(frame),
         }
     }
 
@@ -280,6 +290,7 @@ fn body_name(body: &Body) -> &'static str {
         Body::Trim { .. } => "trim",
         Body::Claim { .. } => "claim",
         Body::CommitOffset { .. } => "offset commit",
+        Body::ForgetGroup { .. } => "forgotten group",
     }
 }
 
@@ -291,7 +302,7 @@ pub(crate) fn body_bytes(body: &Body) -> usize {
         Body::Batch(batch) => batch.payload.len(),
         Body::Membership(bytes) | Body::Command(bytes) => bytes.len(),
         Body::Claim { group, member } => group.len() + member.len(),
-        Body::CommitOffset { group, .. } => group.len(),
+        Body::CommitOffset { group, .. } | Body::ForgetGroup { group, .. } => group.len(),
         Body::Blank | Body::Trim { .. } => 0,
     };
     OVERHEAD_BYTES + content

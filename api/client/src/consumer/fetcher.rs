@@ -20,7 +20,7 @@ use tonic::Streaming;
 
 use super::Freshness;
 use super::decode;
-use super::prefetch::{Fetched, Item, Shared};
+use super::prefetch::{Fetched, Item, News};
 use crate::backoff::Backoff;
 use crate::calls::{Caller, Target, connection_error, log_client, timed};
 use crate::connect::{Lease, call_error, has_timed_out};
@@ -53,9 +53,11 @@ pub(crate) struct ReadRoute {
 
 pub(crate) struct Fetcher {
     pub(crate) route: Arc<ReadRoute>,
-    pub(crate) shared: Arc<Shared>,
+    pub(crate) news: Arc<News>,
     /// Place of the partition among those of the consumer.
     pub(crate) place: usize,
+    /// Counts the beginnings of reading this partition.
+    pub(crate) epoch: u64,
     pub(crate) partition: u32,
     /// The next offset wanted.
     pub(crate) next: u64,
@@ -93,7 +95,11 @@ impl Fetcher {
         tokio::select! {
             biased;
             () = items.closed() => {}
-            () = self.fetch() => {}
+            () = self.fetch() => {
+                let (place, epoch) = (self.place, self.epoch);
+                // If the consumer is gone, nobody wants to know.
+                let _ = items.send(Item::Ended { place, epoch }).await;
+            }
         }
     }
 
@@ -117,7 +123,7 @@ impl Fetcher {
                 End::Fatal(error) => return self.fail(error).await,
                 End::Retry(error) => error,
             };
-            self.shared.set_served_by(self.place, None);
+            self.news.set_served_by(None);
             tracing::debug!(partition = self.partition, offset = self.next, node, %error, "reading on elsewhere");
             let since = *trouble.since.get_or_insert_with(Instant::now);
             if since.elapsed() >= self.route.deadline {
@@ -251,8 +257,8 @@ impl Fetcher {
 
     async fn take_in(&mut self, response: v1::ConsumeResponse, node: &str, trouble: &mut Trouble) -> Result<(), End> {
         let served_by = if response.node.is_empty() { node } else { &response.node };
-        self.shared.set_served_by(self.place, Some(served_by));
-        self.shared.set_high_watermark(self.place, response.high_watermark);
+        self.news.set_served_by(Some(served_by));
+        self.news.set_high_watermark(response.high_watermark);
         let range = v1::OffsetRange {
             log_start: response.log_start,
             high_watermark: response.high_watermark,
@@ -291,6 +297,7 @@ impl Fetcher {
             Ok(records) => self.fetched(&batch, records, end).await,
             Err(error) => Item::Failed {
                 place: self.place,
+                epoch: self.epoch,
                 resume_at: end,
                 error,
             },
@@ -346,6 +353,7 @@ impl Fetcher {
         let permit = self.route.prefetch.clone().acquire_many_owned(bytes).await.ok();
         Item::Batch(Fetched {
             place: self.place,
+            epoch: self.epoch,
             partition: self.partition,
             offset: batch.base_offset,
             wanted_from: self.next,
@@ -370,6 +378,7 @@ impl Fetcher {
     async fn fail(&self, error: Error) {
         let item = Item::Failed {
             place: self.place,
+            epoch: self.epoch,
             resume_at: self.next,
             error,
         };

@@ -8,10 +8,15 @@
 //! from exactly the next offset. When the application stops reading, the prefetch fills up, then the windows of the
 //! streams, and then the nodes stop sending.
 //!
-//! Deliberately absent: consumer groups and stored positions; whoever needs to resume keeps the next offset.
+//! Each partition can be paused, resumed and moved to another offset at any time (`part`).
+//!
+//! For a group it begins where the group left off, and commits when it is told to. Deliberately absent: sharing partitions out
+//! among the members of a group; whoever builds the consumer says which it reads.
 
+mod builder;
 pub(crate) mod decode;
 mod fetcher;
+mod part;
 mod prefetch;
 
 use std::pin::Pin;
@@ -19,31 +24,23 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use futures::{Stream, StreamExt, TryStreamExt, stream};
-use highwater_proto::v1::{self, list_offsets_request};
-use tokio::sync::{Semaphore, mpsc};
-use tonic::Code;
+use futures::{Stream, StreamExt, stream};
+use highwater_proto::v1::list_offsets_request::Position as Wanted;
+use tokio::sync::mpsc;
 
-use self::fetcher::{Fetcher, ReadRoute};
-use self::prefetch::{Fetched, Item, Shared};
+pub use self::builder::ConsumerBuilder;
+use self::fetcher::ReadRoute;
+use self::part::Part;
+use self::prefetch::{Fetched, Item};
 use crate::calls::Caller;
 use crate::deadline::Deadline;
-use crate::error::{Error, Reason, Refusal};
+use crate::error::Error;
+use crate::groups::Claim;
 use crate::picture::TopicRef;
 use crate::record::ConsumedRecord;
 
-/// The prefetch unless the user says otherwise, bytes.
-const PREFETCH_BYTES: usize = 8 * 1024 * 1024;
-/// The largest prefetch, bytes.
-const PREFETCH_BYTES_MAX: usize = 1024 * 1024 * 1024;
-/// How many batches may wait in the prefetch, however small they are.
-const PREFETCH_BATCHES_MAX: usize = 256;
-/// How long no replica may serve a partition before that is an error, unless the user says otherwise.
-const DEADLINE: Duration = Duration::from_secs(120);
 /// How many partitions are asked for their offsets at a time.
 const LOOK_UPS_AT_ONCE: usize = 16;
-
-const _: () = assert!(PREFETCH_BYTES_MAX <= Semaphore::MAX_PERMITS);
 
 /// Where to begin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,182 +66,23 @@ pub enum Freshness {
     Linearizable,
 }
 
-/// Settings of a [`Consumer`].
-#[derive(Debug)]
-pub struct ConsumerBuilder {
-    caller: Arc<Caller>,
-    topic: String,
-    /// One partition, or all.
-    partition: Option<u32>,
-    look_up_deadline: Duration,
-    position: Position,
-    prefetch_bytes: usize,
-    freshness: Freshness,
-    deadline: Duration,
-    stop_at_end: bool,
-}
-
-impl ConsumerBuilder {
-    pub(crate) fn new(caller: Arc<Caller>, topic: String, partition: Option<u32>, look_up_deadline: Duration) -> Self {
-        Self {
-            caller,
-            topic,
-            partition,
-            look_up_deadline,
-            position: Position::Beginning,
-            prefetch_bytes: PREFETCH_BYTES,
-            freshness: Freshness::Committed,
-            deadline: DEADLINE,
-            stop_at_end: false,
-        }
-    }
-
-    /// Where to begin. Default: the beginning.
-    #[must_use]
-    pub fn from(mut self, position: Position) -> Self {
-        self.position = position;
-        self
-    }
-
-    /// How many bytes of batches may be read ahead, over all partitions. Default 8 MiB. A larger batch counts as that.
-    /// Beside them each partition holds one response and the window of its stream.
-    #[must_use]
-    pub fn prefetch_bytes(mut self, bytes: usize) -> Self {
-        self.prefetch_bytes = bytes;
-        self
-    }
-
-    /// How fresh the first answer must be. Default: committed.
-    #[must_use]
-    pub fn freshness(mut self, freshness: Freshness) -> Self {
-        self.freshness = freshness;
-        self
-    }
-
-    /// How long a partition may be served by no replica before the stream fails with [`Error::Deadline`]. Waiting at the
-    /// end of a partition for new records is not limited. Default 2 minutes.
-    #[must_use]
-    pub fn deadline(mut self, deadline: Duration) -> Self {
-        self.deadline = deadline;
-        self
-    }
-
-    /// End the stream at the ends of the partitions, as their leaders confirm them when `build` is called.
-    #[must_use]
-    pub fn stop_at_end(mut self) -> Self {
-        self.stop_at_end = true;
-        self
-    }
-
-    /// Looks the topic up, finds the first offsets and begins to read ahead.
-    ///
-    /// # Errors
-    /// Reasons `TOPIC_NOT_FOUND`, `PARTITION_NOT_FOUND`; [`Error::InvalidArgument`]; [`Error::Deadline`].
-    pub async fn build(self) -> Result<Consumer, Error> {
-        if !(1..=PREFETCH_BYTES_MAX).contains(&self.prefetch_bytes) {
-            let problem = format!("{}; from 1 to {PREFETCH_BYTES_MAX}", self.prefetch_bytes);
-            return Err(Error::invalid("prefetch_bytes", problem));
-        }
-        if self.deadline.is_zero() {
-            return Err(Error::invalid("deadline", "must be more than 0"));
-        }
-        let deadline = Deadline::after(self.look_up_deadline);
-        let topic = self.caller.look_up(&self.topic, deadline).await?;
-        let partitions = self.choose_partitions(&topic)?;
-        let topic = TopicRef::from(&topic);
-        let spans = self.find_spans(&topic, &partitions, deadline).await?;
-
-        let route = Arc::new(ReadRoute {
-            wire_name: self.caller.wire_name(&topic),
-            topic,
-            display_name: self.topic,
-            caller: self.caller,
-            deadline: self.deadline,
-            prefetch: Arc::new(Semaphore::new(self.prefetch_bytes)),
-            prefetch_bytes: self.prefetch_bytes,
-        });
-        let shared = Arc::new(Shared::new(spans.len()));
-        let (sender, items) = mpsc::channel(PREFETCH_BATCHES_MAX);
-        for (place, span) in spans.iter().enumerate() {
-            let fetcher = Fetcher {
-                route: route.clone(),
-                shared: shared.clone(),
-                place,
-                partition: span.partition,
-                next: span.position,
-                stop: span.stop,
-                freshness: self.freshness,
-                items: sender.clone(),
-            };
-            tokio::spawn(fetcher.run());
-        }
-        Ok(Consumer {
-            route,
-            look_up_deadline: self.look_up_deadline,
-            shared,
-            spans,
-            items,
-            current: None,
-        })
-    }
-
-    fn choose_partitions(&self, topic: &v1::Topic) -> Result<Vec<u32>, Error> {
-        let all: Vec<u32> = topic.partitions.iter().map(|partition| partition.partition).collect();
-        let Some(wanted) = self.partition else {
-            return Ok(all);
+impl Position {
+    /// The offset that it means in a partition now.
+    pub(crate) async fn find(
+        self,
+        caller: &Caller,
+        topic: &TopicRef,
+        partition: u32,
+        deadline: Deadline,
+    ) -> Result<u64, Error> {
+        let wanted = match self {
+            Position::Offset(offset) => return Ok(offset),
+            Position::Beginning => Wanted::Earliest(true),
+            Position::End => Wanted::Latest(true),
+            Position::Time(time_ms) => Wanted::TimestampMs(time_ms),
         };
-        if all.contains(&wanted) {
-            return Ok(vec![wanted]);
-        }
-        let detail = v1::ErrorDetail {
-            reason: Reason::PartitionNotFound as i32,
-            message: format!("there is no partition {wanted}; it has {}, numbered from 0", all.len()),
-            ..Default::default()
-        };
-        Err(Error::refused(Refusal::from_detail(
-            &self.topic,
-            Code::NotFound,
-            detail,
-        )))
+        caller.list_offset(topic, partition, wanted, deadline).await
     }
-
-    /// Where each partition begins and, if wanted, ends.
-    async fn find_spans(&self, topic: &TopicRef, partitions: &[u32], deadline: Deadline) -> Result<Vec<Span>, Error> {
-        let span = |partition: u32| async move {
-            use list_offsets_request::Position as Wanted;
-            let find = |wanted| self.caller.list_offset(topic, partition, wanted, deadline);
-            let position = match self.position {
-                Position::Offset(offset) => offset,
-                Position::Beginning => find(Wanted::Earliest(true)).await?,
-                Position::End => find(Wanted::Latest(true)).await?,
-                Position::Time(time_ms) => find(Wanted::TimestampMs(time_ms)).await?,
-            };
-            let stop = match self.stop_at_end {
-                true => Some(find(Wanted::Latest(true)).await?),
-                false => None,
-            };
-            Ok(Span {
-                partition,
-                position,
-                stop,
-            })
-        };
-        stream::iter(partitions.to_vec())
-            .map(span)
-            .buffered(LOOK_UPS_AT_ONCE)
-            .try_collect()
-            .await
-    }
-}
-
-/// What is still to be handed out of a partition.
-#[derive(Debug)]
-struct Span {
-    partition: u32,
-    /// The offset of the next record to be handed out.
-    position: u64,
-    /// Where to stop, exclusive.
-    stop: Option<u64>,
 }
 
 /// A stream of records: of one partition in order, or of several partitions, each in order.
@@ -252,12 +90,17 @@ struct Span {
 /// A partition's part ends after an error that cannot pass (offset out of range, topic gone, permission, deadline), and
 /// with `stop_at_end` at its end; the stream ends when all its partitions have. After [`Error::CorruptBatch`] and
 /// [`Error::UnsupportedCompression`] reading goes on behind the offsets that the error names.
+///
+/// A paused partition has not ended: a stream of which all that is left is paused waits.
 #[derive(Debug)]
 pub struct Consumer {
     route: Arc<ReadRoute>,
     look_up_deadline: Duration,
-    shared: Arc<Shared>,
-    spans: Vec<Span>,
+    parts: Vec<Part>,
+    /// For a group: one for each part, in the same order; else none.
+    claims: Vec<Claim>,
+    /// For readers that begin later.
+    sender: mpsc::Sender<Item>,
     items: mpsc::Receiver<Item>,
     current: Option<Fetched>,
 }
@@ -270,32 +113,48 @@ impl Consumer {
 
     /// The partitions that are read.
     pub fn partitions(&self) -> Vec<u32> {
-        self.spans.iter().map(|span| span.partition).collect()
+        self.parts.iter().map(|part| part.partition).collect()
     }
 
     fn place(&self, partition: u32) -> Option<usize> {
-        self.spans.iter().position(|span| span.partition == partition)
+        self.parts.iter().position(|part| part.partition == partition)
+    }
+
+    fn part(&self, partition: u32) -> Option<&Part> {
+        self.place(partition).map(|place| &self.parts[place])
+    }
+
+    /// The place of a partition that a caller names.
+    fn known_place(&self, partition: u32) -> Result<usize, Error> {
+        let unknown = || Error::invalid("partition", format!("{partition} is not read by this consumer"));
+        self.place(partition).ok_or_else(unknown)
     }
 
     /// The offset of the next record to come from a partition; `None` if that is not read here.
     pub fn position(&self, partition: u32) -> Option<u64> {
-        self.place(partition).map(|place| self.spans[place].position)
+        self.part(partition).map(|part| part.position)
     }
 
     /// With `stop_at_end`: where a partition's part ends, exclusive.
     pub fn stop_offset(&self, partition: u32) -> Option<u64> {
-        self.place(partition).and_then(|place| self.spans[place].stop)
+        self.part(partition).and_then(|part| part.stop)
     }
 
     /// The name of the node that serves a partition at the moment, once it has answered.
     pub fn served_by(&self, partition: u32) -> Option<String> {
-        self.place(partition).and_then(|place| self.shared.served_by(place))
+        self.part(partition).and_then(|part| part.news.served_by())
     }
 
     /// The highest high watermark that serving nodes have told, exclusive.
     pub fn high_watermark(&self, partition: u32) -> Option<u64> {
-        self.place(partition)
-            .and_then(|place| self.shared.high_watermark(place))
+        self.part(partition).and_then(|part| part.news.high_watermark())
+    }
+
+    /// How many records of a partition wait to be handed out, as far as its serving nodes have told; `None` before the first
+    /// answer. [`end_offset`](Self::end_offset) asks the leader.
+    pub fn lag(&self, partition: u32) -> Option<u64> {
+        let part = self.part(partition)?;
+        Some(part.news.high_watermark()?.saturating_sub(part.position))
     }
 
     /// The end of a partition (exclusive), confirmed by its leader now.
@@ -303,10 +162,93 @@ impl Consumer {
     /// # Errors
     /// [`Error::Deadline`], and reasons as in the contract.
     pub async fn end_offset(&self, partition: u32) -> Result<u64, Error> {
-        let latest = list_offsets_request::Position::Latest(true);
         let deadline = Deadline::after(self.look_up_deadline);
-        let caller = &self.route.caller;
-        caller.list_offset(&self.route.topic, partition, latest, deadline).await
+        let (caller, topic) = (&self.route.caller, &self.route.topic);
+        Position::End.find(caller, topic, partition, deadline).await
+    }
+
+    /// Goes on at another place of a partition, also of one that has ended; what was read ahead of it is dropped. A paused
+    /// partition stays paused. With `stop_at_end` the end stays where it is.
+    ///
+    /// Cancel safe: either nothing has changed, or all has.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] for a partition that is not read here; [`Error::Deadline`]. Nothing has changed then.
+    pub async fn seek(&mut self, partition: u32, to: Position) -> Result<(), Error> {
+        let place = self.known_place(partition)?;
+        let deadline = Deadline::after(self.look_up_deadline);
+        let (caller, topic) = (&self.route.caller, &self.route.topic);
+        let offset = to.find(caller, topic, partition, deadline).await?;
+        self.forget_current(place);
+        let part = &mut self.parts[place];
+        part.position = offset;
+        if !part.is_paused() {
+            part.read(&self.route, &self.sender, Freshness::Committed);
+        }
+        Ok(())
+    }
+
+    /// Hands out no more of a partition until [`resume`](Self::resume). What was read ahead is dropped, and read again then.
+    /// One that has ended stays so.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] for a partition that is not read here.
+    pub fn pause(&mut self, partition: u32) -> Result<(), Error> {
+        let place = self.known_place(partition)?;
+        self.forget_current(place);
+        self.parts[place].pause();
+        Ok(())
+    }
+
+    /// Goes on with a paused partition where it was.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] for a partition that is not read here.
+    pub fn resume(&mut self, partition: u32) -> Result<(), Error> {
+        let place = self.known_place(partition)?;
+        let part = &mut self.parts[place];
+        if part.is_paused() {
+            part.read(&self.route, &self.sender, Freshness::Committed);
+        }
+        Ok(())
+    }
+
+    /// The partitions that are paused.
+    pub fn paused(&self) -> Vec<u32> {
+        let paused = self.parts.iter().filter(|part| part.is_paused());
+        paused.map(|part| part.partition).collect()
+    }
+
+    fn forget_current(&mut self, place: usize) {
+        if self.current.as_ref().is_some_and(|current| current.place == place) {
+            self.current = None;
+        }
+    }
+
+    /// Commits for the group that all records handed out so far are done: whoever claims a partition next begins behind them. Returns
+    /// when that is on the disks of a majority. What has not moved since the last commit is not committed again.
+    ///
+    /// Cancel safe: it may then have been committed in part, and may be called again.
+    ///
+    /// # Errors
+    /// Reason `STALE_CLAIM`: another member has claimed a partition, and this consumer's word counts no more there; the other
+    /// partitions have been committed. [`Error::InvalidArgument`] without a group; [`Error::Deadline`].
+    pub async fn commit(&mut self) -> Result<(), Error> {
+        if self.claims.is_empty() {
+            return Err(Error::invalid("group", "the consumer was built without one"));
+        }
+        let deadline = Deadline::after(self.look_up_deadline);
+        let (caller, topic) = (&self.route.caller, &self.route.topic);
+        let commits = self.claims.iter_mut().zip(&self.parts);
+        let commits = commits.map(|(claim, part)| claim.commit(caller, topic, part.position, deadline));
+        let results: Vec<Result<(), Error>> = stream::iter(commits).buffer_unordered(LOOK_UPS_AT_ONCE).collect().await;
+        results.into_iter().collect()
+    }
+
+    /// The next offset to consume as the group has committed it; `None` if it has not, or without a group.
+    pub fn committed(&self, partition: u32) -> Option<u64> {
+        let place = self.place(partition)?;
+        self.claims.get(place).and_then(|claim| claim.offset)
     }
 
     /// The next record of the batch at hand.
@@ -317,13 +259,33 @@ impl Consumer {
             return None;
         };
         let next = current.offset;
-        self.spans[current.place].position = next;
+        self.parts[current.place].position = next;
         Some(record.map_err(|problem| Error::CorruptBatch {
             topic: self.route.display_name.clone(),
             partition: current.partition,
             offsets: next - 1..next,
             problem,
         }))
+    }
+}
+
+impl Consumer {
+    /// Takes what a reader has handed over, unless its epoch is over; an error is to be told.
+    fn take_in(&mut self, item: Item) -> Option<Error> {
+        let (place, epoch) = item.origin();
+        let part = &mut self.parts[place];
+        if part.epoch != epoch {
+            return None;
+        }
+        match item {
+            Item::Batch(fetched) => self.current = Some(fetched),
+            Item::Ended { .. } => part.end(),
+            Item::Failed { resume_at, error, .. } => {
+                part.position = resume_at;
+                return Some(error);
+            }
+        }
+        None
     }
 }
 
@@ -335,17 +297,15 @@ impl Stream for Consumer {
             if let Some(record) = self.next_of_current() {
                 return Poll::Ready(Some(record));
             }
-            match ready!(self.items.poll_recv(context)) {
-                None => return Poll::Ready(None),
-                Some(Item::Batch(fetched)) => self.current = Some(fetched),
-                Some(Item::Failed {
-                    place,
-                    resume_at,
-                    error,
-                }) => {
-                    self.spans[place].position = resume_at;
-                    return Poll::Ready(Some(Err(error)));
-                }
+            if self.parts.iter().all(Part::has_ended) {
+                return Poll::Ready(None);
+            }
+            // Never the end: this consumer has a sender of its own.
+            let Some(item) = ready!(self.items.poll_recv(context)) else {
+                return Poll::Ready(None);
+            };
+            if let Some(error) = self.take_in(item) {
+                return Poll::Ready(Some(Err(error)));
             }
         }
     }

@@ -17,15 +17,32 @@ pub(crate) enum Item {
     /// An error, and the offset at which the partition's reading goes on, if it does.
     Failed {
         place: usize,
+        epoch: u64,
         resume_at: u64,
         error: Error,
     },
+    /// The partition is read no further.
+    Ended {
+        place: usize,
+        epoch: u64,
+    },
+}
+
+impl Item {
+    /// The place of the partition among those of the consumer, and the epoch of the reader.
+    pub(crate) fn origin(&self) -> (usize, u64) {
+        match self {
+            Item::Batch(fetched) => (fetched.place, fetched.epoch),
+            Item::Failed { place, epoch, .. } | Item::Ended { place, epoch } => (*place, *epoch),
+        }
+    }
 }
 
 /// A checked batch, partly handed out.
 #[derive(Debug)]
 pub(crate) struct Fetched {
     pub(crate) place: usize,
+    pub(crate) epoch: u64,
     pub(crate) partition: u32,
     /// The offset of the next record in `rest`.
     pub(crate) offset: u64,
@@ -66,51 +83,36 @@ impl Fetched {
     }
 }
 
-/// What fetchers tell about their partitions beside the records.
-#[derive(Debug)]
-pub(crate) struct Shared {
-    partitions: Vec<PartitionNews>,
-}
-
+/// What readers tell about a partition beside its records.
 #[derive(Debug, Default)]
-struct PartitionNews {
+pub(crate) struct News {
     served_by: Mutex<Option<String>>,
     /// One more than the high watermark; 0: not known.
     watermark_known: AtomicU64,
 }
 
-impl Shared {
-    pub(crate) fn new(partitions: usize) -> Self {
-        Self {
-            partitions: (0..partitions).map(|_| PartitionNews::default()).collect(),
-        }
+impl News {
+    fn name(&self) -> MutexGuard<'_, Option<String>> {
+        self.served_by.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn name(&self, place: usize) -> MutexGuard<'_, Option<String>> {
-        self.partitions[place]
-            .served_by
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(crate) fn set_served_by(&self, place: usize, node: Option<&str>) {
-        let mut served_by = self.name(place);
+    pub(crate) fn set_served_by(&self, node: Option<&str>) {
+        let mut served_by = self.name();
         if served_by.as_deref() != node {
             *served_by = node.map(str::to_owned);
         }
     }
 
-    pub(crate) fn served_by(&self, place: usize) -> Option<String> {
-        self.name(place).clone()
+    pub(crate) fn served_by(&self) -> Option<String> {
+        self.name().clone()
     }
 
-    pub(crate) fn set_high_watermark(&self, place: usize, high_watermark: u64) {
-        let known = &self.partitions[place].watermark_known;
-        known.fetch_max(high_watermark.saturating_add(1), Ordering::Relaxed);
+    pub(crate) fn set_high_watermark(&self, high_watermark: u64) {
+        let known = high_watermark.saturating_add(1);
+        self.watermark_known.fetch_max(known, Ordering::Relaxed);
     }
 
-    pub(crate) fn high_watermark(&self, place: usize) -> Option<u64> {
-        let known = self.partitions[place].watermark_known.load(Ordering::Relaxed);
-        known.checked_sub(1)
+    pub(crate) fn high_watermark(&self) -> Option<u64> {
+        self.watermark_known.load(Ordering::Relaxed).checked_sub(1)
     }
 }

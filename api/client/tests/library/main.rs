@@ -18,6 +18,7 @@ mod consuming;
 mod corrupt;
 mod producing;
 mod random_faults;
+mod seeking;
 
 use std::time::Duration;
 

@@ -57,7 +57,8 @@ pub struct State {
 /// What the partition knows about a consumer group.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct GroupState {
-    /// The last claim number issued.
+    /// The last claim: the index of its entry, so that no number is ever given twice in a partition, also not to a group that was
+    /// forgotten in between.
     pub claim: u64,
     /// To whom.
     pub member: Bytes,
@@ -160,10 +161,15 @@ impl State {
             }
             Detail::Empty => (Verdict::Accepted, 0),
             Detail::Trim { offset } => (self.trim(*offset), 0),
-            Detail::Claim { group, member } => self.claim(group, member, item.append_time_ms),
+            Detail::Claim { group, member } => self.claim(group, member, item),
             Detail::CommitOffset { group, claim, offset } => {
                 (self.commit_offset(group, *claim, *offset, item.append_time_ms), 0)
             }
+            Detail::ForgetGroup {
+                group,
+                claim,
+                append_time_ms,
+            } => (self.forget_group(group, *claim, *append_time_ms), 0),
         };
         let append_time_ms = item.append_time_ms;
         Decision {
@@ -184,14 +190,14 @@ impl State {
         Verdict::Accepted
     }
 
-    fn claim(&mut self, name: &Bytes, member: &Bytes, append_time_ms: u64) -> (Verdict, u64) {
+    fn claim(&mut self, name: &Bytes, member: &Bytes, item: &Item<'_>) -> (Verdict, u64) {
         if !self.groups.contains_key(name) && self.groups.len() >= GROUPS_MAX {
             return (Verdict::TooManyGroups, 0);
         }
         let group = self.groups.entry(detached(name)).or_default();
-        group.claim += 1;
+        group.claim = item.id.index;
         group.member = detached(member);
-        group.append_time_ms = append_time_ms;
+        group.append_time_ms = item.append_time_ms;
         (Verdict::Accepted, group.claim)
     }
 
@@ -204,6 +210,18 @@ impl State {
         }
         group.offset = Some(offset);
         group.append_time_ms = append_time_ms;
+        Verdict::Accepted
+    }
+
+    /// One that is not there was forgotten already.
+    fn forget_group(&mut self, name: &Bytes, claim: u64, append_time_ms: u64) -> Verdict {
+        let Some(group) = self.groups.get(name) else {
+            return Verdict::Accepted;
+        };
+        if group.claim != claim || group.append_time_ms > append_time_ms {
+            return Verdict::StaleClaim;
+        }
+        self.groups.remove(name);
         Verdict::Accepted
     }
 }

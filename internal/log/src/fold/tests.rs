@@ -72,6 +72,15 @@ impl Fold {
         })
         .verdict
     }
+
+    fn forget(&mut self, claim: u64, append_time_ms: u64) -> Verdict {
+        self.decide(Body::ForgetGroup {
+            group: Bytes::from("group"),
+            claim,
+            append_time_ms,
+        })
+        .verdict
+    }
 }
 
 fn batch(producer: u32, sequence: u64, record_count: u32) -> Batch {
@@ -257,23 +266,17 @@ fn a_refused_newcomer_leaves_the_full_table_as_it_is() {
 }
 
 #[test]
-fn claims_are_numbered_per_group_and_older_ones_may_not_commit() {
+fn claims_are_numbered_by_their_entries_and_older_ones_may_not_commit() {
     let mut fold = Fold::new();
     fold.send(1, 0, 10);
-    assert_eq!(
-        (
-            fold.claim("group").number,
-            fold.claim("group").number,
-            fold.claim("other").number
-        ),
-        (1, 2, 1)
-    );
-    assert_eq!(fold.commit(1, 5), Verdict::StaleClaim);
-    assert_eq!(fold.commit(3, 5), Verdict::StaleClaim, "a claim that was never issued");
-    assert_eq!(fold.commit(2, 5), Verdict::Accepted);
+    let (first, second) = (fold.claim("group").number, fold.claim("group").number);
+    assert_eq!((first, second, fold.claim("other").number), (1, 2, 3));
+    assert_eq!(fold.commit(first, 5), Verdict::StaleClaim);
+    assert_eq!(fold.commit(3, 5), Verdict::StaleClaim, "another group's");
+    assert_eq!(fold.commit(second, 5), Verdict::Accepted);
     assert_eq!(fold.state.groups[&Bytes::from("group")].offset, Some(5));
-    assert_eq!(fold.commit(2, 10), Verdict::Accepted);
-    assert_eq!(fold.commit(2, 11), Verdict::OutOfRange);
+    assert_eq!(fold.commit(second, 10), Verdict::Accepted);
+    assert_eq!(fold.commit(second, 11), Verdict::OutOfRange);
     assert_eq!(fold.state.groups[&Bytes::from("group")].offset, Some(10));
 }
 
@@ -291,7 +294,26 @@ fn groups_are_bounded_and_known_ones_can_still_be_claimed() {
         assert_eq!(fold.claim(&format!("group {group}")).verdict, Verdict::Accepted);
     }
     assert_eq!(fold.claim("one more").verdict, Verdict::TooManyGroups);
-    assert_eq!(fold.claim("group 7").number, 2);
+    assert_eq!(fold.claim("group 7").verdict, Verdict::Accepted);
+}
+
+#[test]
+fn a_group_is_forgotten_unless_it_was_used_since_and_its_claims_are_never_issued_again() {
+    let mut fold = Fold::new();
+    fold.send(1, 0, 10);
+    let before = fold.claim("group").number;
+    let used_ms = fold.state.append_time_ms;
+    assert_eq!(fold.forget(before, used_ms - 1), Verdict::StaleClaim, "used since");
+    assert_eq!(fold.forget(before + 1, used_ms), Verdict::StaleClaim, "claimed since");
+    assert_eq!(fold.forget(before, used_ms), Verdict::Accepted);
+    assert_eq!(
+        fold.forget(before, used_ms),
+        Verdict::Accepted,
+        "nothing is left to forget"
+    );
+    assert!(fold.state.groups.is_empty());
+    assert!(fold.claim("group").number > before);
+    assert_eq!(fold.commit(before, 5), Verdict::StaleClaim);
 }
 
 #[test]

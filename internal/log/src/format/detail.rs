@@ -7,6 +7,7 @@
 //! trim           0 offset u64
 //! claim          0 group length u32, group, member length u32, member
 //! commit offset  0 claim u64  8 offset u64  16 group length u32, group
+//! forget group   0 claim u64  8 append_time_ms u64  16 group length u32, group
 //! others         empty
 //! ```
 
@@ -36,6 +37,11 @@ pub(crate) enum Detail {
         group: Bytes,
         claim: u64,
         offset: u64,
+    },
+    ForgetGroup {
+        group: Bytes,
+        claim: u64,
+        append_time_ms: u64,
     },
 }
 
@@ -70,6 +76,19 @@ impl Parts {
             Body::CommitOffset { group, claim, offset } => (
                 Kind::CommitOffset,
                 Detail::CommitOffset { group, claim, offset },
+                Bytes::new(),
+            ),
+            Body::ForgetGroup {
+                group,
+                claim,
+                append_time_ms,
+            } => (
+                Kind::ForgetGroup,
+                Detail::ForgetGroup {
+                    group,
+                    claim,
+                    append_time_ms,
+                },
                 Bytes::new(),
             ),
         };
@@ -115,6 +134,15 @@ impl Detail {
                 out.put_u64_le(*offset);
                 put_bytes(&mut out, group);
             }
+            Detail::ForgetGroup {
+                group,
+                claim,
+                append_time_ms,
+            } => {
+                out.put_u64_le(*claim);
+                out.put_u64_le(*append_time_ms);
+                put_bytes(&mut out, group);
+            }
         }
         out
     }
@@ -137,6 +165,14 @@ impl Detail {
                     offset,
                 }
             }
+            Kind::ForgetGroup => {
+                let (claim, append_time_ms) = (fields.u64()?, fields.u64()?);
+                Detail::ForgetGroup {
+                    group: name(&mut fields)?,
+                    claim,
+                    append_time_ms,
+                }
+            }
         };
         fields.finish()?;
         Ok(detail)
@@ -152,6 +188,15 @@ impl Detail {
             Detail::Trim { offset } => Body::Trim { offset },
             Detail::Claim { group, member } => Body::Claim { group, member },
             Detail::CommitOffset { group, claim, offset } => Body::CommitOffset { group, claim, offset },
+            Detail::ForgetGroup {
+                group,
+                claim,
+                append_time_ms,
+            } => Body::ForgetGroup {
+                group,
+                claim,
+                append_time_ms,
+            },
         }
     }
 }

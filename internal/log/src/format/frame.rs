@@ -148,6 +148,7 @@ fn kind_code(kind: Kind) -> u8 {
         Kind::Trim => 5,
         Kind::Claim => 6,
         Kind::CommitOffset => 7,
+        Kind::ForgetGroup => 8,
     }
 }
 
@@ -160,6 +161,7 @@ fn kind_from(code: u8) -> Result<Kind, FormatError> {
         5 => Kind::Trim,
         6 => Kind::Claim,
         7 => Kind::CommitOffset,
+        8 => Kind::ForgetGroup,
         _ => {
             return Err(FormatError::Invalid {
                 field: "kind",

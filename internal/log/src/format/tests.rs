@@ -33,8 +33,13 @@ fn body(number: u8) -> Body {
         },
         5 => Body::CommitOffset {
             group: Bytes::from_static(b"g1"),
-            claim: 1,
+            claim: 5, // the index of the claim
             offset: 2,
+        },
+        7 => Body::ForgetGroup {
+            group: Bytes::from_static(b"g2"),
+            claim: 1,
+            append_time_ms: 2,
         },
         _ => Body::Batch(Batch {
             producer_id: ProducerId([0xaa; 16]),
@@ -80,7 +85,7 @@ fn fold(state: &mut State, body: Body) -> Frame {
 
 fn all_frames() -> (State, Vec<Frame>) {
     let mut state = State::empty(CLUSTER, GroupId(5));
-    let frames = [6, 0, 1, 2, 3, 4, 5]
+    let frames = [6, 0, 1, 2, 3, 4, 5, 7]
         .map(|number| fold(&mut state, body(number)))
         .to_vec();
     (state, frames)
@@ -112,7 +117,7 @@ fn the_chain_starts_with_the_crc64_of_cluster_and_group() {
 
 #[test]
 fn frames_come_back_as_they_went() {
-    for (frame, number) in all_frames().1.into_iter().zip([6, 0, 1, 2, 3, 4, 5]) {
+    for (frame, number) in all_frames().1.into_iter().zip([6, 0, 1, 2, 3, 4, 5, 7]) {
         let mut bytes = bytes_of(&frame);
         let decoded = Frame::decode(&mut bytes).unwrap();
         assert!(bytes.is_empty());
@@ -158,7 +163,7 @@ fn zeros_are_no_frame() {
 #[test]
 fn kinds_verdicts_and_versions_from_the_future_are_refused() {
     let frame = &all_frames().1[1];
-    for (place, value) in [(4, 2), (5, 0), (5, 8), (6, 11), (14, 1)] {
+    for (place, value) in [(4, 2), (5, 0), (5, 9), (6, 11), (14, 1)] {
         let mut head = frame.head.to_vec();
         head[place] = value;
         let crc = crc32c(&head[4..]);
@@ -332,8 +337,17 @@ proptest! {
 
     /// Also behind a right checksum: a peer can compute one.
     #[test]
-    fn random_details_are_decoded_or_refused(kind in 0_usize..7, detail in prop::collection::vec(any::<u8>(), 0..120)) {
-        let kinds = [Kind::Blank, Kind::Batch, Kind::Membership, Kind::Command, Kind::Trim, Kind::Claim, Kind::CommitOffset];
+    fn random_details_are_decoded_or_refused(kind in 0_usize..8, detail in prop::collection::vec(any::<u8>(), 0..120)) {
+        let kinds = [
+            Kind::Blank,
+            Kind::Batch,
+            Kind::Membership,
+            Kind::Command,
+            Kind::Trim,
+            Kind::Claim,
+            Kind::CommitOffset,
+            Kind::ForgetGroup,
+        ];
         let header = Header { detail_bytes: detail.len() as u16, ..header_of(kinds[kind]) };
         let frame = Frame::decode(&mut encode_head(&header, &detail)).unwrap();
         if let Ok(decoded) = Detail::decode(kinds[kind], &detail) {

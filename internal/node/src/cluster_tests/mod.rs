@@ -5,6 +5,7 @@
 mod absences;
 mod following;
 mod founding;
+mod groups;
 mod leading;
 mod moves;
 mod readiness;

@@ -3,7 +3,8 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use highwater_partition::log::{GroupId, ReplicaId};
+use bytes::Bytes;
+use highwater_partition::log::{GroupId, GroupState, ReplicaId};
 use highwater_partition::{Member, Partition, Role, Status, Timers, Watermark};
 use tokio_util::sync::CancellationToken;
 
@@ -138,6 +139,19 @@ impl Hosted {
     pub(crate) async fn remove_learners(&self, learners: &[ReplicaId]) -> Result<(), String> {
         let removed = self.partition.remove_learners(learners).await;
         removed.map_err(|error| error.to_string())
+    }
+
+    /// Consumer groups that have neither claimed nor committed since `oldest_ms`.
+    pub(crate) fn unused_groups(&self, oldest_ms: u64) -> Vec<(Bytes, GroupState)> {
+        let mut groups = self.partition.groups();
+        groups.retain(|(_, state)| state.append_time_ms < oldest_ms);
+        groups
+    }
+
+    /// Forgets a consumer group, if it is still as it was seen.
+    pub(crate) async fn forget_group(&self, name: Bytes, seen: &GroupState) -> Result<(), String> {
+        let forgotten = self.partition.forget_group(name, seen).await;
+        forgotten.map_err(|error| error.to_string())
     }
 
     /// Lets go of records as the topic wants it, if it is time; answers the new log start. `oldest_ms` and `bytes` say what

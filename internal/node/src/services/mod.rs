@@ -8,6 +8,7 @@
 mod cluster;
 mod deadline;
 mod following;
+mod groups;
 mod health;
 mod in_flight;
 mod lanes;
@@ -34,6 +35,7 @@ const LEADER_PATIENCE: Duration = Duration::from_secs(1);
 /// How soon it looks again.
 const LEADER_PAUSE: Duration = Duration::from_millis(20);
 
+pub(crate) use groups::GROUPS_LEVEL;
 pub(crate) use in_flight::InFlight;
 pub(crate) use server::{ServerParts, serve};
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use highwater_proto::FILE_DESCRIPTOR_SET;
 use highwater_proto::limits::{CONNECTION_STREAMS_MAX, HEADER_LIST_BYTES_MAX, MESSAGE_BYTES_MAX};
 use highwater_proto::v1::cluster_service_server::ClusterServiceServer;
+use highwater_proto::v1::group_service_server::GroupServiceServer;
 use highwater_proto::v1::log_service_server::LogServiceServer;
 use highwater_proto::v1::topic_service_server::TopicServiceServer;
 use tonic::transport::Server;
@@ -14,6 +15,7 @@ use tower::util::MapResponseLayer;
 
 use super::Context;
 use super::cluster::Cluster;
+use super::groups::Groups;
 use super::health::{LIVE, keep_health};
 use super::log::Log;
 use super::topic::Topics;
@@ -51,6 +53,9 @@ pub(crate) async fn serve(parts: ServerParts) -> Result<(), String> {
     let topics = TopicServiceServer::new(Topics {
         context: context.clone(),
     });
+    let groups = GroupServiceServer::new(Groups {
+        context: context.clone(),
+    });
     let cluster = ClusterServiceServer::new(Cluster {
         context: context.clone(),
     });
@@ -72,6 +77,7 @@ pub(crate) async fn serve(parts: ServerParts) -> Result<(), String> {
                 .max_encoding_message_size(MESSAGE_BYTES_MAX),
         )
         .add_service(topics.max_decoding_message_size(MESSAGE_BYTES_MAX))
+        .add_service(groups.max_decoding_message_size(MESSAGE_BYTES_MAX))
         .add_service(cluster.max_decoding_message_size(MESSAGE_BYTES_MAX))
         .serve_with_incoming_shutdown(incoming, async move { stopping.cancelled().await });
     server.await.map_err(|error| error.to_string())

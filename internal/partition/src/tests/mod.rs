@@ -7,6 +7,7 @@ mod conformance;
 mod damage;
 mod failover;
 mod full_disk;
+mod groups;
 mod hand_over;
 pub(crate) mod logs;
 mod manifests;

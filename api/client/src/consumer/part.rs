@@ -1,0 +1,106 @@
+//! One partition of a consumer: where it is, and who reads it ahead.
+//!
+//! A partition is *reading*, *paused* or *ended*. Each time that reading begins anew it is a new *epoch*: what readers of former epochs
+//! have put into the prefetch is passed over. So a seek or a pause counts at once, whatever is on its way.
+//!
+//! Invariants: there is a task exactly while the partition is reading; `position` is the offset of the next record to be handed
+//! out, and never goes back within an epoch.
+
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+use tokio::task::AbortHandle;
+
+use super::Freshness;
+use super::fetcher::{Fetcher, ReadRoute};
+use super::prefetch::{Item, News};
+
+#[derive(Debug)]
+pub(super) struct Part {
+    place: usize,
+    pub(super) partition: u32,
+    pub(super) position: u64,
+    /// Where to stop, exclusive.
+    pub(super) stop: Option<u64>,
+    pub(super) epoch: u64,
+    pub(super) news: Arc<News>,
+    state: State,
+}
+
+#[derive(Debug)]
+enum State {
+    Reading(AbortHandle),
+    Paused,
+    Ended,
+}
+
+impl Part {
+    /// A partition that is not read yet.
+    pub(super) fn new(place: usize, partition: u32, position: u64, stop: Option<u64>) -> Part {
+        Part {
+            place,
+            partition,
+            position,
+            stop,
+            epoch: 0,
+            news: Arc::default(),
+            state: State::Paused,
+        }
+    }
+
+    /// Begins to read ahead from where it is, unless all that is wanted has been read.
+    pub(super) fn read(&mut self, route: &Arc<ReadRoute>, items: &mpsc::Sender<Item>, freshness: Freshness) {
+        self.leave();
+        if self.stop.is_some_and(|stop| self.position >= stop) {
+            self.state = State::Ended;
+            return;
+        }
+        let fetcher = Fetcher {
+            route: route.clone(),
+            news: self.news.clone(),
+            place: self.place,
+            epoch: self.epoch,
+            partition: self.partition,
+            next: self.position,
+            stop: self.stop,
+            freshness,
+            items: items.clone(),
+        };
+        self.state = State::Reading(tokio::spawn(fetcher.run()).abort_handle());
+    }
+
+    /// Reads no further until it is told to.
+    pub(super) fn pause(&mut self) {
+        if !self.has_ended() {
+            self.leave();
+            self.state = State::Paused;
+        }
+    }
+
+    /// Its reader has ended.
+    pub(super) fn end(&mut self) {
+        self.state = State::Ended;
+    }
+
+    pub(super) fn is_paused(&self) -> bool {
+        matches!(self.state, State::Paused)
+    }
+
+    pub(super) fn has_ended(&self) -> bool {
+        matches!(self.state, State::Ended)
+    }
+
+    /// Ends the present epoch.
+    fn leave(&mut self) {
+        if let State::Reading(task) = &self.state {
+            task.abort();
+        }
+        self.epoch += 1;
+    }
+}
+
+impl Drop for Part {
+    fn drop(&mut self) {
+        self.leave();
+    }
+}

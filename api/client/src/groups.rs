@@ -1,0 +1,328 @@
+//! Consumer groups: how far each has come, and who may say so.
+//!
+//! Each partition keeps the offsets of its groups in its own log. A member takes a partition with a [`Claim`], and commits under it;
+//! once somebody else has claimed the partition, its commits are refused with reason `STALE_CLAIM`, whatever it believes. So
+//! a group's offset on a partition never goes back unless somebody resets it.
+//!
+//! Deliberately absent: which member reads which partition. Here that is the application's to say.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::{StreamExt, TryStreamExt, stream};
+use highwater_proto::limits::MESSAGE_BYTES_MAX;
+use highwater_proto::v1::group_service_client::GroupServiceClient;
+use highwater_proto::v1::{self, OffsetRange};
+use tonic::transport::Channel;
+
+use crate::calls::{Caller, timed};
+use crate::consumer::Position;
+use crate::deadline::Deadline;
+use crate::error::Error;
+use crate::picker::Purpose;
+use crate::picture::TopicRef;
+
+/// How many partitions are asked at a time.
+const PARTITIONS_AT_ONCE: usize = 16;
+
+/// A consumer group on one partition.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GroupOffset {
+    /// The group.
+    pub group: String,
+    /// The partition.
+    pub partition: u32,
+    /// The member that claimed the partition last; empty after a reset.
+    pub member: String,
+    /// The number of that claim.
+    pub claim: u64,
+    /// The next offset to consume; `None` if none was ever committed.
+    pub offset: Option<u64>,
+    /// What can be read of the partition.
+    pub range: OffsetRange,
+    /// When the group last claimed or committed, milliseconds since 1970-01-01 UTC.
+    pub used_ms: u64,
+}
+
+impl GroupOffset {
+    /// How many records wait to be consumed.
+    pub fn lag(&self) -> u64 {
+        let next = self.offset.unwrap_or(0).max(self.range.log_start);
+        self.range.high_watermark.saturating_sub(next)
+    }
+}
+
+/// Calls about consumer groups.
+#[derive(Debug, Clone)]
+pub struct Groups {
+    caller: Arc<Caller>,
+    deadline: Duration,
+}
+
+impl Groups {
+    pub(crate) fn new(caller: Arc<Caller>, deadline: Duration) -> Self {
+        Self { caller, deadline }
+    }
+
+    /// The same calls with another deadline.
+    #[must_use]
+    pub fn deadline(mut self, deadline: Duration) -> Self {
+        self.deadline = deadline;
+        self
+    }
+
+    /// All groups of a topic, by name and partition, as the partitions' leaders know them.
+    ///
+    /// # Errors
+    /// Reason `TOPIC_NOT_FOUND`; [`Error::Deadline`].
+    pub async fn list(&self, topic: &str) -> Result<Vec<GroupOffset>, Error> {
+        self.list_some(topic, None).await
+    }
+
+    /// One group on all partitions that know it, in order; empty if none does.
+    ///
+    /// # Errors
+    /// Reasons `TOPIC_NOT_FOUND`, `INVALID_ARGUMENT`; [`Error::Deadline`].
+    pub async fn describe(&self, topic: &str, group: &str) -> Result<Vec<GroupOffset>, Error> {
+        self.list_some(topic, Some(group)).await
+    }
+
+    /// Sets a group's offset on one partition, or on all; answers the new offsets by partition. Members that consume
+    /// meanwhile are refused at their next commit, and go on from here when they claim again.
+    ///
+    /// # Errors
+    /// Reasons `TOPIC_NOT_FOUND`, `PARTITION_NOT_FOUND`, `INVALID_ARGUMENT` (also for an offset beyond the end);
+    /// [`Error::Deadline`]. Some partitions may have been reset then; it is safe to repeat.
+    pub async fn reset(
+        &self,
+        topic: &str,
+        group: &str,
+        partition: Option<u32>,
+        to: Position,
+    ) -> Result<Vec<(u32, u64)>, Error> {
+        let deadline = Deadline::after(self.deadline);
+        let found = self.caller.look_up(topic, deadline).await?;
+        let partitions = match partition {
+            Some(partition) => vec![partition],
+            None => partitions_of(&found),
+        };
+        let topic = &TopicRef::from(&found);
+        let reset = |partition: u32| async move {
+            let offset = to.find(&self.caller, topic, partition, deadline).await?;
+            let request = v1::ResetOffsetRequest {
+                topic: self.caller.wire_name(topic),
+                topic_id: Some(topic.topic_id),
+                partition,
+                group: group.to_owned(),
+                offset,
+            };
+            let call = |channel, time_left| {
+                let request = timed(request.clone(), time_left);
+                async move { group_client(channel).reset_offset(request).await }
+            };
+            let action = format!("reset group {group} on {}/{partition}", topic.name);
+            self.caller
+                .call(&action, Purpose::Write { topic, partition }, deadline, call)
+                .await?;
+            Ok((partition, offset))
+        };
+        at_once(partitions, reset).await
+    }
+
+    /// Forgets a group on all partitions of a topic; whether any knew it.
+    ///
+    /// # Errors
+    /// Reasons `TOPIC_NOT_FOUND`, `INVALID_ARGUMENT`, `STALE_CLAIM` (it is in use); [`Error::Deadline`]. Some partitions may
+    /// have forgotten it then; it is safe to repeat.
+    pub async fn delete(&self, topic: &str, group: &str) -> Result<bool, Error> {
+        let deadline = Deadline::after(self.deadline);
+        let found = self.caller.look_up(topic, deadline).await?;
+        let topic = &TopicRef::from(&found);
+        let delete = |partition: u32| async move {
+            let request = v1::DeleteGroupRequest {
+                topic: self.caller.wire_name(topic),
+                topic_id: Some(topic.topic_id),
+                partition,
+                group: group.to_owned(),
+            };
+            let call = |channel, time_left| {
+                let request = timed(request.clone(), time_left);
+                async move { group_client(channel).delete_group(request).await }
+            };
+            let action = format!("delete group {group} on {}/{partition}", topic.name);
+            let answer = self
+                .caller
+                .call(&action, Purpose::Write { topic, partition }, deadline, call)
+                .await?;
+            Ok(answer.existed)
+        };
+        let existed = at_once(partitions_of(&found), delete).await?;
+        Ok(existed.contains(&true))
+    }
+
+    async fn list_some(&self, topic: &str, group: Option<&str>) -> Result<Vec<GroupOffset>, Error> {
+        let deadline = Deadline::after(self.deadline);
+        let found = self.caller.look_up(topic, deadline).await?;
+        let topic = &TopicRef::from(&found);
+        let list = |partition: u32| async move {
+            let request = v1::ListGroupsRequest {
+                topic: self.caller.wire_name(topic),
+                topic_id: Some(topic.topic_id),
+                partition,
+                group: group.map(str::to_owned),
+            };
+            let call = |channel, time_left| {
+                let request = timed(request.clone(), time_left);
+                async move { group_client(channel).list_groups(request).await }
+            };
+            let action = format!("list the groups of {}/{partition}", topic.name);
+            // The leader's answer is the newest.
+            let purpose = Purpose::Write { topic, partition };
+            let answer = self.caller.call(&action, purpose, deadline, call).await?;
+            let range = answer.range.unwrap_or_default();
+            let groups = answer.groups.into_iter();
+            Ok(groups.map(|group| found_offset(group, partition, range)).collect())
+        };
+        let lists: Vec<Vec<GroupOffset>> = at_once(partitions_of(&found), list).await?;
+        let mut all: Vec<GroupOffset> = lists.into_iter().flatten().collect();
+        all.sort_by(|one, other| (&one.group, one.partition).cmp(&(&other.group, other.partition)));
+        Ok(all)
+    }
+}
+
+/// A partition that a member of a group has claimed.
+#[derive(Debug)]
+pub(crate) struct Claim {
+    group: String,
+    partition: u32,
+    number: u64,
+    /// The next offset to consume, as committed.
+    pub(crate) offset: Option<u64>,
+}
+
+impl Claim {
+    /// Takes a partition for `member`, from whoever had it.
+    pub(crate) async fn take(
+        caller: &Caller,
+        topic: &TopicRef,
+        partition: u32,
+        (group, member): (&str, &str),
+        deadline: Deadline,
+    ) -> Result<Claim, Error> {
+        let request = v1::ClaimPartitionRequest {
+            topic: caller.wire_name(topic),
+            topic_id: Some(topic.topic_id),
+            partition,
+            group: group.to_owned(),
+            member: member.to_owned(),
+        };
+        let call = |channel, time_left| {
+            let request = timed(request.clone(), time_left);
+            async move { group_client(channel).claim_partition(request).await }
+        };
+        let action = format!("claim {}/{partition} for group {group}", topic.name);
+        let purpose = Purpose::Write { topic, partition };
+        let answer = caller.call(&action, purpose, deadline, call).await?;
+        Ok(Claim {
+            group: group.to_owned(),
+            partition,
+            number: answer.claim,
+            offset: answer.offset,
+        })
+    }
+
+    /// Commits the next offset to consume, unless that was done. A commit whose outcome is unknown is repeated: that
+    /// changes nothing.
+    pub(crate) async fn commit(
+        &mut self,
+        caller: &Caller,
+        topic: &TopicRef,
+        offset: u64,
+        deadline: Deadline,
+    ) -> Result<(), Error> {
+        if self.offset == Some(offset) {
+            return Ok(());
+        }
+        let partition = self.partition;
+        let request = v1::CommitOffsetRequest {
+            topic: caller.wire_name(topic),
+            topic_id: Some(topic.topic_id),
+            partition,
+            group: self.group.clone(),
+            claim: self.number,
+            offset,
+        };
+        let call = |channel, time_left| {
+            let request = timed(request.clone(), time_left);
+            async move { group_client(channel).commit_offset(request).await }
+        };
+        let action = format!(
+            "commit offset {offset} of {}/{partition} for group {}",
+            topic.name, self.group
+        );
+        let purpose = Purpose::Write { topic, partition };
+        caller.call(&action, purpose, deadline, call).await?;
+        self.offset = Some(offset);
+        Ok(())
+    }
+}
+
+/// Asks about several partitions, some at a time; answers come in their order.
+async fn at_once<T, F>(partitions: Vec<u32>, ask: impl Fn(u32) -> F) -> Result<Vec<T>, Error>
+where
+    F: Future<Output = Result<T, Error>>,
+{
+    stream::iter(partitions)
+        .map(ask)
+        .buffered(PARTITIONS_AT_ONCE)
+        .try_collect()
+        .await
+}
+
+fn partitions_of(topic: &v1::Topic) -> Vec<u32> {
+    topic.partitions.iter().map(|partition| partition.partition).collect()
+}
+
+fn found_offset(group: v1::Group, partition: u32, range: OffsetRange) -> GroupOffset {
+    GroupOffset {
+        group: group.group,
+        partition,
+        member: group.member,
+        claim: group.claim,
+        offset: group.offset,
+        range,
+        used_ms: group.used_ms,
+    }
+}
+
+fn group_client(channel: Channel) -> GroupServiceClient<Channel> {
+    GroupServiceClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lag_counts_what_can_still_be_read() {
+        let mut group = GroupOffset {
+            group: "workers".to_owned(),
+            partition: 0,
+            member: String::new(),
+            claim: 1,
+            offset: None,
+            range: OffsetRange {
+                log_start: 10,
+                high_watermark: 25,
+            },
+            used_ms: 0,
+        };
+        assert_eq!(group.lag(), 15, "nothing is committed: all that is there");
+        group.offset = Some(5);
+        assert_eq!(group.lag(), 15, "what was trimmed cannot be consumed any more");
+        group.offset = Some(25);
+        assert_eq!(group.lag(), 0);
+        group.offset = Some(30);
+        assert_eq!(group.lag(), 0, "the replica that was asked may be behind");
+    }
+}

@@ -1,0 +1,206 @@
+//! `highwater group list|describe|reset|delete`.
+
+use std::collections::BTreeMap;
+
+use highwater::{GroupOffset, Groups, Position};
+use serde_json::{Value, json};
+
+use crate::consume::parse_position;
+use crate::durations;
+use crate::exit::{Code, Failure, Result};
+use crate::output::{self, Format, Table};
+use crate::profile::{ProfileArgs, failure};
+use crate::topic::or_dash;
+
+const EXAMPLES: &str = "\
+Examples:
+  highwater consume orders --group billing --from beginning
+  highwater group list orders
+  highwater group describe orders billing --output json
+  highwater group reset orders billing --to 2026-01-31T12:00:00Z
+  highwater group delete orders billing
+
+A group's offsets live with each partition of a topic. A reset counts at once: whoever consumes for the group is refused at its next
+commit, and goes on from the new offset when it claims the partition again.";
+
+/// Show consumer groups, and set how far they are.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    command: Command,
+    #[command(flatten)]
+    common: CommonArgs,
+}
+
+#[derive(Debug, clap::Args)]
+struct CommonArgs {
+    #[command(flatten)]
+    profile: ProfileArgs,
+    /// How to print it.
+    #[arg(long, value_enum, default_value_t, global = true)]
+    output: Format,
+    /// How long to try, at most 24h.
+    #[arg(long, value_name = "DURATION", value_parser = durations::parse, default_value = "30s", global = true)]
+    deadline: std::time::Duration,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// List the groups that consume a topic, and how many records wait for each.
+    List {
+        /// The topic.
+        topic: String,
+    },
+    /// Show how far a group is on each partition, and who consumes.
+    Describe {
+        /// The topic.
+        topic: String,
+        /// The group.
+        group: String,
+    },
+    /// Set a group's offset.
+    Reset(ResetArgs),
+    /// Forget a group on all partitions of a topic.
+    Delete {
+        /// The topic.
+        topic: String,
+        /// The group.
+        group: String,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+struct ResetArgs {
+    /// The topic.
+    topic: String,
+    /// The group; it need not be known yet.
+    group: String,
+    /// Where it is to go on: `beginning`, `end`, an offset, or a time (RFC 3339).
+    #[arg(long, value_name = "POSITION", value_parser = parse_position, allow_hyphen_values = true)]
+    to: Position,
+    /// On this partition only.
+    #[arg(long, value_name = "NUMBER")]
+    partition: Option<u32>,
+}
+
+pub(crate) async fn run(args: &Args) -> Result<()> {
+    let groups = args.common.profile.connect(args.common.deadline).await?.groups();
+    let format = args.common.output;
+    match &args.command {
+        Command::List { topic } => list(&groups, topic, format).await,
+        Command::Describe { topic, group } => describe(&groups, topic, group, format).await,
+        Command::Reset(args) => reset(&groups, args, format).await,
+        Command::Delete { topic, group } => delete(&groups, topic, group, format).await,
+    }
+}
+
+/// A group on all partitions of a topic that know it.
+#[derive(Default)]
+struct Sum {
+    partitions: usize,
+    lag: u64,
+    used_ms: u64,
+}
+
+async fn list(groups: &Groups, topic: &str, format: Format) -> Result<()> {
+    let mut sums: BTreeMap<String, Sum> = BTreeMap::new();
+    for found in groups.list(topic).await.map_err(failure)? {
+        let lag = found.lag();
+        let sum = sums.entry(found.group).or_default();
+        sum.partitions += 1;
+        sum.lag += lag;
+        sum.used_ms = sum.used_ms.max(found.used_ms);
+    }
+    if format == Format::Json {
+        let groups = sums.iter().map(|(group, sum)| {
+            json!({ "group": group, "partitions": sum.partitions, "lag": sum.lag, "used_ms": sum.used_ms })
+        });
+        return output::json(&json!({ "topic": topic, "groups": groups.collect::<Vec<_>>() }));
+    }
+    let mut table = Table::new(&["GROUP", "PARTITIONS", "LAG"]);
+    for (group, sum) in &sums {
+        table.row([group.clone(), sum.partitions.to_string(), sum.lag.to_string()]);
+    }
+    table.print()
+}
+
+async fn describe(groups: &Groups, topic: &str, group: &str, format: Format) -> Result<()> {
+    let found = groups.describe(topic, group).await.map_err(failure)?;
+    if found.is_empty() {
+        return Err(unknown(topic, group));
+    }
+    if format == Format::Json {
+        let partitions = found.iter().map(document).collect::<Vec<_>>();
+        return output::json(&json!({ "topic": topic, "group": group, "partitions": partitions }));
+    }
+    let mut table = Table::new(&[
+        "PARTITION",
+        "OFFSET",
+        "LOG START",
+        "HIGH WATERMARK",
+        "LAG",
+        "MEMBER",
+        "CLAIM",
+    ]);
+    for on in &found {
+        table.row([
+            on.partition.to_string(),
+            on.offset.map_or_else(|| "-".to_owned(), |offset| offset.to_string()),
+            on.range.log_start.to_string(),
+            on.range.high_watermark.to_string(),
+            on.lag().to_string(),
+            or_dash(&on.member),
+            on.claim.to_string(),
+        ]);
+    }
+    table.print()
+}
+
+async fn reset(groups: &Groups, args: &ResetArgs, format: Format) -> Result<()> {
+    let offsets = groups
+        .reset(&args.topic, &args.group, args.partition, args.to)
+        .await
+        .map_err(failure)?;
+    if format == Format::Json {
+        let offsets = offsets
+            .iter()
+            .map(|(partition, offset)| json!({ "partition": partition, "offset": offset }));
+        return output::json(
+            &json!({ "topic": args.topic, "group": args.group, "partitions": offsets.collect::<Vec<_>>() }),
+        );
+    }
+    let mut table = Table::new(&["PARTITION", "OFFSET"]);
+    for (partition, offset) in &offsets {
+        table.row([partition.to_string(), offset.to_string()]);
+    }
+    table.print()
+}
+
+async fn delete(groups: &Groups, topic: &str, group: &str, format: Format) -> Result<()> {
+    if !groups.delete(topic, group).await.map_err(failure)? {
+        return Err(unknown(topic, group));
+    }
+    match format {
+        Format::Json => output::json(&json!({ "topic": topic, "deleted": group })),
+        Format::Text => output::line(format!("Deleted group {group} of {topic}.")),
+    }
+}
+
+fn unknown(topic: &str, group: &str) -> Failure {
+    let message = format!("no partition of {topic} knows group {group}");
+    Failure::new(Code::NotFound, message).hint(format!("`highwater group list {topic}` shows those that there are"))
+}
+
+fn document(on: &GroupOffset) -> Value {
+    json!({
+        "partition": on.partition,
+        "offset": on.offset,
+        "log_start": on.range.log_start,
+        "high_watermark": on.range.high_watermark,
+        "lag": on.lag(),
+        "member": (!on.member.is_empty()).then_some(&on.member),
+        "claim": on.claim,
+        "used_ms": on.used_ms,
+    })
+}

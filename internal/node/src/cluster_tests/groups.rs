@@ -1,0 +1,137 @@
+//! Consumer groups on the wire: what is refused, and why.
+
+use highwater_proto::detail;
+use highwater_proto::v1::group_service_client::GroupServiceClient;
+
+use super::moves::BATCHES;
+use super::*;
+
+const TENANT: &str = super::OPERATOR_TENANT;
+
+fn groups(client: &TestClient) -> GroupServiceClient<Channel> {
+    GroupServiceClient::new(client.channel.clone())
+}
+
+fn claim(group: &str) -> v1::ClaimPartitionRequest {
+    v1::ClaimPartitionRequest {
+        topic: "orders".to_owned(),
+        topic_id: None,
+        partition: 0,
+        group: group.to_owned(),
+        member: "worker".to_owned(),
+    }
+}
+
+fn commit(claim: u64, offset: u64) -> v1::CommitOffsetRequest {
+    v1::CommitOffsetRequest {
+        topic: "orders".to_owned(),
+        topic_id: None,
+        partition: 0,
+        group: "billing".to_owned(),
+        claim,
+        offset,
+    }
+}
+
+fn list(topic: &str) -> v1::ListGroupsRequest {
+    v1::ListGroupsRequest {
+        topic: topic.to_owned(),
+        ..Default::default()
+    }
+}
+
+impl TestCluster {
+    async fn leader_number(&self) -> usize {
+        let leader = self.leader().await;
+        NAMES.iter().position(|name| *name == leader).unwrap()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_bad_call_about_a_group_gets_its_own_reason() {
+    let cluster = TestCluster::with_topic(1, 3).await;
+    cluster
+        .until("the rules are raised", |catalog| {
+            catalog.feature_level() == highwater_catalog::FEATURE_LEVEL
+        })
+        .await;
+    let leader = cluster.leader_number().await;
+    let mut client = groups(&cluster.client(leader, TENANT).await);
+    for (wrong, field) in [
+        (claim(""), "group"),
+        (claim("Not a name"), "group"),
+        (claim(&"x".repeat(1_000_000)), "group"),
+        (
+            v1::ClaimPartitionRequest {
+                member: "a\nb".to_owned(),
+                ..claim("billing")
+            },
+            "member",
+        ),
+    ] {
+        let status = client.claim_partition(wrong).await.unwrap_err();
+        assert_eq!(reason(&status), Reason::InvalidArgument);
+        assert_eq!(detail::from_status(&status).unwrap().field, field);
+    }
+    let mut nowhere = claim("billing");
+    nowhere.partition = 7;
+    let status = client.claim_partition(nowhere).await.unwrap_err();
+    assert_eq!(reason(&status), Reason::PartitionNotFound);
+
+    let status = client.commit_offset(commit(1, 0)).await.unwrap_err();
+    assert_eq!(reason(&status), Reason::StaleClaim, "nobody has claimed it");
+    let claimed = client.claim_partition(claim("billing")).await.unwrap().into_inner();
+    assert_eq!(claimed.offset, None);
+    let status = client
+        .commit_offset(commit(claimed.claim, BATCHES + 1))
+        .await
+        .unwrap_err();
+    assert_eq!(reason(&status), Reason::InvalidArgument, "beyond the end");
+    client.commit_offset(commit(claimed.claim, BATCHES)).await.unwrap();
+    let found = client.list_groups(list("orders")).await.unwrap().into_inner();
+    let seen: Vec<_> = found
+        .groups
+        .iter()
+        .map(|group| (group.group.as_str(), group.offset))
+        .collect();
+    assert_eq!(seen, [("billing", Some(BATCHES))]);
+
+    let mut foreign = groups(&cluster.client(leader, "strangers").await);
+    let theirs = format!("{TENANT}/orders");
+    let status = foreign.list_groups(list(&theirs)).await.unwrap_err();
+    assert_eq!(reason(&status), Reason::TopicNotFound, "others learn nothing");
+    let mut taken = claim("billing");
+    taken.topic = theirs;
+    let status = foreign.claim_partition(taken).await.unwrap_err();
+    assert_eq!(reason(&status), Reason::TopicNotFound);
+    client.commit_offset(commit(claimed.claim, BATCHES)).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_follower_names_the_leader_to_who_claims_there_and_tells_what_it_knows() {
+    let cluster = TestCluster::with_topic(1, 3).await;
+    cluster
+        .until("the rules are raised", |catalog| {
+            catalog.feature_level() == highwater_catalog::FEATURE_LEVEL
+        })
+        .await;
+    let leader = cluster.leader_number().await;
+    let follower = (leader + 1) % 3;
+    let mut there = groups(&cluster.client(leader, TENANT).await);
+    let mut here = groups(&cluster.client(follower, TENANT).await);
+    let status = here.claim_partition(claim("billing")).await.unwrap_err();
+    assert_eq!(reason(&status), Reason::NotLeader);
+    let hint = detail::from_status(&status).unwrap().leader.unwrap();
+    assert_eq!(hint.node, NAMES[leader]);
+    there.claim_partition(claim("billing")).await.unwrap();
+    let known = async {
+        loop {
+            let found = here.list_groups(list("orders")).await.unwrap().into_inner();
+            if let [group] = &found.groups[..] {
+                return group.member.clone();
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    assert_eq!(timeout(PATIENCE, known).await.expect("it never knows"), "worker");
+}

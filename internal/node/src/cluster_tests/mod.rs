@@ -5,6 +5,8 @@
 mod absences;
 mod following;
 mod founding;
+mod gateway;
+mod http_client;
 mod leading;
 mod moves;
 mod readiness;

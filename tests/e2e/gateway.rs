@@ -101,7 +101,7 @@ fn the_examples_of_the_page_do_what_it_says() {
             example.command
         );
     }
-    assert_same_bytes(&consume(&cluster, "orders"), b"Let's go #1\n\nhi\n");
+    assert_same_bytes(&consume(&cluster, "orders"), b"Let's Go #1\n\nhi\n");
 }
 
 #[test]

@@ -2,7 +2,6 @@
 #![allow(clippy::unwrap_used)] // a panic is what is looked for
 
 use ::http::uri::PathAndQuery;
-use bytes::Bytes;
 use highwater_partition::log::PrincipalDigest;
 use highwater_proto::v1::{ConsumeResponse, StoredBatch};
 use serde_json::Value;
@@ -65,5 +64,5 @@ fn appended(bytes: &[u8]) {
         record.as_object_mut().map(|record| record.remove("offset"));
     }
     let again = encode(serde_json::json!({ "records": records }).to_string().as_bytes()).unwrap();
-    assert_eq!(Bytes::from(request(&again).batch), batch.payload);
+    assert_eq!(request(&again).batch, batch.payload);
 }

@@ -7,6 +7,7 @@ mod bad_input;
 mod chaos;
 mod dev;
 mod faults;
+mod gateway;
 mod groups;
 mod json_lines;
 mod nodes;

@@ -1,25 +1,20 @@
-//! Compression of whole batches: by the producer before a batch gets its sequence, undone by the consumer.
+//! Compression of whole batches, by the producer before a batch gets its sequence. The consumer undoes it
+//! (`highwater_proto::batches`).
 //!
-//! The broker never opens a compressed batch. So what comes out of one is believed as little as what comes from a stranger: it
-//! is inflated up to a limit and no further, and then checked like any other batch.
-//!
-//! Both methods are frames of their official formats, with one batch's encoded records inside; any language's library can make
-//! and read them (`docs/batches.md`).
+//! Both methods are frames of their official formats, with one batch's encoded records inside; any language's library
+//! can make and read them (`docs/batches.md`).
 
-use std::io::{Read, Write};
+use std::io::Write;
 
 use bytes::{Bytes, BytesMut};
-use highwater_proto::limits::BATCH_INFLATED_BYTES_MAX;
 use highwater_proto::v1;
-use lz4_flex::frame::{BlockMode, BlockSize, FrameDecoder, FrameEncoder, FrameInfo};
+use lz4_flex::frame::{BlockMode, BlockSize, FrameEncoder, FrameInfo};
 use prost::encoding::{WireType, encode_key, encode_varint};
 
 /// Batches below this size are sent as they are, bytes: what could be saved is less than what every batch costs anyway.
 const COMPRESSED_FROM_BYTES: usize = 512;
 /// Zstandard's level: the fastest of its ordinary ones, twice as small as LZ4 on text.
 const ZSTD_LEVEL: i32 = 1;
-/// The largest window of a Zstandard frame that is inflated, as a power of two: as much as a batch may have.
-const ZSTD_WINDOW_LOG_MAX: u32 = BATCH_INFLATED_BYTES_MAX.ilog2();
 /// The number of the field `compressed_records` in `RecordBatch`.
 const COMPRESSED_TAG: u32 = 2;
 
@@ -74,35 +69,11 @@ fn lz4_frame(records: &[u8]) -> Option<Vec<u8>> {
     encoder.finish().ok()
 }
 
-/// What a frame holds, at most [`BATCH_INFLATED_BYTES_MAX`] bytes. Of a frame that was cut it may be the beginning.
-pub(crate) fn inflate(method: v1::Compression, frame: &[u8]) -> Result<Bytes, String> {
-    match method {
-        v1::Compression::None => Err("it is not compressed".to_owned()),
-        v1::Compression::Lz4 => read_all(FrameDecoder::new(frame)),
-        v1::Compression::Zstd => {
-            let decoder = zstd::stream::read::Decoder::with_buffer(frame).and_then(|mut decoder| {
-                decoder.window_log_max(ZSTD_WINDOW_LOG_MAX)?;
-                Ok(decoder)
-            });
-            read_all(decoder.map_err(|error| error.to_string())?)
-        }
-    }
-}
-
-fn read_all(decoder: impl Read) -> Result<Bytes, String> {
-    let mut content = Vec::new();
-    let limit = BATCH_INFLATED_BYTES_MAX as u64;
-    let read = decoder.take(limit + 1).read_to_end(&mut content);
-    read.map_err(|error| format!("it does not inflate: {error}"))?;
-    if content.len() as u64 > limit {
-        return Err(format!("it inflates to more than {limit} bytes"));
-    }
-    Ok(content.into())
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use highwater_proto::batches::inflate;
+    use highwater_proto::limits::BATCH_INFLATED_BYTES_MAX;
     use prost::Message;
 
     use super::*;
@@ -162,7 +133,7 @@ mod tests {
             );
             let bomb = frame_of(compress(method, &vec![0; 64 * BATCH_INFLATED_BYTES_MAX]).unwrap());
             assert!(bomb.len() < 8 * 1024 * 1024);
-            assert!(inflate(method.wire(), &bomb).unwrap_err().contains("more than"));
+            assert!(inflate(method.wire(), &bomb).unwrap_err().0.contains("more than"));
         }
     }
 

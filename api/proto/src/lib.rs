@@ -1,12 +1,15 @@
 //! The wire contract of Highwater: the services of `highwater/v1`, their limits, and error details.
 //!
 //! Others depend on this crate, and so does every stub in another language on the `.proto` files beside it;
-//! nothing in it may change its meaning. It holds no logic beyond encoding, and knows no other crate of ours.
+//! nothing in it may change its meaning. It holds no logic but what the contract asks of everyone alike, encoding and the
+//! partitions of keys, and knows no other crate of ours.
 //!
 //! Deliberately absent: the peer protocol (private to the nodes) and the formats on disk (`internal/log`).
 
+pub mod batches;
 pub mod codec;
 pub mod detail;
+pub mod keys;
 pub mod limits;
 
 /// The generated messages, clients and servers of `highwater/v1`.

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!            ┌ port ── TLS, ALPN ┬─ h2 ────────────► services ── access ── Permit ──► replicas ──► partition, log
+//!            │                   ├─ http/1.1 ──────► gateway ── services
 //!  clients ──┤                   └─ highwater-peer ► link ─┬─ Raft messages ────────► replicas
 //!  nodes   ──┘                                             ├─ node calls ───────────► founding, catalog, leaders
 //!                                                          └─ gossip ───────────────► addresses, liveness
@@ -15,6 +16,7 @@
 //! * `catalog`, `controller`, `replicas`: the committed target, and making it come true here.
 //! * `leaders`: who leads what and who may, told by each node to every other.
 //! * `access`, `services`, `status`: who may do what, the gRPC services, and how problems look to a client.
+//! * `gateway`: the same in JSON over HTTP.
 //!
 //! Invariants: nothing reaches a partition's records without a permit; nothing that can lose data is decided from
 //! gossip; a failed write, a dead Raft core or a contradiction in what is recorded ends the node, loudly.
@@ -40,6 +42,7 @@ mod error;
 mod failures;
 mod first_start;
 mod founding;
+mod gateway;
 pub mod gossip;
 mod groups;
 mod hex;
@@ -74,6 +77,7 @@ mod unused_groups;
 #[doc(hidden)]
 pub mod fuzz {
     pub use crate::batch::fuzz::batch;
+    pub use crate::gateway::fuzz::gateway;
     pub use crate::leaders::fuzz::leaders;
     pub use crate::link::fuzz::link;
 }

@@ -26,6 +26,7 @@ use crate::error::{Failure, StartError};
 use crate::failures::Failures;
 use crate::first_start::FirstStart;
 use crate::founding::{Discovery, DiscoveryOptions, Membership, OwnName};
+use crate::gateway::{Entrance, Gateway};
 use crate::gossip::{self, Gossip, GossipOptions};
 use crate::leaders::{self, Leaders, Push, Told};
 use crate::link::{AddressBook, Link, LinkOptions};
@@ -80,6 +81,7 @@ struct Foundation {
     not_ready: Arc<watch::Sender<Option<NotReady>>>,
     inbox: gossip::GossipInbox,
     keeper: Arc<Keeper>,
+    entrance: Entrance,
 }
 
 impl Foundation {
@@ -104,6 +106,7 @@ impl Foundation {
         let addresses = Arc::new(AddressBook::default());
         let told = Arc::new(Told::default());
         let not_ready = Arc::new(watch::Sender::new(Some(NotReady::Starting)));
+        let entrance = Entrance::default();
         let boot = now_ms(); // later starts have larger ones
         let link = Link::new(LinkOptions {
             credentials: credentials.clone(),
@@ -119,6 +122,7 @@ impl Foundation {
                 gossip: mailbox,
                 told: told.clone(),
                 not_ready: not_ready.subscribe(),
+                gateway: entrance.clone(),
             }),
         });
         let keeper = Arc::new(Keeper::new(KeeperOptions {
@@ -148,6 +152,7 @@ impl Foundation {
             not_ready,
             inbox,
             keeper,
+            entrance,
         })
     }
 
@@ -214,13 +219,18 @@ impl Foundation {
         if let Some(admin) = self.admin {
             loops.push(tokio::spawn(admin.run(self.not_ready.subscribe())));
         }
-        let (connections, incoming) = connections();
+        let (grpc, incoming) = connections();
+        let (http, http_incoming) = connections();
+        let gateway = Gateway::new(context.clone());
+        self.entrance.open(&gateway);
         let parts = ServerParts { context, incoming };
-        let server = tokio::spawn(run_server(parts, address, stopping.clone(), self.failures.clone()));
+        let grpc_server = run_server(parts, address, stopping.clone(), self.failures.clone());
+        let server = tokio::spawn(join(grpc_server, gateway.serve(http_incoming)).map(drop));
         let options = PortOptions {
             credentials: self.credentials,
             link: self.link.clone(),
-            connections,
+            grpc,
+            http,
         };
         tokio::spawn(self.port.run(options, stopping.clone().cancelled_owned()));
         Ok(NodeHandle {

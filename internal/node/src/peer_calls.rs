@@ -33,6 +33,10 @@ pub(crate) const TRANSFER: u8 = 9;
 /// [`Standing`](crate::recoveries::Standing).
 pub(crate) const STANDING: u8 = 10;
 
+/// A request to the JSON gateway that the asked node can answer better; the encoding is the gateway's
+/// (`gateway::Entrance`).
+pub(crate) const GATEWAY: u8 = 11;
+
 /// Whose leadership is to go where.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Transfer {

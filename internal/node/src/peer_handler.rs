@@ -17,12 +17,13 @@ use crate::catalog::{CatalogHost, Readable, propose_here};
 use crate::clock::now_ms;
 use crate::describe;
 use crate::founding::Membership;
+use crate::gateway::Entrance;
 use crate::gossip::GossipMailbox;
 use crate::leaders::{self, Told};
 use crate::leadership::transfer_here;
 use crate::link::{Hello, LinkHandler, NODE_LEVEL};
 use crate::peer_calls::{
-    self, ADOPT, APPLIED, CLOCK, COMMAND, CommandAnswer, JOIN, LEADERS, PROBE, REPLICAS, STANDING, TRANSFER,
+    self, ADOPT, APPLIED, CLOCK, COMMAND, CommandAnswer, GATEWAY, JOIN, LEADERS, PROBE, REPLICAS, STANDING, TRANSFER,
 };
 use crate::readiness::NotReady;
 use crate::recoveries;
@@ -43,11 +44,16 @@ pub(crate) struct PeerHandler {
     /// Takes in who leads what.
     pub(crate) told: Arc<Told>,
     pub(crate) not_ready: watch::Receiver<Option<NotReady>>,
+    /// Takes what other nodes' gateways forward.
+    pub(crate) gateway: Entrance,
 }
 
 impl LinkHandler for PeerHandler {
     fn call(&self, from: &str, group: u64, kind: u8, body: Bytes) -> BoxFuture<'static, Result<Vec<Bytes>, String>> {
         let (handler, from) = (self.clone(), from.to_owned());
+        if group == NODE_LEVEL && kind == GATEWAY {
+            return async move { handler.gateway.take(body).await }.boxed();
+        }
         if group == NODE_LEVEL {
             return async move { handler.node_call(&from, kind, body).await.map(|answer| vec![answer]) }.boxed();
         }

@@ -3,7 +3,7 @@
 //! ```text
 //!   accept ─► first byte? ─► TLS handshake ─► identity ─┬─ h2 ───────────────► Incoming (gRPC server)
 //!                  │ not TLS: 400 or close              ├─ highwater-peer/1 ─► Link, nodes only
-//!                  ▼                                    └─ http/1.1 or none ─► 501
+//!                  ▼                                    └─ http/1.1 or none ─► Incoming (JSON gateway)
 //! ```
 //!
 //! Invariants: whoever gets past this file has a certificate of our authorities with an identity of our cluster, read
@@ -39,12 +39,12 @@ pub use complaints::PortCounters;
 
 /// The server's side of a TLS connection.
 pub type ServerStream = tokio_rustls::server::TlsStream<TcpStream>;
-/// gRPC connections, for `Server::serve_with_incoming`.
+/// Connections handed over: of gRPC, for `Server::serve_with_incoming`, or of the gateway.
 pub type Incoming = ReceiverStream<io::Result<Connection>>;
 
-/// gRPC connections that wait for the server to take them; further ones are closed.
+/// Connections that wait for their server to take them, for each of the two; further ones are closed.
 const INCOMING_MAX: usize = 128;
-/// gRPC connections open at the same time; further ones are closed after the handshake.
+/// Connections of clients open at the same time, gRPC and HTTP; further ones are closed after the handshake.
 pub const CONNECTIONS_MAX: usize = 8192;
 /// Handshakes going on at the same time; further connections wait in the backlog.
 pub const HANDSHAKES_MAX: usize = 256;
@@ -65,7 +65,7 @@ pub struct Peer {
     pub remote_addr: SocketAddr,
 }
 
-/// A gRPC connection, handed over after the handshake.
+/// A client's connection, handed over after the handshake.
 #[derive(Debug)]
 pub struct Connection {
     stream: ServerStream,
@@ -109,10 +109,12 @@ pub struct PortOptions {
     /// Takes the connections of other nodes.
     pub link: Link,
     /// Takes gRPC connections; from [`connections`].
-    pub connections: mpsc::Sender<io::Result<Connection>>,
+    pub grpc: mpsc::Sender<io::Result<Connection>>,
+    /// Takes HTTP connections; the same.
+    pub http: mpsc::Sender<io::Result<Connection>>,
 }
 
-/// The way of gRPC connections from the port to the server, bounded.
+/// The way of connections from the port to a server, bounded.
 pub fn connections() -> (mpsc::Sender<io::Result<Connection>>, Incoming) {
     let (sender, receiver) = mpsc::channel(INCOMING_MAX);
     (sender, ReceiverStream::new(receiver))
@@ -146,7 +148,7 @@ impl Port {
     }
 
     /// Serves until `shutdown` is ready, then stops accepting and drops unfinished handshakes. Connections handed over
-    /// before are not touched: ending them is for the gRPC server and for [`Link::shutdown`].
+    /// before are not touched: ending them is for the servers and for [`Link::shutdown`].
     pub async fn run(self, options: PortOptions, shutdown: impl Future<Output = ()>) {
         serve::run(self.listener, options, self.counters, shutdown).await;
     }

@@ -1,4 +1,7 @@
-//! The one place that says how what went wrong looks to a client: gRPC code, reason, outcome, and what helps it on.
+//! The one place that says how what went wrong looks to a client: gRPC code, reason, outcome, and what helps it on; in
+//! `http`, how that looks over HTTP.
+
+mod http;
 
 use highwater_catalog::Refusal;
 use highwater_catalog::names::InvalidName;
@@ -80,6 +83,10 @@ pub(crate) enum Problem {
          yourself: it is not skipped for you"
     )]
     Damaged { offset: u64 },
+    /// A batch that was stored as its producer sent it, and that no consumer can open.
+    #[error("the records at offsets {} to {} cannot be read, as their producer has sent them so: {why}; go on at offset {}",
+        range.log_start, range.high_watermark, range.high_watermark)]
+    BrokenBatch { why: String, range: OffsetRange },
     #[error("{why}")]
     Unavailable { why: String, hint: Option<LeaderHint> },
     #[error("{wanted} replicas need as many nodes, and the cluster has {have}")]
@@ -121,6 +128,7 @@ impl Problem {
             Problem::ReplicaBehind { .. } => (C::DeadlineExceeded, R::ReplicaBehind, O::NotApplied),
             Problem::HandOver { .. } => (C::Unavailable, R::ReplicaBehind, O::NotApplied),
             Problem::Damaged { .. } => (C::DataLoss, R::Damaged, O::NotApplied),
+            Problem::BrokenBatch { .. } => (C::DataLoss, R::CorruptBatch, O::NotApplied),
             Problem::Unavailable { .. } => (C::Unavailable, R::Unavailable, O::NotApplied),
             Problem::NotEnoughNodes { .. } => (C::FailedPrecondition, R::NotEnoughNodes, O::NotApplied),
             Problem::NodeNotFound { .. } => (C::NotFound, R::NodeNotFound, O::NotApplied),
@@ -162,7 +170,9 @@ impl Problem {
                 detail.range = Some(*range);
                 detail.leader = hint.clone();
             }
-            Problem::OutOfRange { range, .. } | Problem::ReplicaBehind { range, .. } => detail.range = Some(*range),
+            Problem::OutOfRange { range, .. }
+            | Problem::ReplicaBehind { range, .. }
+            | Problem::BrokenBatch { range, .. } => detail.range = Some(*range),
             Problem::Damaged { offset } => {
                 let (log_start, high_watermark) = (*offset, *offset + 1);
                 detail.range = Some(OffsetRange {
@@ -346,7 +356,7 @@ impl From<Problem> for Status {
 }
 
 /// Explains the answer to a request that the gRPC library has refused by itself.
-pub(crate) fn explain_refusal<B>(mut response: http::Response<B>) -> http::Response<B> {
+pub(crate) fn explain_refusal<B>(mut response: ::http::Response<B>) -> ::http::Response<B> {
     // A refused call has its status among the headers; a status behind a body is not the library's.
     let problem = Status::from_header_map(response.headers()).and_then(|status| Problem::from_library(&status));
     if let Some(problem) = problem {
@@ -401,98 +411,4 @@ fn request_field(name: &str) -> &'static str {
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use super::*;
-    use crate::access::TopicName;
-
-    fn detail_of(problem: Problem) -> (Code, ErrorDetail) {
-        let status = Status::from(problem);
-        (status.code(), detail::from_status(&status).unwrap())
-    }
-
-    #[test]
-    fn a_foreign_topic_and_a_missing_one_look_the_same() {
-        let name = TopicName {
-            tenant: "other".to_owned(),
-            topic: "x".to_owned(),
-        };
-        let foreign = detail_of(Denied::Hidden(name).into());
-        let missing = detail_of(Problem::TopicNotFound {
-            topic: "other/x".to_owned(),
-        });
-        assert_eq!(foreign, missing);
-    }
-
-    #[test]
-    fn only_what_may_be_in_the_log_is_called_unknown() {
-        let decision = |verdict| Decision {
-            verdict,
-            base_offset: 7,
-            record_count: 0,
-            append_time_ms: 0,
-            number: 3,
-        };
-        let unknown = [Verdict::UnknownProducer, Verdict::Forgotten];
-        let not_applied = [
-            Verdict::OffsetMismatch,
-            Verdict::SequenceGap,
-            Verdict::ProducerConflict,
-            Verdict::TooManyProducers,
-        ];
-        for verdict in unknown {
-            let (_, detail) = detail_of(Problem::from_decision(&decision(verdict)));
-            assert_eq!(detail.outcome(), Outcome::Unknown, "{verdict:?}");
-        }
-        for verdict in not_applied {
-            let (_, detail) = detail_of(Problem::from_decision(&decision(verdict)));
-            assert_eq!(detail.outcome(), Outcome::NotApplied, "{verdict:?}");
-        }
-        let (_, gap) = detail_of(Problem::from_decision(&decision(Verdict::SequenceGap)));
-        assert_eq!(gap.expected_sequence, Some(3));
-        let (_, mismatch) = detail_of(Problem::from_decision(&decision(Verdict::OffsetMismatch)));
-        assert_eq!(mismatch.range.unwrap().high_watermark, 7);
-    }
-
-    #[test]
-    fn a_limit_names_its_field() {
-        let (code, detail) = detail_of(Problem::TooLarge {
-            field: "batch",
-            found: 9,
-            limit: 8,
-        });
-        assert_eq!(
-            (code, detail.field.as_str(), detail.limit),
-            (Code::InvalidArgument, "batch", Some(8))
-        );
-        assert!(
-            detail.message.contains('9') && detail.message.contains('8'),
-            "{}",
-            detail.message
-        );
-    }
-
-    #[test]
-    fn what_the_library_refuses_by_itself_gets_a_detail_and_what_is_ours_stays() {
-        let explained = |status: Status| {
-            let response = explain_refusal(status.into_http::<()>());
-            Status::from_header_map(response.headers()).unwrap()
-        };
-        let garbled = explained(Status::internal("failed to decode Protobuf message"));
-        assert_eq!(garbled.code(), Code::InvalidArgument);
-        assert_eq!(detail::from_status(&garbled).unwrap().reason(), Reason::InvalidArgument);
-        let large = explained(Status::out_of_range("decoded message length too large"));
-        assert_eq!(
-            detail::from_status(&large).unwrap().limit,
-            Some(MESSAGE_BYTES_MAX as u64)
-        );
-        let ours = Status::from(Problem::Internal("a defect".to_owned()));
-        assert_eq!(explained(ours.clone()).code(), ours.code());
-        assert_eq!(
-            explained(Status::unimplemented("no such call")).code(),
-            Code::Unimplemented
-        );
-        let answer = explain_refusal(http::Response::new(()));
-        assert!(Status::from_header_map(answer.headers()).is_none());
-    }
-}
+mod tests;

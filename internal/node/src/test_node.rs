@@ -121,6 +121,7 @@ pub(crate) struct TestNode {
     pub(crate) address: SocketAddr,
     pub(crate) counters: Arc<PortCounters>,
     pub(crate) incoming: Option<Incoming>,
+    pub(crate) http_incoming: Option<Incoming>,
     pub(crate) streamed: mpsc::UnboundedReceiver<Bytes>,
     pub(crate) gossiped: mpsc::UnboundedReceiver<(String, Bytes)>,
     stop: CancellationToken,
@@ -155,11 +156,12 @@ impl TestNode {
         });
         let port = bind(address).await;
         let (address, counters) = (port.local_addr(), port.counters());
-        let (sender, incoming) = connections();
+        let ((grpc, incoming), (http, http_incoming)) = (connections(), connections());
         let options = PortOptions {
             credentials: credentials.clone(),
             link: link.clone(),
-            connections: sender,
+            grpc,
+            http,
         };
         let stop = CancellationToken::new();
         tokio::spawn(port.run(options, stop.clone().cancelled_owned()));
@@ -172,6 +174,7 @@ impl TestNode {
             address,
             counters,
             incoming: Some(incoming),
+            http_incoming: Some(http_incoming),
             streamed,
             gossiped,
             stop,

@@ -266,7 +266,8 @@ fn server_config(parts: &Parts<'_>, cluster: &str) -> Result<Arc<ServerConfig>, 
         .with_client_cert_verifier(Arc::new(verifier))
         .with_single_cert(parts.chain.to_vec(), parts.key.clone_key())
         .map_err(unfit)?;
-    config.alpn_protocols = vec![ALPN_GRPC.to_vec(), ALPN_PEER.to_vec(), ALPN_HTTP.to_vec()];
+    // Who offers both speaks HTTP in general, as curl does; who wants gRPC offers nothing but h2.
+    config.alpn_protocols = vec![ALPN_HTTP.to_vec(), ALPN_GRPC.to_vec(), ALPN_PEER.to_vec()];
     config.send_tls13_tickets = 0;
     Ok(Arc::new(config))
 }

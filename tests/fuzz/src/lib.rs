@@ -56,6 +56,10 @@ pub const TARGETS: &[Target] = &[
         name: "batches",
         run: batches,
     },
+    Target {
+        name: "gateway",
+        run: highwater_node::fuzz::gateway,
+    },
 ];
 
 /// The target with this name.

@@ -57,6 +57,11 @@ fn batches() {
 }
 
 #[test]
+fn gateway() {
+    replay("gateway");
+}
+
+#[test]
 fn every_target_is_run_here_and_has_a_corpus() {
     let names: Vec<&str> = TARGETS.iter().map(|target| target.name).collect();
     let run_here = [
@@ -68,6 +73,7 @@ fn every_target_is_run_here_and_has_a_corpus() {
         "link",
         "leaders",
         "batches",
+        "gateway",
     ];
     assert_eq!(names, run_here);
     assert!(TARGETS.iter().all(|target| !target.corpus().unwrap().is_empty()));

@@ -1,76 +1,30 @@
 //! From the bytes of a batch to its records, by slicing: keys and values are not copied.
 
-use bytes::{Buf, Bytes};
-use highwater_proto::v1;
-use prost::Message;
-use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field};
+use bytes::Bytes;
+use highwater_proto::{batches, v1};
 
-use crate::compression;
-
-/// The number of the field `records` in `RecordBatch`.
-const RECORDS_TAG: u32 = 1;
-
-/// Takes the next record's bytes off the front of an encoded batch; `None` at its end. Fields that this version does
-/// not know are passed over.
+/// Takes the next record's bytes off the front of an encoded batch; `None` at its end.
 pub(crate) fn next_record(batch: &mut Bytes) -> Result<Option<Bytes>, String> {
-    while batch.has_remaining() {
-        let (tag, wire_type) = decode_key(batch).map_err(|error| error.to_string())?;
-        if tag != RECORDS_TAG {
-            skip_field(wire_type, tag, batch, DecodeContext::default()).map_err(|error| error.to_string())?;
-            continue;
-        }
-        if wire_type != WireType::LengthDelimited {
-            return Err(format!("a record has the wire type {wire_type:?}"));
-        }
-        let length = decode_varint(batch).map_err(|error| error.to_string())?;
-        let length = usize::try_from(length).ok().filter(|length| *length <= batch.len());
-        let length = length.ok_or("a record reaches beyond the end of the batch")?;
-        return Ok(Some(batch.split_to(length)));
-    }
-    Ok(None)
+    batches::next_record(batch).map_err(|broken| broken.0)
 }
 
-/// The records of a stored batch, encoded one behind the other. Checks its checksum and that it holds as many records as it
-/// says, so that whatever a producer has compressed is an error of this batch and of no other.
+/// The records of a stored batch, encoded one behind the other and checked.
 pub(crate) fn open(batch: &v1::StoredBatch) -> Result<Bytes, String> {
-    let checksum = crc_fast::crc32_iscsi(&batch.batch);
-    if checksum != batch.crc32c {
-        return Err(format!(
-            "the checksum is {checksum:08x}, but {:08x} was stored",
-            batch.crc32c
-        ));
-    }
-    let records = match batch.compression() {
-        v1::Compression::None => batch.batch.clone(),
-        method => {
-            let content = v1::RecordBatch::decode(batch.batch.clone()).map_err(|error| error.to_string())?;
-            compression::inflate(method, &content.compressed_records)?
-        }
-    };
-    let mut rest = records.clone();
-    let mut record_count = 0;
-    while next_record(&mut rest)?.is_some() {
-        record_count += 1;
-    }
-    if record_count != batch.record_count {
-        return Err(format!(
-            "it holds {record_count} records, but says {}",
-            batch.record_count
-        ));
-    }
-    Ok(records)
+    batches::open(batch).map_err(|broken| broken.0)
 }
 
 /// One record from its bytes.
 pub(crate) fn record(bytes: Bytes) -> Result<v1::Record, String> {
-    v1::Record::decode(bytes).map_err(|error| error.to_string())
+    batches::record(bytes).map_err(|broken| broken.0)
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use prost::Message;
+
     use super::*;
-    use crate::Compression;
+    use crate::{Compression, compression};
 
     fn records() -> Vec<v1::Record> {
         let record = |value: &'static [u8]| v1::Record {

@@ -5,7 +5,9 @@
 mod absences;
 mod following;
 mod founding;
+mod gateway;
 mod groups;
+mod http_client;
 mod leading;
 mod moves;
 mod readiness;

@@ -164,6 +164,18 @@ impl Link {
         self.inner.call(&dialler, node, (NODE_LEVEL, kind), body, timeout).await
     }
 
+    /// The same on the bulk lane, for what may be large.
+    pub async fn call_node_in_bulk(
+        &self,
+        node: &str,
+        kind: u8,
+        body: Vec<Bytes>,
+        timeout: Duration,
+    ) -> Result<Bytes, PeerError> {
+        let dialler = self.inner.dialler(node, Lane::Bulk)?;
+        self.inner.call(&dialler, node, (NODE_LEVEL, kind), body, timeout).await
+    }
+
     /// A node-level call to whichever node of our cluster answers at `address` (`host:port`). Gives its name and its
     /// answer. With `expected`, any other node is refused before anything is sent to it.
     pub async fn call_address(

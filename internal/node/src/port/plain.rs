@@ -1,4 +1,4 @@
-//! Short HTTP/1.1 answers for those who speak it: plain HTTP on the TLS port, and the gateway that is yet to come.
+//! A short HTTP/1.1 answer for those who speak plain HTTP on the TLS port.
 
 use std::time::Duration;
 
@@ -14,11 +14,6 @@ const PATIENCE: Duration = Duration::from_secs(1);
 pub(super) const SPEAKS_TLS: (&str, &str) = (
     "400 Bad Request",
     r#"{"error":"tls_required","message":"this port speaks TLS with client certificates"}"#,
-);
-/// To a request for the JSON gateway.
-pub(super) const NO_GATEWAY: (&str, &str) = (
-    "501 Not Implemented",
-    r#"{"error":"not_implemented","message":"the JSON gateway is not part of this version; use gRPC"}"#,
 );
 
 /// Reads the request's head, answers and closes. Errors mean that the other side has gone, which is all right.

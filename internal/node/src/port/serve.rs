@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
@@ -131,17 +131,17 @@ impl Server {
         }
     }
 
-    async fn hand_over(&self, mut stream: ServerStream, peer: Arc<Peer>) {
+    async fn hand_over(&self, stream: ServerStream, peer: Arc<Peer>) {
         let protocol = stream.get_ref().1.alpn_protocol().map(<[u8]>::to_vec);
         match protocol.as_deref() {
-            Some(ALPN_GRPC) => self.hand_to_grpc(stream, peer),
+            Some(ALPN_GRPC) => self.hand_to(&self.options.grpc, stream, peer),
             Some(ALPN_PEER) => self.hand_to_link(stream, peer).await,
-            _ => plain::answer(&mut stream, plain::NO_GATEWAY).await,
+            _ => self.hand_to(&self.options.http, stream, peer),
         }
     }
 
-    /// Never waits: a gRPC server that is busy, or not up yet, must not hold up the handshakes of other nodes.
-    fn hand_to_grpc(&self, stream: ServerStream, peer: Arc<Peer>) {
+    /// Never waits: a server that is busy, or not up yet, must not hold up the handshakes of other nodes.
+    fn hand_to(&self, server: &mpsc::Sender<io::Result<Connection>>, stream: ServerStream, peer: Arc<Peer>) {
         let remote_addr = peer.remote_addr;
         let Ok(permit) = self.connections.clone().try_acquire_owned() else {
             return self
@@ -153,8 +153,8 @@ impl Server {
             peer,
             _permit: permit,
         };
-        if self.options.connections.try_send(Ok(connection)).is_err() {
-            let why = "the gRPC server takes no connections at present";
+        if server.try_send(Ok(connection)).is_err() {
+            let why = "its server takes no connections at present";
             self.counters.complain(Complaint::Refused, remote_addr, why);
         }
     }

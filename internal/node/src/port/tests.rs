@@ -114,26 +114,18 @@ async fn grpc_runs_over_the_port_and_sees_who_calls() {
 }
 
 #[tokio::test]
-async fn http_is_told_that_there_is_no_gateway_yet() {
+async fn http_goes_to_the_gateway_also_if_grpc_would_do_or_nothing_is_offered() {
     let ca = TestCa::new();
-    let node = TestNode::start(&ca, "n1").await;
-    for alpn in [vec![ALPN_HTTP], vec![]] {
-        let mut stream = connect(&node, client_config(Some(&ca.client_files("acme", "app")), &ca, &alpn))
+    let mut node = TestNode::start(&ca, "n1").await;
+    let mut gateway = node.http_incoming.take().unwrap();
+    for alpn in [vec![ALPN_HTTP], vec![ALPN_GRPC, ALPN_HTTP], vec![]] {
+        let _client = connect(&node, client_config(Some(&ca.client_files("acme", "app")), &ca, &alpn))
             .await
             .unwrap();
-        stream
-            .write_all(b"GET /v1/topics HTTP/1.1\r\nhost: localhost\r\n\r\n")
-            .await
-            .unwrap();
-        let mut answer = String::new();
-        timeout(PATIENCE, stream.read_to_string(&mut answer))
-            .await
-            .unwrap()
-            .unwrap();
-        assert!(answer.starts_with("HTTP/1.1 501 "), "{answer}");
-        assert!(
-            answer.contains("the JSON gateway is not part of this version"),
-            "{answer}"
+        let handed_over = timeout(PATIENCE, gateway.next()).await.unwrap().unwrap().unwrap();
+        assert_eq!(
+            handed_over.connect_info().identity.to_string(),
+            format!("spiffe://{CLUSTER}/tenant/acme/client/app")
         );
     }
 }
@@ -176,12 +168,12 @@ async fn strangers_are_refused_with_a_reason_and_do_no_harm() {
         ("two identities", Some(server_only), "CertificateUnknown"),
     ];
     for (number, (what, files, expected)) in cases.iter().enumerate() {
-        for alpn in [ALPN_GRPC, ALPN_PEER] {
+        for alpn in [ALPN_GRPC, ALPN_PEER, ALPN_HTTP] {
             let why = last_words(&node, client_config(files.as_ref(), &ca, &[alpn])).await;
             assert!(why.contains(expected), "{what}: {why}");
         }
         eventually("the refusals are counted", || {
-            node.counters.failed() == 2 * (number as u64 + 1)
+            node.counters.failed() == 3 * (number as u64 + 1)
         })
         .await;
     }

@@ -106,7 +106,11 @@ impl LogService for Log {
     }
 }
 
-async fn find_offset(context: &Context, opened: &Opened, position: Option<Position>) -> Result<u64, Problem> {
+pub(super) async fn find_offset(
+    context: &Context,
+    opened: &Opened,
+    position: Option<Position>,
+) -> Result<u64, Problem> {
     let partition = opened.partition();
     match position {
         Some(Position::Earliest(true)) => Ok(partition.status().watermark.log_start),
@@ -200,9 +204,9 @@ fn read_problem(opened: &Opened, error: ReadError) -> Problem {
     }
 }
 
-/// One Consume stream. Each step reads what is committed, or waits until more is: the watermark wakes it. It ends when this
+/// One Consume stream, or one read. Each step reads what is committed, or waits until more is: the watermark wakes it. It ends when this
 /// replica is not worth waiting at.
-struct Reader {
+pub(super) struct Reader {
     context: Arc<Context>,
     opened: Opened,
     watermark: watch::Receiver<Watermark>,
@@ -215,7 +219,7 @@ struct Reader {
 }
 
 impl Reader {
-    fn new(context: Arc<Context>, opened: Opened, wanted: &v1::ConsumeRequest) -> Result<Reader, Problem> {
+    pub(super) fn new(context: Arc<Context>, opened: Opened, wanted: &v1::ConsumeRequest) -> Result<Reader, Problem> {
         let watermark = opened.partition().watermark();
         let range = range(*watermark.borrow());
         if wanted.offset < range.log_start {
@@ -237,7 +241,7 @@ impl Reader {
         })
     }
 
-    async fn next(&mut self) -> Result<v1::ConsumeResponse, Problem> {
+    pub(super) async fn next(&mut self) -> Result<v1::ConsumeResponse, Problem> {
         loop {
             // Seen before reading, so that what is committed during the read wakes the next wait.
             self.watermark.mark_unchanged();

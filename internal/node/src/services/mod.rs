@@ -16,6 +16,7 @@ mod leaving;
 mod log;
 mod operate;
 mod produce;
+mod records;
 mod recover;
 mod server;
 mod topic;
@@ -37,6 +38,8 @@ const LEADER_PAUSE: Duration = Duration::from_millis(20);
 
 pub(crate) use groups::GROUPS_LEVEL;
 pub(crate) use in_flight::InFlight;
+pub(crate) use produce::produce;
+pub(crate) use records::{Fetch, Start, fetch, partition_count};
 pub(crate) use server::{ServerParts, serve};
 
 use crate::access::{self, Action, Operators, Permit, Principal, Resource, TopicName};

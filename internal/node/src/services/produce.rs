@@ -34,7 +34,7 @@ const SWEEP_INTERVAL: Duration = Duration::from_millis(500);
 const PATIENCE: Duration = DEADLINE_DEFAULT;
 
 /// One batch; answered by `deadline` in any case.
-pub(super) async fn produce(
+pub(crate) async fn produce(
     context: &Arc<Context>,
     principal: &Principal,
     request: &ProduceRequest,

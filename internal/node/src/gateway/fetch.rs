@@ -1,0 +1,122 @@
+//! `GET /v1/topics/{topic}/records`: committed records from an offset on, or a wait for them.
+
+use std::time::Duration;
+
+use highwater_proto::limits::CONSUME_BYTES_MAX;
+use tokio::time::Instant;
+
+use super::answer::Answer;
+use super::batches::{Cut, to_json};
+use super::limits::{FETCH_BYTES_DEFAULT, FETCH_BYTES_MAX, FETCH_RECORDS_DEFAULT, FETCH_RECORDS_MAX, WAIT_MS_MAX};
+use super::query::Query;
+use super::{Call, Gateway};
+use crate::services::{Fetch, Start, fetch};
+use crate::status::Problem;
+
+/// The parameters.
+pub(super) const PARAMETERS: [&str; 5] = ["partition", "offset", "max", "max_bytes", "wait_ms"];
+
+/// What a request asks for.
+#[derive(Debug, PartialEq, Eq)]
+struct Wanted {
+    partition: u32,
+    start: Start,
+    records_max: u64,
+    bytes_max: u64,
+    wait: Duration,
+}
+
+impl Wanted {
+    fn read(query: &str) -> Result<Wanted, Problem> {
+        let query = Query::read(query, &PARAMETERS)?;
+        let start = match query.text("offset") {
+            None | Some("earliest") => Start::Earliest,
+            Some("latest") => Start::Latest,
+            Some(_) => Start::Offset(query.number("offset", 0)?),
+        };
+        let wait_ms = query.limited("wait_ms", 0, WAIT_MS_MAX)?;
+        Ok(Wanted {
+            partition: query.limited("partition", 0, u64::from(u32::MAX))? as u32,
+            start,
+            records_max: positive(&query, "max", FETCH_RECORDS_DEFAULT, FETCH_RECORDS_MAX)?,
+            bytes_max: positive(&query, "max_bytes", FETCH_BYTES_DEFAULT, FETCH_BYTES_MAX)?,
+            wait: Duration::from_millis(wait_ms),
+        })
+    }
+}
+
+fn positive(query: &Query, name: &'static str, default: u64, limit: u64) -> Result<u64, Problem> {
+    match query.limited(name, default, limit)? {
+        0 => Err(Problem::Invalid {
+            field: name,
+            why: "must be at least 1".to_owned(),
+        }),
+        number => Ok(number),
+    }
+}
+
+impl Gateway {
+    pub(super) async fn fetch(&self, call: &Call, topic: &str) -> Result<Answer, Problem> {
+        let wanted = Wanted::read(call.target.query().unwrap_or_default())?;
+        let asked = Fetch {
+            topic,
+            partition: wanted.partition,
+            start: wanted.start,
+            bytes_max: wanted.bytes_max.min(CONSUME_BYTES_MAX as u64) as u32,
+            wait_until: call.deadline.min(Instant::now() + wanted.wait),
+            deadline: call.deadline,
+        };
+        let fetched = match fetch(&self.context, &call.principal, &asked).await {
+            Ok(fetched) => fetched,
+            Err(problem) => return Ok(self.elsewhere(call, None, problem).await),
+        };
+        let read_bytes = fetched.response.batches.iter().map(|batch| batch.batch.len()).sum();
+        // Held while the answer is made, which may have to wait for its turn.
+        let _share = self.buffers.take(read_bytes)?;
+        let cut = Cut {
+            offset: fetched.offset,
+            records_max: wanted.records_max,
+            bytes_max: wanted.bytes_max,
+        };
+        let json = self.work(move || to_json(&fetched.response, cut)).await??;
+        Ok(Answer::ok(self.buffers.hold(json)?))
+    }
+}
+
+/// A way in for the fuzz targets: nothing above its limit is let through.
+#[cfg(feature = "fuzz")]
+pub(super) fn fuzz(query: &str) {
+    if let Ok(wanted) = Wanted::read(query) {
+        assert!(wanted.records_max <= FETCH_RECORDS_MAX && wanted.bytes_max <= FETCH_BYTES_MAX);
+        assert!(wanted.wait.as_millis() <= u128::from(WAIT_MS_MAX));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn everything_has_a_default_and_a_limit() {
+        let least = Wanted::read("").unwrap();
+        assert_eq!((least.partition, least.start), (0, Start::Earliest));
+        assert_eq!(least.wait, Duration::ZERO);
+        let most = Wanted::read("partition=3&offset=7&max=10000&max_bytes=4194304&wait_ms=30000").unwrap();
+        assert_eq!((most.start, most.records_max), (Start::Offset(7), FETCH_RECORDS_MAX));
+        assert_eq!(Wanted::read("offset=latest").unwrap().start, Start::Latest);
+        for (wrong, field) in [
+            ("max=0", "`max`: must be at least 1"),
+            ("max=10001", "`max` is 10001, at most 10000"),
+            ("max_bytes=4194305", "`max_bytes`"),
+            ("wait_ms=30001", "`wait_ms`"),
+            ("offset=first", "`offset`"),
+            ("offset=-1", "`offset`"),
+            ("partition=4294967296", "`partition`"),
+            ("limit=1", "`query`"),
+        ] {
+            let why = Wanted::read(wrong).unwrap_err().to_string();
+            assert!(why.contains(field), "{wrong}: {why}");
+        }
+    }
+}

@@ -1,0 +1,279 @@
+//! HTTP/1.1 over the connections that the port hands over: heads, bodies, time limits, and an orderly end.
+//!
+//! What is not HTTP, or has too long a head, is refused by the HTTP library itself, with a status and no body.
+
+use std::convert::Infallible;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use ::http::header::EXPECT;
+use ::http::uri::PathAndQuery;
+use ::http::{Method, Request, Response};
+use bytes::{Bytes, BytesMut};
+use futures::StreamExt;
+use http_body_util::{BodyExt, Full};
+use hyper::body::{Body, Incoming as Incomplete};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout};
+use tonic::transport::server::Connected;
+
+use super::answer::Answer;
+use super::limits::{
+    APPEND_TIME_MAX, BODY_BYTES_MAX, BODY_TIMEOUT, CONNECTION_BUFFER_BYTES_MAX, DISCARDED_BYTES_MAX, FETCH_TIME_MAX,
+    HEAD_BYTES_MAX, HEAD_TIMEOUT, HEADERS_MAX, STALL_TIMEOUT,
+};
+use super::patient::Patient;
+use super::{Call, Gateway, Hop};
+use crate::access::Principal;
+use crate::port::{Connection, Incoming, Peer};
+use crate::status::Problem;
+
+impl Gateway {
+    /// Serves until the node stops, then answers what is in flight and returns.
+    pub(crate) async fn serve(self: Arc<Self>, mut incoming: Incoming) {
+        let stopping = self.context.stopping.clone();
+        let mut connections = JoinSet::new();
+        loop {
+            let next = tokio::select! {
+                biased;
+                () = stopping.cancelled() => break,
+                next = incoming.next() => next,
+            };
+            match next {
+                Some(Ok(connection)) => drop(connections.spawn(self.clone().serve_connection(connection))),
+                Some(Err(error)) => tracing::debug!(%error, "a connection was not handed over"),
+                None => break,
+            }
+            while connections.try_join_next().is_some() {}
+        }
+        while connections.join_next().await.is_some() {}
+    }
+
+    async fn serve_connection(self: Arc<Self>, connection: Connection) {
+        let (peer, stopping) = (connection.connect_info(), self.context.stopping.clone());
+        let is_used = AtomicBool::new(false);
+        let service = service_fn(|request| {
+            is_used.store(true, Ordering::Relaxed);
+            respond(self.clone(), peer.clone(), request)
+        });
+        let stream = TokioIo::new(Patient::new(connection, STALL_TIMEOUT));
+        let mut serving = pin!(protocol().serve_connection(stream, service));
+        let ended = tokio::select! {
+            biased; // an answer that is given because the node stops says that the connection ends, too
+            () = stopping.cancelled() => {
+                serving.as_mut().graceful_shutdown();
+                if !is_used.load(Ordering::Relaxed) {
+                    return; // it would wait for a first request
+                }
+                serving.await
+            }
+            ended = serving.as_mut() => ended,
+        };
+        if let Err(error) = ended {
+            tracing::debug!(remote = %peer.remote_addr, %error, "an HTTP connection ended");
+        }
+    }
+
+    async fn receive(&self, peer: &Peer, request: Request<Incomplete>) -> Result<Received, Problem> {
+        let deadline = Instant::now() + time_max(request.method());
+        let (head, body) = request.into_parts();
+        let target = head.uri.into_parts().path_and_query;
+        let (body, share) = match head.method {
+            Method::POST => self.read_body(body, head.headers.contains_key(EXPECT)).await?,
+            _ => (Bytes::new(), None),
+        };
+        Ok(Received {
+            call: Call {
+                principal: Principal::new(&peer.identity),
+                method: head.method,
+                target: target.unwrap_or_else(|| PathAndQuery::from_static("/")),
+                body,
+                deadline,
+                hop: Hop::FromClient,
+            },
+            _share: share,
+        })
+    }
+
+    /// The whole body, with its share of the memory.
+    async fn read_body(
+        &self,
+        mut body: Incomplete,
+        waits: bool,
+    ) -> Result<(Bytes, Option<OwnedSemaphorePermit>), Problem> {
+        let reading = timeout(BODY_TIMEOUT, self.collect(&mut body));
+        let late = || Problem::Unreadable(format!("its body did not come within {} s", BODY_TIMEOUT.as_secs()));
+        let read = reading.await.unwrap_or_else(|_| Err(late()));
+        if matches!(read, Err(Problem::TooLarge { .. })) && !waits {
+            // Whoever waits to be asked for the body has not sent it.
+            let _ = timeout(BODY_TIMEOUT, discard(&mut body)).await;
+        }
+        read
+    }
+
+    async fn collect(&self, body: &mut Incomplete) -> Result<(Bytes, Option<OwnedSemaphorePermit>), Problem> {
+        check_size(body.size_hint().lower())?;
+        let mut collected = BytesMut::new();
+        let mut held: Option<OwnedSemaphorePermit> = None;
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|error| Problem::Unreadable(format!("its body ended early: {error}")))?;
+            // Trailers say nothing here.
+            let Ok(data) = frame.into_data() else { continue };
+            check_size((collected.len() + data.len()) as u64)?;
+            // Piece by piece, so that a slow body takes no more than it has sent.
+            let share = self.buffers.take(data.len())?;
+            match &mut held {
+                Some(held) => held.merge(share),
+                None => held = Some(share),
+            }
+            collected.extend_from_slice(&data);
+        }
+        Ok((collected.freeze(), held))
+    }
+}
+
+/// A request with its share of the memory.
+struct Received {
+    call: Call,
+    _share: Option<OwnedSemaphorePermit>,
+}
+
+fn protocol() -> http1::Builder {
+    let mut protocol = http1::Builder::new();
+    protocol
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        .max_headers(HEADERS_MAX)
+        .max_header_size(HEAD_BYTES_MAX)
+        .max_buf_size(CONNECTION_BUFFER_BYTES_MAX);
+    protocol
+}
+
+async fn respond(
+    gateway: Arc<Gateway>,
+    peer: Arc<Peer>,
+    request: Request<Incomplete>,
+) -> Result<Response<Full<Bytes>>, Infallible> {
+    let answer = match gateway.receive(&peer, request).await {
+        Ok(received) => gateway.answer(&received.call).await,
+        Err(problem) => Answer::from(problem),
+    };
+    Ok(answer.into_response())
+}
+
+/// How long a request may take.
+pub(super) fn time_max(method: &Method) -> Duration {
+    match *method {
+        Method::POST => APPEND_TIME_MAX,
+        _ => FETCH_TIME_MAX,
+    }
+}
+
+fn check_size(found: u64) -> Result<(), Problem> {
+    let limit = BODY_BYTES_MAX as u64;
+    if found <= limit {
+        return Ok(());
+    }
+    Err(Problem::TooLarge {
+        field: "body",
+        found,
+        limit,
+    })
+}
+
+async fn discard(body: &mut Incomplete) {
+    let mut discarded = 0;
+    while let Some(Ok(frame)) = body.frame().await {
+        discarded += frame.data_ref().map_or(0, Bytes::len);
+        if discarded > DISCARDED_BYTES_MAX {
+            return;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+
+    use super::*;
+
+    /// A connection that is served as ours are, and always answered.
+    fn served() -> DuplexStream {
+        let (client, server) = duplex(1024 * 1024);
+        let service =
+            service_fn(async |_: Request<Incomplete>| Ok::<_, Infallible>(Response::new(Full::<Bytes>::default())));
+        tokio::spawn(async move { protocol().serve_connection(TokioIo::new(server), service).await });
+        client
+    }
+
+    /// What comes until the connection is closed, and how long that takes.
+    async fn rest(client: &mut DuplexStream) -> (String, Duration) {
+        let (begin, mut rest) = (Instant::now(), String::new());
+        timeout(3 * HEAD_TIMEOUT, client.read_to_string(&mut rest))
+            .await
+            .unwrap()
+            .unwrap();
+        (rest, begin.elapsed())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_is_slow_with_a_head_or_idle_is_cut_off() {
+        for begin in ["", "GET / HTTP/1.1\r\nhost: ", "GET / HTTP/1.1\r\nhost: x\r\n\r\n"] {
+            let mut client = served();
+            client.write_all(begin.as_bytes()).await.unwrap();
+            let (answer, took) = rest(&mut client).await;
+            assert_eq!(
+                answer.starts_with("HTTP/1.1 200 "),
+                begin.ends_with("\r\n\r\n"),
+                "{begin:?}: {answer}"
+            );
+            assert!(took >= HEAD_TIMEOUT && took < 2 * HEAD_TIMEOUT, "{begin:?}: {took:?}");
+        }
+        let mut dripping = served();
+        let dripped = async {
+            for _ in 0..2 * HEAD_TIMEOUT.as_secs() {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                dripping.write_all(b"G").await?;
+            }
+            Ok::<_, std::io::Error>(())
+        };
+        assert!(dripped.await.is_err(), "a head that comes byte by byte");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn heads_over_their_limits_are_refused() {
+        let header = |length: usize| format!("x: {}\r\n", "y".repeat(length));
+        let request = |headers: String| format!("GET / HTTP/1.1\r\n{headers}\r\n");
+        for (head, status) in [
+            (request(header(HEAD_BYTES_MAX)), "431"),
+            (request(header(1).repeat(HEADERS_MAX + 1)), "431"),
+            (
+                format!("GET /{} HTTP/1.1\r\n\r\n", "z".repeat(4 * CONNECTION_BUFFER_BYTES_MAX)),
+                "4",
+            ),
+            ("\0\u{1}\u{2}\r\n\r\n".to_owned(), "400"),
+        ] {
+            let mut client = served();
+            client.write_all(head.as_bytes()).await.unwrap();
+            let (answer, _) = rest(&mut client).await;
+            assert!(
+                answer.starts_with(&format!("HTTP/1.1 {status}")),
+                "{}: {answer}",
+                &head[..20]
+            );
+        }
+        let mut client = served();
+        client
+            .write_all(request(header(1).repeat(HEADERS_MAX)).as_bytes())
+            .await
+            .unwrap();
+        assert!(rest(&mut client).await.0.starts_with("HTTP/1.1 200"));
+    }
+}

@@ -3,7 +3,7 @@
 use clap::{Parser, Subcommand};
 
 use crate::exit::{Code, EXIT_CODES_HELP, Failure, Result};
-use crate::{certs, cluster, consume, dev, health, log, produce, serve, topic, version};
+use crate::{bench, certs, cluster, consume, dev, health, log, produce, serve, topic, version};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -29,6 +29,7 @@ enum Command {
     Topic(topic::Args),
     Produce(produce::Args),
     Consume(consume::Args),
+    Bench(Box<bench::Args>),
     Cluster(cluster::Args),
     Health(health::Args),
     #[command(subcommand)]
@@ -47,6 +48,7 @@ impl Cli {
             Command::Topic(args) => block_on(topic::run(&args)),
             Command::Produce(args) => block_on(produce::run(&args)),
             Command::Consume(args) => block_on(consume::run(&args)),
+            Command::Bench(args) => block_on(bench::run(&args)),
             Command::Cluster(args) => block_on(cluster::run(&args)),
             Command::Health(args) => block_on(health::run(&args)),
             Command::Log(command) => log::run(&command),

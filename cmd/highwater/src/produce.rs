@@ -67,7 +67,7 @@ pub(crate) struct Args {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
-enum Compression {
+pub(crate) enum Compression {
     #[default]
     None,
     Lz4,

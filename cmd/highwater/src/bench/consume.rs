@@ -141,5 +141,5 @@ fn show_all(
         output::line("Interrupted: these are the figures until then.")?;
     }
     output::line(format!("First record after {}.\n", show(to_first)))?;
-    throughput.print(0)
+    throughput.print()
 }

@@ -139,7 +139,7 @@ async fn measure(args: &Args, client: &Client, target: &Target) -> Result<()> {
         }
         Format::Text => {
             report.print_heading()?;
-            throughput.print(measured.tally.failed())?;
+            throughput.print()?;
             let acknowledged = (report.latency_name(), &measured.tally.latencies);
             print_latencies(&[acknowledged, ("due to consumer", &latencies)])?;
         }

@@ -67,7 +67,7 @@ async fn measure(args: &Args, client: &highwater::Client, target: &Target) -> Re
         Format::Json => output::json(&report.document(&throughput))?,
         Format::Text => {
             report.print_heading()?;
-            throughput.print(measured.tally.failed())?;
+            throughput.print()?;
             print_latencies(&[(report.latency_name(), &measured.tally.latencies)])?;
         }
     }

@@ -47,11 +47,10 @@ impl Throughput {
         document["server_cpu_us_per_record"] = json!(self.us_per_record(self.cost.servers));
     }
 
-    /// A table of one line, with the count of `failed` records.
-    pub(super) fn print(&self, failed: u64) -> Result<()> {
+    /// A table of one line.
+    pub(super) fn print(&self) -> Result<()> {
         let heading = [
             "RECORDS",
-            "FAILED",
             "SECONDS",
             "RECORDS/S",
             "MIB/S",
@@ -65,7 +64,6 @@ impl Throughput {
         let mut table = Table::new(&heading);
         table.row([
             self.records.to_string(),
-            failed.to_string(),
             format!("{:.2}", self.elapsed.as_secs_f64()),
             format!("{:.0}", self.records_per_second()),
             format!("{:.1}", self.mib_per_second()),
@@ -158,6 +156,13 @@ impl LoadReport<'_> {
         if measured.interrupted {
             output::line("Interrupted: these are the figures until then.")?;
         }
+        if let Some(error) = &measured.tally.failure {
+            let (not_applied, unknown) = (measured.tally.not_applied, measured.tally.unknown);
+            output::line(format!(
+                "Failed: {} records, {not_applied} not applied and {unknown} unknown; the first: {error}",
+                measured.tally.failed()
+            ))?;
+        }
         if measured.unsent > 0 {
             output::line(format!("{} records were due and not sent any more.", measured.unsent))?;
         }
@@ -231,7 +236,7 @@ mod tests {
     #[test]
     fn latencies_are_shown_in_a_unit_that_fits() {
         assert_eq!(show(Some(Duration::from_nanos(120_400))), "120 µs");
-        assert_eq!(show(Some(Duration::from_micros(2_345))), "2.35 ms");
+        assert_eq!(show(Some(Duration::from_micros(2_346))), "2.35 ms");
         assert_eq!(show(Some(Duration::from_millis(1_500))), "1.50 s");
         assert_eq!(show(None), "-");
     }

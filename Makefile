@@ -69,10 +69,10 @@ demo: ## Three nodes, a topic, a killed leader, and a proof that nothing was los
 	$(CARGO) build --release --locked -p highwater-cli -p highwater-tests --bins
 	$(TARGET_DIR)/release/demo
 
-bench: bench-build ## Throughput, latency and CPU, each beside plain code of the same run (10 minutes; docs/benchmarking.md)
+bench: bench-build ## Throughput, latency and CPU, each beside plain code of the same run (5 minutes; docs/benchmarking.md)
 	$(TARGET_DIR)/release/bench --out $(TARGET_DIR)/bench/bench.json
 
-bench-quick: bench-build ## The same in two minutes, less certain
+bench-quick: bench-build ## The same in a minute, less certain
 	$(TARGET_DIR)/release/bench --quick --out $(TARGET_DIR)/bench/bench-quick.json
 
 .PHONY: bench-build

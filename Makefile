@@ -10,7 +10,7 @@ SIM := $(TARGET_DIR)/sim/sim/sim
 SEED ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help check fix build test upgrade demo bench bench-cluster bench-idle bench-log model fuzz chaos chaos-long chaos-selftest certs sim sim-long sim-build
+.PHONY: help check fix build test upgrade demo bench bench-quick bench-cluster bench-idle bench-log model fuzz chaos chaos-long chaos-selftest certs sim sim-long sim-build
 
 help: ## List the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -69,9 +69,15 @@ demo: ## Three nodes, a topic, a killed leader, and a proof that nothing was los
 	$(CARGO) build --release --locked -p highwater-cli -p highwater-tests --bins
 	$(TARGET_DIR)/release/demo
 
-bench: ## Throughput and latency, each beside the bare disk of the same run
+bench: bench-build ## Throughput, latency and CPU, each beside plain code of the same run (5 minutes; docs/benchmarking.md)
+	$(TARGET_DIR)/release/bench --out $(TARGET_DIR)/bench/bench.json
+
+bench-quick: bench-build ## The same in a minute, less certain
+	$(TARGET_DIR)/release/bench --quick --out $(TARGET_DIR)/bench/bench-quick.json
+
+.PHONY: bench-build
+bench-build:
 	$(CARGO) build --release --locked -p highwater-cli -p highwater-tests --bins
-	$(TARGET_DIR)/release/bench
 
 bench-idle: ## What partitions cost that nobody uses: CPU, memory and wakeups of three idle nodes
 	$(CARGO) build --release --locked -p highwater-cli -p highwater-tests --bins

@@ -4,6 +4,7 @@
 //! scenarios with larger numbers are the demonstration and the benchmarks.
 
 mod bad_input;
+mod bench;
 mod chaos;
 mod dev;
 mod faults;

@@ -3,7 +3,9 @@
 use clap::{Parser, Subcommand};
 
 use crate::exit::{Code, EXIT_CODES_HELP, Failure, Result};
-use crate::{certs, cluster, completions, consume, dev, group, health, log, produce, profiles, serve, topic, version};
+use crate::{
+    bench, certs, cluster, completions, consume, dev, group, health, log, produce, profiles, serve, topic, version,
+};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -30,6 +32,7 @@ enum Command {
     Produce(produce::Args),
     Consume(consume::Args),
     Group(group::Args),
+    Bench(Box<bench::Args>),
     Cluster(cluster::Args),
     Config(profiles::Args),
     Health(health::Args),
@@ -51,6 +54,7 @@ impl Cli {
             Command::Produce(args) => block_on(produce::run(&args)),
             Command::Consume(args) => block_on(consume::run(&args)),
             Command::Group(args) => block_on(group::run(&args)),
+            Command::Bench(args) => block_on(bench::run(&args)),
             Command::Cluster(args) => block_on(cluster::run(&args)),
             Command::Config(args) => profiles::run(&args),
             Command::Health(args) => block_on(health::run(&args)),

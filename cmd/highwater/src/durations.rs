@@ -8,6 +8,8 @@ use highwater::proto::limits::DELIVERY_DEADLINE_MS_MAX;
 const UNITS: [(&str, u64); 4] = [("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
 /// The longest that an option about days takes.
 const LONGEST_DAYS: Duration = Duration::from_secs(30 * 24 * 3_600);
+/// The longest that a batch may wait, as the client library has it.
+const LONGEST_LINGER: Duration = Duration::from_secs(60);
 /// The longest that an option takes, unless something else limits it.
 const LONGEST: Duration = Duration::from_secs(24 * 3_600);
 
@@ -26,18 +28,30 @@ pub(crate) fn parse_delivery_deadline(text: &str) -> Result<Duration, String> {
     parse_up_to(text, Duration::from_millis(DELIVERY_DEADLINE_MS_MAX))
 }
 
+/// The same up to 60 s, and nothing: how long a batch may wait for more records.
+pub(crate) fn parse_linger(text: &str) -> Result<Duration, String> {
+    match parse_unbounded(text)? {
+        linger if linger > LONGEST_LINGER => Err(format!("it must be at most {}", show(LONGEST_LINGER))),
+        linger => Ok(linger),
+    }
+}
+
 fn parse_up_to(text: &str, longest: Duration) -> Result<Duration, String> {
+    let duration = parse_unbounded(text)?;
+    if duration.is_zero() || duration > longest {
+        return Err(format!("it must be more than 0 and at most {}", show(longest)));
+    }
+    Ok(duration)
+}
+
+fn parse_unbounded(text: &str) -> Result<Duration, String> {
     let wrong =
         || format!("{text:?} is not a duration; write a whole number with a unit, for example 500ms, 30s or 2m");
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let (number, unit) = text.split_at(digits);
     let number: u64 = number.parse().map_err(|_| wrong())?;
     let (_, unit_ms) = UNITS.into_iter().find(|(name, _)| *name == unit).ok_or_else(wrong)?;
-    let duration = Duration::from_millis(number.saturating_mul(unit_ms));
-    if duration.is_zero() || duration > longest {
-        return Err(format!("it must be more than 0 and at most {}", show(longest)));
-    }
-    Ok(duration)
+    Ok(Duration::from_millis(number.saturating_mul(unit_ms)))
 }
 
 /// The shortest way to write it.
@@ -65,6 +79,8 @@ mod tests {
     fn the_limit_is_named() {
         assert_eq!(parse("24h"), Ok(LONGEST));
         assert_eq!(parse_delivery_deadline("10m"), Ok(Duration::from_secs(600)));
+        assert_eq!(parse_linger("0ms"), Ok(Duration::ZERO));
+        assert_eq!(parse_linger("2m"), Err("it must be at most 1m".to_owned()));
         for (refused, limit) in [
             (parse("0s"), "24h"),
             (parse("86400001ms"), "24h"),

@@ -8,6 +8,7 @@
 //! Deliberately absent: logic of the cluster. What a verb decides is how to ask and how to show the answer.
 
 mod args;
+mod bench;
 mod certificates;
 mod certs;
 mod cluster;

@@ -79,7 +79,7 @@ enum LineFormat {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
-enum Compression {
+pub(crate) enum Compression {
     #[default]
     None,
     Lz4,

@@ -1,9 +1,18 @@
-//! The time of day, where nodes compare it.
+//! The time of day, where nodes compare it, and what the process has used of its CPUs.
 
 use std::time::{SystemTime, UNIX_EPOCH};
+
+use rustix::time::{ClockId, clock_gettime};
 
 /// Milliseconds since 1970-01-01 UTC.
 pub(crate) fn now_ms() -> u64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// CPU time of this process since it started, user and system, microseconds.
+pub(crate) fn cpu_us() -> Option<u64> {
+    let time = clock_gettime(ClockId::ProcessCPUTime);
+    let (seconds, nanoseconds) = (u64::try_from(time.tv_sec).ok()?, u64::try_from(time.tv_nsec).ok()?);
+    Some(seconds * 1_000_000 + nanoseconds / 1_000)
 }

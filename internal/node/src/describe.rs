@@ -7,13 +7,14 @@ use highwater_partition::{Role, Status};
 use highwater_proto::v1;
 
 use crate::catalog::CatalogHost;
+use crate::clock;
 use crate::hex::Id;
 use crate::leaders::Leaders;
 use crate::readiness::NotReady;
 use crate::replicas::{Hosted, Registry};
 use crate::storage::Storage;
 
-/// What only this node can say: about its disk and whether it is ready (in `nodes`, of which the rest is empty), and about its replicas, without
+/// What only this node can say: about its disk, its CPU time and whether it is ready (in `nodes`, of which the rest is empty), and about its replicas, without
 /// the catalog's own.
 pub(crate) async fn own_part(
     name: &str,
@@ -34,6 +35,7 @@ pub(crate) async fn own_part(
         name: name.to_owned(),
         disk: disk(storage),
         not_ready: not_ready.map(|why| why.to_string()).unwrap_or_default(),
+        cpu_us: clock::cpu_us(),
         ..Default::default()
     };
     v1::DescribeClusterResponse {

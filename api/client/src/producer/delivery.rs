@@ -118,6 +118,11 @@ impl Delivery {
         self.cell.partition
     }
 
+    /// Whether both records are in the same batch: then they get their answers at the same moment.
+    pub fn is_with(&self, other: &Delivery) -> bool {
+        Arc::ptr_eq(&self.cell, &other.cell)
+    }
+
     /// Another delivery of the same record.
     pub(crate) fn again(&self) -> Self {
         Self {
@@ -176,6 +181,8 @@ mod tests {
     async fn every_record_of_a_batch_learns_its_own_offset() {
         let promise = promise();
         let deliveries: Vec<Delivery> = (0..3).map(|index| promise.delivery(index)).collect();
+        assert!(deliveries[0].is_with(&deliveries[2]));
+        assert!(!deliveries[0].is_with(&self::promise().delivery(0)));
         let waiting = tokio::spawn(futures::future::join_all(deliveries));
         tokio::task::yield_now().await;
         promise.appended(Appended {

@@ -47,7 +47,7 @@ fn print(answer: &DescribeClusterResponse) -> Result<()> {
 
 fn nodes(nodes: &[Node]) -> Table {
     let heading = [
-        "NODE", "ADDRESS", "RACK", "STATE", "CATALOG", "REPLICAS", "LEADERS", "DISK", "VERSION",
+        "NODE", "ADDRESS", "RACK", "STATE", "CATALOG", "REPLICAS", "LEADERS", "DISK", "CPU", "VERSION",
     ];
     let mut table = Table::new(&heading);
     for node in nodes {
@@ -60,6 +60,7 @@ fn nodes(nodes: &[Node]) -> Table {
             node.replicas.to_string(),
             node.leaders.to_string(),
             disk(node),
+            cpu(node),
             or_dash(&node.version),
         ]);
     }
@@ -95,6 +96,12 @@ fn disk(node: &Node) -> String {
         State::Low => format!("{percent} % LOW"),
         State::Full => format!("{percent} % FULL: takes no records"),
     }
+}
+
+/// What its process has used since it started.
+fn cpu(node: &Node) -> String {
+    node.cpu_us
+        .map_or_else(|| "-".to_owned(), |us| format!("{:.1} s", us as f64 / 1e6))
 }
 
 /// What is damaged, in a few words.
@@ -185,6 +192,7 @@ fn document(answer: &DescribeClusterResponse) -> Value {
             "incarnation": node.incarnation,
             "catalog_role": node.catalog_role,
             "disk": node.disk.as_ref().map(disk_document),
+            "cpu_us": node.cpu_us,
         })
     });
     let replicas = answer.replicas.iter().map(|replica| {

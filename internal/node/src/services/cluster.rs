@@ -51,6 +51,7 @@ impl ClusterService for Cluster {
                 .flat_map(|part| &part.nodes)
                 .find(|own| own.name == node.name);
             node.disk = own.and_then(|own| own.disk);
+            node.cpu_us = own.and_then(|own| own.cpu_us);
             node.not_ready = own.map_or_else(|| SILENT.to_owned(), |own| own.not_ready.clone());
         }
         let mut replicas: Vec<v1::ReplicaStatus> = parts.into_iter().flat_map(|part| part.replicas).collect();

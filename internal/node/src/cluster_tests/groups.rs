@@ -96,6 +96,20 @@ async fn each_bad_call_about_a_group_gets_its_own_reason() {
         .collect();
     assert_eq!(seen, [("billing", Some(BATCHES))]);
 
+    let beyond = v1::ResetOffsetRequest {
+        topic: "orders".to_owned(),
+        topic_id: None,
+        partition: 0,
+        group: "billing".to_owned(),
+        offset: BATCHES + 1,
+    };
+    let status = client.reset_offset(beyond.clone()).await.unwrap_err();
+    assert_eq!(reason(&status), Reason::InvalidArgument);
+    client
+        .commit_offset(commit(claimed.claim, BATCHES))
+        .await
+        .expect("a reset that was refused shuts nobody out");
+
     let mut foreign = groups(&cluster.client(leader, "strangers").await);
     let theirs = format!("{TENANT}/orders");
     let status = foreign.list_groups(list(&theirs)).await.unwrap_err();
@@ -104,7 +118,12 @@ async fn each_bad_call_about_a_group_gets_its_own_reason() {
     taken.topic = theirs;
     let status = foreign.claim_partition(taken).await.unwrap_err();
     assert_eq!(reason(&status), Reason::TopicNotFound);
-    client.commit_offset(commit(claimed.claim, BATCHES)).await.unwrap();
+    let reset = v1::ResetOffsetRequest { offset: 3, ..beyond };
+    client.reset_offset(reset).await.unwrap();
+    let status = client.commit_offset(commit(claimed.claim, BATCHES)).await.unwrap_err();
+    assert_eq!(reason(&status), Reason::StaleClaim, "a reset shuts out who consumes");
+    let again = client.claim_partition(claim("billing")).await.unwrap().into_inner();
+    assert_eq!(again.offset, Some(3));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

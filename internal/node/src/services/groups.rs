@@ -104,6 +104,11 @@ impl GroupService for Groups {
         let place = wanted(&request.topic, request.topic_id, request.partition);
         let opened = self.open_to_write(&call, Action::Manage, &place).await?;
         let partition = opened.partition();
+        // Before anybody is shut out for it; what is decided in the end is the partition's own.
+        let log_end = partition.status().watermark.high_watermark;
+        if request.offset > log_end {
+            return Err(self.problem(&opened, &group, GroupError::BeyondEnd { log_end }).into());
+        }
         let reset = async {
             // A claim of its own, so that no commit of a member can follow the reset unseen.
             let claimed = partition.claim(group.clone(), NOBODY).await?;

@@ -6,10 +6,9 @@ use highwater::{GroupOffset, Groups, Position};
 use serde_json::{Value, json};
 
 use crate::consume::parse_position;
-use crate::durations;
 use crate::exit::{Code, Failure, Result};
 use crate::output::{self, Format, Table};
-use crate::profile::{ProfileArgs, failure};
+use crate::profile::{CommonArgs, failure};
 use crate::topic::or_dash;
 
 const EXAMPLES: &str = "\
@@ -31,18 +30,6 @@ pub(crate) struct Args {
     command: Command,
     #[command(flatten)]
     common: CommonArgs,
-}
-
-#[derive(Debug, clap::Args)]
-struct CommonArgs {
-    #[command(flatten)]
-    profile: ProfileArgs,
-    /// How to print it.
-    #[arg(long, value_enum, default_value_t, global = true)]
-    output: Format,
-    /// How long to try, at most 24h.
-    #[arg(long, value_name = "DURATION", value_parser = durations::parse, default_value = "30s", global = true)]
-    deadline: std::time::Duration,
 }
 
 #[derive(Debug, clap::Subcommand)]
@@ -85,7 +72,7 @@ struct ResetArgs {
 }
 
 pub(crate) async fn run(args: &Args) -> Result<()> {
-    let groups = args.common.profile.connect(args.common.deadline).await?.groups();
+    let groups = args.common.connect().await?.groups();
     let format = args.common.output;
     match &args.command {
         Command::List { topic } => list(&groups, topic, format).await,

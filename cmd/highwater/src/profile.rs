@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 
 use highwater::{Client, Error, Profile, Reason};
 
+use crate::durations;
 use crate::exit::{Code, Failure, Result};
+use crate::output::Format;
 
 /// Where profiles lie below the directory of all configuration.
 const DIRECTORY: &str = "highwater";
@@ -52,6 +54,26 @@ impl ProfileArgs {
         let left = deadline.saturating_sub(started.elapsed());
         // Whole milliseconds are enough to be told of.
         Ok(client.with_deadline(Duration::from_millis(left.as_millis() as u64)))
+    }
+}
+
+/// What commands take that ask the cluster for one thing.
+#[derive(Debug, clap::Args)]
+pub(crate) struct CommonArgs {
+    #[command(flatten)]
+    profile: ProfileArgs,
+    /// How to print it.
+    #[arg(long, value_enum, default_value_t, global = true)]
+    pub(crate) output: Format,
+    /// How long to try, at most 24h.
+    #[arg(long, value_name = "DURATION", value_parser = durations::parse, default_value = "30s", global = true)]
+    deadline: Duration,
+}
+
+impl CommonArgs {
+    /// Connects to the profile's cluster, within the deadline.
+    pub(crate) async fn connect(&self) -> Result<Client> {
+        self.profile.connect(self.deadline).await
     }
 }
 

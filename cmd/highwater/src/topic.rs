@@ -4,10 +4,9 @@ use highwater::proto::v1;
 use highwater::{CreateTopic, Topics, UpdateTopic};
 use serde_json::{Value, json};
 
-use crate::durations;
 use crate::exit::{Failure, Result};
 use crate::output::{self, Format, Table};
-use crate::profile::{ProfileArgs, failure};
+use crate::profile::{CommonArgs, failure};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -25,18 +24,6 @@ pub(crate) struct Args {
     command: Command,
     #[command(flatten)]
     common: CommonArgs,
-}
-
-#[derive(Debug, clap::Args)]
-struct CommonArgs {
-    #[command(flatten)]
-    profile: ProfileArgs,
-    /// How to print it.
-    #[arg(long, value_enum, default_value_t, global = true)]
-    output: Format,
-    /// How long to try, at most 24h.
-    #[arg(long, value_name = "DURATION", value_parser = durations::parse, default_value = "30s", global = true)]
-    deadline: std::time::Duration,
 }
 
 #[derive(Debug, clap::Subcommand)]
@@ -102,7 +89,7 @@ pub(crate) async fn run(args: &Args) -> Result<()> {
     if let Command::Create(create) = &args.command {
         check(create)?;
     }
-    let topics = args.common.profile.connect(args.common.deadline).await?.topics();
+    let topics = args.common.connect().await?.topics();
     let format = args.common.output;
     match &args.command {
         Command::Create(args) => create(&topics, args, format).await,

@@ -7,7 +7,8 @@
 //!
 //! So while a manifest is being installed a truncation is only noted. The installation replaces the log in one step, and the note
 //! is forgotten; an append, should one come instead, carries it out first. Until then more is on the disk than openraft knows
-//! of, which breaks no promise.
+//! of, which breaks no promise. Nor can it be committed in between: openraft marks all up to the manifest's end as applied in the step
+//! in which it orders the installation (`run_state_machine`), so no commit of anything below comes any more.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 

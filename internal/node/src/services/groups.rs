@@ -10,7 +10,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use highwater_catalog::{Catalog, names};
 use highwater_partition::log::GroupState;
-use highwater_partition::{CommandError, GroupError};
+use highwater_partition::{CommandError, GroupError, Partition};
 use highwater_proto::v1;
 use highwater_proto::v1::group_service_server::GroupService;
 use tokio::time::{Instant, timeout_at};
@@ -38,14 +38,12 @@ impl GroupService for Groups {
         &self,
         request: Request<v1::ClaimPartitionRequest>,
     ) -> Result<Response<v1::ClaimPartitionResponse>, Status> {
-        let call = Call::of(&request)?;
-        let request = request.into_inner();
-        let group = name("group", &request.group)?;
+        let (call, request) = Call::of(request)?;
         let member = name("member", &request.member)?;
         let place = wanted(&request.topic, request.topic_id, request.partition);
-        let opened = self.open_to_write(&call, Action::Consume, &place).await?;
-        let claimed = opened.partition().claim(group.clone(), member);
-        let claimed = self.decided(&opened, &group, call.deadline, claimed).await?;
+        let led = self.open(call, Action::Consume, &place, &request.group).await?;
+        let claimed = led.partition().claim(led.group.clone(), member);
+        let claimed = led.decided(claimed).await?;
         Ok(Response::new(v1::ClaimPartitionResponse {
             claim: claimed.claim,
             offset: claimed.offset,
@@ -56,15 +54,13 @@ impl GroupService for Groups {
         &self,
         request: Request<v1::CommitOffsetRequest>,
     ) -> Result<Response<v1::CommitOffsetResponse>, Status> {
-        let call = Call::of(&request)?;
-        let request = request.into_inner();
-        let group = name("group", &request.group)?;
+        let (call, request) = Call::of(request)?;
         let place = wanted(&request.topic, request.topic_id, request.partition);
-        let opened = self.open_to_write(&call, Action::Consume, &place).await?;
-        let committed = opened
+        let led = self.open(call, Action::Consume, &place, &request.group).await?;
+        let committed = led
             .partition()
-            .commit_offset(group.clone(), request.claim, request.offset);
-        self.decided(&opened, &group, call.deadline, committed).await?;
+            .commit_offset(led.group.clone(), request.claim, request.offset);
+        led.decided(committed).await?;
         Ok(Response::new(v1::CommitOffsetResponse {}))
     }
 
@@ -72,8 +68,7 @@ impl GroupService for Groups {
         &self,
         request: Request<v1::ListGroupsRequest>,
     ) -> Result<Response<v1::ListGroupsResponse>, Status> {
-        let call = Call::of(&request)?;
-        let request = request.into_inner();
+        let (call, request) = Call::of(request)?;
         let place = wanted(&request.topic, request.topic_id, request.partition);
         let (opened, _) = self
             .context
@@ -98,27 +93,12 @@ impl GroupService for Groups {
         &self,
         request: Request<v1::ResetOffsetRequest>,
     ) -> Result<Response<v1::ResetOffsetResponse>, Status> {
-        let call = Call::of(&request)?;
-        let request = request.into_inner();
-        let group = name("group", &request.group)?;
+        let (call, request) = Call::of(request)?;
         let place = wanted(&request.topic, request.topic_id, request.partition);
-        let opened = self.open_to_write(&call, Action::Manage, &place).await?;
-        let partition = opened.partition();
-        // Before anybody is shut out for it; what is decided in the end is the partition's own.
-        let log_end = partition.status().watermark.high_watermark;
-        if request.offset > log_end {
-            return Err(self.problem(&opened, &group, GroupError::BeyondEnd { log_end }).into());
-        }
-        let reset = async {
-            // A claim of its own, so that no commit of a member can follow the reset unseen.
-            let claimed = partition.claim(group.clone(), NOBODY).await?;
-            partition
-                .commit_offset(group.clone(), claimed.claim, request.offset)
-                .await
-        };
-        self.decided(&opened, &group, call.deadline, reset).await?;
+        let led = self.open(call, Action::Manage, &place, &request.group).await?;
+        led.reset(request.offset).await?;
         tracing::info!(
-            target: "audit", principal = %call.principal, partition = %opened.what, group = request.group,
+            target: "audit", principal = %led.call.principal, partition = %led.opened.what, group = request.group,
             offset = request.offset, "the offset of a group is reset"
         );
         Ok(Response::new(v1::ResetOffsetResponse {}))
@@ -128,31 +108,17 @@ impl GroupService for Groups {
         &self,
         request: Request<v1::DeleteGroupRequest>,
     ) -> Result<Response<v1::DeleteGroupResponse>, Status> {
-        let call = Call::of(&request)?;
-        let request = request.into_inner();
-        let group = name("group", &request.group)?;
+        let (call, request) = Call::of(request)?;
         let place = wanted(&request.topic, request.topic_id, request.partition);
-        let opened = self.open_to_write(&call, Action::Manage, &place).await?;
-        let partition = opened.partition();
-        // A leader may have groups to apply that were claimed before its time.
-        let confirmed = timeout_at(call.deadline, partition.confirmed_high_watermark()).await;
-        match confirmed {
-            Ok(Ok(_)) => {}
-            Ok(Err(error)) => return Err(self.problem(&opened, &group, error.into()).into()),
-            Err(_) => return Err(no_quorum(&opened).into()),
-        }
-        let seen = partition.group(&group);
-        if let Some(seen) = &seen {
-            let forgotten = partition.forget_group(group.clone(), seen);
-            self.decided(&opened, &group, call.deadline, forgotten).await?;
+        let led = self.open(call, Action::Manage, &place, &request.group).await?;
+        let existed = led.forget().await?;
+        if existed {
             tracing::info!(
-                target: "audit", principal = %call.principal, partition = %opened.what, group = request.group,
+                target: "audit", principal = %led.call.principal, partition = %led.opened.what, group = request.group,
                 "a group is deleted"
             );
         }
-        Ok(Response::new(v1::DeleteGroupResponse {
-            existed: seen.is_some(),
-        }))
+        Ok(Response::new(v1::DeleteGroupResponse { existed }))
     }
 }
 
@@ -163,21 +129,30 @@ struct Call {
 }
 
 impl Call {
-    fn of<T>(request: &Request<T>) -> Result<Call, Problem> {
-        Ok(Call {
-            principal: principal(request)?,
+    fn of<T>(request: Request<T>) -> Result<(Call, T), Problem> {
+        let call = Call {
+            principal: principal(&request)?,
             deadline: deadline(request.metadata()),
-        })
+        };
+        Ok((call, request.into_inner()))
     }
 }
 
+/// A group on a partition whose leader this node may be.
+struct Led<'a> {
+    context: &'a Context,
+    call: Call,
+    opened: Opened,
+    group: Bytes,
+}
+
 impl Groups {
-    async fn open_to_write(&self, call: &Call, action: Action, wanted: &Wanted<'_>) -> Result<Opened, Problem> {
-        let (opened, _) = self
-            .context
-            .open(&call.principal, action, wanted, call.deadline)
-            .await?;
-        let level = self.context.host.read(Catalog::feature_level);
+    /// The way to everything that writes.
+    async fn open(&self, call: Call, action: Action, wanted: &Wanted<'_>, group: &str) -> Result<Led<'_>, Problem> {
+        let context = &*self.context;
+        let group = name("group", group)?;
+        let (opened, _) = context.open(&call.principal, action, wanted, call.deadline).await?;
+        let level = context.host.read(Catalog::feature_level);
         if level < GROUPS_LEVEL {
             let why = format!(
                 "consumer groups need rules of level {GROUPS_LEVEL}, and level {level} is in force until every node of the cluster \
@@ -185,31 +160,64 @@ impl Groups {
             );
             return Err(Problem::Unavailable { why, hint: None });
         }
-        Ok(opened)
+        Ok(Led {
+            context,
+            call,
+            opened,
+            group,
+        })
+    }
+}
+
+impl Led<'_> {
+    fn partition(&self) -> &Partition {
+        self.opened.partition()
+    }
+
+    async fn reset(&self, offset: u64) -> Result<(), Problem> {
+        let partition = self.partition();
+        // Before anybody is shut out for it; what is decided in the end is the partition's own.
+        let log_end = partition.status().watermark.high_watermark;
+        if offset > log_end {
+            return Err(self.problem(GroupError::BeyondEnd { log_end }));
+        }
+        // A claim of its own, so that no commit of a member can follow the reset unseen.
+        let claimed = self.decided(partition.claim(self.group.clone(), NOBODY)).await?;
+        let committed = partition.commit_offset(self.group.clone(), claimed.claim, offset);
+        self.decided(committed).await
+    }
+
+    /// Whether there was anything to forget.
+    async fn forget(&self) -> Result<bool, Problem> {
+        // A leader may have groups to apply that were claimed before its time.
+        match timeout_at(self.call.deadline, self.partition().confirmed_high_watermark()).await {
+            Ok(confirmed) => confirmed.map_err(|error| self.problem(error.into()))?,
+            Err(_) => return Err(self.no_quorum()),
+        };
+        let Some(seen) = self.partition().group(&self.group) else {
+            return Ok(false);
+        };
+        self.decided(self.partition().forget_group(self.group.clone(), &seen))
+            .await?;
+        Ok(true)
     }
 
     /// Waits for what the partition decides.
-    async fn decided<T>(
-        &self,
-        opened: &Opened,
-        group: &Bytes,
-        deadline: Instant,
-        deciding: impl Future<Output = Result<T, GroupError>>,
-    ) -> Result<T, Problem> {
-        match timeout_at(deadline, deciding).await {
-            Ok(decided) => decided.map_err(|error| self.problem(opened, group, error)),
+    async fn decided<T>(&self, deciding: impl Future<Output = Result<T, GroupError>>) -> Result<T, Problem> {
+        match timeout_at(self.call.deadline, deciding).await {
+            Ok(decided) => decided.map_err(|error| self.problem(error)),
             Err(_) => Err(Problem::Unknown(format!(
                 "no majority of the replicas of {} answered in time",
-                opened.what
+                self.opened.what
             ))),
         }
     }
 
-    fn problem(&self, opened: &Opened, group: &Bytes, error: GroupError) -> Problem {
-        let what = opened.what.to_string();
+    fn problem(&self, error: GroupError) -> Problem {
+        let what = self.opened.what.to_string();
         match error {
             GroupError::Stale => Problem::StaleClaim {
-                group: String::from_utf8_lossy(group).into_owned(),
+                group: String::from_utf8_lossy(&self.group).into_owned(),
                 what,
             },
             GroupError::BeyondEnd { log_end } => Problem::Invalid {
@@ -226,19 +234,19 @@ impl Groups {
                 what,
                 hint: self.context.leaders.hint_at(&leader.node, term),
             },
-            GroupError::Command(CommandError::NotLeader { leader: None, .. }) => no_quorum(opened),
-            GroupError::Command(CommandError::Stopped) => opened.gone(),
+            GroupError::Command(CommandError::NotLeader { leader: None, .. }) => self.no_quorum(),
+            GroupError::Command(CommandError::Stopped) => self.opened.gone(),
             GroupError::Command(CommandError::Unknown(why)) => Problem::Unknown(why),
             GroupError::Command(error @ (CommandError::DiskFull | CommandError::Refused(_))) => {
                 Problem::Overloaded(format!("{what}: {error}"))
             }
         }
     }
-}
 
-fn no_quorum(opened: &Opened) -> Problem {
-    Problem::NoQuorum {
-        what: opened.what.to_string(),
+    fn no_quorum(&self) -> Problem {
+        Problem::NoQuorum {
+            what: self.opened.what.to_string(),
+        }
     }
 }
 

@@ -245,22 +245,16 @@ impl RaftStateMachine<TypeConfig> for GroupMachine {
 
     /// Idempotent: a manifest at or below the floor changes nothing.
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, manifest: SnapshotData) -> Result<(), io::Error> {
-        if let Some(machine) = &self.machine {
-            restore(machine.as_ref(), &manifest)?;
-        }
-        let (done, installed) = oneshot::channel();
-        let log = self.log.clone();
-        let install = move || {
-            let done = Box::new(move |result| drop(done.send(result)));
-            log.install(Arc::unwrap_or_clone(manifest), done)
+        let restored = self
+            .machine
+            .as_ref()
+            .map(|machine| restore(machine.as_ref(), &manifest));
+        let replaced = match restored.transpose() {
+            Ok(_) => replace(self.log.clone(), manifest).await,
+            Err(error) => Err(error.into()),
         };
-        let queued = runtime::blocking(install).await.map_err(io::Error::other)?;
-        queued.map_err(io::Error::other)?;
-        match installed.await {
-            Ok(result) => result.map_err(io::Error::other)?,
-            Err(_) => return Err(io::Error::other("the log dropped a manifest without installing it")),
-        }
-        self.snapshots.truncations().take(); // what was to be cut is gone with the rest
+        self.snapshots.truncations().replaced(replaced.is_ok());
+        replaced?;
         self.progress.publish();
         self.applied = meta.last_log_id;
         self.membership = meta.last_membership.clone();
@@ -269,6 +263,21 @@ impl RaftStateMachine<TypeConfig> for GroupMachine {
 
     async fn get_current_snapshot(&mut self) -> Result<Option<GroupSnapshot>, io::Error> {
         Ok(self.snapshots.current().map(snapshot_of).transpose()?)
+    }
+}
+
+/// Puts a manifest in the place of the log.
+async fn replace(log: Log, manifest: SnapshotData) -> Result<(), io::Error> {
+    let (done, installed) = oneshot::channel();
+    let install = move || {
+        let done = Box::new(move |result| drop(done.send(result)));
+        log.install(Arc::unwrap_or_clone(manifest), done)
+    };
+    let queued = runtime::blocking(install).await.map_err(io::Error::other)?;
+    queued.map_err(io::Error::other)?;
+    match installed.await {
+        Ok(result) => result.map_err(io::Error::other),
+        Err(_) => Err(io::Error::other("the log dropped a manifest without installing it")),
     }
 }
 

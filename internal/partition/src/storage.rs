@@ -136,6 +136,11 @@ impl RaftLogStorage<TypeConfig> for GroupStorage {
         I::IntoIter: Send,
     {
         let entries: Result<Vec<_>, Error> = entries.into_iter().map(LogEntry::into_log).collect();
+        let entries = entries?;
+        if let Some(first) = entries.first() {
+            let next = || self.log.last().map_or(0, |last| last.index + 1);
+            self.snapshots.truncations().make_way(first.id().index, next).await;
+        }
         while !self.log.has_room() {
             tokio::time::sleep(ROOM_PAUSE).await;
         }
@@ -145,7 +150,7 @@ impl RaftLogStorage<TypeConfig> for GroupStorage {
         let done = Box::new(move |result: Result<(), highwater_log::Error>| {
             callback.io_completed(result.map_err(io::Error::other));
         });
-        self.log.append(entries?, done).map_err(io::Error::other)
+        self.log.append(entries, done).map_err(io::Error::other)
     }
 
     async fn truncate_after(&mut self, last: Option<LogId>) -> Result<(), io::Error> {

@@ -93,6 +93,48 @@ async fn what_was_only_noted_is_cut_off_before_anything_is_appended() {
     assert_eq!(stored.last(), Some(id(2, 5)));
 }
 
+/// openraft does not wait for a manifest that it has ordered before it hands over what another leader appends behind it.
+#[tokio::test]
+async fn what_stands_behind_a_manifest_is_appended_once_that_is_in() {
+    let source = Stored::new(blanks(20));
+    source.log.commit(19).unwrap();
+    let manifest = source.log.fold_manifest(19).unwrap();
+    let mut stored = Stored::new(blanks(10));
+    let truncations = stored.snapshots.truncations().clone();
+    let _installing = truncations.installing();
+    stored.storage.truncate_after(Some(id(1, 4))).await.unwrap();
+    let append = stored
+        .storage
+        .append([LogEntry::new(id(2, 20), LogPayload::Blank)], IOFlushed::noop());
+    let log = stored.log.clone();
+    let install = async {
+        tokio::task::yield_now().await; // the append comes first
+        log.install(manifest, Box::new(|_| {})).unwrap();
+        truncations.replaced(true);
+    };
+    let (appended, ()) = tokio::join!(append, install);
+    appended.unwrap();
+    assert_eq!(stored.last(), Some(id(2, 20)));
+}
+
+/// The core ends over it, which it cannot while it waits.
+#[tokio::test]
+async fn nothing_waits_for_a_manifest_that_could_not_be_put_in() {
+    let mut stored = Stored::new(blanks(10));
+    let truncations = stored.snapshots.truncations().clone();
+    let _installing = truncations.installing();
+    let append = stored
+        .storage
+        .append([LogEntry::new(id(2, 20), LogPayload::Blank)], IOFlushed::noop());
+    let fail = async {
+        tokio::task::yield_now().await;
+        truncations.replaced(false);
+    };
+    let (appended, ()) = tokio::join!(append, fail);
+    appended.unwrap_err();
+    assert_eq!(stored.last(), Some(id(1, 9)));
+}
+
 /// openraft takes the one for committed too, and must not find the commit point below it.
 #[tokio::test]
 async fn a_start_knows_that_a_membership_is_committed_once_another_follows() {

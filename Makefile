@@ -10,7 +10,7 @@ SIM := $(TARGET_DIR)/sim/sim/sim
 SEED ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help check fix build test upgrade demo bench bench-quick bench-cluster bench-idle bench-log model fuzz chaos chaos-long chaos-selftest certs sim sim-long sim-build
+.PHONY: help check fix build test upgrade demo bench bench-quick bench-cluster bench-idle bench-log model fuzz chaos chaos-long chaos-selftest groups certs sim sim-long sim-build
 
 help: ## List the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -101,6 +101,10 @@ chaos-long: chaos-build ## The same with one seed after the other (RUNS=40: a ni
 
 chaos-selftest: chaos-build ## A cluster whose disks lie about syncs loses power: the loss must be reported
 	$(CHAOS) --self-test
+
+groups: ## Members and nodes of a consumer group killed, paused and restarted for five minutes, and a verdict (SEED=)
+	$(CARGO) build --release --locked -p highwater-cli -p highwater-tests --bins
+	$(TARGET_DIR)/release/groups $(if $(filter command environment,$(origin SEED)),--seed $(SEED))
 
 # The development build: its assertions are on.
 .PHONY: chaos-build

@@ -1,4 +1,4 @@
-"""The client of docs/python.md, as it stands there: produce, keys, compression, consume, and a group whose worker is killed.
+"""The client of docs/python.md, as it stands there: produce, keys, compression, consume, and a group whose members are killed and share.
 
 usage: guide.py HIGHWATER_BINARY   (PYTHONPATH holds the generated stubs; see `run` beside this file)
 """
@@ -80,21 +80,36 @@ def check_guide(binary, directory, profile, scratch):
     assert sorted(printed) == sorted(expected), printed[:5]
     say("what Python has produced, keyed and compressed, is read by the command line")
 
-    arguments = ["work", TOPIC, "0", "workers"]
-    count = len(run(*consume, "--partition", "0").splitlines())
-    first = lines_of(client, env, [*arguments, "first"], count // 2)
-    second = lines_of(client, env, [*arguments, "second"], count - begin_of(binary, profile_path, env))
-    offsets = [int(line.split()[0]) for line in first + second]
-    assert sorted(set(offsets)) == list(range(count)), "a record was skipped"
-    assert len(offsets) - count <= 10, f"{len(offsets) - count} came twice, and every tenth was committed"
-    say(f"a group went on behind a killed worker: {count} records, {len(offsets) - count} of them twice")
+    total = RECORDS + COMPRESSED
+    first = lines_of(client, env, ["work", TOPIC, "workers", "first"], total // 2)
+    committed = sum(partition["offset"] or 0 for partition in described(binary, profile_path, env)["partitions"])
+    second = lines_of(client, env, ["work", TOPIC, "workers", "second"], total - committed)
+    places = [tuple(int(number) for number in line.split()[:2]) for line in first + second]
+    assert len(set(places)) == total, "a record was skipped"
+    twice = len(places) - total
+    assert twice <= 10 * PARTITIONS, f"{twice} came twice, and every tenth of a partition was committed"
+    say(f"a group went on behind a killed member: {total} records, {twice} of them twice")
+    check_sharing(client, env, binary, profile_path)
 
 
-def begin_of(binary, profile_path, env):
-    """Where the group's next worker begins."""
+def check_sharing(client, env, binary, profile_path):
+    """A member in Python and one of the command line have a partition each."""
+    python = subprocess.Popen([sys.executable, client, "work", TOPIC, "workers", "python"], env=env, stdout=subprocess.DEVNULL)
+    consume = [binary, "consume", TOPIC, "--group", "workers", "--member", "rust", "--profile", profile_path]
+    other = subprocess.Popen(consume, stdout=subprocess.DEVNULL)
+    try:
+        holding = lambda: {it["member"]: len(it["holding"]) for it in described(binary, profile_path, env)["members"]}
+        wait_for(lambda: holding() == {"python": 1, "rust": 1}, "a partition each")
+    finally:
+        for process in (python, other):
+            process.kill()
+            process.wait(CALL_DEADLINE_S)
+    say("a member in Python and one in Rust share a topic")
+
+
+def described(binary, profile_path, env):
     command = [binary, "group", "describe", TOPIC, "workers", "--output", "json", "--profile", profile_path]
-    described = json.loads(subprocess.run(command, env=env, check=True, capture_output=True, text=True).stdout)
-    return next(it["offset"] or 0 for it in described["partitions"] if it["partition"] == 0)
+    return json.loads(subprocess.run(command, env=env, check=True, capture_output=True, text=True).stdout)
 
 
 def say(text):

@@ -9,6 +9,7 @@
 pub mod chaos;
 mod cluster;
 mod command;
+pub mod groups;
 mod node;
 pub mod pauses;
 mod ports;

@@ -259,6 +259,11 @@ impl Consuming {
         self.child.id()
     }
 
+    /// What has been printed so far.
+    pub fn lines(&self) -> Vec<String> {
+        self.lines.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// Waits until `count` lines have been printed, and gives them.
     #[track_caller]
     pub fn wait_for(&self, count: usize, deadline: Duration) -> Vec<String> {
@@ -274,6 +279,13 @@ impl Consuming {
             lines.len()
         );
         lines.clone()
+    }
+
+    /// Sends SIGKILL, and waits for the end.
+    #[track_caller]
+    pub fn kill(mut self) {
+        let killed = self.child.kill().and_then(|()| self.child.wait());
+        killed.unwrap_or_else(|error| panic!("cannot kill: {error}"));
     }
 
     /// Sends SIGINT, and waits for the end.

@@ -1,21 +1,19 @@
 //! Consumer groups: how far each has come, and who may say so.
 //!
-//! Each partition keeps the offsets of its groups in its own log. A member takes a partition with a [`Claim`], and commits under it;
+//! Each partition keeps the offsets of its groups in its own log. A member claims a partition (`claim`), and commits under that;
 //! once somebody else has claimed the partition, its commits are refused with reason `STALE_CLAIM`, whatever it believes. So
-//! a group's offset on a partition never goes back unless somebody resets it.
+//! a group's offset on a partition goes back only if its own member seeks back and commits, or somebody resets it.
 //!
-//! Deliberately absent: which member reads which partition. Here that is the application's to say.
+//! Deliberately absent: which member reads which partition (`membership`).
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::{StreamExt, TryStreamExt, stream};
-use highwater_proto::limits::MESSAGE_BYTES_MAX;
-use highwater_proto::v1::group_service_client::GroupServiceClient;
 use highwater_proto::v1::{self, OffsetRange};
-use tonic::transport::Channel;
 
 use crate::calls::{Caller, timed};
+use crate::claim::{HOME_PARTITION, group_client};
 use crate::consumer::Position;
 use crate::deadline::Deadline;
 use crate::error::Error;
@@ -52,6 +50,21 @@ impl GroupOffset {
     }
 }
 
+/// A member of a consumer group, as the group's coordinator knows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GroupMember {
+    /// Its name.
+    pub member: String,
+    /// The client that it is, by its certificate.
+    pub client: String,
+    /// The partitions that it should have, in order.
+    pub assigned: Vec<u32>,
+    /// Those that it says that it has.
+    pub holding: Vec<u32>,
+    /// For how long it has not been heard of.
+    pub silence: Duration,
+}
+
 /// Calls about consumer groups.
 #[derive(Debug, Clone)]
 pub struct Groups {
@@ -85,6 +98,32 @@ impl Groups {
     /// Reasons `TOPIC_NOT_FOUND`, `INVALID_ARGUMENT`; [`Error::Deadline`].
     pub async fn describe(&self, topic: &str, group: &str) -> Result<Vec<GroupOffset>, Error> {
         self.list_some(topic, Some(group)).await
+    }
+
+    /// The members that share the topic at the moment, by name. Just after its leader has changed, some may not have come back to the
+    /// new coordinator yet.
+    ///
+    /// # Errors
+    /// Reasons `TOPIC_NOT_FOUND`, `INVALID_ARGUMENT`; [`Error::Deadline`].
+    pub async fn members(&self, topic: &str, group: &str) -> Result<Vec<GroupMember>, Error> {
+        let deadline = Deadline::after(self.deadline);
+        let topic = &TopicRef::from(&self.caller.look_up(topic, deadline).await?);
+        let request = v1::DescribeGroupRequest {
+            topic: self.caller.wire_name(topic),
+            topic_id: Some(topic.topic_id),
+            group: group.to_owned(),
+        };
+        let call = |channel, time_left| {
+            let request = timed(request.clone(), time_left);
+            async move { group_client(channel).describe_group(request).await }
+        };
+        let action = format!("find the members of group {group} on {}", topic.name);
+        let purpose = Purpose::Write {
+            topic,
+            partition: HOME_PARTITION,
+        };
+        let answer = self.caller.call(&action, purpose, deadline, call).await?;
+        Ok(answer.members.into_iter().map(GroupMember::from).collect())
     }
 
     /// Sets a group's offset on one partition, or on all; answers the new offsets by partition. Members that consume
@@ -170,13 +209,13 @@ impl Groups {
                 topic_id: Some(topic.topic_id),
                 partition,
                 group: group.map(str::to_owned),
+                confirmed: true,
             };
             let call = |channel, time_left| {
                 let request = timed(request.clone(), time_left);
                 async move { group_client(channel).list_groups(request).await }
             };
             let action = format!("list the groups of {}/{partition}", topic.name);
-            // The leader's answer is the newest.
             let purpose = Purpose::Write { topic, partition };
             let answer = self.caller.call(&action, purpose, deadline, call).await?;
             let range = answer.range.unwrap_or_default();
@@ -190,80 +229,15 @@ impl Groups {
     }
 }
 
-/// A partition that a member of a group has claimed.
-#[derive(Debug)]
-pub(crate) struct Claim {
-    group: String,
-    partition: u32,
-    number: u64,
-    /// The next offset to consume, as committed.
-    pub(crate) offset: Option<u64>,
-}
-
-impl Claim {
-    /// Takes a partition for `member`, from whoever had it.
-    pub(crate) async fn take(
-        caller: &Caller,
-        topic: &TopicRef,
-        partition: u32,
-        (group, member): (&str, &str),
-        deadline: Deadline,
-    ) -> Result<Claim, Error> {
-        let request = v1::ClaimPartitionRequest {
-            topic: caller.wire_name(topic),
-            topic_id: Some(topic.topic_id),
-            partition,
-            group: group.to_owned(),
-            member: member.to_owned(),
-        };
-        let call = |channel, time_left| {
-            let request = timed(request.clone(), time_left);
-            async move { group_client(channel).claim_partition(request).await }
-        };
-        let action = format!("claim {}/{partition} for group {group}", topic.name);
-        let purpose = Purpose::Write { topic, partition };
-        let answer = caller.call(&action, purpose, deadline, call).await?;
-        Ok(Claim {
-            group: group.to_owned(),
-            partition,
-            number: answer.claim,
-            offset: answer.offset,
-        })
-    }
-
-    /// Commits the next offset to consume, unless that was done. A commit whose outcome is unknown is repeated: that
-    /// changes nothing.
-    pub(crate) async fn commit(
-        &mut self,
-        caller: &Caller,
-        topic: &TopicRef,
-        offset: u64,
-        deadline: Deadline,
-    ) -> Result<(), Error> {
-        if self.offset == Some(offset) {
-            return Ok(());
+impl From<v1::GroupMember> for GroupMember {
+    fn from(member: v1::GroupMember) -> GroupMember {
+        GroupMember {
+            member: member.member,
+            client: member.client,
+            assigned: member.assigned,
+            holding: member.holding,
+            silence: Duration::from_millis(member.silent_ms),
         }
-        let partition = self.partition;
-        let request = v1::CommitOffsetRequest {
-            topic: caller.wire_name(topic),
-            topic_id: Some(topic.topic_id),
-            partition,
-            group: self.group.clone(),
-            claim: self.number,
-            offset,
-        };
-        let call = |channel, time_left| {
-            let request = timed(request.clone(), time_left);
-            async move { group_client(channel).commit_offset(request).await }
-        };
-        let action = format!(
-            "commit offset {offset} of {}/{partition} for group {}",
-            topic.name, self.group
-        );
-        let purpose = Purpose::Write { topic, partition };
-        caller.call(&action, purpose, deadline, call).await?;
-        self.offset = Some(offset);
-        Ok(())
     }
 }
 
@@ -293,10 +267,6 @@ fn found_offset(group: v1::Group, partition: u32, range: OffsetRange) -> GroupOf
         range,
         used_ms: group.used_ms,
     }
-}
-
-fn group_client(channel: Channel) -> GroupServiceClient<Channel> {
-    GroupServiceClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX)
 }
 
 #[cfg(test)]

@@ -45,13 +45,13 @@
 //!
 //! # What is absent
 //!
-//! No global state, no thread of its own: everything runs on the tokio runtime that calls it. No transactions, and nobody who
-//! shares out partitions among the members of a group, in this version.
+//! No global state, no thread of its own: everything runs on the tokio runtime that calls it. No transactions, in this version.
 
 mod admin;
 mod aside;
 mod backoff;
 mod calls;
+mod claim;
 mod client;
 mod compression;
 mod connect;
@@ -78,6 +78,7 @@ pub mod fuzz {
 }
 mod groups;
 mod identity;
+mod membership;
 mod operate;
 mod picker;
 mod picture;
@@ -92,7 +93,7 @@ pub use client::{Client, ClientBuilder};
 pub use compression::Compression;
 pub use consumer::{Consumer, ConsumerBuilder, Freshness, Position};
 pub use error::{ConnectionProblem, Error, NodeFailure, Outcome, ProduceError, Reason, Refusal};
-pub use groups::{GroupOffset, Groups};
+pub use groups::{GroupMember, GroupOffset, Groups};
 /// The wire contract: messages, limits, error details.
 pub use highwater_proto as proto;
 pub use operate::ChangeSettings;

@@ -38,6 +38,10 @@ pub const HEADER_LIST_BYTES_MAX: u32 = 16 * 1024;
 /// The longest time for which a producer may retry a batch, milliseconds. A replica never forgets a producer
 /// that it heard from within this time.
 pub const DELIVERY_DEADLINE_MS_MAX: u64 = 10 * 60 * 1000;
+/// After what silence a member of a group may ask to be taken out, milliseconds, least and most.
+pub const GROUP_SESSION_MS: (u32, u32) = (1_000, 300_000);
+/// How long a member of a group may ask to keep a partition that it is to let go of, milliseconds, least and most.
+pub const GROUP_RELEASE_MS: (u32, u32) = (1_000, 3_600_000);
 
 const _: () = assert!(RECORD_BYTES_MAX < BATCH_BYTES_MAX);
 const _: () = assert!(BATCH_BYTES_MAX * 2 <= MESSAGE_BYTES_MAX);

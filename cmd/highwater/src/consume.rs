@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use futures::FutureExt;
-use highwater::{ConsumedRecord, Consumer, Position};
+use highwater::{ConsumedRecord, Consumer, Position, Reason};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use tokio::signal::unix::{SignalKind, signal};
@@ -29,6 +29,9 @@ const COMMIT_INTERVAL: Duration = Duration::from_secs(1);
 const COMMIT_LOOK_INTERVAL: u64 = 64;
 /// How long an interrupted command waits for a reader that has stopped reading.
 const LAST_WRITE_DEADLINE: Duration = Duration::from_secs(1);
+const FOREVER: Duration = Duration::MAX;
+/// How long it tries to commit what was printed.
+const LAST_COMMIT_DEADLINE: Duration = Duration::from_secs(5);
 
 const EXAMPLES: &str = "\
 Examples:
@@ -57,13 +60,16 @@ pub(crate) struct Args {
     /// Where to begin: `beginning`, `end`, an offset, or a time (RFC 3339).
     #[arg(long, value_name = "POSITION", value_parser = parse_position, default_value = "end", allow_hyphen_values = true)]
     from: Position,
-    /// Consume for this group: begin where it left off (where it never was, as --from says), and commit what has been printed.
-    /// Whoever consumed for it before is refused from now on.
+    /// Consume for this group: begin where it left off (where it never was, as --from says), and commit what has been printed. The
+    /// members of a group share the partitions of the topic. With --partition, that one is taken from whoever had it.
     #[arg(long, value_name = "GROUP")]
     group: Option<String>,
-    /// Who consumes for the group, as `group describe` shows it. Default: consume-PID.
+    /// Who consumes for the group, as `group describe` shows it; no two at the same time. Default: consume-HOST-PID.
     #[arg(long, value_name = "NAME", requires = "group")]
     member: Option<String>,
+    /// After what silence of this process others get its partitions; 1s to 5m.
+    #[arg(long, value_name = "DURATION", requires = "group", value_parser = durations::parse, default_value = "10s")]
+    session: Duration,
     /// End after so many records.
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u64).range(1..))]
     max: Option<u64>,
@@ -111,18 +117,20 @@ pub(crate) async fn run(args: &Args) -> Result<()> {
         commit_due: Instant::now() + COMMIT_INTERVAL,
         served_by: BTreeMap::new(),
     };
-    let outcome = tokio::select! {
+    let (outcome, patience) = tokio::select! {
         biased;
-        interrupted = interrupted() => {
-            interrupted?;
-            // The reader may have stopped reading: what it does not take now, it does not want.
-            return tokio::time::timeout(LAST_WRITE_DEADLINE, printing.finish()).await.unwrap_or(Ok(()));
-        }
-        outcome = printing.print_all() => outcome,
+        // The reader may have stopped reading: what it does not take now, it does not want.
+        interrupted = interrupted() => (interrupted, LAST_WRITE_DEADLINE),
+        outcome = printing.print_all() => (outcome, FOREVER),
     };
-    // What was read is written, also before an error.
-    printing.finish().await?;
-    outcome
+    match outcome {
+        Ok(()) => printing.finish(patience).await,
+        Err(failure) => {
+            // What was read is written, also before an error; but what lies behind that is not to be committed.
+            printing.sink.write_out().await;
+            Err(failure)
+        }
+    }
 }
 
 async fn connect(args: &Args) -> Result<Consumer> {
@@ -139,15 +147,25 @@ async fn connect(args: &Args) -> Result<Consumer> {
     };
     let builder = match &args.group {
         Some(group) => {
-            let member = args.member.clone();
-            builder.group(
-                group,
-                member.unwrap_or_else(|| format!("consume-{}", std::process::id())),
-            )
+            let member = args.member.clone().unwrap_or_else(default_member);
+            builder.group(group, member).session(args.session)
         }
         None => builder,
     };
     builder.build().await.map_err(failure)
+}
+
+/// A name that no other process has, by the rule of names.
+fn default_member() -> String {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let host: String = host
+        .trim()
+        .to_ascii_lowercase()
+        .chars()
+        .filter(char::is_ascii_alphanumeric)
+        .take(40)
+        .collect();
+    format!("consume-{host}-{}", std::process::id())
 }
 
 /// An offset that no partition has reached would print nothing, which looks like an empty topic.
@@ -155,6 +173,9 @@ async fn check_offset(args: &Args, consumer: &Consumer) -> Result<()> {
     let Position::Offset(offset) = args.from else {
         return Ok(());
     };
+    if args.group.is_some() {
+        return Ok(()); // it begins where the group left off
+    }
     let mut end_max = 0;
     for partition in consumer.partitions() {
         let end = match consumer.stop_offset(partition) {
@@ -258,16 +279,46 @@ impl Printing<'_> {
         if !self.sink.write_out().await {
             return Ok(false);
         }
-        self.consumer.commit().await.map_err(failure)?;
+        self.commit().await?;
         self.commit_due = Instant::now() + COMMIT_INTERVAL;
         Ok(true)
     }
 
-    async fn finish(mut self) -> Result<()> {
-        if self.args.group.is_some() {
-            self.hand_over().await?;
+    async fn commit(&mut self) -> Result<()> {
+        match self.consumer.commit().await {
+            Ok(()) => Ok(()),
+            // Others share the topic; whoever has the partition now goes on from the last commit.
+            Err(error) if error.reason() == Some(Reason::StaleClaim) && self.args.partition.is_none() => {
+                output::note(
+                    "another member has taken a partition; what was printed of it just now is printed there again.",
+                );
+                Ok(())
+            }
+            Err(error) => Err(failure(error)),
         }
-        self.sink.finish().await
+    }
+
+    async fn finish(mut self, patience: Duration) -> Result<()> {
+        if self.args.group.is_some() {
+            let written = tokio::time::timeout(patience, self.sink.write_out()).await;
+            if written.unwrap_or(false) {
+                self.commit_at_the_end().await?;
+            }
+            self.consumer.close().await.map_err(failure)?;
+        }
+        let finished = tokio::time::timeout(patience, self.sink.finish()).await;
+        finished.unwrap_or(Ok(()))
+    }
+
+    async fn commit_at_the_end(&mut self) -> Result<()> {
+        let committed = tokio::time::timeout(LAST_COMMIT_DEADLINE, self.commit()).await;
+        committed.unwrap_or_else(|_| {
+            let message = format!(
+                "what was printed last could not be committed within {} s; it will be printed again",
+                LAST_COMMIT_DEADLINE.as_secs()
+            );
+            Err(Failure::new(Code::Unavailable, message))
+        })
     }
 
     fn tell_who_serves(&mut self) {

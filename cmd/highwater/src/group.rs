@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use highwater::{GroupOffset, Groups, Position};
+use highwater::{GroupMember, GroupOffset, Groups, Position};
 use serde_json::{Value, json};
 
 use crate::consume::parse_position;
@@ -19,8 +19,8 @@ Examples:
   highwater group reset orders billing --to 2026-01-31T12:00:00Z
   highwater group delete orders billing
 
-A group's offsets live with each partition of a topic. A reset counts at once: whoever consumes for the group is refused at its next
-commit, and goes on from the new offset when it claims the partition again.";
+A group's offsets live with each partition of a topic; its members share the partitions out among themselves. A reset counts at
+once: whoever consumes for the group is refused at its next commit, and goes on from the new offset.";
 
 /// Show consumer groups, and set how far they are.
 #[derive(Debug, clap::Args)]
@@ -114,13 +114,42 @@ async fn list(groups: &Groups, topic: &str, format: Format) -> Result<()> {
 
 async fn describe(groups: &Groups, topic: &str, group: &str, format: Format) -> Result<()> {
     let found = groups.describe(topic, group).await.map_err(failure)?;
-    if found.is_empty() {
+    let members = groups.members(topic, group).await.map_err(failure)?;
+    if found.is_empty() && members.is_empty() {
         return Err(unknown(topic, group));
     }
     if format == Format::Json {
         let partitions = found.iter().map(document).collect::<Vec<_>>();
-        return output::json(&json!({ "topic": topic, "group": group, "partitions": partitions }));
+        let members = members.iter().map(member_document).collect::<Vec<_>>();
+        return output::json(&json!({ "topic": topic, "group": group, "partitions": partitions, "members": members }));
     }
+    if !members.is_empty() {
+        print_members(&members)?;
+        output::line("")?;
+    }
+    print_offsets(&found)
+}
+
+fn print_members(members: &[GroupMember]) -> Result<()> {
+    let mut table = Table::new(&["MEMBER", "CLIENT", "SILENT", "ASSIGNED", "HOLDING"]);
+    for member in members {
+        table.row([
+            member.member.clone(),
+            member.client.clone(),
+            format!("{:.1} s", member.silence.as_secs_f64()),
+            or_dash(&numbers(&member.assigned)),
+            or_dash(&numbers(&member.holding)),
+        ]);
+    }
+    table.print()
+}
+
+fn numbers(partitions: &[u32]) -> String {
+    let numbers: Vec<String> = partitions.iter().map(u32::to_string).collect();
+    numbers.join(",")
+}
+
+fn print_offsets(found: &[GroupOffset]) -> Result<()> {
     let mut table = Table::new(&[
         "PARTITION",
         "OFFSET",
@@ -130,7 +159,7 @@ async fn describe(groups: &Groups, topic: &str, group: &str, format: Format) -> 
         "MEMBER",
         "CLAIM",
     ]);
-    for on in &found {
+    for on in found {
         table.row([
             on.partition.to_string(),
             on.offset.map_or_else(|| "-".to_owned(), |offset| offset.to_string()),
@@ -177,6 +206,16 @@ async fn delete(groups: &Groups, topic: &str, group: &str, format: Format) -> Re
 fn unknown(topic: &str, group: &str) -> Failure {
     let message = format!("no partition of {topic} knows group {group}");
     Failure::new(Code::NotFound, message).hint(format!("`highwater group list {topic}` shows those that there are"))
+}
+
+fn member_document(member: &GroupMember) -> Value {
+    json!({
+        "member": member.member,
+        "client": member.client,
+        "assigned": member.assigned,
+        "holding": member.holding,
+        "silent_ms": u64::try_from(member.silence.as_millis()).unwrap_or(u64::MAX),
+    })
 }
 
 fn document(on: &GroupOffset) -> Value {

@@ -140,13 +140,15 @@ fn code_of_reason(reason: Reason) -> Code {
         | Reason::PermissionDenied
         | Reason::NotEnoughNodes
         | Reason::Refused
-        | Reason::StaleClaim => Code::Refused,
+        | Reason::StaleClaim
+        | Reason::MemberReplaced => Code::Refused,
         Reason::NotLeader
         | Reason::NoQuorum
         | Reason::UnknownOutcome
         | Reason::Overloaded
         | Reason::ReplicaBehind
         | Reason::Unavailable
+        | Reason::SessionOver
         | Reason::Deadline => Code::Unavailable,
         Reason::Unspecified | Reason::Damaged | Reason::Internal => Code::Failure,
     }
@@ -165,6 +167,7 @@ fn hint(error: &Error, code: Code) -> Option<&'static str> {
         (_, Some(Reason::StaleClaim)) => {
             Some("another member goes on for the group; `highwater group describe` shows it")
         }
+        (_, Some(Reason::MemberReplaced)) => Some("give each member a name of its own with --member"),
         (_, Some(Reason::NodeNotFound)) => Some("`highwater cluster describe` shows the nodes"),
         (_, Some(Reason::PartitionNotFound)) => Some("`highwater topic describe NAME` shows the partitions"),
         (_, Some(Reason::TopicExists)) => Some("choose another name, or delete the topic first"),

@@ -64,7 +64,7 @@ pub use damage::DamagedRange;
 pub use disk::{Disk, DiskFile, RealDisk};
 pub use entry::{Batch, Body, Decision, Entry, Frame, GROUP_NAME_BYTES_MAX, Header, Kind, Verdict, Vote};
 pub use error::{Error, FormatError, Grade};
-pub use fold::{GroupState, State};
+pub use fold::{GROUPS_MAX, GroupState, State};
 pub use format::crc32c;
 pub use format::frame::{DETAIL_BYTES_MAX, HEADER_BYTES, PAYLOAD_BYTES_MAX};
 pub use ids::{ClusterId, EntryId, GroupId, Identity, PrincipalDigest, ProducerId, ReplicaId};

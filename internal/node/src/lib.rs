@@ -17,6 +17,7 @@
 //! * `leaders`: who leads what and who may, told by each node to every other.
 //! * `access`, `services`, `status`: who may do what, the gRPC services, and how problems look to a client.
 //! * `gateway`: the same in JSON over HTTP.
+//! * `coordinator`: which member of a consumer group should consume what.
 //!
 //! Invariants: nothing reaches a partition's records without a permit; nothing that can lose data is decided from
 //! gossip; a failed write, a dead Raft core or a contradiction in what is recorded ends the node, loudly.
@@ -35,6 +36,7 @@ mod clock;
 mod cluster_tests;
 mod config;
 mod controller;
+mod coordinator;
 mod data_dir;
 mod dead_replicas;
 mod describe;

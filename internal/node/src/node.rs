@@ -20,6 +20,7 @@ use crate::catalog::{CatalogClient, CatalogHost, keep_addresses};
 use crate::clock::now_ms;
 use crate::config::Config;
 use crate::controller::Controller;
+use crate::coordinator::Coordinator;
 use crate::data_dir::DataDir;
 use crate::dead_replicas::DeadReplicas;
 use crate::error::{Failure, StartError};
@@ -278,6 +279,7 @@ impl Foundation {
             registry: self.registry.clone(),
             host: self.host.clone(),
             catalog,
+            coordinator: Coordinator::new(self.host.clone(), leaders.clone(), stopping.clone()),
             leaders,
             link: self.link.clone(),
             storage: self.storage.clone(),

@@ -97,6 +97,16 @@ pub(crate) enum Problem {
     Refused(String),
     #[error("group `{group}` does not hold {what} by this claim any more; claim it again; nothing was committed")]
     StaleClaim { group: String, what: String },
+    #[error(
+        "member `{member}` of group `{group}` has joined from elsewhere since; every member needs a name of its own"
+    )]
+    MemberReplaced { group: String, member: String },
+    #[error("member `{member}` was taken out of group `{group}`: {why}; it may join again")]
+    SessionOver {
+        group: String,
+        member: String,
+        why: &'static str,
+    },
     #[error("internal error: {0}")]
     Internal(String),
 }
@@ -134,6 +144,8 @@ impl Problem {
             Problem::NodeNotFound { .. } => (C::NotFound, R::NodeNotFound, O::NotApplied),
             Problem::Refused(_) => (C::FailedPrecondition, R::Refused, O::NotApplied),
             Problem::StaleClaim { .. } => (C::FailedPrecondition, R::StaleClaim, O::NotApplied),
+            Problem::MemberReplaced { .. } => (C::Aborted, R::MemberReplaced, O::NotApplied),
+            Problem::SessionOver { .. } => (C::FailedPrecondition, R::SessionOver, O::NotApplied),
             Problem::Internal(_) => (C::Internal, R::Internal, O::Unknown),
         }
     }

@@ -5,12 +5,16 @@
 //! times of the log. What is proposed names the claim and the last use that were seen, so a group that comes back to life
 //! meanwhile stays.
 //!
+//! Only what lags is forgotten. A group that has consumed everything makes no calls as long as nothing comes, and must find its
+//! place when something does.
+//!
 //! Deliberately absent: a period of each topic's own.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::StreamExt;
 use highwater_catalog::Catalog;
 use highwater_partition::Role;
 use highwater_partition::log::{GroupId, GroupState};
@@ -19,41 +23,51 @@ use tokio::time::timeout;
 use crate::clock::now_ms;
 use crate::controller::{COMMAND_TIMEOUT, Controller};
 use crate::replicas::{CATALOG_GROUP, Hosted};
+use crate::retention::Agreement;
 use crate::services::GROUPS_LEVEL;
 
 /// How long a group is kept that neither claims nor commits.
-const KEPT: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+pub(crate) const KEPT: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+/// Partitions that are looked at at the same time.
+const PARTITIONS_AT_ONCE: usize = 8;
 
 impl Controller {
-    /// Looks once at all partitions that are led here.
-    pub(crate) async fn forget_unused_groups(&self) {
+    /// Looks once at all partitions that are led here, for groups that were not used for `kept`.
+    pub(crate) async fn forget_unused_groups(&self, kept: Duration) {
         if self.host.read(Catalog::feature_level) < GROUPS_LEVEL {
             return;
         }
-        let oldest_ms = now_ms().saturating_sub(KEPT.as_millis() as u64);
-        let led = self
-            .registry
-            .all()
-            .into_iter()
-            .filter(|hosted| hosted.group_id != CATALOG_GROUP && hosted.status().role == Role::Leader);
-        let unused = led.flat_map(|hosted| {
-            let groups = hosted.unused_groups(oldest_ms).into_iter();
-            groups.map(move |(name, seen)| (hosted.clone(), name, seen))
+        let oldest_ms = now_ms().saturating_sub(u64::try_from(kept.as_millis()).unwrap_or(u64::MAX));
+        let led = self.registry.all().into_iter();
+        let led = led.filter(|hosted| hosted.group_id != CATALOG_GROUP && hosted.status().role == Role::Leader);
+        let unused = futures::stream::iter(led).map(|hosted| async move {
+            let groups = hosted.unused_groups(oldest_ms).await.unwrap_or_default(); // what cannot be told is looked at again
+            (hosted, groups)
         });
-        let unused: Vec<(Arc<Hosted>, Bytes, GroupState)> = unused.collect();
-        if unused.is_empty() {
+        let unused: Vec<_> = unused.buffer_unordered(PARTITIONS_AT_ONCE).collect().await;
+        if unused.iter().all(|(_, groups)| groups.is_empty()) {
             return;
         }
-        let clocks = self.compare_clocks().await;
-        for (hosted, name, seen) in unused {
-            if self.may_judge_age(&hosted, &clocks) {
-                forget(&hosted, name, &seen).await;
+        let clocks = &self.compare_clocks().await;
+        let forgetting =
+            futures::stream::iter(unused).for_each_concurrent(PARTITIONS_AT_ONCE, |(hosted, groups)| async move {
+                self.forget_all(&hosted, groups, clocks).await;
+            });
+        forgetting.await;
+    }
+
+    /// Stops at the first that cannot be forgotten now: the others could not either.
+    async fn forget_all(&self, hosted: &Arc<Hosted>, groups: Vec<(Bytes, GroupState)>, clocks: &Agreement) {
+        for (name, seen) in groups {
+            if !self.may_judge_age(hosted, clocks) || !forget(hosted, name, &seen).await {
+                return;
             }
         }
     }
 }
 
-async fn forget(hosted: &Hosted, name: Bytes, seen: &GroupState) {
+/// Whether it was decided.
+async fn forget(hosted: &Hosted, name: Bytes, seen: &GroupState) -> bool {
     let GroupId(group) = hosted.group_id;
     let consumer_group = String::from_utf8_lossy(&name).into_owned();
     match timeout(COMMAND_TIMEOUT, hosted.forget_group(name, seen)).await {
@@ -62,11 +76,16 @@ async fn forget(hosted: &Hosted, name: Bytes, seen: &GroupState) {
             consumer_group,
             "a consumer group is forgotten that was not used for long"
         ),
-        Ok(Err(why)) => tracing::info!(group, consumer_group, why, "a consumer group cannot be forgotten now"),
-        Err(_) => tracing::info!(
-            group,
-            consumer_group,
-            "a consumer group cannot be forgotten now: no majority answered"
-        ),
+        // It may have come back to life.
+        Ok(Err(why)) => tracing::info!(group, consumer_group, why, "a consumer group is not forgotten now"),
+        Err(_) => {
+            tracing::info!(
+                group,
+                consumer_group,
+                "a consumer group cannot be forgotten now: no majority answered"
+            );
+            return false;
+        }
     }
+    true
 }

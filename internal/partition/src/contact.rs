@@ -89,6 +89,11 @@ impl Partition {
 }
 
 impl Partition {
+    /// Since when this replica leads; None if it does not, or not for long enough to have noticed.
+    pub fn leads_since(&self) -> Option<Instant> {
+        self.inner.observer.leadership.since()
+    }
+
     /// Whether this replica leads a group of which it has not heard a majority for longer than in a sound one. It does not step
     /// down for that: it just commits nothing.
     pub fn leads_in_vain(&self) -> bool {

@@ -126,6 +126,7 @@ impl Partition {
             mending: mending.clone(),
             voters,
             former_end: Arc::new(FormerEnd::new(&log)),
+            leadership: Arc::default(),
         };
         let (changes_sender, changes) = watch::channel(observer.status());
         let (ending_sender, ending) = watch::channel(None);

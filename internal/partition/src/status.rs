@@ -1,7 +1,7 @@
 //! What a replica says about itself, and how others learn that it changed or died.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use highwater_log::{DamagedRange, Log, ReplicaId};
@@ -9,6 +9,7 @@ use openraft::ServerState;
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::Fatal;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::caught_up::FormerEnd;
 use crate::mending::Mending;
@@ -125,6 +126,29 @@ impl Voters {
     }
 }
 
+/// Since when a replica leads.
+#[derive(Debug, Default)]
+pub(crate) struct Leadership(Mutex<Option<(u64, Instant)>>);
+
+impl Leadership {
+    fn lock(&self) -> MutexGuard<'_, Option<(u64, Instant)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn note(&self, status: &Status) {
+        let mut since = self.lock();
+        if status.role != Role::Leader {
+            *since = None;
+        } else if since.is_none_or(|(term, _)| term != status.term) {
+            *since = Some((status.term, Instant::now()));
+        }
+    }
+
+    pub(crate) fn since(&self) -> Option<Instant> {
+        self.lock().map(|(_, since)| since)
+    }
+}
+
 /// Reads the status of one replica.
 #[derive(Clone)]
 pub(crate) struct Observer {
@@ -136,6 +160,8 @@ pub(crate) struct Observer {
     pub(crate) voters: Voters,
     /// Noted by `watch`.
     pub(crate) former_end: Arc<FormerEnd>,
+    /// Noted by `watch`.
+    pub(crate) leadership: Arc<Leadership>,
 }
 
 impl Observer {
@@ -211,12 +237,14 @@ impl Observer {
         changes.send_modify(|status| {
             status.role = Role::Stopped;
             status.leader = None;
+            self.leadership.note(status);
         });
         ending.send_replace(Some(how));
     }
 
     fn publish(&self, changes: &watch::Sender<Status>) {
         let now = self.status();
+        self.leadership.note(&now);
         self.voters.set(now.voters.iter().map(|voter| voter.replica_id.0));
         changes.send_if_modified(|last| {
             let differs = last.differs(&now);

@@ -51,8 +51,8 @@
 //! # Invariants
 //!
 //! [`Invariant`] lists them, I1 to I18. The rule of each stands with the code that judges it, in the modules of the checker.
-//! Deliberately absent: I10 (consumer groups), since there are no groups yet; causes (the checker says what is wrong and
-//! shows the events that prove it, not why); and any clock, randomness or network in the core.
+//! Deliberately absent: causes (the checker says what is wrong and shows the events that prove it, not why); and any clock,
+//! randomness or network in the core.
 
 mod checker;
 pub mod history;

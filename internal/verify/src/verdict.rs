@@ -28,7 +28,7 @@ pub enum Invariant {
     I8,
     /// All records of a batch are there, next to each other, or none.
     I9,
-    /// Consumer groups. Not judged: there are none yet.
+    /// A consumer group's claims and positions never go back, in real time, and everything below a position is done.
     I10,
     /// The log start only rises, never past what retention allows; reads below it are told so, reads above are not refused.
     I11,

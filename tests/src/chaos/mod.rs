@@ -46,6 +46,7 @@ mod tools;
 mod trimmed;
 
 pub use links::{Rule, Rules};
+pub(crate) use random::Random;
 pub use run::{Plan, Report, run};
 pub use sandbox::{Stop, in_sandbox};
 pub use scenarios::Amount;

@@ -4,17 +4,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::{StreamExt, TryStreamExt, stream};
+use highwater_proto::limits::{GROUP_RELEASE_MS, GROUP_SESSION_MS};
 use highwater_proto::v1;
 use tokio::sync::{Semaphore, mpsc};
+use tokio::time::timeout_at;
 use tonic::Code;
 
 use super::fetcher::ReadRoute;
+use super::grouped::Grouped;
 use super::part::Part;
 use super::{Consumer, Freshness, LOOK_UPS_AT_ONCE, Position};
 use crate::calls::Caller;
+use crate::claim::Member;
 use crate::deadline::Deadline;
 use crate::error::{Error, Reason, Refusal};
-use crate::groups::Claim;
+use crate::membership::{Begin, Membership, Route};
 use crate::picture::TopicRef;
 
 /// The prefetch unless the user says otherwise, bytes.
@@ -25,6 +29,12 @@ const PREFETCH_BYTES_MAX: usize = 1024 * 1024 * 1024;
 const PREFETCH_BATCHES_MAX: usize = 256;
 /// How long no replica may serve a partition before that is an error, unless the user says otherwise.
 const DEADLINE: Duration = Duration::from_secs(120);
+/// After what silence a member's partitions are given to others, unless the user says otherwise.
+const SESSION: Duration = Duration::from_secs(10);
+/// How long an application may work on a record, unless the user says otherwise.
+const PROCESSING_DEADLINE: Duration = Duration::from_secs(300);
+/// The shortest interval between automatic commits.
+const AUTO_COMMIT_LEAST: Duration = Duration::from_millis(10);
 const _: () = assert!(PREFETCH_BYTES_MAX <= Semaphore::MAX_PERMITS);
 
 /// Settings of a [`Consumer`].
@@ -40,14 +50,11 @@ pub struct ConsumerBuilder {
     freshness: Freshness,
     deadline: Duration,
     stop_at_end: bool,
-    group: Option<Membership>,
-}
-
-/// As whom to consume for a group.
-#[derive(Debug, Clone)]
-struct Membership {
-    group: String,
-    member: String,
+    group: Option<Member>,
+    session: Duration,
+    processing_deadline: Duration,
+    auto_commit: Option<Duration>,
+    is_static: bool,
 }
 
 impl ConsumerBuilder {
@@ -63,18 +70,56 @@ impl ConsumerBuilder {
             deadline: DEADLINE,
             stop_at_end: false,
             group: None,
+            session: SESSION,
+            processing_deadline: PROCESSING_DEADLINE,
+            auto_commit: None,
+            is_static: false,
         }
     }
 
     /// Consume for a group: begin where it left off on each partition (and only where it never committed, where
-    /// [`from`](Self::from) says), and be able to [`commit`](Consumer::commit). `build` claims the partitions for `member`,
-    /// from whoever had them.
+    /// [`from`](Self::from) says), and be able to [`commit`](Consumer::commit).
+    ///
+    /// A consumer of a whole topic joins the group as `member`, a name that nobody else uses at the same time, and shares the
+    /// partitions with the other members: it has some of them, none if there are more members than partitions, and not
+    /// always the same. A consumer of one partition claims that for `member`, from whoever had it, and joins nothing.
     #[must_use]
     pub fn group(mut self, group: impl Into<String>, member: impl Into<String>) -> Self {
-        self.group = Some(Membership {
+        self.group = Some(Member {
             group: group.into(),
             member: member.into(),
         });
+        self
+    }
+
+    /// For a member of a group: commit by itself, every so often, when a partition is given up and at the end. Asking for a record
+    /// then says that all before it are done. Default: [`commit`](Consumer::commit) by hand.
+    #[must_use]
+    pub fn auto_commit(mut self, interval: Duration) -> Self {
+        self.auto_commit = Some(interval);
+        self
+    }
+
+    /// For a member of a group: after what silence of its process its partitions are given to others, 1 s to 5 min. Default 10 s.
+    #[must_use]
+    pub fn session(mut self, session: Duration) -> Self {
+        self.session = session;
+        self
+    }
+
+    /// For a member of a group: how long the application may take before it asks for the next record, 1 s to 1 h. Then its partitions are
+    /// given to others, until it asks. Default 5 min.
+    #[must_use]
+    pub fn processing_deadline(mut self, deadline: Duration) -> Self {
+        self.processing_deadline = deadline;
+        self
+    }
+
+    /// For a member of a group: keep the partitions for a session when the consumer ends, for a process that is only restarted and
+    /// joins again under the same name. Default: they are given to others at once.
+    #[must_use]
+    pub fn static_member(mut self) -> Self {
+        self.is_static = true;
         self
     }
 
@@ -115,25 +160,24 @@ impl ConsumerBuilder {
         self
     }
 
-    /// Looks the topic up, finds the first offsets and begins to read ahead.
+    /// Looks the topic up, joins the group if it is for one, finds the first offsets and begins to read ahead.
     ///
     /// # Errors
     /// Reasons `TOPIC_NOT_FOUND`, `PARTITION_NOT_FOUND`; [`Error::InvalidArgument`]; [`Error::Deadline`].
     pub async fn build(self) -> Result<Consumer, Error> {
-        if !(1..=PREFETCH_BYTES_MAX).contains(&self.prefetch_bytes) {
-            let problem = format!("{}; from 1 to {PREFETCH_BYTES_MAX}", self.prefetch_bytes);
-            return Err(Error::invalid("prefetch_bytes", problem));
-        }
-        if self.deadline.is_zero() {
-            return Err(Error::invalid("deadline", "must be more than 0"));
-        }
+        self.check()?;
         let deadline = Deadline::after(self.look_up_deadline);
         let topic = self.caller.look_up(&self.topic, deadline).await?;
         let partitions = self.choose_partitions(&topic)?;
         let topic = TopicRef::from(&topic);
-        let claims = self.claim(&topic, &partitions, deadline).await?;
-        let spans = self.find_spans(&topic, &partitions, &claims, deadline).await?;
-
+        let grouped = match (&self.group, self.partition) {
+            (Some(member), None) => Some(self.join(&topic, member.clone(), deadline).await?),
+            _ => None,
+        };
+        let parts = match &grouped {
+            Some(_) => Vec::new(), // they come with the membership's changes
+            None => self.find_parts(&topic, &partitions, deadline).await?,
+        };
         let route = Arc::new(ReadRoute {
             wire_name: self.caller.wire_name(&topic),
             topic,
@@ -144,20 +188,74 @@ impl ConsumerBuilder {
             prefetch_bytes: self.prefetch_bytes,
         });
         let (sender, items) = mpsc::channel(PREFETCH_BATCHES_MAX);
-        let parts = spans.into_iter().enumerate().map(|(place, span)| {
-            let mut part = Part::new(place, span.partition, span.position, span.stop);
-            part.read(&route, &sender, self.freshness);
-            part
-        });
-        Ok(Consumer {
-            parts: parts.collect(),
-            claims,
+        let mut consumer = Consumer {
+            parts,
             look_up_deadline: self.look_up_deadline,
             route,
             sender,
             items,
             current: None,
-        })
+            handed_out: None,
+            grouped,
+        };
+        for part in &mut consumer.parts {
+            part.read(&consumer.route, &consumer.sender, self.freshness);
+        }
+        Ok(consumer)
+    }
+
+    fn check(&self) -> Result<(), Error> {
+        if !(1..=PREFETCH_BYTES_MAX).contains(&self.prefetch_bytes) {
+            let problem = format!("{}; from 1 to {PREFETCH_BYTES_MAX}", self.prefetch_bytes);
+            return Err(Error::invalid("prefetch_bytes", problem));
+        }
+        if self.deadline.is_zero() {
+            return Err(Error::invalid("deadline", "must be more than 0"));
+        }
+        check_duration("session", self.session, GROUP_SESSION_MS)?;
+        check_duration("processing_deadline", self.processing_deadline, GROUP_RELEASE_MS)?;
+        match self.auto_commit {
+            Some(interval) if interval < AUTO_COMMIT_LEAST => Err(Error::invalid(
+                "auto_commit",
+                format!(
+                    "{} ms; at least {}",
+                    interval.as_millis(),
+                    AUTO_COMMIT_LEAST.as_millis()
+                ),
+            )),
+            Some(_) if self.group.is_none() || self.partition.is_some() => Err(Error::invalid(
+                "auto_commit",
+                "it is for members that share a topic; commit by hand",
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    async fn join(&self, topic: &TopicRef, member: Member, deadline: Deadline) -> Result<Grouped, Error> {
+        let action = format!("join group {} on {}", member.group, self.topic);
+        let mut membership = Membership::begin(Route {
+            caller: self.caller.clone(),
+            topic: topic.clone(),
+            member,
+            session: self.session,
+            processing_deadline: self.processing_deadline,
+            auto_commit: self.auto_commit,
+            is_static: self.is_static,
+            position: self.position,
+            stop_at_end: self.stop_at_end,
+            call_deadline: self.look_up_deadline,
+        });
+        match timeout_at(deadline.at, membership.joined()).await {
+            Ok(joined) => joined?,
+            Err(_) => {
+                return Err(Error::Deadline {
+                    action,
+                    after: deadline.after,
+                    last: None,
+                });
+            }
+        }
+        Ok(Grouped::new(membership, self.stop_at_end))
     }
 
     fn choose_partitions(&self, topic: &v1::Topic) -> Result<Vec<u32>, Error> {
@@ -180,55 +278,46 @@ impl ConsumerBuilder {
         )))
     }
 
-    /// Takes the partitions for the group, if it is for one.
-    async fn claim(&self, topic: &TopicRef, partitions: &[u32], deadline: Deadline) -> Result<Vec<Claim>, Error> {
-        let Some(Membership { group, member }) = &self.group else {
-            return Ok(Vec::new());
-        };
-        let claim = |partition: u32| Claim::take(&self.caller, topic, partition, (group, member), deadline);
-        stream::iter(partitions.to_vec())
-            .map(claim)
-            .buffered(LOOK_UPS_AT_ONCE)
-            .try_collect()
-            .await
-    }
-
-    /// Where each partition begins and, if wanted, ends.
-    async fn find_spans(
-        &self,
-        topic: &TopicRef,
-        partitions: &[u32],
-        claims: &[Claim],
-        deadline: Deadline,
-    ) -> Result<Vec<Span>, Error> {
-        let span = |(place, partition): (usize, u32)| async move {
-            let committed = claims.get(place).and_then(|claim| claim.offset);
-            let begin = committed.map_or(self.position, Position::Offset);
-            let position = begin.find(&self.caller, topic, partition, deadline).await?;
-            let stop = match self.stop_at_end {
-                true => Some(Position::End.find(&self.caller, topic, partition, deadline).await?),
-                false => None,
+    /// Where each partition begins and, if wanted, ends; claimed if it is for a group.
+    async fn find_parts(&self, topic: &TopicRef, partitions: &[u32], deadline: Deadline) -> Result<Vec<Part>, Error> {
+        let find = |(place, partition): (usize, u32)| async move {
+            let Some(member) = &self.group else {
+                let position = self.position.find(&self.caller, topic, partition, deadline).await?;
+                let stop = match self.stop_at_end {
+                    true => Some(Position::End.find(&self.caller, topic, partition, deadline).await?),
+                    false => None,
+                };
+                return Ok(Part::new(place, partition, position, stop));
             };
-            Ok(Span {
-                partition,
-                position,
-                stop,
-            })
+            let begin = Begin {
+                caller: &self.caller,
+                topic,
+                member,
+                position: self.position,
+                stop_at_end: self.stop_at_end,
+                deadline,
+            };
+            let mut part = Part::new(place, partition, 0, None);
+            part.take_over(begin.claim(partition).await?);
+            Ok(part)
         };
         let places: Vec<(usize, u32)> = partitions.iter().copied().enumerate().collect();
         stream::iter(places)
-            .map(span)
+            .map(find)
             .buffered(LOOK_UPS_AT_ONCE)
             .try_collect()
             .await
     }
 }
 
-/// Where a partition's reading begins.
-#[derive(Debug)]
-struct Span {
-    partition: u32,
-    position: u64,
-    /// Where to stop, exclusive.
-    stop: Option<u64>,
+/// `(least, most)` in milliseconds, inclusive.
+fn check_duration(field: &'static str, value: Duration, (least, most): (u32, u32)) -> Result<(), Error> {
+    let (least, most) = (u64::from(least), u64::from(most));
+    match (Duration::from_millis(least)..=Duration::from_millis(most)).contains(&value) {
+        true => Ok(()),
+        false => Err(Error::invalid(
+            field,
+            format!("{} ms; from {least} to {most}", value.as_millis()),
+        )),
+    }
 }

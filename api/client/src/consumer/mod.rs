@@ -10,32 +10,35 @@
 //!
 //! Each partition can be paused, resumed and moved to another offset at any time (`part`).
 //!
-//! For a group it begins where the group left off, and commits when it is told to. Deliberately absent: sharing partitions out
-//! among the members of a group; whoever builds the consumer says which it reads.
+//! For a group it begins where the group left off. A member of a group that shares a topic reads the partitions that it is given
+//! for the time being (`grouped`).
+//!
+//! Deliberately absent: who gives them (`membership`).
 
 mod builder;
 pub(crate) mod decode;
 mod fetcher;
+mod grouped;
 mod part;
 mod prefetch;
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use futures::{Stream, StreamExt, stream};
+use futures::{Stream, StreamExt};
 use highwater_proto::v1::list_offsets_request::Position as Wanted;
 use tokio::sync::mpsc;
 
 pub use self::builder::ConsumerBuilder;
 use self::fetcher::ReadRoute;
+use self::grouped::Grouped;
 use self::part::Part;
 use self::prefetch::{Fetched, Item};
 use crate::calls::Caller;
 use crate::deadline::Deadline;
 use crate::error::Error;
-use crate::groups::Claim;
 use crate::picture::TopicRef;
 use crate::record::ConsumedRecord;
 
@@ -91,18 +94,21 @@ impl Position {
 /// with `stop_at_end` at its end; the stream ends when all its partitions have. After [`Error::CorruptBatch`] and
 /// [`Error::UnsupportedCompression`] reading goes on behind the offsets that the error names.
 ///
-/// A paused partition has not ended: a stream of which all that is left is paused waits.
+/// A paused partition has not ended: a stream of which all that is left is paused waits. So does a member of a group while it has no
+/// partitions.
 #[derive(Debug)]
 pub struct Consumer {
     route: Arc<ReadRoute>,
     look_up_deadline: Duration,
     parts: Vec<Part>,
-    /// For a group: one for each part, in the same order; else none.
-    claims: Vec<Claim>,
     /// For readers that begin later.
     sender: mpsc::Sender<Item>,
     items: mpsc::Receiver<Item>,
     current: Option<Fetched>,
+    /// The place of the partition that was last handed something out of.
+    handed_out: Option<usize>,
+    /// For a member that shares a topic with others.
+    grouped: Option<Grouped>,
 }
 
 impl Consumer {
@@ -111,13 +117,16 @@ impl Consumer {
         self.next().await
     }
 
-    /// The partitions that are read.
+    /// The partitions that are read; of a member of a group those that it has at the moment, as of the last time that it was asked for
+    /// a record.
     pub fn partitions(&self) -> Vec<u32> {
-        self.parts.iter().map(|part| part.partition).collect()
+        let here = self.parts.iter().filter(|part| part.is_here());
+        here.map(|part| part.partition).collect()
     }
 
     fn place(&self, partition: u32) -> Option<usize> {
-        self.parts.iter().position(|part| part.partition == partition)
+        let mut parts = self.parts.iter();
+        parts.position(|part| part.partition == partition && part.is_here())
     }
 
     fn part(&self, partition: u32) -> Option<&Part> {
@@ -215,7 +224,7 @@ impl Consumer {
 
     /// The partitions that are paused.
     pub fn paused(&self) -> Vec<u32> {
-        let paused = self.parts.iter().filter(|part| part.is_paused());
+        let paused = self.parts.iter().filter(|part| part.is_here() && part.is_paused());
         paused.map(|part| part.partition).collect()
     }
 
@@ -223,32 +232,6 @@ impl Consumer {
         if self.current.as_ref().is_some_and(|current| current.place == place) {
             self.current = None;
         }
-    }
-
-    /// Commits for the group that all records handed out so far are done: whoever claims a partition next begins behind them. Returns
-    /// when that is on the disks of a majority. What has not moved since the last commit is not committed again.
-    ///
-    /// Cancel safe: it may then have been committed in part, and may be called again.
-    ///
-    /// # Errors
-    /// Reason `STALE_CLAIM`: another member has claimed a partition, and this consumer's word counts no more there; the other
-    /// partitions have been committed. [`Error::InvalidArgument`] without a group; [`Error::Deadline`].
-    pub async fn commit(&mut self) -> Result<(), Error> {
-        if self.claims.is_empty() {
-            return Err(Error::invalid("group", "the consumer was built without one"));
-        }
-        let deadline = Deadline::after(self.look_up_deadline);
-        let (caller, topic) = (&self.route.caller, &self.route.topic);
-        let commits = self.claims.iter_mut().zip(&self.parts);
-        let commits = commits.map(|(claim, part)| claim.commit(caller, topic, part.position, deadline));
-        let results: Vec<Result<(), Error>> = stream::iter(commits).buffer_unordered(LOOK_UPS_AT_ONCE).collect().await;
-        results.into_iter().collect()
-    }
-
-    /// The next offset to consume as the group has committed it; `None` if it has not, or without a group.
-    pub fn committed(&self, partition: u32) -> Option<u64> {
-        let place = self.place(partition)?;
-        self.claims.get(place).and_then(|claim| claim.offset)
     }
 
     /// The next record of the batch at hand.
@@ -260,6 +243,7 @@ impl Consumer {
         };
         let next = current.offset;
         self.parts[current.place].position = next;
+        self.handed_out = Some(current.place);
         Some(record.map_err(|problem| Error::CorruptBatch {
             topic: self.route.display_name.clone(),
             partition: current.partition,
@@ -282,6 +266,7 @@ impl Consumer {
             Item::Ended { .. } => part.end(),
             Item::Failed { resume_at, error, .. } => {
                 part.position = resume_at;
+                self.handed_out = Some(place);
                 return Some(error);
             }
         }
@@ -289,24 +274,50 @@ impl Consumer {
     }
 }
 
+impl Consumer {
+    fn poll_record(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<ConsumedRecord, Error>>> {
+        loop {
+            if self.has_changes()
+                && let Some(error) = self.take_in_changes(context)
+            {
+                return Poll::Ready(Some(Err(error)));
+            }
+            if let Some(record) = self.next_of_current() {
+                return Poll::Ready(Some(record));
+            }
+            if self.has_ended() {
+                return Poll::Ready(None);
+            }
+            // Never the end: this consumer has a sender of its own.
+            match self.items.poll_recv(context) {
+                Poll::Ready(Some(item)) => {
+                    if let Some(error) = self.take_in(item) {
+                        return Poll::Ready(Some(Err(error)));
+                    }
+                }
+                Poll::Ready(None) => return Poll::Ready(None),
+                Poll::Pending => return self.wait_for_changes(context),
+            }
+        }
+    }
+
+    fn has_ended(&self) -> bool {
+        match &self.grouped {
+            Some(grouped) if !grouped.may_end() => false,
+            _ => self.parts.iter().all(|part| part.has_ended() || !part.is_here()),
+        }
+    }
+}
+
 impl Stream for Consumer {
     type Item = Result<ConsumedRecord, Error>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        loop {
-            if let Some(record) = self.next_of_current() {
-                return Poll::Ready(Some(record));
-            }
-            if self.parts.iter().all(Part::has_ended) {
-                return Poll::Ready(None);
-            }
-            // Never the end: this consumer has a sender of its own.
-            let Some(item) = ready!(self.items.poll_recv(context)) else {
-                return Poll::Ready(None);
-            };
-            if let Some(error) = self.take_in(item) {
-                return Poll::Ready(Some(Err(error)));
-            }
+        self.note_asked();
+        let polled = self.poll_record(context);
+        if polled.is_pending() {
+            self.note_waiting();
         }
+        polled
     }
 }

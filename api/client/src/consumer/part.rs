@@ -1,6 +1,6 @@
 //! One partition of a consumer: where it is, and who reads it ahead.
 //!
-//! A partition is *reading*, *paused* or *ended*. Each time that reading begins anew it is a new *epoch*: what readers of former epochs
+//! A partition is *reading*, *paused*, *ended* or, for a member of a group, *gone*. Each time that reading begins anew it is a new *epoch*: what readers of former epochs
 //! have put into the prefetch is passed over. So a seek or a pause counts at once, whatever is on its way.
 //!
 //! Invariants: there is a task exactly while the partition is reading; `position` is the offset of the next record to be handed
@@ -14,6 +14,7 @@ use tokio::task::AbortHandle;
 use super::Freshness;
 use super::fetcher::{Fetcher, ReadRoute};
 use super::prefetch::{Item, News};
+use crate::membership::{Assigned, Held};
 
 #[derive(Debug)]
 pub(super) struct Part {
@@ -24,6 +25,10 @@ pub(super) struct Part {
     pub(super) stop: Option<u64>,
     pub(super) epoch: u64,
     pub(super) news: Arc<News>,
+    /// For a group: the claim on it.
+    pub(super) held: Option<Arc<Held>>,
+    /// It is given up as soon as what was handed out of it is done. Nothing more of it is handed out.
+    pub(super) is_leaving: bool,
     state: State,
 }
 
@@ -32,6 +37,8 @@ enum State {
     Reading(AbortHandle),
     Paused,
     Ended,
+    /// Another member reads it.
+    Gone,
 }
 
 impl Part {
@@ -44,7 +51,40 @@ impl Part {
             stop,
             epoch: 0,
             news: Arc::default(),
+            held: None,
+            is_leaving: false,
             state: State::Paused,
+        }
+    }
+
+    /// Takes over a partition that was claimed. It is not read yet.
+    pub(super) fn take_over(&mut self, assigned: Assigned) {
+        self.leave();
+        self.news = Arc::default();
+        self.position = assigned.position;
+        self.stop = assigned.stop;
+        self.held = Some(assigned.held);
+        self.is_leaving = false;
+        self.state = State::Paused;
+    }
+
+    /// Gives the partition up; answers what it was held by.
+    pub(super) fn give_up(&mut self) -> Option<Arc<Held>> {
+        self.leave();
+        self.is_leaving = false;
+        self.state = State::Gone;
+        self.held.take()
+    }
+
+    /// Whether it is read here, or was to its end.
+    pub(super) fn is_here(&self) -> bool {
+        !self.is_leaving && !matches!(self.state, State::Gone)
+    }
+
+    /// Notes that the application is done with all that was handed out.
+    pub(super) fn note_done(&self) {
+        if let Some(held) = &self.held {
+            held.note_done(self.position);
         }
     }
 

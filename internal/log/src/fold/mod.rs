@@ -27,7 +27,7 @@ use crate::ids::{ClusterId, EntryId, GroupId};
 use producers::{Producers, Use};
 
 /// Most consumer groups of a partition.
-pub(crate) const GROUPS_MAX: usize = 1_024;
+pub const GROUPS_MAX: usize = 1_024;
 
 /// The fold's state behind one entry. The same on every replica.
 ///

@@ -41,7 +41,7 @@ fn list(topic: &str) -> v1::ListGroupsRequest {
 }
 
 impl TestCluster {
-    async fn leader_number(&self) -> usize {
+    pub(super) async fn leader_number(&self) -> usize {
         let leader = self.leader().await;
         NAMES.iter().position(|name| *name == leader).unwrap()
     }
@@ -153,4 +153,54 @@ async fn a_follower_names_the_leader_to_who_claims_there_and_tells_what_it_knows
         }
     };
     assert_eq!(timeout(PATIENCE, known).await.expect("it never knows"), "worker");
+}
+
+/// What a leader forgets after a week, with a week that is over.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn only_groups_that_lag_are_forgotten_however_long_the_others_are_silent() {
+    let cluster = TestCluster::with_topic(1, 3).await;
+    cluster
+        .until("the rules are raised", |catalog| {
+            catalog.feature_level() == highwater_catalog::FEATURE_LEVEL
+        })
+        .await;
+    let leader = cluster.leader_number().await;
+    let mut client = groups(&cluster.client(leader, TENANT).await);
+    for (group, offset) in [("idle", Some(BATCHES)), ("lags", Some(1)), ("new", None)] {
+        let claimed = client.claim_partition(claim(group)).await.unwrap().into_inner();
+        if let Some(offset) = offset {
+            let commit = v1::CommitOffsetRequest {
+                group: group.to_owned(),
+                ..commit(claimed.claim, offset)
+            };
+            client.commit_offset(commit).await.unwrap();
+        }
+    }
+    let all = cluster.nodes[leader].as_ref().unwrap().registry().all();
+    let hosted = all
+        .iter()
+        .find(|hosted| hosted.group_id != crate::replicas::CATALOG_GROUP)
+        .unwrap();
+    let names = |groups: Vec<(bytes::Bytes, _)>| -> Vec<String> {
+        let mut names: Vec<_> = groups
+            .iter()
+            .map(|(name, _)| String::from_utf8_lossy(name).into_owned())
+            .collect();
+        names.sort();
+        names
+    };
+    let later_ms = crate::clock::now_ms() + 60_000;
+    assert_eq!(names(hosted.unused_groups(later_ms).await.unwrap()), ["lags", "new"]);
+    let earlier_ms = crate::clock::now_ms() - 3_600_000;
+    assert!(
+        hosted.unused_groups(earlier_ms).await.unwrap().is_empty(),
+        "they were used since"
+    );
+
+    let unused = hosted.unused_groups(later_ms).await.unwrap();
+    let (name, seen) = unused.into_iter().find(|(name, _)| name == "lags").unwrap();
+    client.claim_partition(claim("lags")).await.unwrap();
+    hosted.forget_group(name, &seen).await.unwrap_err();
+    let found = client.list_groups(list("orders")).await.unwrap().into_inner();
+    assert_eq!(found.groups.len(), 3, "one that comes back to life meanwhile stays");
 }

@@ -8,6 +8,7 @@ mod founding;
 mod gateway;
 mod groups;
 mod http_client;
+mod joining;
 mod leading;
 mod moves;
 mod readiness;

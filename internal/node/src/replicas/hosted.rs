@@ -141,11 +141,25 @@ impl Hosted {
         removed.map_err(|error| error.to_string())
     }
 
-    /// Consumer groups that have neither claimed nor committed since `oldest_ms`.
-    pub(crate) fn unused_groups(&self, oldest_ms: u64) -> Vec<(Bytes, GroupState)> {
+    /// Consumer groups that have neither claimed nor committed since `oldest_ms`, though there was something to consume for them all the
+    /// time. One that has consumed everything may just have nothing to do, for however long.
+    pub(crate) async fn unused_groups(&self, oldest_ms: u64) -> Result<Vec<(Bytes, GroupState)>, String> {
         let mut groups = self.partition.groups();
         groups.retain(|(_, state)| state.append_time_ms < oldest_ms);
-        groups
+        if groups.is_empty() {
+            return Ok(groups);
+        }
+        let watermark = self.status().watermark;
+        let found = self
+            .partition
+            .offset_at(oldest_ms)
+            .await
+            .map_err(|error| error.to_string())?;
+        // Behind what was appended before then, and what is still there.
+        groups.retain(|(_, state)| {
+            state.offset.unwrap_or(0).max(watermark.log_start) < found.min(watermark.high_watermark)
+        });
+        Ok(groups)
     }
 
     /// Forgets a consumer group, if it is still as it was seen.

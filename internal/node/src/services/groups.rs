@@ -1,22 +1,23 @@
-//! GroupService: claims and offsets of consumer groups, which each partition keeps itself.
+//! GroupService: claims and offsets of consumer groups, which each partition keeps itself; `joining` has the rest.
 //!
 //! A claim, a commit and a group that is forgotten are entries of the partition's log; what is decided about them there is passed
 //! on. Nodes of an older version could not read them, so they need the rules of level 3 in force.
 //!
-//! Deliberately absent: who should consume what.
+//! Deliberately absent: who should consume what, which is the coordinator's.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 use highwater_catalog::{Catalog, names};
-use highwater_partition::log::GroupState;
+use highwater_partition::log::{GROUPS_MAX, GroupState};
 use highwater_partition::{CommandError, GroupError, Partition};
 use highwater_proto::v1;
 use highwater_proto::v1::group_service_server::GroupService;
 use tokio::time::{Instant, timeout_at};
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 
 use super::deadline::deadline;
+use super::joining::Assignments;
 use super::{Context, Wanted, principal};
 use crate::access::{Action, Principal};
 use crate::replicas::Opened;
@@ -34,6 +35,24 @@ pub(super) struct Groups {
 
 #[tonic::async_trait]
 impl GroupService for Groups {
+    type JoinGroupStream = Assignments;
+
+    async fn join_group(
+        &self,
+        request: Request<Streaming<v1::JoinGroupRequest>>,
+    ) -> Result<Response<Self::JoinGroupStream>, Status> {
+        let (call, incoming) = Call::of(request)?;
+        Ok(Response::new(self.join(call, incoming).await?))
+    }
+
+    async fn describe_group(
+        &self,
+        request: Request<v1::DescribeGroupRequest>,
+    ) -> Result<Response<v1::DescribeGroupResponse>, Status> {
+        let (call, request) = Call::of(request)?;
+        Ok(Response::new(self.describe(call, request).await?))
+    }
+
     async fn claim_partition(
         &self,
         request: Request<v1::ClaimPartitionRequest>,
@@ -74,6 +93,9 @@ impl GroupService for Groups {
             .context
             .open(&call.principal, Action::Describe, &place, call.deadline)
             .await?;
+        if request.confirmed {
+            confirmed_end(&self.context, &opened, call.deadline).await?;
+        }
         let partition = opened.partition();
         let groups = match &request.group {
             Some(wanted) => {
@@ -123,9 +145,9 @@ impl GroupService for Groups {
 }
 
 /// Who calls, and until when.
-struct Call {
-    principal: Principal,
-    deadline: Instant,
+pub(super) struct Call {
+    pub(super) principal: Principal,
+    pub(super) deadline: Instant,
 }
 
 impl Call {
@@ -152,20 +174,25 @@ impl Groups {
         let context = &*self.context;
         let group = name("group", group)?;
         let (opened, _) = context.open(&call.principal, action, wanted, call.deadline).await?;
-        let level = context.host.read(Catalog::feature_level);
-        if level < GROUPS_LEVEL {
-            let why = format!(
-                "consumer groups need rules of level {GROUPS_LEVEL}, and level {level} is in force until every node of the cluster \
-                 is there and knows newer ones"
-            );
-            return Err(Problem::Unavailable { why, hint: None });
-        }
+        self.check_level()?;
         Ok(Led {
             context,
             call,
             opened,
             group,
         })
+    }
+
+    pub(super) fn check_level(&self) -> Result<(), Problem> {
+        let level = self.context.host.read(Catalog::feature_level);
+        if level >= GROUPS_LEVEL {
+            return Ok(());
+        }
+        let why = format!(
+            "consumer groups need rules of level {GROUPS_LEVEL}, and level {level} is in force until every node of the cluster \
+             is there and knows newer ones"
+        );
+        Err(Problem::Unavailable { why, hint: None })
     }
 }
 
@@ -177,7 +204,7 @@ impl Led<'_> {
     async fn reset(&self, offset: u64) -> Result<(), Problem> {
         let partition = self.partition();
         // Before anybody is shut out for it; what is decided in the end is the partition's own.
-        let log_end = partition.status().watermark.high_watermark;
+        let log_end = self.confirmed_end().await?;
         if offset > log_end {
             return Err(self.problem(GroupError::BeyondEnd { log_end }));
         }
@@ -189,17 +216,17 @@ impl Led<'_> {
 
     /// Whether there was anything to forget.
     async fn forget(&self) -> Result<bool, Problem> {
-        // A leader may have groups to apply that were claimed before its time.
-        match timeout_at(self.call.deadline, self.partition().confirmed_high_watermark()).await {
-            Ok(confirmed) => confirmed.map_err(|error| self.problem(error.into()))?,
-            Err(_) => return Err(self.no_quorum()),
-        };
+        self.confirmed_end().await?;
         let Some(seen) = self.partition().group(&self.group) else {
             return Ok(false);
         };
         self.decided(self.partition().forget_group(self.group.clone(), &seen))
             .await?;
         Ok(true)
+    }
+
+    async fn confirmed_end(&self) -> Result<u64, Problem> {
+        confirmed_end(self.context, &self.opened, self.call.deadline).await
     }
 
     /// Waits for what the partition decides.
@@ -225,7 +252,7 @@ impl Led<'_> {
                 why: format!("it lies beyond the end of {what}, which is {log_end}"),
             },
             GroupError::TooManyGroups => Problem::Refused(format!(
-                "{what} has as many consumer groups as it can keep; delete some"
+                "{what} keeps {GROUPS_MAX} consumer groups, and cannot keep more; delete some"
             )),
             GroupError::Command(CommandError::NotLeader {
                 leader: Some(leader),
@@ -250,7 +277,26 @@ impl Led<'_> {
     }
 }
 
-fn wanted(topic: &str, topic_id: Option<u64>, partition: u32) -> Wanted<'_> {
+/// The end of a partition that this node leads; all that was committed before the call is known here then.
+pub(super) async fn confirmed_end(context: &Context, opened: &Opened, deadline: Instant) -> Result<u64, Problem> {
+    let no_quorum = || Problem::NoQuorum {
+        what: opened.what.to_string(),
+    };
+    let confirmed = timeout_at(deadline, opened.partition().confirmed_high_watermark()).await;
+    // A follower has asked its leader; what it knows of groups itself may be old.
+    let leads = opened.hosted.led_term().is_some();
+    match (confirmed, context.leaders.hint(opened.hosted.group_id)) {
+        (Ok(Ok(end)), _) if leads => Ok(end),
+        (Ok(Err(CommandError::Stopped)), _) => Err(opened.gone()),
+        (_, Some(hint)) if !leads => Err(Problem::NotLeader {
+            what: opened.what.to_string(),
+            hint,
+        }),
+        _ => Err(no_quorum()),
+    }
+}
+
+pub(super) fn wanted(topic: &str, topic_id: Option<u64>, partition: u32) -> Wanted<'_> {
     Wanted {
         topic,
         topic_id,
@@ -259,7 +305,7 @@ fn wanted(topic: &str, topic_id: Option<u64>, partition: u32) -> Wanted<'_> {
 }
 
 /// A name of a group or member: both stand in tables and logs, and travel with every claim.
-fn name(field: &'static str, text: &str) -> Result<Bytes, Problem> {
+pub(super) fn name(field: &'static str, text: &str) -> Result<Bytes, Problem> {
     match names::validate(field, text) {
         Ok(()) => Ok(Bytes::copy_from_slice(text.as_bytes())),
         Err(error) => Err(Problem::Invalid {

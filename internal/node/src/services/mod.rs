@@ -11,6 +11,7 @@ mod following;
 mod groups;
 mod health;
 mod in_flight;
+mod joining;
 mod lanes;
 mod leaving;
 mod log;
@@ -44,6 +45,7 @@ pub(crate) use server::{ServerParts, serve};
 
 use crate::access::{self, Action, Operators, Permit, Principal, Resource, TopicName};
 use crate::catalog::{CatalogClient, CatalogHost};
+use crate::coordinator::Coordinator;
 use crate::data_dir::DataDir;
 use crate::hex::Id;
 use crate::leaders::Leaders;
@@ -68,6 +70,8 @@ pub(crate) struct Context {
     /// Why this node is not ready; None if it is.
     pub(crate) not_ready: watch::Receiver<Option<NotReady>>,
     pub(crate) in_flight: InFlight,
+    /// The consumer groups that are coordinated here.
+    pub(crate) coordinator: Coordinator,
     /// Who may change the cluster.
     pub(crate) operators: Operators,
     /// Clients are to go elsewhere.

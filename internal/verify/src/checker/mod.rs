@@ -7,6 +7,7 @@
 //! | `order` | I5 real time, I7 producers |
 //! | `fresh` | I6 watermarks and freshness |
 //! | `reads` | I8 streams without gap, I11 trimming |
+//! | `consumers` | I10 consumer groups |
 //! | `replicas` | I15 matching logs, I16 equal at rest, and I1, I4, I9 once more from the replicas' own logs |
 //! | `promises` | I13 what a replica acknowledged, I14 votes and leaders, and the quorum of I15 |
 //! | `validity` | I16 healing, I17 incidents, I18 whether the run proves anything |
@@ -18,6 +19,7 @@
 //! size of the evidence, never by a number in it: an offset that could only exist if records had been stored many times
 //! over is a violation, not a table size.
 
+mod consumers;
 mod finals;
 mod findings;
 mod fresh;
@@ -95,6 +97,7 @@ fn judge(findings: &mut Findings<'_>, mut tables: Tables) -> crate::verdict::Cou
         order::judge(findings, &tables, partition, group);
         fresh::judge(findings, &tables, partition, group);
         reads::judge(findings, partition, group);
+        consumers::judge(findings, partition, group);
         replicas::judge(findings, &tables, partition, group);
         promises::judge(findings, partition, group);
     }

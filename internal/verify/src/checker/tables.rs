@@ -139,6 +139,8 @@ pub(crate) struct Group {
     pub(crate) dumps: Vec<u32>,
     pub(crate) promises: Vec<u32>,
     pub(crate) leaders: Vec<u32>,
+    pub(crate) handouts: Vec<u32>,
+    pub(crate) positions: Vec<u32>,
     /// What the final scans, or else nothing, say about the log.
     pub(crate) last: Option<Extent>,
 }
@@ -179,6 +181,12 @@ impl Groups {
         }
         for (number, promise) in history.promises.iter().enumerate() {
             put(promise.partition, number, |group| &mut group.promises);
+        }
+        for (number, handout) in history.handouts.iter().enumerate() {
+            put(handout.partition, number, |group| &mut group.handouts);
+        }
+        for (number, position) in history.positions.iter().enumerate() {
+            put(position.partition, number, |group| &mut group.positions);
         }
         for (number, leader) in history.leaders.iter().enumerate() {
             put(leader.partition, number, |group| &mut group.leaders);

@@ -1,11 +1,11 @@
 //! How each kind of row is written: field after field, little-endian, an enum as one byte and then its fields.
 //!
-//! The order of fields and the numbers of variants are the format (version 1); the golden file in `testdata` guards them.
+//! The order of fields and the numbers of variants are the format (version 2); the golden file in `testdata` guards them.
 
 use super::{
-    Dump, Fault, FaultKind, Freshness, Healing, Incident, IncidentKind, Leader, LogEntry, Numbering, OffsetAnswer,
-    OffsetKind, Poll, PollAnswer, Pooled, Promise, PromiseKind, RECORDS_MAX, RecordId, RetentionAllowed, Run, Scan,
-    Seen, Send, SendOutcome, Span,
+    Dump, Fault, FaultKind, Freshness, Handout, Healing, Incident, IncidentKind, Leader, LogEntry, Numbering,
+    OffsetAnswer, OffsetKind, Poll, PollAnswer, Pooled, Position, Promise, PromiseKind, RECORDS_MAX, RecordId,
+    RetentionAllowed, Run, Scan, Seen, Send, SendOutcome, Span,
 };
 
 /// The longest text, bytes.
@@ -101,6 +101,8 @@ rows! {
     LogEntry { index, term, base_offset, chain, record_count, payload_crc, kind, verdict }
     Promise { at_ns, partition, replica, kind }
     Leader { at_ns, partition, replica, term }
+    Handout { at_ns, member, partition, offset }
+    Position { span, partition, claim, offset }
     Healing { partition, healed_ns, served_ns, leaders, memberships }
 }
 

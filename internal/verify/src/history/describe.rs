@@ -24,6 +24,10 @@ pub enum EventRef {
     Healing(u32),
     /// Something that must never happen.
     Incident(u32),
+    /// A record that a member of the group is done with.
+    Handout(u32),
+    /// How far the group is.
+    Position(u32),
 }
 
 impl std::fmt::Display for RecordId {
@@ -63,6 +67,8 @@ impl History {
             EventRef::Leader(number) => self.describe_leader(number),
             EventRef::Healing(number) => self.describe_healing(number),
             EventRef::Incident(number) => self.describe_incident(number),
+            EventRef::Handout(number) => self.describe_handout(number),
+            EventRef::Position(number) => self.describe_position(number),
         }
         .unwrap_or_default()
     }
@@ -142,6 +148,28 @@ impl History {
             scan.log_start,
             scan.end,
             row.count,
+        ))
+    }
+
+    fn describe_handout(&self, number: u32) -> Option<String> {
+        let handout = self.handouts.get(number as usize)?;
+        Some(format!(
+            "handout {number}, {}: member {} was done with {} at {}",
+            at(handout.at_ns),
+            handout.member,
+            self.partition_name(handout.partition),
+            handout.offset,
+        ))
+    }
+
+    fn describe_position(&self, number: u32) -> Option<String> {
+        let position = self.positions.get(number as usize)?;
+        Some(format!(
+            "position {number}, {}: the group on {} → {} by claim {}",
+            when(position.span),
+            self.partition_name(position.partition),
+            position.offset,
+            position.claim,
         ))
     }
 

@@ -172,6 +172,32 @@ pub struct Scan {
     pub end: u64,
 }
 
+/// A record that a member of the consumer group was given, and is done with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Handout {
+    /// When it was done with at the latest, monotonic nanoseconds.
+    pub at_ns: u64,
+    /// The member: a new life of one is a new member.
+    pub member: u32,
+    /// Of which partition.
+    pub partition: u32,
+    /// Its place.
+    pub offset: u64,
+}
+
+/// How far the consumer group is on a partition, as the partition's leader told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Position {
+    /// Who asked, and when.
+    pub span: Span,
+    /// Of which partition.
+    pub partition: u32,
+    /// The last claim; 0 if there was none.
+    pub claim: u64,
+    /// The next offset to consume; 0 also if none was committed.
+    pub offset: u64,
+}
+
 /// What retention allows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RetentionAllowed {

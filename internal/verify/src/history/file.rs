@@ -15,7 +15,7 @@ use super::{History, Pooled, partition_problem, send_problem};
 use crate::value;
 
 const MAGIC: &[u8; 6] = b"HWHIST";
-const VERSION: u16 = 1;
+const VERSION: u16 = 2;
 const HEAD_BYTES: usize = MAGIC.len() + size_of::<u16>();
 const CHECKSUM_BYTES: usize = size_of::<u64>();
 
@@ -156,6 +156,8 @@ impl Stored for History {
         self.promises.put(out);
         self.leaders.put(out);
         self.healings.put(out);
+        self.handouts.put(out);
+        self.positions.put(out);
         self.digests.put(out);
         self.seen.put(out);
         self.entries.put(out);
@@ -177,6 +179,8 @@ impl Stored for History {
             promises: Stored::get(input)?,
             leaders: Stored::get(input)?,
             healings: Stored::get(input)?,
+            handouts: Stored::get(input)?,
+            positions: Stored::get(input)?,
             digests: Stored::get(input)?,
             seen: Stored::get(input)?,
             entries: Stored::get(input)?,

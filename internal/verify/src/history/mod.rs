@@ -22,7 +22,7 @@
 //! consumers and three scans are about 200 MB. [`RECORDS_MAX`] bounds each vector; a history that outgrew it, or whose
 //! numbers are not the small ones asked for, says so and is judged as void, never in part.
 //!
-//! Deliberately absent: consumer groups (claims and stored positions, for I10).
+//! A history has at most one consumer group, which nobody resets.
 
 mod codec;
 mod describe;
@@ -33,8 +33,8 @@ mod replica;
 pub use self::describe::EventRef;
 pub(crate) use self::describe::seconds;
 pub use self::events::{
-    Fault, FaultKind, Freshness, Incident, IncidentKind, Numbering, OffsetAnswer, OffsetKind, Poll, PollAnswer,
-    RecordId, RetentionAllowed, Scan, Seen, Send, SendOutcome, Span,
+    Fault, FaultKind, Freshness, Handout, Incident, IncidentKind, Numbering, OffsetAnswer, OffsetKind, Poll,
+    PollAnswer, Position, RecordId, RetentionAllowed, Scan, Seen, Send, SendOutcome, Span,
 };
 pub use self::file::FileError;
 pub use self::replica::{Dump, Healing, Leader, LogEntry, Promise, PromiseKind};
@@ -100,6 +100,8 @@ pub struct History {
     pub(crate) promises: Vec<Promise>,
     pub(crate) leaders: Vec<Leader>,
     pub(crate) healings: Vec<Healing>,
+    pub(crate) handouts: Vec<Handout>,
+    pub(crate) positions: Vec<Position>,
     /// Pool of the sends: the digest of each record.
     pub(crate) digests: Vec<u64>,
     /// Pool of polls and scans.
@@ -218,6 +220,20 @@ impl History {
         }
     }
 
+    /// A record that a member of the consumer group is done with.
+    pub fn record_handout(&mut self, handout: Handout) {
+        if self.check_partition(handout.partition) {
+            push(&mut self.unusable, &mut self.handouts, handout);
+        }
+    }
+
+    /// How far the consumer group is, as a partition's leader told.
+    pub fn record_position(&mut self, position: Position) {
+        if self.check_partition(position.partition) {
+            push(&mut self.unusable, &mut self.positions, position);
+        }
+    }
+
     /// Takes in another recorder's part; this history's run holds.
     pub fn merge(&mut self, part: History) {
         let moved = |room: Option<()>| room.is_some();
@@ -260,6 +276,8 @@ impl History {
         self.promises.extend(part.promises);
         self.leaders.extend(part.leaders);
         self.healings.extend(part.healings);
+        self.handouts.extend(part.handouts);
+        self.positions.extend(part.positions);
     }
 
     /// Marks the history as one that cannot be judged: events are missing in it.
@@ -308,6 +326,8 @@ impl History {
             .chain(self.leaders.iter().map(|leader| leader.partition))
             .chain(self.healings.iter().map(|healing| healing.partition))
             .chain(self.retention.iter().map(|allowed| allowed.partition))
+            .chain(self.handouts.iter().map(|handout| handout.partition))
+            .chain(self.positions.iter().map(|position| position.partition))
     }
 }
 

@@ -259,6 +259,32 @@ fn allowed(at_ns: u64, up_to: u64) -> Item {
 }
 
 #[test]
+fn i10_a_group_that_skips_goes_back_or_says_done_too_early() {
+    let group = |items: Vec<Item>| with(with(acknowledged(3), [whole(3)]), items);
+    let done = || vec![handout(10, 0), handout(12, 1), handout(11, 1), handout(20, 2)];
+    let sound = [done(), vec![position(11, 5, 1), position(13, 5, 2), position(20, 8, 3)]].concat();
+    assert_fine(&group(sound));
+    let again = [done(), vec![handout(30, 0), position(40, 8, 3)]].concat();
+    assert_fine(&group(again));
+
+    let skipped = vec![handout(10, 0), handout(11, 2), position(40, 5, 3)];
+    assert_only(&group(skipped), I10, "skipped by a group");
+    assert_only(&group(vec![position(40, 5, 1)]), I10, "skipped by a group");
+    let early = [done(), vec![position(15, 5, 3)]].concat();
+    assert_only(&group(early), I10, "committed before it was done");
+    let back = [done(), vec![position(30, 5, 3), position(40, 5, 2)]].concat();
+    assert_only(&group(back), I10, "position fell");
+    let stale = [done(), vec![position(30, 5, 3), position(40, 4, 3)]].concat();
+    assert_only(&group(stale), I10, "claim fell");
+    // Both asked at the same time, so either may have been answered first.
+    let (mut late, early) = (position(40, 5, 2), position(39, 5, 3));
+    if let Item::Position(position) = &mut late {
+        position.span.invoked_ns = 30;
+    }
+    assert_fine(&group([done(), vec![early, late]].concat()));
+}
+
+#[test]
 fn i11_trimmed_without_leave_too_early_or_back_again() {
     let trimmed = || scan(0, 2, 3, seen_range(2, 3));
     assert_only(&with(acknowledged(3), [trimmed()]), I11, "trimmed too much");

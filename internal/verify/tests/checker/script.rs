@@ -1,8 +1,9 @@
 //! Histories as lists of items, which tests can build by hand and change.
 
 use highwater_verify::history::{
-    Dump, Fault, Freshness, Healing, Incident, Leader, LogEntry, NODE_UNKNOWN, Numbering, OffsetAnswer, OffsetKind,
-    Poll, PollAnswer, Promise, PromiseKind, RecordId, RetentionAllowed, Run, Scan, Seen, Send, SendOutcome, Span,
+    Dump, Fault, Freshness, Handout, Healing, Incident, Leader, LogEntry, NODE_UNKNOWN, Numbering, OffsetAnswer,
+    OffsetKind, Poll, PollAnswer, Position, Promise, PromiseKind, RecordId, RetentionAllowed, Run, Scan, Seen, Send,
+    SendOutcome, Span,
 };
 use highwater_verify::{History, Invariant, Requirements, Verdict, check, value};
 
@@ -20,6 +21,8 @@ pub(crate) enum Item {
     Promise(Promise),
     Leader(Leader),
     Healing(Healing),
+    Handout(Handout),
+    Position(Position),
 }
 
 /// The seed and names that every history here has.
@@ -51,6 +54,8 @@ pub(crate) fn record(history: &mut History, item: &Item) {
         Item::Promise(promise) => history.record_promise(promise),
         Item::Leader(leader) => history.record_leader(leader),
         Item::Healing(healing) => history.record_healing(healing),
+        Item::Handout(handout) => history.record_handout(handout),
+        Item::Position(position) => history.record_position(position),
     }
 }
 
@@ -196,4 +201,28 @@ pub(crate) fn promise(at_ns: u64, replica: u64, kind: PromiseKind) -> Item {
 pub(crate) fn with(mut items: Vec<Item>, more: impl IntoIterator<Item = Item>) -> Vec<Item> {
     items.extend(more);
     items
+}
+
+/// Somebody in the group was done with an offset of partition 0.
+pub(crate) fn handout(at_ns: u64, offset: u64) -> Item {
+    Item::Handout(Handout {
+        at_ns,
+        member: 1,
+        partition: 0,
+        offset,
+    })
+}
+
+/// The group was told to be at an offset of partition 0, just before `returned_ns`.
+pub(crate) fn position(returned_ns: u64, claim: u64, offset: u64) -> Item {
+    Item::Position(Position {
+        span: Span {
+            process: 9,
+            invoked_ns: returned_ns - 1,
+            returned_ns,
+        },
+        partition: 0,
+        claim,
+        offset,
+    })
 }

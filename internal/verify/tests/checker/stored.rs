@@ -74,6 +74,8 @@ fn specimen() -> History {
         leaders: 1,
         memberships: 1,
     }));
+    items.push(handout(5, 0));
+    items.push(position(9, 4, 1));
     for kind in [FaultKind::Kill, FaultKind::BitRot, FaultKind::Membership] {
         items.push(Item::Fault(Fault {
             kind,
@@ -96,7 +98,7 @@ fn specimen() -> History {
 }
 
 fn golden() -> std::path::PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/history-v1.bin")
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/history-v2.bin")
 }
 
 #[test]
@@ -151,10 +153,10 @@ fn sealed(mut body: Vec<u8>) -> Vec<u8> {
 fn a_foreign_version_and_nonsense_under_a_right_checksum_are_errors() {
     let bytes = specimen().encode();
     let mut newer = bytes[..bytes.len() - 8].to_vec();
-    newer[6] = 2;
+    newer[6] = 3;
     assert!(matches!(
         History::decode(&sealed(newer)),
-        Err(FileError::UnknownVersion { found: 2 })
+        Err(FileError::UnknownVersion { found: 3 })
     ));
     for at in (8..bytes.len() - 8).step_by(3) {
         let mut changed = bytes[..bytes.len() - 8].to_vec();

@@ -32,12 +32,13 @@ struct Absence {
 }
 
 impl Aside {
-    /// Sets a node aside from `now` on, unless it is already: one bad moment of a node is noticed by many.
-    pub(crate) fn put(&self, node: &str, now: Instant) {
+    /// Sets a node aside from `now` on, unless it is already: one bad moment of a node is noticed by many. Says for how
+    /// long, if it does.
+    pub(crate) fn put(&self, node: &str, now: Instant) -> Option<Duration> {
         let mut nodes = self.lock();
         let before = nodes.get(node).copied();
         if before.is_some_and(|before| now < before.until) {
-            return;
+            return None;
         }
         let length = match before {
             Some(before) if now < before.until + FORGOTTEN_AFTER => (before.length * 2).min(LONGEST),
@@ -51,6 +52,7 @@ impl Aside {
         }
         let until = now + length;
         nodes.insert(node.to_owned(), Absence { until, length });
+        Some(length)
     }
 
     /// The nodes that are set aside at the moment `now`.

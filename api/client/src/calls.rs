@@ -17,6 +17,7 @@ use crate::backoff::Backoff;
 use crate::connect::{Connection, Connections, call_error, has_timed_out};
 use crate::deadline::{Deadline, LONGEST};
 use crate::error::{ConnectionProblem, Error, NodeFailure, Reason};
+use crate::metrics::Metrics;
 use crate::picker::{Picker, Purpose};
 use crate::picture::TopicRef;
 use crate::resolver::{News, Resolver};
@@ -34,6 +35,7 @@ pub(crate) struct Caller {
     pub(crate) aside: Aside,
     /// Our own tenant; empty if our certificate is a node's.
     pub(crate) tenant: String,
+    pub(crate) metrics: Arc<dyn Metrics>,
 }
 
 /// A node chosen for a call.
@@ -67,6 +69,13 @@ impl Caller {
         }
     }
 
+    /// Leaves a node alone for a while.
+    pub(crate) fn set_aside(&self, node: &str) {
+        if let Some(length) = self.aside.put(node, Instant::now()) {
+            self.metrics.node_set_aside(node, length);
+        }
+    }
+
     /// Makes a call until it succeeds, cannot succeed, or its deadline comes. `call` is given a channel and a request
     /// maker that sets the time left, and must be safe to repeat.
     pub(crate) async fn call<T, F>(
@@ -95,7 +104,8 @@ impl Caller {
                 Err(error) => error,
             };
             let news = self.learn_leader(purpose, &error);
-            attempts.failed(target.node, error, news)?;
+            let error = attempts.failed(&target.node, error, news)?;
+            self.metrics.call_retried(&target.node, error);
             attempts.pause(news).await?;
         }
     }
@@ -236,9 +246,11 @@ impl<'a> Attempts<'a> {
     /// Notes a failure, or returns it if trying again is useless.
     ///
     /// One node whose certificate is at fault says nothing of the others, so that is final only when its turn comes again.
-    fn failed(&mut self, node: String, error: Error, news: bool) -> Result<(), Error> {
+    fn failed(&mut self, node: &str, error: Error, news: bool) -> Result<&Error, Error> {
         let is_final = match &error {
-            Error::Connection(failure) if failure.problem.is_certificate() => self.avoid.contains(&node),
+            Error::Connection(failure) if failure.problem.is_certificate() => {
+                self.avoid.iter().any(|avoided| avoided == node)
+            }
             error => !error.is_retryable(),
         };
         if is_final {
@@ -251,9 +263,8 @@ impl<'a> Attempts<'a> {
         if self.avoid.len() == AVOIDED_MAX {
             self.avoid.remove(0);
         }
-        self.avoid.push(node);
-        self.last = Some(error);
-        Ok(())
+        self.avoid.push(node.to_owned());
+        Ok(self.last.insert(error))
     }
 
     /// Waits before the next attempt; not at all if a hint has just told whom to ask.

@@ -9,6 +9,7 @@ use crate::calls::Caller;
 use crate::connect::Connections;
 use crate::groups::Groups;
 use crate::identity::is_name;
+use crate::metrics::{Metrics, Silent};
 use crate::picker::{DefaultPicker, Picker};
 use crate::resolver::{Resolver, WatchResolver};
 use crate::tls::{Credentials, TlsFiles};
@@ -32,6 +33,7 @@ pub struct ClientBuilder {
     resolver: Option<Arc<dyn Resolver>>,
     picker: Option<Arc<dyn Picker>>,
     rack: String,
+    metrics: Arc<dyn Metrics>,
 }
 
 impl ClientBuilder {
@@ -45,6 +47,7 @@ impl ClientBuilder {
             resolver: None,
             picker: None,
             rack: String::new(),
+            metrics: Arc::new(Silent),
         }
     }
 
@@ -105,6 +108,13 @@ impl ClientBuilder {
         self
     }
 
+    /// Who is told what happens: see [`Metrics`]. Default: nobody.
+    #[must_use]
+    pub fn metrics(mut self, metrics: Arc<dyn Metrics>) -> Self {
+        self.metrics = metrics;
+        self
+    }
+
     /// Reads the certificates and finds the cluster.
     ///
     /// # Errors
@@ -119,7 +129,7 @@ impl ClientBuilder {
             return Err(Error::invalid("cluster_name", format!("{name:?} is not a name")));
         }
         let credentials = Credentials::load(files, self.cluster_name.as_deref())?;
-        let connections = Arc::new(Connections::new(credentials.config));
+        let connections = Arc::new(Connections::new(credentials.config, self.metrics.clone()));
         let resolver = match self.resolver {
             Some(resolver) => resolver,
             None => {
@@ -136,6 +146,7 @@ impl ClientBuilder {
                 .unwrap_or_else(|| Arc::new(DefaultPicker { rack: self.rack })),
             aside: Aside::default(),
             tenant: credentials.tenant.unwrap_or_default(),
+            metrics: self.metrics,
         };
         Ok(Client {
             caller: Arc::new(caller),

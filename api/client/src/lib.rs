@@ -78,6 +78,7 @@ pub mod fuzz {
 }
 mod groups;
 mod identity;
+mod metrics;
 mod operate;
 mod picker;
 mod picture;
@@ -95,6 +96,7 @@ pub use error::{ConnectionProblem, Error, NodeFailure, Outcome, ProduceError, Re
 pub use groups::{GroupOffset, Groups};
 /// The wire contract: messages, limits, error details.
 pub use highwater_proto as proto;
+pub use metrics::{BatchInfo, Metrics};
 pub use operate::ChangeSettings;
 pub use picker::{DefaultPicker, Picker, Purpose};
 pub use picture::{Leader, Picture, TopicRef};

@@ -25,6 +25,7 @@ use crate::backoff::Backoff;
 use crate::calls::{Caller, Target, connection_error, log_client, timed};
 use crate::connect::{Lease, call_error, has_timed_out};
 use crate::error::{ConnectionProblem, Error, Reason};
+use crate::metrics::BatchInfo;
 use crate::picker::Purpose;
 use crate::picture::TopicRef;
 
@@ -131,8 +132,12 @@ impl Fetcher {
                 return self.fail(error).await;
             }
             // A corrupt batch says nothing of whoever else reads from that node.
+            let caller = &self.route.caller;
+            caller
+                .metrics
+                .reader_left(&self.route.display_name, self.partition, &node, &error);
             if !node.is_empty() && !matches!(error, Error::CorruptBatch { .. }) {
-                self.route.caller.aside.put(&node, Instant::now());
+                caller.set_aside(&node);
             }
             if trouble.avoid.len() == AVOIDED_MAX {
                 trouble.avoid.remove(0);
@@ -351,6 +356,12 @@ impl Fetcher {
         let bytes = records.len().clamp(1, self.route.prefetch_bytes) as u32;
         // The semaphore is never closed.
         let permit = self.route.prefetch.clone().acquire_many_owned(bytes).await.ok();
+        self.route.caller.metrics.batch_consumed(&BatchInfo {
+            topic: &self.route.display_name,
+            partition: self.partition,
+            records: batch.record_count,
+            bytes: batch.batch.len(),
+        });
         Item::Batch(Fetched {
             place: self.place,
             epoch: self.epoch,

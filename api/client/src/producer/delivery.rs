@@ -65,6 +65,14 @@ impl Promise {
         }
     }
 
+    pub(crate) fn topic(&self) -> &str {
+        &self.0.topic
+    }
+
+    pub(crate) fn partition(&self) -> u32 {
+        self.0.partition
+    }
+
     pub(crate) fn appended(self, appended: Appended) {
         self.0.fulfil(Ok(appended));
     }

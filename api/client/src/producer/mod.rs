@@ -32,8 +32,9 @@ use highwater_proto::limits::{BATCH_BYTES_MAX, BATCH_RECORDS_MAX, DELIVERY_DEADL
 use highwater_proto::v1;
 use tokio::sync::{Semaphore, TryAcquireError};
 
+use self::batch::Batching;
 pub use self::delivery::{Delivered, Delivery};
-use self::lane::{Batching, Lane};
+use self::lane::Lane;
 pub use self::partitioner::{KeyHash, Partitioner};
 use self::worker::{Route, Worker};
 use crate::calls::Caller;
@@ -162,6 +163,7 @@ impl ProducerBuilder {
             batch_bytes: self.batch_bytes,
             linger: self.linger,
             buffer: Arc::new(Semaphore::new(self.buffer_bytes)),
+            metrics: self.caller.metrics.clone(),
         };
         let topic = TopicRef::from(&topic);
         let route = Arc::new(Route {

@@ -16,6 +16,7 @@ mod administering;
 mod connecting;
 mod consuming;
 mod corrupt;
+mod metrics;
 mod producing;
 mod random_faults;
 mod seeking;

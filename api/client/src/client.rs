@@ -58,7 +58,7 @@ impl ClientBuilder {
         self
     }
 
-    /// The certificate files.
+    /// The certificate files. New connections are made with what they hold then, so they may be replaced at any time.
     #[must_use]
     pub fn tls(mut self, files: TlsFiles) -> Self {
         self.tls = Some(files);
@@ -123,13 +123,12 @@ impl ClientBuilder {
     pub async fn connect(self) -> Result<Client, Error> {
         let files = self
             .tls
-            .as_ref()
             .ok_or_else(|| Error::invalid("tls", "certificate files are required"))?;
         if let Some(name) = self.cluster_name.as_deref().filter(|name| !is_name(name)) {
             return Err(Error::invalid("cluster_name", format!("{name:?} is not a name")));
         }
-        let credentials = Credentials::load(files, self.cluster_name.as_deref())?;
-        let connections = Arc::new(Connections::new(credentials.config, self.metrics.clone()));
+        let credentials = Credentials::load(files, self.cluster_name.as_deref(), self.metrics.clone())?;
+        let connections = Arc::new(Connections::new(credentials.clone(), self.metrics.clone()));
         let resolver = match self.resolver {
             Some(resolver) => resolver,
             None => {
@@ -145,7 +144,7 @@ impl ClientBuilder {
                 .picker
                 .unwrap_or_else(|| Arc::new(DefaultPicker { rack: self.rack })),
             aside: Aside::default(),
-            tenant: credentials.tenant.unwrap_or_default(),
+            tenant: credentials.tenant().unwrap_or_default().to_owned(),
             metrics: self.metrics,
         };
         Ok(Client {

@@ -17,13 +17,13 @@ use std::time::Duration;
 use highwater_proto::limits::{CONNECTION_STREAMS_MAX, HEADER_LIST_BYTES_MAX};
 use http::Uri;
 use hyper_util::rt::TokioIo;
-use rustls::ClientConfig;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Status, TimeoutExpired};
 
 use self::dial::Dialer;
 use crate::error::{ConnectionProblem, Error, NodeFailure, Refusal};
 use crate::metrics::Metrics;
+use crate::tls::Credentials;
 
 /// How often a quiet connection is asked whether it lives.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(3);
@@ -45,15 +45,15 @@ const _: () = assert!(CONNECTION_WINDOW_BYTES < 1 << 31, "HTTP/2 allows windows 
 /// All connections of a client, by address.
 #[derive(Debug)]
 pub(crate) struct Connections {
-    config: Arc<ClientConfig>,
+    credentials: Arc<Credentials>,
     metrics: Arc<dyn Metrics>,
     by_address: Mutex<BTreeMap<String, Vec<Connection>>>,
 }
 
 impl Connections {
-    pub(crate) fn new(config: Arc<ClientConfig>, metrics: Arc<dyn Metrics>) -> Self {
+    pub(crate) fn new(credentials: Arc<Credentials>, metrics: Arc<dyn Metrics>) -> Self {
         Self {
-            config,
+            credentials,
             metrics,
             by_address: Mutex::default(),
         }
@@ -102,7 +102,7 @@ impl Connections {
     fn make(&self, address: &str) -> Result<Connection, ConnectionProblem> {
         let dialer = Dialer {
             address: address.into(),
-            config: self.config.clone(),
+            credentials: self.credentials.clone(),
             metrics: self.metrics.clone(),
         };
         Connection::new(address, dialer)

@@ -175,7 +175,7 @@ pub enum ConnectionProblem {
 }
 
 impl ConnectionProblem {
-    /// Whether certificates are the cause, so that trying again cannot help.
+    /// Whether certificates are the cause, so that trying again cannot help until a file is replaced.
     pub fn is_certificate(&self) -> bool {
         matches!(self, Self::NodeCertificate(_) | Self::OwnCertificate(_))
     }

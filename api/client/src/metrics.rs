@@ -78,6 +78,12 @@ pub trait Metrics: fmt::Debug + Send + Sync + 'static {
 
     /// A connection that was opened has ended: it broke, or the client needs it no more.
     fn connection_closed(&self, _address: &str) {}
+
+    /// The certificate files have changed, and new connections use what they hold now.
+    fn certificates_reloaded(&self) {}
+
+    /// The certificate files have changed and cannot be used, so those from before stay in force. Told once for each content.
+    fn certificates_refused(&self, _error: &Error) {}
 }
 
 /// A batch of records of one partition.

@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use rustls::pki_types::ServerName;
-use rustls::{AlertDescription, CertificateError, ClientConfig};
+use rustls::{AlertDescription, CertificateError};
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -17,7 +17,7 @@ use tokio_rustls::client::TlsStream;
 
 use crate::error::ConnectionProblem;
 use crate::metrics::Metrics;
-use crate::tls::IdentityProblem;
+use crate::tls::{Credentials, IdentityProblem};
 
 /// How long name look-up, TCP and TLS may take together.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(3);
@@ -28,7 +28,7 @@ const GREETING_TIMEOUT: Duration = Duration::from_secs(1);
 #[derive(Clone)]
 pub(super) struct Dialer {
     pub(super) address: Arc<str>,
-    pub(super) config: Arc<ClientConfig>,
+    pub(super) credentials: Arc<Credentials>,
     pub(super) metrics: Arc<dyn Metrics>,
 }
 
@@ -59,7 +59,8 @@ impl Dialer {
             .await
             .map_err(|error| tcp_problem(&error))?;
         tcp.set_nodelay(true).map_err(|error| tcp_problem(&error))?;
-        let tls = TlsConnector::from(self.config.clone()).connect(server_name, tcp).await;
+        let config = self.credentials.for_connection().await;
+        let tls = TlsConnector::from(config).connect(server_name, tcp).await;
         let mut tls = tls.map_err(|error| tls_problem(&error))?;
         hear_of_acceptance(&mut tls).await?;
         Ok(tls)

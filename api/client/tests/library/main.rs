@@ -19,6 +19,7 @@ mod corrupt;
 mod metrics;
 mod producing;
 mod random_faults;
+mod replacing;
 mod seeking;
 
 use std::time::Duration;

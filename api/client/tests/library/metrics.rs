@@ -25,6 +25,8 @@ pub enum Told {
     Opened(String),
     NotOpened(String),
     Closed(String),
+    Reloaded,
+    Refused(String),
 }
 
 /// Remembers what it is told.
@@ -87,6 +89,12 @@ impl Metrics for Recorder {
     }
     fn connection_closed(&self, address: &str) {
         self.note(Told::Closed(address.to_owned()));
+    }
+    fn certificates_reloaded(&self) {
+        self.note(Told::Reloaded);
+    }
+    fn certificates_refused(&self, error: &Error) {
+        self.note(Told::Refused(error.to_string()));
     }
 }
 

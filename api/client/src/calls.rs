@@ -31,7 +31,7 @@ pub(crate) struct Caller {
     pub(crate) connections: Arc<Connections>,
     pub(crate) resolver: Arc<dyn Resolver>,
     pub(crate) picker: Arc<dyn Picker>,
-    /// Nodes that readers have left lately.
+    /// Nodes and replicas that have not served well lately.
     pub(crate) aside: Aside,
     /// Our own tenant; empty if our certificate is a node's.
     pub(crate) tenant: String,
@@ -57,9 +57,14 @@ impl Caller {
         .ok_or(Error::NoNodeReachable { failures: Vec::new() })
     }
 
-    /// Chooses a node to read from: rather one that no reader has left lately.
-    pub(crate) fn pick_for_reading(&self, purpose: Purpose<'_>, avoid: &[String]) -> Result<Target, Error> {
-        let aside = self.aside.at(Instant::now());
+    /// Chooses a node: rather one that is not set aside, if there is a choice.
+    pub(crate) fn pick_around(&self, purpose: Purpose<'_>, avoid: &[String]) -> Result<Target, Error> {
+        let now = Instant::now();
+        let aside = match purpose {
+            Purpose::Write { .. } => return self.pick(purpose, avoid),
+            Purpose::Read { topic, partition } => self.aside.for_readers(topic.topic_id, partition, now),
+            Purpose::Admin => self.aside.nodes(now),
+        };
         let both: Vec<String> = avoid.iter().cloned().chain(aside).collect();
         let target = self.pick(purpose, &both)?;
         match both.contains(&target.node) {
@@ -69,9 +74,34 @@ impl Caller {
         }
     }
 
-    /// Leaves a node alone for a while.
-    pub(crate) fn set_aside(&self, node: &str) {
-        if let Some(length) = self.aside.put(node, Instant::now()) {
+    /// Notes that a reader leaves a node, and why.
+    pub(crate) fn reader_left(&self, topic: &TopicRef, partition: u32, node: &str, error: &Error) {
+        self.metrics.reader_left(&self.wire_name(topic), partition, node, error);
+        if node.is_empty() {
+            return;
+        }
+        match error.reason() {
+            // Says nothing of whoever else reads from that node.
+            Some(Reason::CorruptBatch) => {}
+            Some(Reason::ReplicaBehind | Reason::OffsetOutOfRange) => self.set_replica_aside(topic, partition, node),
+            _ => self.set_node_aside(node),
+        }
+    }
+
+    fn set_replica_aside(&self, topic: &TopicRef, partition: u32, node: &str) {
+        let now = Instant::now();
+        let Some(length) = self.aside.put_replica(topic.topic_id, partition, node, now) else {
+            return;
+        };
+        let name = self.wire_name(topic);
+        self.metrics.replica_set_aside(&name, partition, node, length);
+        if self.aside.is_behind(node, now) {
+            self.set_node_aside(node);
+        }
+    }
+
+    fn set_node_aside(&self, node: &str) {
+        if let Some(length) = self.aside.put_node(node, Instant::now()) {
             self.metrics.node_set_aside(node, length);
         }
     }
@@ -90,7 +120,7 @@ impl Caller {
     {
         let mut attempts = Attempts::new(action, deadline);
         loop {
-            let target = self.pick(purpose, &attempts.avoid)?;
+            let target = self.pick_around(purpose, &attempts.avoid)?;
             let error = match self.connection(&target) {
                 Ok(connection) => {
                     let answer = call(connection.channel.clone(), deadline.left());
@@ -104,6 +134,9 @@ impl Caller {
                 Err(error) => error,
             };
             let news = self.learn_leader(purpose, &error);
+            if matches!(error, Error::Connection(_)) {
+                self.set_node_aside(&target.node);
+            }
             let error = attempts.failed(&target.node, error, news)?;
             self.metrics.call_retried(&target.node, error);
             attempts.pause(news).await?;

@@ -67,6 +67,9 @@ pub trait Metrics: fmt::Debug + Send + Sync + 'static {
     /// An attempt at a call (look-ups, topics, groups, the cluster) failed at a node, and is to be made again.
     fn call_retried(&self, _node: &str, _error: &Error) {}
 
+    /// Readers of a partition avoid a replica for so long, as it does not keep up with its leader.
+    fn replica_set_aside(&self, _topic: &str, _partition: u32, _node: &str, _length: Duration) {}
+
     /// A node is left alone for so long, as far as there are others that serve.
     fn node_set_aside(&self, _node: &str, _length: Duration) {}
 

@@ -30,8 +30,8 @@ pub enum Purpose<'a> {
 
 /// Chooses the node for a call.
 pub trait Picker: fmt::Debug + Send + Sync + 'static {
-    /// The node to call, or `None` if no node is known. `avoid` names nodes that have just failed; one of them is still
-    /// better than none.
+    /// The node to call, or `None` if no node is known. `avoid` names nodes that have failed lately, or are behind with this
+    /// partition; one of them is still better than none.
     fn pick<'a>(&self, picture: &'a Picture, purpose: Purpose<'_>, avoid: &[String]) -> Option<&'a v1::Node>;
 }
 
@@ -39,7 +39,7 @@ pub trait Picker: fmt::Debug + Send + Sync + 'static {
 /// then to any follower; among equals, and for other calls, chance decides.
 ///
 /// How far a replica is behind is not known before it is read from; one that turns out to be left behind is avoided for a
-/// while by whoever calls the picker.
+/// while by readers of its partition, and nodes that fail by everybody: they stand in `avoid`, which outranks the rack.
 ///
 /// A write whose leader is unknown, or has just failed, goes to another replica: that one knows the leader, or is it.
 #[derive(Debug, Clone, Default)]

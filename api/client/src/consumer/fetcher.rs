@@ -131,14 +131,8 @@ impl Fetcher {
                 let error = self.deadline_error(error);
                 return self.fail(error).await;
             }
-            // A corrupt batch says nothing of whoever else reads from that node.
-            let caller = &self.route.caller;
-            caller
-                .metrics
-                .reader_left(&self.route.display_name, self.partition, &node, &error);
-            if !node.is_empty() && !matches!(error, Error::CorruptBatch { .. }) {
-                caller.set_aside(&node);
-            }
+            let topic = &self.route.topic;
+            self.route.caller.reader_left(topic, self.partition, &node, &error);
             if trouble.avoid.len() == AVOIDED_MAX {
                 trouble.avoid.remove(0);
             }
@@ -153,7 +147,7 @@ impl Fetcher {
         let target = match self
             .route
             .caller
-            .pick_for_reading(Purpose::Read { topic, partition }, &trouble.avoid)
+            .pick_around(Purpose::Read { topic, partition }, &trouble.avoid)
         {
             Ok(target) => target,
             Err(error) => return (String::new(), End::Retry(error)),

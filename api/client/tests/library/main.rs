@@ -21,6 +21,7 @@ mod producing;
 mod random_faults;
 mod replacing;
 mod seeking;
+mod setting_aside;
 
 use std::time::Duration;
 

@@ -22,6 +22,7 @@ pub enum Told {
     ReaderLeft(u32, String),
     Retried(String),
     SetAside(String),
+    ReplicaSetAside(u32, String),
     Opened(String),
     NotOpened(String),
     Closed(String),
@@ -81,6 +82,10 @@ impl Metrics for Recorder {
     fn node_set_aside(&self, node: &str, _length: Duration) {
         self.note(Told::SetAside(node.to_owned()));
     }
+    fn replica_set_aside(&self, topic: &str, partition: u32, node: &str, _length: Duration) {
+        assert_eq!(topic, TOPIC);
+        self.note(Told::ReplicaSetAside(partition, node.to_owned()));
+    }
     fn connection_opened(&self, address: &str) {
         self.note(Told::Opened(address.to_owned()));
     }
@@ -98,7 +103,7 @@ impl Metrics for Recorder {
     }
 }
 
-async fn recorded(cluster: &Cluster) -> (Arc<Recorder>, highwater::Client) {
+pub async fn recorded(cluster: &Cluster) -> (Arc<Recorder>, highwater::Client) {
     let recorder = Arc::new(Recorder::default());
     let client = cluster.builder().metrics(recorder.clone()).connect().await.unwrap();
     (recorder, client)

@@ -51,7 +51,8 @@ impl ClientBuilder {
         }
     }
 
-    /// Addresses (`host:port`) where to look for the cluster. One that answers suffices to find all nodes.
+    /// Addresses (`host:port`) where to look for the cluster; a name stands for all its addresses. One that answers suffices
+    /// to find all nodes.
     #[must_use]
     pub fn seeds<S: Into<String>>(mut self, seeds: impl IntoIterator<Item = S>) -> Self {
         self.seeds = seeds.into_iter().map(Into::into).collect();

@@ -1,17 +1,17 @@
 //! Connections to nodes: TCP, TLS, HTTP/2.
 //!
-//! One HTTP/2 connection per address carries all calls; it is made when first used and made again when it breaks. A
-//! node allows only so many streams on a connection, so streams that stay open (produce, consume) are *leased*, and
-//! further connections are opened when the first is full.
+//! One HTTP/2 connection per address carries all calls; it is made when first used and made again when it breaks. Streams
+//! that stay open (produce, consume) are *leased*, and many of them get further connections ([`lanes`]).
 //!
 //! The connection's receive window is as large as all its streams' windows together. So a consumer that stops reading
 //! stops only its own stream, never the answers of a producer beside it; its memory is bounded by its stream's window.
 
 mod dial;
+mod lanes;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use highwater_proto::limits::{CONNECTION_STREAMS_MAX, HEADER_LIST_BYTES_MAX};
@@ -21,6 +21,7 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Status, TimeoutExpired};
 
 use self::dial::Dialer;
+use self::lanes::Place;
 use crate::error::{ConnectionProblem, Error, NodeFailure, Refusal};
 use crate::metrics::Metrics;
 use crate::tls::Credentials;
@@ -35,8 +36,6 @@ const STREAM_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
 const CONNECTION_WINDOW_BYTES: u32 = STREAM_WINDOW_BYTES * CONNECTION_STREAMS_MAX;
 /// The largest HTTP/2 frame that we accept.
 const FRAME_BYTES_MAX: u32 = 1024 * 1024;
-/// How many streams of a connection may be leased; the rest is for calls.
-const LEASES_PER_CONNECTION_MAX: usize = CONNECTION_STREAMS_MAX as usize - 28;
 /// How many addresses are remembered before unused ones are forgotten.
 const ADDRESSES_MAX: usize = 256;
 
@@ -66,21 +65,38 @@ impl Connections {
     }
 
     /// Room for one long stream to an address.
-    pub(crate) fn lease(&self, address: &str) -> Result<Lease, ConnectionProblem> {
+    pub(crate) fn lease(self: &Arc<Self>, address: &str) -> Result<Lease, ConnectionProblem> {
         let mut by_address = self.lock();
         let lanes = self.lanes(&mut by_address, address)?;
-        let free = lanes
-            .iter()
-            .find(|lane| lane.leases.load(Ordering::Relaxed) < LEASES_PER_CONNECTION_MAX);
-        let connection = match free {
-            Some(lane) => lane.clone(),
-            None => {
-                lanes.push(self.make(address)?);
-                lanes[lanes.len() - 1].clone()
+        let connection = match lanes::place(&streams(lanes)) {
+            Place::At(number) => lanes[number].clone(),
+            Place::Further => {
+                let further = self.make(address)?;
+                lanes.push(further.clone());
+                further
+            }
+            Place::Full => {
+                let problem = format!("all {} connections to it are full of streams", lanes.len());
+                return Err(ConnectionProblem::Refused(problem));
             }
         };
         connection.leases.fetch_add(1, Ordering::Relaxed);
-        Ok(Lease { connection })
+        Ok(Lease {
+            connection,
+            address: address.to_owned(),
+            connections: Arc::downgrade(self),
+        })
+    }
+
+    /// Closes connections that nothing needs any more.
+    fn close_surplus(&self, address: &str) {
+        let mut by_address = self.lock();
+        let Some(lanes) = by_address.get_mut(address) else {
+            return;
+        };
+        while let Some(number) = lanes::surplus(&streams(lanes)) {
+            lanes.remove(number);
+        }
     }
 
     /// The connections to an address: at least one.
@@ -90,7 +106,7 @@ impl Connections {
         address: &str,
     ) -> Result<&'a mut Vec<Connection>, ConnectionProblem> {
         if by_address.len() >= ADDRESSES_MAX && !by_address.contains_key(address) {
-            by_address.retain(|_, lanes| lanes.iter().any(|lane| lane.leases.load(Ordering::Relaxed) > 0));
+            by_address.retain(|_, lanes| streams(lanes).iter().any(|count| *count > 0));
         }
         let lanes = by_address.entry(address.to_owned()).or_default();
         if lanes.is_empty() {
@@ -113,6 +129,11 @@ impl Connections {
     }
 }
 
+/// How many streams are on each connection.
+fn streams(lanes: &[Connection]) -> Vec<usize> {
+    lanes.iter().map(|lane| lane.leases.load(Ordering::Relaxed)).collect()
+}
+
 /// A connection that is made when first used, and again when it has broken. Clones share it.
 #[derive(Debug, Clone)]
 pub(crate) struct Connection {
@@ -124,11 +145,19 @@ pub(crate) struct Connection {
 #[derive(Debug)]
 pub(crate) struct Lease {
     pub(crate) connection: Connection,
+    address: String,
+    connections: Weak<Connections>,
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        self.connection.leases.fetch_sub(1, Ordering::Relaxed);
+        let before = self.connection.leases.fetch_sub(1, Ordering::Relaxed);
+        if before > 1 {
+            return;
+        }
+        if let Some(connections) = self.connections.upgrade() {
+            connections.close_surplus(&self.address);
+        }
     }
 }
 

@@ -109,6 +109,12 @@ pub async fn recorded(cluster: &Cluster) -> (Arc<Recorder>, highwater::Client) {
     (recorder, client)
 }
 
+/// How many connections are open.
+fn open(recorder: &Recorder) -> usize {
+    let opened = recorder.count(|told| matches!(told, Told::Opened(_)));
+    opened - recorder.count(|told| matches!(told, Told::Closed(_)))
+}
+
 async fn single_record_producer(client: &highwater::Client) -> Producer {
     let producer = client.producer(TOPIC).linger(Duration::ZERO).batch_bytes(1024);
     producer.build().await.unwrap()
@@ -271,6 +277,31 @@ async fn connections_are_told_when_they_open_fail_and_end() {
             opened >= 2 && recorder.count(|told| matches!(told, Told::Closed(_))) == opened
         })
         .await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn many_streams_to_a_node_are_spread_over_a_few_connections_and_those_are_closed_again() {
+    const PARTITIONS: u32 = 100;
+    let cluster = Cluster::start(1, PARTITIONS as usize);
+    let (recorder, client) = recorded(&cluster).await;
+    within(async {
+        let producer = client.producer(TOPIC).build().await.unwrap();
+        for partition in 0..PARTITIONS {
+            // The first connection has room for 32.
+            if partition == 32 {
+                producer.flush().await;
+                assert_eq!(open(&recorder), 1);
+            }
+            let record = Record::new("x").with_partition(partition);
+            drop(producer.send(record).await.unwrap());
+        }
+        producer.flush().await;
+        assert_eq!(open(&recorder), 4);
+        producer.close().await;
+        until("surplus connections are closed", || open(&recorder) <= 2).await;
+        client.topics().list().await.unwrap();
     })
     .await;
 }

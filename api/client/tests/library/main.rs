@@ -16,6 +16,7 @@ mod administering;
 mod connecting;
 mod consuming;
 mod corrupt;
+mod guide;
 mod metrics;
 mod producing;
 mod random_faults;

@@ -108,6 +108,7 @@ impl Caller {
 
     /// Makes a call until it succeeds, cannot succeed, or its deadline comes. `call` is given a channel and a request
     /// maker that sets the time left, and must be safe to repeat.
+    #[tracing::instrument(level = "debug", name = "call", skip_all, fields(action))]
     pub(crate) async fn call<T, F>(
         &self,
         action: &str,

@@ -24,6 +24,7 @@ const SEEDS_MAX: usize = 64;
 
 /// Settings of a [`Client`] that is not connected yet.
 #[derive(Debug, Clone)]
+#[must_use = "a builder does nothing until `connect` is called"]
 pub struct ClientBuilder {
     seeds: Vec<String>,
     tls: Option<TlsFiles>,
@@ -53,42 +54,36 @@ impl ClientBuilder {
 
     /// Addresses (`host:port`) where to look for the cluster; a name stands for all its addresses. One that answers suffices
     /// to find all nodes.
-    #[must_use]
     pub fn seeds<S: Into<String>>(mut self, seeds: impl IntoIterator<Item = S>) -> Self {
         self.seeds = seeds.into_iter().map(Into::into).collect();
         self
     }
 
     /// The certificate files. New connections are made with what they hold then, so they may be replaced at any time.
-    #[must_use]
     pub fn tls(mut self, files: TlsFiles) -> Self {
         self.tls = Some(files);
         self
     }
 
     /// The name of the cluster; by default the one in our own certificate.
-    #[must_use]
     pub fn cluster_name(mut self, name: impl Into<String>) -> Self {
         self.cluster_name = Some(name.into());
         self
     }
 
     /// How long an administrative call or a look-up is tried before it fails. Default 30 s.
-    #[must_use]
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.deadline = deadline;
         self
     }
 
     /// How long `connect` looks for a node before it fails. Default 5 s, never longer than the deadline.
-    #[must_use]
     pub fn connect_deadline(mut self, deadline: Duration) -> Self {
         self.connect_deadline = deadline;
         self
     }
 
     /// Another resolver; then seeds are not needed, and `connect` does not wait for a node.
-    #[must_use]
     pub fn resolver(mut self, resolver: Arc<dyn Resolver>) -> Self {
         self.resolver = Some(resolver);
         self
@@ -96,21 +91,18 @@ impl ClientBuilder {
 
     /// The failure domain that this client stands in, as the nodes' `rack`: replicas there are read from first. Default:
     /// none. Without effect on another picker.
-    #[must_use]
     pub fn rack(mut self, rack: impl Into<String>) -> Self {
         self.rack = rack.into();
         self
     }
 
     /// Another picker.
-    #[must_use]
     pub fn picker(mut self, picker: Arc<dyn Picker>) -> Self {
         self.picker = Some(picker);
         self
     }
 
     /// Who is told what happens: see [`Metrics`]. Default: nobody.
-    #[must_use]
     pub fn metrics(mut self, metrics: Arc<dyn Metrics>) -> Self {
         self.metrics = metrics;
         self
@@ -118,9 +110,12 @@ impl ClientBuilder {
 
     /// Reads the certificates and finds the cluster.
     ///
+    /// Cancel safe: nothing is left behind.
+    ///
     /// # Errors
     /// [`Error::File`] for certificate files that cannot be used, [`Error::NoNodeReachable`] with the cause for each
     /// seed, [`Error::InvalidArgument`] for settings that cannot be.
+    #[tracing::instrument(level = "debug", skip_all)]
     pub async fn connect(self) -> Result<Client, Error> {
         let files = self
             .tls
@@ -183,6 +178,8 @@ impl Client {
 
     /// Connects with what a profile says.
     ///
+    /// Cancel safe: nothing is left behind.
+    ///
     /// # Errors
     /// See [`ClientBuilder::connect`].
     pub async fn from_profile(profile: &Profile) -> Result<Self, Error> {
@@ -197,16 +194,19 @@ impl Client {
     }
 
     /// Topics: create, get, list, delete.
+    #[must_use]
     pub fn topics(&self) -> Topics {
         Topics::new(self.caller.clone(), self.deadline)
     }
 
     /// The cluster: describe, watch.
+    #[must_use]
     pub fn cluster(&self) -> Cluster {
         Cluster::new(self.caller.clone(), self.deadline)
     }
 
     /// Consumer groups: list, describe, reset, delete.
+    #[must_use]
     pub fn groups(&self) -> Groups {
         Groups::new(self.caller.clone(), self.deadline)
     }

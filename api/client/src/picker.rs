@@ -43,6 +43,7 @@ pub trait Picker: fmt::Debug + Send + Sync + 'static {
 ///
 /// A write whose leader is unknown, or has just failed, goes to another replica: that one knows the leader, or is it.
 #[derive(Debug, Clone, Default)]
+#[non_exhaustive]
 pub struct DefaultPicker {
     /// The failure domain that the client stands in; empty if it is not known, or does not matter.
     pub rack: String,
@@ -76,6 +77,12 @@ impl Picker for DefaultPicker {
 }
 
 impl DefaultPicker {
+    /// The picker of a client that stands in this failure domain.
+    #[must_use]
+    pub fn in_rack(rack: impl Into<String>) -> Self {
+        Self { rack: rack.into() }
+    }
+
     fn is_near(&self, node: &v1::Node) -> bool {
         !self.rack.is_empty() && node.rack == self.rack
     }

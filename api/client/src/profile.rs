@@ -68,6 +68,7 @@ impl Profile {
     }
 
     /// The text of a profile file that says this.
+    #[must_use]
     pub fn to_toml(&self) -> String {
         let mut text =
             String::from("# Where the cluster is, and who the client is. Paths are relative to this file.\n");

@@ -18,6 +18,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tonic::{Code, Streaming};
+use tracing::Instrument;
 
 use self::seeds::{Seed, Seeds, first_of};
 use crate::backoff::Backoff;
@@ -119,7 +120,9 @@ impl WatchResolver {
         };
         let (address, feed) = follower.find_first(patience).await?;
         let board = follower.board.clone();
-        let follower = tokio::spawn(follower.follow(address, feed));
+        // It lives longer than whatever happens to be going on where it is made.
+        let span = tracing::debug_span!(parent: None, "watch");
+        let follower = tokio::spawn(follower.follow(address, feed).instrument(span));
         Ok(Self { board, follower })
     }
 }

@@ -34,11 +34,13 @@ pub(super) struct Dialer {
 
 impl Dialer {
     /// A connection on which the node has accepted us.
+    #[tracing::instrument(level = "debug", skip_all, fields(address = %self.address))]
     pub(super) async fn dial(&self) -> Result<Dialled, ConnectionProblem> {
         let dialled = timeout(DIAL_TIMEOUT, self.connect()).await;
         let dialled = dialled.unwrap_or(Err(ConnectionProblem::Timeout(DIAL_TIMEOUT)));
         match dialled {
             Ok(tls) => {
+                tracing::debug!("connected");
                 self.metrics.connection_opened(&self.address);
                 Ok(Dialled {
                     tls,
@@ -47,6 +49,7 @@ impl Dialer {
                 })
             }
             Err(problem) => {
+                tracing::debug!(%problem, "cannot connect");
                 self.metrics.connection_failed(&self.address, &problem);
                 Err(problem)
             }

@@ -184,12 +184,20 @@ impl Batch {
 
     /// It is in the log: tells its senders.
     pub(crate) fn appended(self, appended: Appended) {
-        self.metrics.batch_acknowledged(&self.info(), self.born.elapsed());
+        let latency = self.born.elapsed();
+        tracing::trace!(
+            offset = appended.base_offset,
+            records = self.record_count,
+            ?latency,
+            "acknowledged"
+        );
+        self.metrics.batch_acknowledged(&self.info(), latency);
         self.promise.appended(appended);
     }
 
     /// It was given up: tells its senders.
     pub(crate) fn failed(self, outcome: Outcome, cause: Error) {
+        tracing::debug!(records = self.record_count, %outcome, error = %cause, "a batch has failed");
         self.metrics.batch_failed(&self.info(), outcome, &cause);
         self.promise.failed(outcome, cause);
     }

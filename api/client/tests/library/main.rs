@@ -23,6 +23,7 @@ mod random_faults;
 mod replacing;
 mod seeking;
 mod setting_aside;
+mod spans;
 
 use std::time::Duration;
 

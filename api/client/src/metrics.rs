@@ -8,8 +8,8 @@
 //! implementation is a call that returns at once. Implementations are called by the tasks that do the work, so they must
 //! not block; adding to atomic numbers is what they are for.
 //!
-//! Invariants: a batch is acknowledged once or fails once, and is told before its deliveries resolve; a connection that
-//! was opened is closed once.
+//! Invariants: a batch is acknowledged once or fails once, and is told before its deliveries resolve, unless its runtime
+//! ends first; a connection that was opened is closed once.
 //!
 //! Deliberately absent: gauges of what is buffered or prefetched, which `Producer` and `Consumer` know best, and names of
 //! metrics, which are the program's.

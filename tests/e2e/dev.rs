@@ -162,6 +162,21 @@ fn a_development_cluster_keeps_its_records_over_a_restart() {
 }
 
 #[test]
+fn the_five_minute_start_of_the_library_works_as_it_stands() {
+    let directory = directory();
+    let mut dev = Dev::start(&directory.path().join("highwater-dev"));
+    dev.wait_for("is ready");
+    let mut program = Command::new(env!("CARGO_BIN_EXE_five_minutes"));
+    let printed = run(program.current_dir(directory.path()), PATIENCE).success().stdout();
+    let mut greetings: Vec<usize> = printed
+        .lines()
+        .filter_map(|line| line.split("hello ").nth(1)?.parse().ok())
+        .collect();
+    greetings.sort_unstable();
+    assert!(greetings.into_iter().eq(0..1_000), "{printed}");
+}
+
+#[test]
 fn a_node_that_dies_is_started_again() {
     let directory = directory();
     let mut dev = Dev::start(directory.path());

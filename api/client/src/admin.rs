@@ -111,6 +111,8 @@ impl Topics {
 
     /// The topic of that name.
     ///
+    /// Cancel safe.
+    ///
     /// # Errors
     /// Reason `TOPIC_NOT_FOUND`; [`Error::Deadline`].
     pub async fn get(&self, name: &str) -> Result<v1::Topic, Error> {
@@ -118,6 +120,8 @@ impl Topics {
     }
 
     /// All topics of the client's tenant, by name.
+    ///
+    /// Cancel safe.
     ///
     /// # Errors
     /// [`Error::Deadline`].
@@ -137,6 +141,8 @@ impl Topics {
     /// Changes a topic. New partitions have leaders when this answers; new replicas get their records behind it.
     ///
     /// With more partitions, keyed records go to other partitions than before.
+    ///
+    /// Not cancel safe: if the future is dropped, the topic may have been changed, or may still be.
     ///
     /// # Errors
     /// Reasons `TOPIC_NOT_FOUND`, `INVALID_ARGUMENT`, `NOT_ENOUGH_NODES`, `TOO_LARGE`, `REFUSED`; [`Error::Deadline`].
@@ -163,6 +169,8 @@ impl Topics {
     }
 
     /// Deletes a topic with its records.
+    ///
+    /// Not cancel safe: if the future is dropped, the topic may have been deleted, or may still be.
     ///
     /// # Errors
     /// Reason `TOPIC_NOT_FOUND`; [`Error::Deadline`].
@@ -235,6 +243,8 @@ impl Cluster {
 
     /// Nodes and replicas, as one node sees them.
     ///
+    /// Cancel safe.
+    ///
     /// # Errors
     /// [`Error::Deadline`].
     pub async fn describe(&self) -> Result<v1::DescribeClusterResponse, Error> {
@@ -254,6 +264,7 @@ impl Cluster {
     }
 
     /// The client's picture of nodes, topics and leaders as it is now.
+    #[must_use]
     pub fn picture(&self) -> Arc<Picture> {
         self.caller.resolver.picture()
     }

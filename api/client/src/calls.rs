@@ -17,6 +17,7 @@ use crate::backoff::Backoff;
 use crate::connect::{Connection, Connections, call_error, has_timed_out};
 use crate::deadline::{Deadline, LONGEST};
 use crate::error::{ConnectionProblem, Error, NodeFailure, Reason};
+use crate::metrics::Metrics;
 use crate::picker::{Picker, Purpose};
 use crate::picture::TopicRef;
 use crate::resolver::{News, Resolver};
@@ -30,10 +31,11 @@ pub(crate) struct Caller {
     pub(crate) connections: Arc<Connections>,
     pub(crate) resolver: Arc<dyn Resolver>,
     pub(crate) picker: Arc<dyn Picker>,
-    /// Nodes that readers have left lately.
+    /// Nodes and replicas that have not served well lately.
     pub(crate) aside: Aside,
     /// Our own tenant; empty if our certificate is a node's.
     pub(crate) tenant: String,
+    pub(crate) metrics: Arc<dyn Metrics>,
 }
 
 /// A node chosen for a call.
@@ -55,9 +57,14 @@ impl Caller {
         .ok_or(Error::NoNodeReachable { failures: Vec::new() })
     }
 
-    /// Chooses a node to read from: rather one that no reader has left lately.
-    pub(crate) fn pick_for_reading(&self, purpose: Purpose<'_>, avoid: &[String]) -> Result<Target, Error> {
-        let aside = self.aside.at(Instant::now());
+    /// Chooses a node: rather one that is not set aside, if there is a choice.
+    pub(crate) fn pick_around(&self, purpose: Purpose<'_>, avoid: &[String]) -> Result<Target, Error> {
+        let now = Instant::now();
+        let aside = match purpose {
+            Purpose::Write { .. } => return self.pick(purpose, avoid),
+            Purpose::Read { topic, partition } => self.aside.for_readers(topic.topic_id, partition, now),
+            Purpose::Admin => self.aside.nodes(now),
+        };
         let both: Vec<String> = avoid.iter().cloned().chain(aside).collect();
         let target = self.pick(purpose, &both)?;
         match both.contains(&target.node) {
@@ -67,8 +74,41 @@ impl Caller {
         }
     }
 
+    /// Notes that a reader leaves a node, and why.
+    pub(crate) fn reader_left(&self, topic: &TopicRef, partition: u32, node: &str, error: &Error) {
+        self.metrics.reader_left(&self.wire_name(topic), partition, node, error);
+        if node.is_empty() {
+            return;
+        }
+        match error.reason() {
+            // Says nothing of whoever else reads from that node.
+            Some(Reason::CorruptBatch) => {}
+            Some(Reason::ReplicaBehind | Reason::OffsetOutOfRange) => self.set_replica_aside(topic, partition, node),
+            _ => self.set_node_aside(node),
+        }
+    }
+
+    fn set_replica_aside(&self, topic: &TopicRef, partition: u32, node: &str) {
+        let now = Instant::now();
+        let Some(length) = self.aside.put_replica(topic.topic_id, partition, node, now) else {
+            return;
+        };
+        let name = self.wire_name(topic);
+        self.metrics.replica_set_aside(&name, partition, node, length);
+        if self.aside.is_behind(node, now) {
+            self.set_node_aside(node);
+        }
+    }
+
+    fn set_node_aside(&self, node: &str) {
+        if let Some(length) = self.aside.put_node(node, Instant::now()) {
+            self.metrics.node_set_aside(node, length);
+        }
+    }
+
     /// Makes a call until it succeeds, cannot succeed, or its deadline comes. `call` is given a channel and a request
     /// maker that sets the time left, and must be safe to repeat.
+    #[tracing::instrument(level = "debug", name = "call", skip_all, fields(action))]
     pub(crate) async fn call<T, F>(
         &self,
         action: &str,
@@ -81,7 +121,7 @@ impl Caller {
     {
         let mut attempts = Attempts::new(action, deadline);
         loop {
-            let target = self.pick(purpose, &attempts.avoid)?;
+            let target = self.pick_around(purpose, &attempts.avoid)?;
             let error = match self.connection(&target) {
                 Ok(connection) => {
                     let answer = call(connection.channel.clone(), deadline.left());
@@ -95,7 +135,11 @@ impl Caller {
                 Err(error) => error,
             };
             let news = self.learn_leader(purpose, &error);
-            attempts.failed(target.node, error, news)?;
+            if matches!(error, Error::Connection(_)) {
+                self.set_node_aside(&target.node);
+            }
+            let error = attempts.failed(&target.node, error, news)?;
+            self.metrics.call_retried(&target.node, error);
             attempts.pause(news).await?;
         }
     }
@@ -236,9 +280,11 @@ impl<'a> Attempts<'a> {
     /// Notes a failure, or returns it if trying again is useless.
     ///
     /// One node whose certificate is at fault says nothing of the others, so that is final only when its turn comes again.
-    fn failed(&mut self, node: String, error: Error, news: bool) -> Result<(), Error> {
+    fn failed(&mut self, node: &str, error: Error, news: bool) -> Result<&Error, Error> {
         let is_final = match &error {
-            Error::Connection(failure) if failure.problem.is_certificate() => self.avoid.contains(&node),
+            Error::Connection(failure) if failure.problem.is_certificate() => {
+                self.avoid.iter().any(|avoided| avoided == node)
+            }
             error => !error.is_retryable(),
         };
         if is_final {
@@ -251,9 +297,8 @@ impl<'a> Attempts<'a> {
         if self.avoid.len() == AVOIDED_MAX {
             self.avoid.remove(0);
         }
-        self.avoid.push(node);
-        self.last = Some(error);
-        Ok(())
+        self.avoid.push(node.to_owned());
+        Ok(self.last.insert(error))
     }
 
     /// Waits before the next attempt; not at all if a hint has just told whom to ask.

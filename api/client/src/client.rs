@@ -9,6 +9,7 @@ use crate::calls::Caller;
 use crate::connect::Connections;
 use crate::groups::Groups;
 use crate::identity::is_name;
+use crate::metrics::{Metrics, Silent};
 use crate::picker::{DefaultPicker, Picker};
 use crate::resolver::{Resolver, WatchResolver};
 use crate::tls::{Credentials, TlsFiles};
@@ -23,6 +24,7 @@ const SEEDS_MAX: usize = 64;
 
 /// Settings of a [`Client`] that is not connected yet.
 #[derive(Debug, Clone)]
+#[must_use = "a builder does nothing until `connect` is called"]
 pub struct ClientBuilder {
     seeds: Vec<String>,
     tls: Option<TlsFiles>,
@@ -32,6 +34,7 @@ pub struct ClientBuilder {
     resolver: Option<Arc<dyn Resolver>>,
     picker: Option<Arc<dyn Picker>>,
     rack: String,
+    metrics: Arc<dyn Metrics>,
 }
 
 impl ClientBuilder {
@@ -45,46 +48,42 @@ impl ClientBuilder {
             resolver: None,
             picker: None,
             rack: String::new(),
+            metrics: Arc::new(Silent),
         }
     }
 
-    /// Addresses (`host:port`) where to look for the cluster. One that answers suffices to find all nodes.
-    #[must_use]
+    /// Addresses (`host:port`) where to look for the cluster; a name stands for all its addresses. One that answers suffices
+    /// to find all nodes.
     pub fn seeds<S: Into<String>>(mut self, seeds: impl IntoIterator<Item = S>) -> Self {
         self.seeds = seeds.into_iter().map(Into::into).collect();
         self
     }
 
-    /// The certificate files.
-    #[must_use]
+    /// The certificate files. New connections are made with what they hold then, so they may be replaced at any time.
     pub fn tls(mut self, files: TlsFiles) -> Self {
         self.tls = Some(files);
         self
     }
 
     /// The name of the cluster; by default the one in our own certificate.
-    #[must_use]
     pub fn cluster_name(mut self, name: impl Into<String>) -> Self {
         self.cluster_name = Some(name.into());
         self
     }
 
     /// How long an administrative call or a look-up is tried before it fails. Default 30 s.
-    #[must_use]
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.deadline = deadline;
         self
     }
 
     /// How long `connect` looks for a node before it fails. Default 5 s, never longer than the deadline.
-    #[must_use]
     pub fn connect_deadline(mut self, deadline: Duration) -> Self {
         self.connect_deadline = deadline;
         self
     }
 
     /// Another resolver; then seeds are not needed, and `connect` does not wait for a node.
-    #[must_use]
     pub fn resolver(mut self, resolver: Arc<dyn Resolver>) -> Self {
         self.resolver = Some(resolver);
         self
@@ -92,34 +91,40 @@ impl ClientBuilder {
 
     /// The failure domain that this client stands in, as the nodes' `rack`: replicas there are read from first. Default:
     /// none. Without effect on another picker.
-    #[must_use]
     pub fn rack(mut self, rack: impl Into<String>) -> Self {
         self.rack = rack.into();
         self
     }
 
     /// Another picker.
-    #[must_use]
     pub fn picker(mut self, picker: Arc<dyn Picker>) -> Self {
         self.picker = Some(picker);
         self
     }
 
+    /// Who is told what happens: see [`Metrics`]. Default: nobody.
+    pub fn metrics(mut self, metrics: Arc<dyn Metrics>) -> Self {
+        self.metrics = metrics;
+        self
+    }
+
     /// Reads the certificates and finds the cluster.
+    ///
+    /// Cancel safe: nothing is left behind.
     ///
     /// # Errors
     /// [`Error::File`] for certificate files that cannot be used, [`Error::NoNodeReachable`] with the cause for each
     /// seed, [`Error::InvalidArgument`] for settings that cannot be.
+    #[tracing::instrument(level = "debug", skip_all)]
     pub async fn connect(self) -> Result<Client, Error> {
         let files = self
             .tls
-            .as_ref()
             .ok_or_else(|| Error::invalid("tls", "certificate files are required"))?;
         if let Some(name) = self.cluster_name.as_deref().filter(|name| !is_name(name)) {
             return Err(Error::invalid("cluster_name", format!("{name:?} is not a name")));
         }
-        let credentials = Credentials::load(files, self.cluster_name.as_deref())?;
-        let connections = Arc::new(Connections::new(credentials.config));
+        let credentials = Credentials::load(files, self.cluster_name.as_deref(), self.metrics.clone())?;
+        let connections = Arc::new(Connections::new(credentials.clone(), self.metrics.clone()));
         let resolver = match self.resolver {
             Some(resolver) => resolver,
             None => {
@@ -135,7 +140,8 @@ impl ClientBuilder {
                 .picker
                 .unwrap_or_else(|| Arc::new(DefaultPicker { rack: self.rack })),
             aside: Aside::default(),
-            tenant: credentials.tenant.unwrap_or_default(),
+            tenant: credentials.tenant().unwrap_or_default().to_owned(),
+            metrics: self.metrics,
         };
         Ok(Client {
             caller: Arc::new(caller),
@@ -172,6 +178,8 @@ impl Client {
 
     /// Connects with what a profile says.
     ///
+    /// Cancel safe: nothing is left behind.
+    ///
     /// # Errors
     /// See [`ClientBuilder::connect`].
     pub async fn from_profile(profile: &Profile) -> Result<Self, Error> {
@@ -186,16 +194,19 @@ impl Client {
     }
 
     /// Topics: create, get, list, delete.
+    #[must_use]
     pub fn topics(&self) -> Topics {
         Topics::new(self.caller.clone(), self.deadline)
     }
 
     /// The cluster: describe, watch.
+    #[must_use]
     pub fn cluster(&self) -> Cluster {
         Cluster::new(self.caller.clone(), self.deadline)
     }
 
     /// Consumer groups: list, describe, reset, delete.
+    #[must_use]
     pub fn groups(&self) -> Groups {
         Groups::new(self.caller.clone(), self.deadline)
     }

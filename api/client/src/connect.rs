@@ -1,38 +1,31 @@
 //! Connections to nodes: TCP, TLS, HTTP/2.
 //!
-//! One HTTP/2 connection per address carries all calls; it is made when first used and made again when it breaks. A
-//! node allows only so many streams on a connection, so streams that stay open (produce, consume) are *leased*, and
-//! further connections are opened when the first is full.
+//! One HTTP/2 connection per address carries all calls; it is made when first used and made again when it breaks. Streams
+//! that stay open (produce, consume) are *leased*, and many of them get further connections ([`lanes`]).
 //!
 //! The connection's receive window is as large as all its streams' windows together. So a consumer that stops reading
 //! stops only its own stream, never the answers of a producer beside it; its memory is bounded by its stream's window.
 
+mod dial;
+mod lanes;
+
 use std::collections::BTreeMap;
-use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use highwater_proto::limits::{CONNECTION_STREAMS_MAX, HEADER_LIST_BYTES_MAX};
 use http::Uri;
 use hyper_util::rt::TokioIo;
-use rustls::pki_types::ServerName;
-use rustls::{AlertDescription, CertificateError, ClientConfig};
-use tokio::io::AsyncBufReadExt;
-use tokio::net::TcpStream;
-use tokio::time::timeout;
-use tokio_rustls::TlsConnector;
-use tokio_rustls::client::TlsStream;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Status, TimeoutExpired};
 
+use self::dial::Dialer;
+use self::lanes::Place;
 use crate::error::{ConnectionProblem, Error, NodeFailure, Refusal};
-use crate::tls::IdentityProblem;
+use crate::metrics::Metrics;
+use crate::tls::Credentials;
 
-/// How long name look-up, TCP and TLS may take together.
-const DIAL_TIMEOUT: Duration = Duration::from_secs(3);
-/// How long to wait for the node's first words after the handshake.
-const GREETING_TIMEOUT: Duration = Duration::from_secs(1);
 /// How often a quiet connection is asked whether it lives.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(3);
 /// How long the answer may take before the connection counts as broken.
@@ -43,8 +36,6 @@ const STREAM_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
 const CONNECTION_WINDOW_BYTES: u32 = STREAM_WINDOW_BYTES * CONNECTION_STREAMS_MAX;
 /// The largest HTTP/2 frame that we accept.
 const FRAME_BYTES_MAX: u32 = 1024 * 1024;
-/// How many streams of a connection may be leased; the rest is for calls.
-const LEASES_PER_CONNECTION_MAX: usize = CONNECTION_STREAMS_MAX as usize - 28;
 /// How many addresses are remembered before unused ones are forgotten.
 const ADDRESSES_MAX: usize = 256;
 
@@ -53,14 +44,16 @@ const _: () = assert!(CONNECTION_WINDOW_BYTES < 1 << 31, "HTTP/2 allows windows 
 /// All connections of a client, by address.
 #[derive(Debug)]
 pub(crate) struct Connections {
-    config: Arc<ClientConfig>,
+    credentials: Arc<Credentials>,
+    metrics: Arc<dyn Metrics>,
     by_address: Mutex<BTreeMap<String, Vec<Connection>>>,
 }
 
 impl Connections {
-    pub(crate) fn new(config: Arc<ClientConfig>) -> Self {
+    pub(crate) fn new(credentials: Arc<Credentials>, metrics: Arc<dyn Metrics>) -> Self {
         Self {
-            config,
+            credentials,
+            metrics,
             by_address: Mutex::default(),
         }
     }
@@ -72,21 +65,38 @@ impl Connections {
     }
 
     /// Room for one long stream to an address.
-    pub(crate) fn lease(&self, address: &str) -> Result<Lease, ConnectionProblem> {
+    pub(crate) fn lease(self: &Arc<Self>, address: &str) -> Result<Lease, ConnectionProblem> {
         let mut by_address = self.lock();
         let lanes = self.lanes(&mut by_address, address)?;
-        let free = lanes
-            .iter()
-            .find(|lane| lane.leases.load(Ordering::Relaxed) < LEASES_PER_CONNECTION_MAX);
-        let connection = match free {
-            Some(lane) => lane.clone(),
-            None => {
-                lanes.push(Connection::new(address, &self.config)?);
-                lanes[lanes.len() - 1].clone()
+        let connection = match lanes::place(&streams(lanes)) {
+            Place::At(number) => lanes[number].clone(),
+            Place::Further => {
+                let further = self.make(address)?;
+                lanes.push(further.clone());
+                further
+            }
+            Place::Full => {
+                let problem = format!("all {} connections to it are full of streams", lanes.len());
+                return Err(ConnectionProblem::Refused(problem));
             }
         };
         connection.leases.fetch_add(1, Ordering::Relaxed);
-        Ok(Lease { connection })
+        Ok(Lease {
+            connection,
+            address: address.to_owned(),
+            connections: Arc::downgrade(self),
+        })
+    }
+
+    /// Closes connections that nothing needs any more.
+    fn close_surplus(&self, address: &str) {
+        let mut by_address = self.lock();
+        let Some(lanes) = by_address.get_mut(address) else {
+            return;
+        };
+        while let Some(number) = lanes::surplus(&streams(lanes)) {
+            lanes.remove(number);
+        }
     }
 
     /// The connections to an address: at least one.
@@ -96,18 +106,32 @@ impl Connections {
         address: &str,
     ) -> Result<&'a mut Vec<Connection>, ConnectionProblem> {
         if by_address.len() >= ADDRESSES_MAX && !by_address.contains_key(address) {
-            by_address.retain(|_, lanes| lanes.iter().any(|lane| lane.leases.load(Ordering::Relaxed) > 0));
+            by_address.retain(|_, lanes| streams(lanes).iter().any(|count| *count > 0));
         }
         let lanes = by_address.entry(address.to_owned()).or_default();
         if lanes.is_empty() {
-            lanes.push(Connection::new(address, &self.config)?);
+            lanes.push(self.make(address)?);
         }
         Ok(lanes)
+    }
+
+    fn make(&self, address: &str) -> Result<Connection, ConnectionProblem> {
+        let dialer = Dialer {
+            address: address.into(),
+            credentials: self.credentials.clone(),
+            metrics: self.metrics.clone(),
+        };
+        Connection::new(address, dialer)
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Vec<Connection>>> {
         self.by_address.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// How many streams are on each connection.
+fn streams(lanes: &[Connection]) -> Vec<usize> {
+    lanes.iter().map(|lane| lane.leases.load(Ordering::Relaxed)).collect()
 }
 
 /// A connection that is made when first used, and again when it has broken. Clones share it.
@@ -121,16 +145,24 @@ pub(crate) struct Connection {
 #[derive(Debug)]
 pub(crate) struct Lease {
     pub(crate) connection: Connection,
+    address: String,
+    connections: Weak<Connections>,
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        self.connection.leases.fetch_sub(1, Ordering::Relaxed);
+        let before = self.connection.leases.fetch_sub(1, Ordering::Relaxed);
+        if before > 1 {
+            return;
+        }
+        if let Some(connections) = self.connections.upgrade() {
+            connections.close_surplus(&self.address);
+        }
     }
 }
 
 impl Connection {
-    fn new(address: &str, config: &Arc<ClientConfig>) -> Result<Self, ConnectionProblem> {
+    fn new(address: &str, dialer: Dialer) -> Result<Self, ConnectionProblem> {
         let address_problem = |error: &dyn std::error::Error| ConnectionProblem::Address(format!("{address}: {error}"));
         let endpoint = Endpoint::from_shared(format!("http://{address}")).map_err(|error| address_problem(&error))?;
         let origin: Uri = format!("https://{address}")
@@ -146,10 +178,6 @@ impl Connection {
             .keep_alive_timeout(KEEPALIVE_TIMEOUT)
             .keep_alive_while_idle(true);
 
-        let dialer = Dialer {
-            address: address.into(),
-            connector: TlsConnector::from(config.clone()),
-        };
         let channel = endpoint.connect_with_connector_lazy(tower::service_fn(move |_: Uri| {
             let dialer = dialer.clone();
             async move { dialer.dial().await.map(TokioIo::new) }
@@ -205,101 +233,4 @@ fn root_cause(status: &Status) -> String {
         Some(status) => status.message().to_owned(),
         None => cause.to_string(),
     }
-}
-
-#[derive(Clone)]
-struct Dialer {
-    address: Arc<str>,
-    connector: TlsConnector,
-}
-
-impl Dialer {
-    async fn dial(&self) -> Result<TlsStream<TcpStream>, ConnectionProblem> {
-        let dialled = timeout(DIAL_TIMEOUT, self.connect()).await;
-        dialled.unwrap_or(Err(ConnectionProblem::Timeout(DIAL_TIMEOUT)))
-    }
-
-    async fn connect(&self) -> Result<TlsStream<TcpStream>, ConnectionProblem> {
-        let server_name = server_name(&self.address)?;
-        let tcp = TcpStream::connect(&*self.address)
-            .await
-            .map_err(|error| tcp_problem(&error))?;
-        tcp.set_nodelay(true).map_err(|error| tcp_problem(&error))?;
-        let tls = self.connector.connect(server_name, tcp).await;
-        let mut tls = tls.map_err(|error| tls_problem(&error))?;
-        hear_of_acceptance(&mut tls).await?;
-        Ok(tls)
-    }
-}
-
-/// With TLS 1.3 our side of the handshake ends before the node has judged our certificate; its refusal comes as the first
-/// thing to read, and would be lost if we wrote before. A node that accepts us greets at once (HTTP/2 settings).
-async fn hear_of_acceptance(tls: &mut TlsStream<TcpStream>) -> Result<(), ConnectionProblem> {
-    match timeout(GREETING_TIMEOUT, tls.fill_buf()).await {
-        Ok(Ok([])) => Err(ConnectionProblem::Tls("closed right after the handshake".to_owned())),
-        Ok(Err(error)) => Err(tls_problem(&error)),
-        // Whoever does not greet first may still be served; only the reason for a refusal is then less clear.
-        Ok(Ok(_)) | Err(_) => Ok(()),
-    }
-}
-
-/// The name for SNI. The verifier goes by identity, so a host that cannot be a name is no obstacle to anything else.
-fn server_name(address: &str) -> Result<ServerName<'static>, ConnectionProblem> {
-    let problem = |problem: &str| ConnectionProblem::Address(format!("{address}: {problem}"));
-    let (host, _port) = address.rsplit_once(':').ok_or_else(|| problem("is not host:port"))?;
-    let host = host.trim_start_matches('[').trim_end_matches(']');
-    ServerName::try_from(host.to_owned()).map_err(|_| problem("the host is neither a name nor an IP address"))
-}
-
-fn tcp_problem(error: &io::Error) -> ConnectionProblem {
-    match error.raw_os_error() {
-        // Name look-up fails without an error number of the system.
-        None => ConnectionProblem::Address(error.to_string()),
-        Some(_) => ConnectionProblem::Tcp(error.to_string()),
-    }
-}
-
-fn tls_problem(error: &io::Error) -> ConnectionProblem {
-    use ConnectionProblem::{NodeCertificate, NotTls, OwnCertificate, Tls};
-    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
-    match inner {
-        Some(rustls::Error::InvalidMessage(_)) => NotTls,
-        Some(rustls::Error::InvalidCertificate(problem)) => NodeCertificate(certificate_problem(problem)),
-        Some(rustls::Error::AlertReceived(alert)) => match refusal_of_us(*alert) {
-            Some(why) => OwnCertificate(why.to_owned()),
-            None => Tls(format!("the node ended the handshake: {alert:?}")),
-        },
-        Some(other) => Tls(other.to_string()),
-        None if error.kind() == io::ErrorKind::UnexpectedEof => Tls("closed during the handshake".to_owned()),
-        None => Tls(error.to_string()),
-    }
-}
-
-fn certificate_problem(problem: &CertificateError) -> String {
-    match problem {
-        CertificateError::UnknownIssuer | CertificateError::BadSignature => {
-            "it is not signed by our authority (file `ca`)".to_owned()
-        }
-        CertificateError::Other(other) => match other.0.downcast_ref::<IdentityProblem>() {
-            Some(problem) => problem.to_string(),
-            None => other.to_string(),
-        },
-        problem => problem.to_string(),
-    }
-}
-
-/// What a node's alert says about our certificate, if it is about that.
-fn refusal_of_us(alert: AlertDescription) -> Option<&'static str> {
-    let why = match alert {
-        AlertDescription::CertificateExpired => "it has expired",
-        AlertDescription::CertificateRevoked => "it has been revoked",
-        AlertDescription::UnknownCA | AlertDescription::DecryptError => "it is not signed by an authority of the node",
-        AlertDescription::CertificateRequired | AlertDescription::NoCertificate => "none was sent",
-        AlertDescription::AccessDenied => "its identity is not wanted there",
-        AlertDescription::BadCertificate
-        | AlertDescription::UnsupportedCertificate
-        | AlertDescription::CertificateUnknown => "it is of a wrong kind or of another cluster",
-        _ => return None,
-    };
-    Some(why)
 }

@@ -175,7 +175,8 @@ pub enum ConnectionProblem {
 }
 
 impl ConnectionProblem {
-    /// Whether certificates are the cause, so that trying again cannot help.
+    /// Whether certificates are the cause, so that trying again cannot help until a file is replaced.
+    #[must_use]
     pub fn is_certificate(&self) -> bool {
         matches!(self, Self::NodeCertificate(_) | Self::OwnCertificate(_))
     }
@@ -183,6 +184,7 @@ impl ConnectionProblem {
 
 impl Error {
     /// Whether the same call may succeed later. The library itself has stopped trying.
+    #[must_use]
     pub fn is_retryable(&self) -> bool {
         match self {
             Error::NoNodeReachable { failures } => failures.iter().any(|failure| !failure.problem.is_certificate()),
@@ -200,6 +202,7 @@ impl Error {
     }
 
     /// What became of the write, for a call that writes.
+    #[must_use]
     pub fn outcome(&self) -> Outcome {
         match self {
             Error::Refused(refusal) => refusal.outcome,
@@ -209,6 +212,7 @@ impl Error {
     }
 
     /// The reason from the wire contract, also when it stands behind a deadline.
+    #[must_use]
     pub fn reason(&self) -> Option<Reason> {
         match self {
             Error::Refused(refusal) => Some(refusal.reason),
@@ -254,21 +258,25 @@ impl ProduceError {
     }
 
     /// Whether the record is in the log: not, surely, or unknown.
+    #[must_use]
     pub fn outcome(&self) -> Outcome {
         self.outcome
     }
 
     /// Whether sending the record again may succeed. After an unknown outcome that may store it twice.
+    #[must_use]
     pub fn is_retryable(&self) -> bool {
         self.cause.is_retryable()
     }
 
     /// The reason from the wire contract.
+    #[must_use]
     pub fn reason(&self) -> Option<Reason> {
         self.cause.reason()
     }
 
     /// With reason `OFFSET_MISMATCH`: where the log ended when it was decided, which is the offset that would have been right.
+    #[must_use]
     pub fn log_end(&self) -> Option<u64> {
         match &self.cause {
             Error::Refused(refusal) if refusal.reason == Reason::OffsetMismatch => {
@@ -279,11 +287,13 @@ impl ProduceError {
     }
 
     /// The partition that the record was meant for, once it had been chosen.
+    #[must_use]
     pub fn partition(&self) -> Option<u32> {
         self.partition
     }
 
     /// What went wrong.
+    #[must_use]
     pub fn cause(&self) -> &Error {
         &self.cause
     }

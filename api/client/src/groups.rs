@@ -25,6 +25,7 @@ const PARTITIONS_AT_ONCE: usize = 16;
 
 /// A consumer group on one partition.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct GroupOffset {
     /// The group.
     pub group: String,
@@ -44,6 +45,7 @@ pub struct GroupOffset {
 
 impl GroupOffset {
     /// How many records wait to be consumed.
+    #[must_use]
     pub fn lag(&self) -> u64 {
         let next = self.offset.unwrap_or(0).max(self.range.log_start);
         self.range.high_watermark.saturating_sub(next)
@@ -52,6 +54,7 @@ impl GroupOffset {
 
 /// A member of a consumer group, as the group's coordinator knows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct GroupMember {
     /// Its name.
     pub member: String,
@@ -65,8 +68,10 @@ pub struct GroupMember {
     pub silence: Duration,
 }
 
-/// Calls about consumer groups.
+/// Calls about consumer groups. Those that only ask are cancel safe; of the others some partitions may be done, and it is safe to repeat
+/// them.
 #[derive(Debug, Clone)]
+#[must_use]
 pub struct Groups {
     caller: Arc<Caller>,
     deadline: Duration,

@@ -4,6 +4,8 @@
 //! compared byte by byte, each part in the charset of topic names. Anything else is refused; common names and DNS
 //! names never count.
 
+use std::fmt;
+
 use highwater_proto::limits::NAME_BYTES_MAX;
 use x509_parser::extensions::GeneralName;
 use x509_parser::parse_x509_certificate;
@@ -12,8 +14,15 @@ use x509_parser::prelude::X509Certificate;
 /// The identity in a certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Identity {
-    Node { cluster: String },
-    Client { cluster: String, tenant: String },
+    Node {
+        cluster: String,
+        name: String,
+    },
+    Client {
+        cluster: String,
+        tenant: String,
+        name: String,
+    },
 }
 
 impl Identity {
@@ -28,10 +37,12 @@ impl Identity {
         let identity = match parts[..] {
             [cluster, "node", name] if all_names(&[cluster, name]) => Identity::Node {
                 cluster: cluster.to_owned(),
+                name: name.to_owned(),
             },
             [cluster, "tenant", tenant, "client", name] if all_names(&[cluster, tenant, name]) => Identity::Client {
                 cluster: cluster.to_owned(),
                 tenant: tenant.to_owned(),
+                name: name.to_owned(),
             },
             _ => return Err(format!("its URI {uri:?} is not an identity of this system")),
         };
@@ -40,7 +51,7 @@ impl Identity {
 
     pub(crate) fn cluster(&self) -> &str {
         match self {
-            Identity::Node { cluster } | Identity::Client { cluster, .. } => cluster,
+            Identity::Node { cluster, .. } | Identity::Client { cluster, .. } => cluster,
         }
     }
 
@@ -48,6 +59,17 @@ impl Identity {
         match self {
             Identity::Node { .. } => None,
             Identity::Client { tenant, .. } => Some(tenant),
+        }
+    }
+}
+
+impl fmt::Display for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Identity::Node { cluster, name } => write!(f, "spiffe://{cluster}/node/{name}"),
+            Identity::Client { cluster, tenant, name } => {
+                write!(f, "spiffe://{cluster}/tenant/{tenant}/client/{name}")
+            }
         }
     }
 }
@@ -92,14 +114,16 @@ mod tests {
         assert_eq!(
             Identity::parse("spiffe://main/node/a"),
             Ok(Identity::Node {
-                cluster: "main".to_owned()
+                cluster: "main".to_owned(),
+                name: "a".to_owned()
             })
         );
         assert_eq!(
             Identity::parse("spiffe://main/tenant/acme/client/app-1"),
             Ok(Identity::Client {
                 cluster: "main".to_owned(),
-                tenant: "acme".to_owned()
+                tenant: "acme".to_owned(),
+                name: "app-1".to_owned()
             })
         );
     }

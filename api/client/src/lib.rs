@@ -43,9 +43,25 @@
 //! Memory: the producer's buffer, the consumer's prefetch, a window per stream. Time: every operation has a deadline, every
 //! batch has one, and a consumer has one for the time in which nobody serves it. The library retries within them.
 //!
+//! # What can be seen of it
+//!
+//! [`Metrics`] is told what happens, for counters. Spans of `tracing` at level debug tell what a client is at: `connect`, `call`,
+//! `append_at` and `flush` for what a program waits for; `produce`, `consume` (one for each partition in use), `watch` and `dial` for the tasks
+//! behind. No span is made per record. Warnings are for people: corrupt batches, and certificate files that cannot be used.
+//!
+//! # Cancellation
+//!
+//! Every future may be dropped. Each asynchronous function says whether that is as if it had not been called (*cancel safe*), or
+//! may leave something done.
+//!
 //! # What is absent
 //!
 //! No global state, no thread of its own: everything runs on the tokio runtime that calls it. No transactions, in this version.
+
+/// The README's program, so that it is compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
 
 mod admin;
 mod aside;
@@ -79,6 +95,7 @@ pub mod fuzz {
 mod groups;
 mod identity;
 mod membership;
+mod metrics;
 mod operate;
 mod picker;
 mod picture;
@@ -96,6 +113,7 @@ pub use error::{ConnectionProblem, Error, NodeFailure, Outcome, ProduceError, Re
 pub use groups::{GroupMember, GroupOffset, Groups};
 /// The wire contract: messages, limits, error details.
 pub use highwater_proto as proto;
+pub use metrics::{BatchInfo, Metrics};
 pub use operate::ChangeSettings;
 pub use picker::{DefaultPicker, Picker, Purpose};
 pub use picture::{Leader, Picture, TopicRef};

@@ -27,6 +27,8 @@ pub struct ChangeSettings {
 impl Cluster {
     /// Has the replica on `node` lead a partition, or whichever is best if `node` is empty; answers who leads then.
     ///
+    /// Not cancel safe: if the future is dropped, the leader may still move.
+    ///
     /// # Errors
     /// Reasons `REFUSED` (the node holds no replica, or does not take it in time), `TOPIC_NOT_FOUND`,
     /// `PARTITION_NOT_FOUND`, `PERMISSION_DENIED`; [`Error::Deadline`].
@@ -47,6 +49,8 @@ impl Cluster {
 
     /// Keeps leaderships away from a node, or lets it lead again; answers how far that is.
     ///
+    /// Not cancel safe: if the future is dropped, it may be done all the same; asking again tells.
+    ///
     /// # Errors
     /// Reasons `NODE_NOT_FOUND`, `PERMISSION_DENIED`; [`Error::Deadline`].
     pub async fn drain(&self, node: &str, undo: bool) -> Result<v1::DrainNodeResponse, Error> {
@@ -54,6 +58,8 @@ impl Cluster {
     }
 
     /// How far a node is that somebody drains; changes nothing.
+    ///
+    /// Cancel safe.
     ///
     /// # Errors
     /// As [`Cluster::drain`].
@@ -77,6 +83,8 @@ impl Cluster {
 
     /// Has everything moved off a node and then the node removed, or stops that; answers how far it is.
     ///
+    /// Not cancel safe: if the future is dropped, it may be done all the same; asking again tells.
+    ///
     /// # Errors
     /// Reasons `NODE_NOT_FOUND`, `REFUSED` (too few nodes would be left), `PERMISSION_DENIED`; [`Error::Deadline`].
     pub async fn decommission(&self, node: &str, undo: bool) -> Result<v1::DecommissionNodeResponse, Error> {
@@ -84,6 +92,8 @@ impl Cluster {
     }
 
     /// How far a node is that is to leave; changes nothing.
+    ///
+    /// Cancel safe.
     ///
     /// # Errors
     /// As [`Cluster::decommission`].
@@ -107,6 +117,8 @@ impl Cluster {
 
     /// Gives the place of a partition's replica to a new one on another node. Answers when that is decided.
     ///
+    /// Not cancel safe: if the future is dropped, the replica may still move.
+    ///
     /// # Errors
     /// Reasons `NODE_NOT_FOUND`, `REFUSED` (no replica there, or one here already), `NO_QUORUM`, `TOPIC_NOT_FOUND`,
     /// `PARTITION_NOT_FOUND`, `PERMISSION_DENIED`; [`Error::Deadline`].
@@ -128,6 +140,9 @@ impl Cluster {
 
     /// Has a partition go on from its replica on `node`, because the majority is gone for good; what only the others had is
     /// lost. With `accept_loss` false it changes nothing, and tells what that replica has.
+    ///
+    /// Not cancel safe: if the future is dropped, it may be done all the same; asking again, without accepting a loss,
+    /// tells.
     ///
     /// # Errors
     /// Reasons `REFUSED` (the group can still help itself, or that replica does not run), `TOPIC_NOT_FOUND`,
@@ -154,6 +169,8 @@ impl Cluster {
     }
 
     /// Changes settings of the cluster, and answers with all of them. A change of nothing just reads them.
+    ///
+    /// Not cancel safe: if the future is dropped, they may be changed all the same; a change of nothing tells.
     ///
     /// # Errors
     /// Reasons `INVALID_ARGUMENT`, `PERMISSION_DENIED`; [`Error::Deadline`].

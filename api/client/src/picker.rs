@@ -30,8 +30,8 @@ pub enum Purpose<'a> {
 
 /// Chooses the node for a call.
 pub trait Picker: fmt::Debug + Send + Sync + 'static {
-    /// The node to call, or `None` if no node is known. `avoid` names nodes that have just failed; one of them is still
-    /// better than none.
+    /// The node to call, or `None` if no node is known. `avoid` names nodes that have failed lately, or are behind with this
+    /// partition; one of them is still better than none.
     fn pick<'a>(&self, picture: &'a Picture, purpose: Purpose<'_>, avoid: &[String]) -> Option<&'a v1::Node>;
 }
 
@@ -39,10 +39,11 @@ pub trait Picker: fmt::Debug + Send + Sync + 'static {
 /// then to any follower; among equals, and for other calls, chance decides.
 ///
 /// How far a replica is behind is not known before it is read from; one that turns out to be left behind is avoided for a
-/// while by whoever calls the picker.
+/// while by readers of its partition, and nodes that fail by everybody: they stand in `avoid`, which outranks the rack.
 ///
 /// A write whose leader is unknown, or has just failed, goes to another replica: that one knows the leader, or is it.
 #[derive(Debug, Clone, Default)]
+#[non_exhaustive]
 pub struct DefaultPicker {
     /// The failure domain that the client stands in; empty if it is not known, or does not matter.
     pub rack: String,
@@ -76,6 +77,12 @@ impl Picker for DefaultPicker {
 }
 
 impl DefaultPicker {
+    /// The picker of a client that stands in this failure domain.
+    #[must_use]
+    pub fn in_rack(rack: impl Into<String>) -> Self {
+        Self { rack: rack.into() }
+    }
+
     fn is_near(&self, node: &v1::Node) -> bool {
         !self.rack.is_empty() && node.rack == self.rack
     }

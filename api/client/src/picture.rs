@@ -23,6 +23,7 @@ pub struct Picture {
 
 /// Who leads a partition, and since which term.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Leader<'a> {
     /// The node's name.
     pub node: &'a str,
@@ -32,6 +33,7 @@ pub struct Leader<'a> {
 
 impl Picture {
     /// The cluster's id, random at its founding; empty if not known.
+    #[must_use]
     pub fn cluster_id(&self) -> &str {
         &self.cluster_id
     }
@@ -42,6 +44,7 @@ impl Picture {
     }
 
     /// The node of that name.
+    #[must_use]
     pub fn node(&self, name: &str) -> Option<&v1::Node> {
         self.nodes.get(name)
     }
@@ -52,11 +55,13 @@ impl Picture {
     }
 
     /// The topic of that name in that tenant.
+    #[must_use]
     pub fn topic(&self, tenant: &str, name: &str) -> Option<&Arc<v1::Topic>> {
         self.topics.get(&(tenant.to_owned(), name.to_owned()))
     }
 
     /// One partition of the topic with that id, if the topic is known and still has that id.
+    #[must_use]
     pub fn partition(&self, topic: &TopicRef, partition: u32) -> Option<&v1::Partition> {
         let known = self.topic(&topic.tenant, &topic.name)?;
         if known.topic_id != topic.topic_id {
@@ -66,6 +71,7 @@ impl Picture {
     }
 
     /// Who leads a partition, if anybody is known to.
+    #[must_use]
     pub fn leader(&self, topic: &TopicRef, partition: u32) -> Option<Leader<'_>> {
         let partition = self.partition(topic, partition)?;
         (!partition.leader.is_empty()).then_some(Leader {

@@ -20,7 +20,8 @@ use crate::{ClientBuilder, Error, TlsFiles};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Profile {
-    /// Seed addresses, `host:port`; any one of them suffices to find the others.
+    /// Seed addresses, `host:port`, where the host may be a name for several nodes; any one that answers suffices to find the
+    /// others.
     pub addresses: Vec<String>,
     /// PEM file of the authority (or authorities) that signs the nodes' certificates.
     pub ca: PathBuf,
@@ -67,6 +68,7 @@ impl Profile {
     }
 
     /// The text of a profile file that says this.
+    #[must_use]
     pub fn to_toml(&self) -> String {
         let mut text =
             String::from("# Where the cluster is, and who the client is. Paths are relative to this file.\n");

@@ -4,20 +4,23 @@
 //! draining, it moves to another one; while it looks, the last picture stays. A node without WatchCluster is polled.
 //! Whoever else learns something (a leader hint in an answer, a topic just created) tells it here.
 
+mod seeds;
+
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use futures::StreamExt;
-use futures::stream::FuturesUnordered;
 use highwater_proto::v1::{self, WatchClusterResponse};
 use rand::seq::SliceRandom;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tonic::{Code, Streaming};
+use tracing::Instrument;
 
+use self::seeds::{Seed, Seeds, first_of};
 use crate::backoff::Backoff;
 use crate::calls::{cluster_client, topic_client};
 use crate::connect::{Connection, Connections, call_error};
@@ -27,8 +30,6 @@ use crate::picture::{Picture, TopicRef};
 
 /// How long a node may take to send its first picture.
 const FIRST_PICTURE_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long the first seeds are left to answer alone before the next one is asked, too.
-const SEED_INTERVAL: Duration = Duration::from_millis(100);
 /// How often a node without WatchCluster is asked.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -115,11 +116,13 @@ impl WatchResolver {
         let follower = Follower {
             board: Arc::new(Board::new()),
             connections,
-            seeds,
+            seeds: Seeds::new(seeds),
         };
         let (address, feed) = follower.find_first(patience).await?;
         let board = follower.board.clone();
-        let follower = tokio::spawn(follower.follow(address, feed));
+        // It lives longer than whatever happens to be going on where it is made.
+        let span = tracing::debug_span!(parent: None, "watch");
+        let follower = tokio::spawn(follower.follow(address, feed).instrument(span));
         Ok(Self { board, follower })
     }
 }
@@ -147,7 +150,7 @@ enum Feed {
 struct Follower {
     board: Arc<Board>,
     connections: Arc<Connections>,
-    seeds: Vec<String>,
+    seeds: Seeds,
 }
 
 impl Follower {
@@ -169,29 +172,19 @@ impl Follower {
         }
     }
 
-    /// Tries each seed once. They start one after the other but overlap, so that silent ones do not use up the time.
+    /// Tries each address of the seeds once.
     async fn first_of_seeds(&self, deadline: Deadline) -> Result<(String, Feed), Vec<NodeFailure>> {
-        let count = self.seeds.len().max(1) as u32;
-        let interval = SEED_INTERVAL.min(deadline.left() / 2 / count);
-        let attempt = |(place, seed): (u32, &String)| {
-            let seed = seed.clone();
-            async move {
-                sleep(interval * place).await;
-                let opened = timeout_at(deadline.at, self.open(&seed)).await;
-                let opened = opened.unwrap_or_else(|_| Err(broken(&seed, ConnectionProblem::Timeout(deadline.after))));
-                (place, seed, opened)
-            }
-        };
-        let mut attempts: FuturesUnordered<_> = (0..).zip(&self.seeds).map(attempt).collect();
-        let mut failures = Vec::new();
-        while let Some((place, seed, opened)) = attempts.next().await {
-            match opened {
-                Ok(feed) => return Ok((seed, feed)),
-                Err(error) => failures.push((place, failure(&seed, error))),
-            }
-        }
-        failures.sort_by_key(|(place, _)| *place);
-        Err(failures.into_iter().map(|(_, failure)| failure).collect())
+        let seeds = self.seeds.addresses(deadline.left()).await;
+        let found = first_of(seeds, deadline, |seed: Seed| async move {
+            let opened = timeout_at(deadline.at, self.open(&seed.address)).await;
+            let late = || broken(&seed.address, ConnectionProblem::Timeout(deadline.after));
+            let opened = opened.unwrap_or_else(|_| Err(late()));
+            opened.map_err(|error| NodeFailure {
+                node: seed.label(),
+                ..failure(&seed.address, error)
+            })
+        });
+        found.await.map(|(seed, feed)| (seed.address, feed))
     }
 
     /// Takes in news for ever, from one node after the other.
@@ -212,34 +205,50 @@ impl Follower {
         }
     }
 
+    /// Tries living nodes by chance, then the others, then the seeds; the last one used comes at the end.
     async fn find_next(&self, last: &str) -> (String, Feed) {
         let mut backoff = Backoff::new();
         loop {
-            for address in self.candidates(last) {
-                match self.open(&address).await {
-                    Ok(feed) => return (address, feed),
-                    Err(error) => tracing::debug!(address, %error, "cannot watch the cluster from there"),
+            let mut tried = vec![last.to_owned()];
+            for address in self.nodes() {
+                if let Some(feed) = self.try_new(&address, &mut tried).await {
+                    return (address, feed);
                 }
+            }
+            for seed in self.seeds.addresses(FIRST_PICTURE_TIMEOUT).await {
+                if let Some(feed) = self.try_new(&seed.address, &mut tried).await {
+                    return (seed.address, feed);
+                }
+            }
+            if let Some(feed) = self.try_new(last, &mut Vec::new()).await {
+                return (last.to_owned(), feed);
             }
             sleep(backoff.pause()).await;
         }
     }
 
-    /// Living nodes by chance, then the others, then the seeds; the last one used comes at the end.
-    fn candidates(&self, last: &str) -> Vec<String> {
+    /// Opens a feed, unless that was tried already in this round.
+    async fn try_new(&self, address: &str, tried: &mut Vec<String>) -> Option<Feed> {
+        if tried.iter().any(|other| other == address) {
+            return None;
+        }
+        tried.push(address.to_owned());
+        match self.open(address).await {
+            Ok(feed) => Some(feed),
+            Err(error) => {
+                tracing::debug!(address, %error, "cannot watch the cluster from there");
+                None
+            }
+        }
+    }
+
+    /// The addresses of all known nodes: those that live by chance, then the others.
+    fn nodes(&self) -> Vec<String> {
         let picture = self.board.picture.load();
         let mut nodes: Vec<&v1::Node> = picture.nodes().filter(|node| !node.address.is_empty()).collect();
         nodes.shuffle(&mut rand::rng());
         nodes.sort_by_key(|node| !node.alive);
-        let mut addresses: Vec<String> = Vec::new();
-        let known = nodes.into_iter().map(|node| &node.address).chain(&self.seeds);
-        for address in known.filter(|address| *address != last) {
-            if !addresses.contains(address) {
-                addresses.push(address.clone());
-            }
-        }
-        addresses.push(last.to_owned());
-        addresses
+        nodes.into_iter().map(|node| node.address.clone()).collect()
     }
 
     /// Opens a feed at an address and takes in its first picture.

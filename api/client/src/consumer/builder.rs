@@ -39,6 +39,7 @@ const _: () = assert!(PREFETCH_BYTES_MAX <= Semaphore::MAX_PERMITS);
 
 /// Settings of a [`Consumer`].
 #[derive(Debug)]
+#[must_use = "nothing is read before `build`"]
 pub struct ConsumerBuilder {
     caller: Arc<Caller>,
     topic: String,
@@ -161,6 +162,8 @@ impl ConsumerBuilder {
     }
 
     /// Looks the topic up, joins the group if it is for one, finds the first offsets and begins to read ahead.
+    ///
+    /// Cancel safe, but for a group: partitions may then have been claimed, and a member that joined leaves again.
     ///
     /// # Errors
     /// Reasons `TOPIC_NOT_FOUND`, `PARTITION_NOT_FOUND`; [`Error::InvalidArgument`]; [`Error::Deadline`].

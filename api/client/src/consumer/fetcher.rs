@@ -25,6 +25,7 @@ use crate::backoff::Backoff;
 use crate::calls::{Caller, Target, connection_error, log_client, timed};
 use crate::connect::{Lease, call_error, has_timed_out};
 use crate::error::{ConnectionProblem, Error, Reason};
+use crate::metrics::BatchInfo;
 use crate::picker::Purpose;
 use crate::picture::TopicRef;
 
@@ -130,10 +131,8 @@ impl Fetcher {
                 let error = self.deadline_error(error);
                 return self.fail(error).await;
             }
-            // A corrupt batch says nothing of whoever else reads from that node.
-            if !node.is_empty() && !matches!(error, Error::CorruptBatch { .. }) {
-                self.route.caller.aside.put(&node, Instant::now());
-            }
+            let topic = &self.route.topic;
+            self.route.caller.reader_left(topic, self.partition, &node, &error);
             if trouble.avoid.len() == AVOIDED_MAX {
                 trouble.avoid.remove(0);
             }
@@ -148,7 +147,7 @@ impl Fetcher {
         let target = match self
             .route
             .caller
-            .pick_for_reading(Purpose::Read { topic, partition }, &trouble.avoid)
+            .pick_around(Purpose::Read { topic, partition }, &trouble.avoid)
         {
             Ok(target) => target,
             Err(error) => return (String::new(), End::Retry(error)),
@@ -351,6 +350,12 @@ impl Fetcher {
         let bytes = records.len().clamp(1, self.route.prefetch_bytes) as u32;
         // The semaphore is never closed.
         let permit = self.route.prefetch.clone().acquire_many_owned(bytes).await.ok();
+        self.route.caller.metrics.batch_consumed(&BatchInfo {
+            topic: &self.route.display_name,
+            partition: self.partition,
+            records: batch.record_count,
+            bytes: batch.batch.len(),
+        });
         Item::Batch(Fetched {
             place: self.place,
             epoch: self.epoch,

@@ -239,6 +239,7 @@ impl Consumer {
     }
 
     /// The next offset to consume as the group has committed it; `None` if it has not, or without a group.
+    #[must_use]
     pub fn committed(&self, partition: u32) -> Option<u64> {
         self.part(partition)?.held.as_ref()?.claim.committed()
     }

@@ -47,6 +47,7 @@ const LOOK_UPS_AT_ONCE: usize = 16;
 
 /// Where to begin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Position {
     /// The first record that can be read.
     Beginning,
@@ -60,6 +61,7 @@ pub enum Position {
 
 /// How fresh the first answer must be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Freshness {
     /// Whatever the replica knows to be committed.
     Committed,
@@ -97,6 +99,7 @@ impl Position {
 /// A paused partition has not ended: a stream of which all that is left is paused waits. So does a member of a group while it has no
 /// partitions.
 #[derive(Debug)]
+#[must_use = "a consumer hands out nothing unless it is asked"]
 pub struct Consumer {
     route: Arc<ReadRoute>,
     look_up_deadline: Duration,
@@ -119,6 +122,7 @@ impl Consumer {
 
     /// The partitions that are read; of a member of a group those that it has at the moment, as of the last time that it was asked for
     /// a record.
+    #[must_use]
     pub fn partitions(&self) -> Vec<u32> {
         let here = self.parts.iter().filter(|part| part.is_here());
         here.map(|part| part.partition).collect()
@@ -140,33 +144,38 @@ impl Consumer {
     }
 
     /// The offset of the next record to come from a partition; `None` if that is not read here.
+    #[must_use]
     pub fn position(&self, partition: u32) -> Option<u64> {
         self.part(partition).map(|part| part.position)
     }
 
     /// With `stop_at_end`: where a partition's part ends, exclusive.
+    #[must_use]
     pub fn stop_offset(&self, partition: u32) -> Option<u64> {
         self.part(partition).and_then(|part| part.stop)
     }
 
     /// The name of the node that serves a partition at the moment, once it has answered.
+    #[must_use]
     pub fn served_by(&self, partition: u32) -> Option<String> {
         self.part(partition).and_then(|part| part.news.served_by())
     }
 
     /// The highest high watermark that serving nodes have told, exclusive.
+    #[must_use]
     pub fn high_watermark(&self, partition: u32) -> Option<u64> {
         self.part(partition).and_then(|part| part.news.high_watermark())
     }
 
     /// How many records of a partition wait to be handed out, as far as its serving nodes have told; `None` before the first
     /// answer. [`end_offset`](Self::end_offset) asks the leader.
+    #[must_use]
     pub fn lag(&self, partition: u32) -> Option<u64> {
         let part = self.part(partition)?;
         Some(part.news.high_watermark()?.saturating_sub(part.position))
     }
 
-    /// The end of a partition (exclusive), confirmed by its leader now.
+    /// The end of a partition (exclusive), confirmed by its leader now. Cancel safe.
     ///
     /// # Errors
     /// [`Error::Deadline`], and reasons as in the contract.
@@ -223,6 +232,7 @@ impl Consumer {
     }
 
     /// The partitions that are paused.
+    #[must_use]
     pub fn paused(&self) -> Vec<u32> {
         let paused = self.parts.iter().filter(|part| part.is_here() && part.is_paused());
         paused.map(|part| part.partition).collect()

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
+use tracing::Instrument;
 
 use super::Freshness;
 use super::fetcher::{Fetcher, ReadRoute};
@@ -106,7 +107,9 @@ impl Part {
             freshness,
             items: items.clone(),
         };
-        self.state = State::Reading(tokio::spawn(fetcher.run()).abort_handle());
+        let span =
+            tracing::debug_span!(parent: None, "consume", topic = %route.display_name, partition = self.partition);
+        self.state = State::Reading(tokio::spawn(fetcher.run().instrument(span)).abort_handle());
     }
 
     /// Reads no further until it is told to.

@@ -11,6 +11,7 @@ use super::{Outcome, Reason};
 
 /// A node's answer that is an error.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct Refusal {
     /// The node that answered.
     pub node: String,
@@ -92,6 +93,7 @@ impl Refusal {
     }
 
     /// Whether the same request may succeed later or at another node.
+    #[must_use]
     pub fn is_retryable(&self) -> bool {
         match self.reason {
             Reason::Unspecified => matches!(

@@ -14,12 +14,24 @@ use prost::encoding::message;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
-use super::delivery::{Delivery, Promise};
+use super::delivery::{Appended, Delivery, Promise};
 use crate::compression::{self, Compression};
-use crate::error::Error;
+use crate::error::{Error, Outcome};
+use crate::metrics::{BatchInfo, Metrics};
 
 /// The number of the field `records` in `RecordBatch`.
 const RECORDS_TAG: u32 = 1;
+
+/// How batches are made; the same for all lanes of a producer.
+#[derive(Debug, Clone)]
+pub(crate) struct Batching {
+    pub(crate) topic: Arc<str>,
+    pub(crate) batch_bytes: usize,
+    pub(crate) linger: Duration,
+    /// Bytes that records may still take.
+    pub(crate) buffer: Arc<Semaphore>,
+    pub(crate) metrics: Arc<dyn Metrics>,
+}
 
 /// Refuses a record that no node would take, naming the limit.
 pub(crate) fn check_limits(record: &v1::Record) -> Result<(), Error> {
@@ -64,6 +76,7 @@ pub(crate) struct OpenBatch {
     record_count: u32,
     expected_offset: Option<u64>,
     promise: Promise,
+    metrics: Arc<dyn Metrics>,
     reservation: Reservation,
     /// When its first record came.
     pub(crate) born: Instant,
@@ -72,16 +85,18 @@ pub(crate) struct OpenBatch {
 }
 
 impl OpenBatch {
-    pub(crate) fn new(promise: Promise, buffer: Arc<Semaphore>, capacity: usize, linger: Duration) -> Self {
+    pub(crate) fn new(promise: Promise, batching: &Batching, capacity: usize) -> Self {
         let born = Instant::now();
+        let buffer = batching.buffer.clone();
         Self {
             bytes: BytesMut::with_capacity(capacity),
             record_count: 0,
             expected_offset: None,
             promise,
+            metrics: batching.metrics.clone(),
             reservation: Reservation { buffer, bytes: 0 },
             born,
-            due: born + linger,
+            due: born + batching.linger,
         }
     }
 
@@ -130,6 +145,7 @@ impl OpenBatch {
             record_count: self.record_count,
             expected_offset: self.expected_offset,
             promise: self.promise,
+            metrics: self.metrics,
             born: self.born,
             _reservation: self.reservation,
         }
@@ -145,7 +161,8 @@ pub(crate) struct Batch {
     pub(crate) record_count: u32,
     /// It is appended only if its first record gets this offset.
     pub(crate) expected_offset: Option<u64>,
-    pub(crate) promise: Promise,
+    promise: Promise,
+    metrics: Arc<dyn Metrics>,
     pub(crate) born: Instant,
     _reservation: Reservation,
 }
@@ -159,6 +176,54 @@ impl Batch {
         }
         self
     }
+
+    /// It goes on its way for the `attempt`th time.
+    pub(crate) fn departs(&self, attempt: u32) {
+        self.metrics.batch_sent(&self.info(), attempt);
+    }
+
+    /// It is in the log: tells its senders.
+    pub(crate) fn appended(self, appended: Appended) {
+        let latency = self.born.elapsed();
+        tracing::trace!(
+            offset = appended.base_offset,
+            records = self.record_count,
+            ?latency,
+            "acknowledged"
+        );
+        self.metrics.batch_acknowledged(&self.info(), latency);
+        self.promise.appended(appended);
+    }
+
+    /// It was given up: tells its senders.
+    pub(crate) fn failed(self, outcome: Outcome, cause: Error) {
+        tracing::debug!(records = self.record_count, %outcome, error = %cause, "a batch has failed");
+        self.metrics.batch_failed(&self.info(), outcome, &cause);
+        self.promise.failed(outcome, cause);
+    }
+
+    fn info(&self) -> BatchInfo<'_> {
+        BatchInfo {
+            topic: self.promise.topic(),
+            partition: self.promise.partition(),
+            records: self.record_count,
+            bytes: self.bytes.len(),
+        }
+    }
+}
+
+#[cfg(test)]
+impl Batching {
+    /// Batches that are sent at once, and whose records have taken nothing from the buffer.
+    pub(crate) fn at_once(buffer: Arc<Semaphore>) -> Self {
+        Self {
+            topic: Arc::from("numbers"),
+            batch_bytes: BATCH_BYTES_MAX,
+            linger: Duration::ZERO,
+            buffer,
+            metrics: Arc::new(crate::metrics::Silent),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -168,7 +233,7 @@ mod tests {
 
     fn open(capacity: usize) -> OpenBatch {
         let promise = Promise::new(&Arc::from("numbers"), 0);
-        OpenBatch::new(promise, Arc::new(Semaphore::new(0)), capacity, Duration::ZERO)
+        OpenBatch::new(promise, &Batching::at_once(Arc::new(Semaphore::new(0))), capacity)
     }
 
     fn records() -> Vec<v1::Record> {
@@ -243,7 +308,7 @@ mod tests {
     #[test]
     fn the_buffer_gets_its_bytes_back_with_the_batch() {
         let buffer = Arc::new(Semaphore::new(1_000));
-        let mut batch = OpenBatch::new(Promise::new(&Arc::from("t"), 0), buffer.clone(), 0, Duration::ZERO);
+        let mut batch = OpenBatch::new(Promise::new(&Arc::from("t"), 0), &Batching::at_once(buffer.clone()), 0);
         let record = v1::Record {
             value: Bytes::from_static(b"abc"),
             ..Default::default()

@@ -65,6 +65,14 @@ impl Promise {
         }
     }
 
+    pub(crate) fn topic(&self) -> &str {
+        &self.0.topic
+    }
+
+    pub(crate) fn partition(&self) -> u32 {
+        self.0.partition
+    }
+
     pub(crate) fn appended(self, appended: Appended) {
         self.0.fulfil(Ok(appended));
     }
@@ -101,6 +109,7 @@ pub struct Delivery {
 
 /// Where a record is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Delivered {
     /// The partition.
     pub partition: u32,
@@ -114,11 +123,13 @@ pub struct Delivered {
 
 impl Delivery {
     /// The partition that was chosen.
+    #[must_use]
     pub fn partition(&self) -> u32 {
         self.cell.partition
     }
 
     /// Whether both records are in the same batch: then they get their answers at the same moment.
+    #[must_use]
     pub fn is_with(&self, other: &Delivery) -> bool {
         Arc::ptr_eq(&self.cell, &other.cell)
     }
@@ -133,6 +144,7 @@ impl Delivery {
     }
 
     /// The answer, if it is there already.
+    #[must_use]
     pub fn now(&self) -> Option<Result<Delivered, ProduceError>> {
         let result = self.cell.result.get()?;
         Some(result.clone().map(|appended| Delivered {

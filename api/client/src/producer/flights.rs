@@ -60,6 +60,8 @@ pub(crate) struct Flight {
     pub(crate) sequence: u64,
     /// Identifies the attempt that waits for an answer on the present connection.
     pub(crate) request_id: Option<u64>,
+    /// How often it was sent.
+    pub(crate) attempts: u32,
     doubtful: bool,
     /// Its sequence is used, although it is not in the log.
     declined: bool,
@@ -91,8 +93,8 @@ impl Flight {
 
     fn resolve(self) {
         match self.result {
-            Some(Ok(appended)) => self.batch.promise.appended(appended),
-            Some(Err((outcome, error))) => self.batch.promise.failed(outcome, error),
+            Some(Ok(appended)) => self.batch.appended(appended),
+            Some(Err((outcome, error))) => self.batch.failed(outcome, error),
             // Only flights with a result are resolved; otherwise the promise itself says unknown.
             None => {}
         }
@@ -145,6 +147,7 @@ impl Flights {
             batch,
             sequence: self.next_sequence,
             request_id: None,
+            attempts: 0,
             doubtful: false,
             declined: false,
             result: None,
@@ -158,6 +161,7 @@ impl Flights {
         let hole = self.hole;
         let flight = self.queue.iter_mut().find(|flight| flight.is_departure(hole))?;
         flight.request_id = Some(self.next_request_id);
+        flight.attempts += 1;
         self.next_request_id += 1;
         Some(flight)
     }

@@ -5,25 +5,14 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use highwater_proto::v1;
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::batch::{Batch, OpenBatch, size_in_batch};
+use super::batch::{Batch, Batching, OpenBatch, size_in_batch};
 use super::delivery::{Delivery, Promise};
-
-/// How batches are made; the same for all lanes of a producer.
-#[derive(Debug, Clone)]
-pub(crate) struct Batching {
-    pub(crate) topic: Arc<str>,
-    pub(crate) batch_bytes: usize,
-    pub(crate) linger: Duration,
-    /// Bytes that records may still take.
-    pub(crate) buffer: Arc<Semaphore>,
-}
 
 /// The first buffer of a batch, before the lane knows how large its batches get.
 const FIRST_CAPACITY: usize = 4 * 1024;
@@ -72,6 +61,11 @@ impl Lane {
             in_flight: AtomicUsize::new(0),
             wake: Notify::new(),
         }
+    }
+
+    /// As the program named it.
+    pub(crate) fn topic(&self) -> &str {
+        &self.batching.topic
     }
 
     pub(crate) fn partition(&self) -> u32 {
@@ -137,7 +131,7 @@ impl Lane {
     fn begin(&self, capacity: usize) -> OpenBatch {
         let promise = Promise::new(&self.batching.topic, self.partition);
         let capacity = capacity.min(self.batching.batch_bytes + FIRST_CAPACITY);
-        OpenBatch::new(promise, self.batching.buffer.clone(), capacity, self.batching.linger)
+        OpenBatch::new(promise, &self.batching, capacity)
     }
 
     /// Whether a record of that size would go into a batch already begun.
@@ -231,7 +225,11 @@ impl Lane {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use std::sync::Arc;
+    use std::time::Duration;
+
     use bytes::Bytes;
+    use tokio::sync::Semaphore;
 
     use super::super::batch::size_in_batch;
     use super::*;
@@ -240,10 +238,9 @@ mod tests {
         Lane::new(
             0,
             Batching {
-                topic: Arc::from("numbers"),
                 batch_bytes,
                 linger,
-                buffer: Arc::new(Semaphore::new(0)),
+                ..Batching::at_once(Arc::new(Semaphore::new(0)))
             },
         )
     }

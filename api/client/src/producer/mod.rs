@@ -31,9 +31,11 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use highwater_proto::limits::{BATCH_BYTES_MAX, BATCH_RECORDS_MAX, DELIVERY_DEADLINE_MS_MAX, TOPIC_PARTITIONS_MAX};
 use highwater_proto::v1;
 use tokio::sync::{Semaphore, TryAcquireError};
+use tracing::Instrument;
 
+use self::batch::Batching;
 pub use self::delivery::{Delivered, Delivery};
-use self::lane::{Batching, Lane};
+use self::lane::Lane;
 pub use self::partitioner::{KeyHash, Partitioner};
 use self::worker::{Route, Worker};
 use crate::calls::Caller;
@@ -63,6 +65,7 @@ const _: () = assert!(DELIVERY_DEADLINE.as_millis() <= DELIVERY_DEADLINE_MS_MAX 
 
 /// Settings of a [`Producer`].
 #[derive(Debug)]
+#[must_use = "a builder does nothing until `build` is called"]
 pub struct ProducerBuilder {
     caller: Arc<Caller>,
     topic: String,
@@ -94,14 +97,12 @@ impl ProducerBuilder {
 
     /// How long a batch that is not full waits for more records. Default 2 ms, at most a minute and half
     /// of the deadline; 0 sends at once.
-    #[must_use]
     pub fn linger(mut self, linger: Duration) -> Self {
         self.linger = linger;
         self
     }
 
     /// How large a batch may grow before it is sent, bytes. Default and most: 1 MiB. A larger record goes alone.
-    #[must_use]
     pub fn batch_bytes(mut self, bytes: usize) -> Self {
         self.batch_bytes = bytes;
         self
@@ -109,7 +110,6 @@ impl ProducerBuilder {
 
     /// How many bytes of records may wait or be in flight, over all partitions, before `send` waits. Default 32 MiB, at
     /// least 2 MiB (a record may be 1 MiB), at most 1 GiB.
-    #[must_use]
     pub fn buffer_bytes(mut self, bytes: usize) -> Self {
         self.buffer_bytes = bytes;
         self
@@ -117,28 +117,24 @@ impl ProducerBuilder {
 
     /// How long each batch is tried, counted from its first record. Default 2 minutes, at most 10 minutes: longer than
     /// that a partition does not remember a producer, and a retry might be stored twice.
-    #[must_use]
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.deadline = deadline;
         self
     }
 
     /// How long a node may leave batches without any answer before they are sent again. Default 10 s.
-    #[must_use]
     pub fn answer_timeout(mut self, timeout: Duration) -> Self {
         self.answer_timeout = timeout;
         self
     }
 
     /// How batches are compressed. Default: not at all. A batch that would not get smaller is sent as it is.
-    #[must_use]
     pub fn compression(mut self, compression: Compression) -> Self {
         self.compression = compression;
         self
     }
 
     /// Another way to choose partitions. Default: [`KeyHash`].
-    #[must_use]
     pub fn partitioner(mut self, partitioner: Arc<dyn Partitioner>) -> Self {
         self.partitioner = partitioner;
         self
@@ -146,6 +142,8 @@ impl ProducerBuilder {
 
     /// Looks the topic up and makes the producer. The producer means this topic by its id: if the topic is deleted, or made
     /// anew under the same name, its records are refused.
+    ///
+    /// Cancel safe: nothing is left behind.
     ///
     /// # Errors
     /// Reason `TOPIC_NOT_FOUND`; [`Error::InvalidArgument`] for settings out of their limits; [`Error::Deadline`].
@@ -162,6 +160,7 @@ impl ProducerBuilder {
             batch_bytes: self.batch_bytes,
             linger: self.linger,
             buffer: Arc::new(Semaphore::new(self.buffer_bytes)),
+            metrics: self.caller.metrics.clone(),
         };
         let topic = TopicRef::from(&topic);
         let route = Arc::new(Route {
@@ -175,7 +174,10 @@ impl ProducerBuilder {
         });
         let lanes = (0..partitions).map(|partition| {
             let lane = Arc::new(Lane::new(partition, batching.clone()));
-            tokio::spawn(Worker::new(route.clone(), lane.clone()).run());
+            let worker = Worker::new(route.clone(), lane.clone());
+            // It lives longer than whatever happens to be going on where it is made.
+            let span = tracing::debug_span!(parent: None, "produce", topic = %batching.topic, partition);
+            tokio::spawn(worker.run().instrument(span));
             lane
         });
         Ok(Producer {
@@ -295,6 +297,7 @@ impl Producer {
     /// Reason `OFFSET_MISMATCH` with outcome *not applied* if the condition does not hold, also for a retry of a batch whose first
     /// attempt it did not hold for; [`Error::InvalidArgument`] for no records, too many for a batch, or one that is meant for another
     /// partition; otherwise as [`send`](Self::send) and its delivery.
+    #[tracing::instrument(level = "debug", skip_all, fields(topic = %self.batching.topic, partition, expected))]
     pub async fn append_at(
         &self,
         partition: u32,
@@ -342,6 +345,9 @@ impl Producer {
 
     /// Sends what waits without further linger, and returns when everything sent before this call has its answer. That may
     /// be an error; the deliveries tell.
+    ///
+    /// Cancel safe: what waits is sent all the same.
+    #[tracing::instrument(level = "debug", skip_all, fields(topic = %self.batching.topic))]
     pub async fn flush(&self) {
         let newest: Vec<Delivery> = self.lanes.iter().filter_map(|lane| lane.flush()).collect();
         for delivery in newest {
@@ -351,6 +357,8 @@ impl Producer {
     }
 
     /// Flushes and ends the producer.
+    ///
+    /// Cancel safe: a dropped future ends the producer as dropping it does, and what it has taken is still sent.
     pub async fn close(self) {
         self.flush().await;
     }

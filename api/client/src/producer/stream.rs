@@ -3,6 +3,8 @@
 //! Opening it needs no waiting: requests queue up while the connection is made. At most as many requests are queued as
 //! batches may be in flight, so the queue needs no other bound.
 
+use std::sync::Arc;
+
 use futures::future::BoxFuture;
 use highwater_proto::limits::PRODUCER_BATCHES_IN_FLIGHT_MAX;
 use highwater_proto::v1::{ProduceRequest, ProduceStreamResponse};
@@ -38,7 +40,7 @@ enum ResponsesState {
 }
 
 impl ProduceStream {
-    pub(crate) fn open(connections: &Connections, target: Target) -> Result<Self, Error> {
+    pub(crate) fn open(connections: &Arc<Connections>, target: Target) -> Result<Self, Error> {
         let lease = connections
             .lease(&target.address)
             .map_err(|problem| connection_error(&target.node, problem))?;

@@ -68,6 +68,8 @@ pub(crate) struct Worker {
     /// The node that failed last.
     avoid: Vec<String>,
     last_error: Option<Error>,
+    /// The node that acknowledged last.
+    acknowledged_by: Option<String>,
 }
 
 enum Event {
@@ -90,6 +92,7 @@ impl Worker {
             retry_at: Instant::now(),
             avoid: Vec::new(),
             last_error: None,
+            acknowledged_by: None,
         }
     }
 
@@ -170,7 +173,7 @@ impl Worker {
         }
         let Some(limit) = now.checked_sub(deadline) else { return };
         while let Some(batch) = self.lane.take_born_by(limit) {
-            batch.promise.failed(Outcome::NotApplied, error.clone());
+            batch.failed(Outcome::NotApplied, error.clone());
         }
     }
 
@@ -227,6 +230,7 @@ impl Worker {
                 // The stream is ending; its last answers or its error come next, and then all is sent anew.
                 return;
             }
+            flight.batch.departs(flight.attempts);
         }
     }
 
@@ -266,6 +270,7 @@ impl Worker {
             Some(Response::Appended(appended)) => {
                 self.backoff.reset();
                 self.avoid.clear();
+                self.note_leader();
                 Answer::Appended(Appended {
                     base_offset: appended.base_offset,
                     append_time_ms: appended.append_time_ms,
@@ -277,6 +282,20 @@ impl Worker {
         };
         if self.flights.answer(response.request_id, answer) {
             self.begin_to_leave();
+        }
+    }
+
+    /// Tells if another node acknowledges than before.
+    fn note_leader(&mut self) {
+        let Some(node) = self.open.as_ref().map(|open| &open.stream.node) else {
+            return;
+        };
+        if self.acknowledged_by.as_ref() == Some(node) {
+            return;
+        }
+        if let Some(before) = self.acknowledged_by.replace(node.clone()) {
+            let metrics = &self.route.caller.metrics;
+            metrics.leader_changed(self.lane.topic(), self.lane.partition(), &before, node);
         }
     }
 

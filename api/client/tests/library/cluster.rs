@@ -3,7 +3,7 @@
 //! The log decides as the real one does: duplicates first, then gaps, then unknown producers. Scripts tell nodes to
 //! misbehave. Each node has a runtime of its own, so that killing it closes its sockets in the middle of anything.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -148,6 +148,10 @@ pub struct State {
     pub produced: u64,
     pub script: Script,
     pub read_script: ReadScript,
+    /// Replicas, by node and partition, that hand their readers over at once.
+    pub behind: BTreeSet<(usize, u32)>,
+    /// How often they did.
+    pub handed_over: usize,
     pub watch_is_implemented: bool,
     /// How many clients watch each node.
     pub watchers: Vec<usize>,
@@ -297,6 +301,8 @@ impl Cluster {
             produced: 0,
             script: Box::new(|_| Action::Normal),
             read_script: Box::new(|_, _| Ok(())),
+            behind: BTreeSet::new(),
+            handed_over: 0,
             watch_is_implemented: true,
             watchers: vec![0; nodes],
             batches_served: 0,

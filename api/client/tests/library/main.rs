@@ -16,9 +16,14 @@ mod administering;
 mod connecting;
 mod consuming;
 mod corrupt;
+mod guide;
+mod metrics;
 mod producing;
 mod random_faults;
+mod replacing;
 mod seeking;
+mod setting_aside;
+mod spans;
 
 use std::time::Duration;
 

@@ -194,6 +194,11 @@ impl LogService for Node {
             let mut state = self.shared.lock();
             let freshness = request.freshness.and_then(|freshness| freshness.kind);
             state.freshness_asked.push(freshness);
+            if state.behind.contains(&(self.number, request.partition)) {
+                state.handed_over += 1;
+                let detail = error(Reason::ReplicaBehind, Outcome::NotApplied);
+                return Err(status(Code::Unavailable, &detail));
+            }
             let partition = &state.partitions[request.partition as usize];
             if request.offset < partition.log_start {
                 let mut detail = error(Reason::OffsetOutOfRange, Outcome::Unspecified);

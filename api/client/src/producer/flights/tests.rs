@@ -7,7 +7,7 @@ use std::sync::Arc;
 use highwater_proto::v1;
 use tokio::sync::Semaphore;
 
-use super::super::batch::{OpenBatch, size_in_batch};
+use super::super::batch::{Batching, OpenBatch, size_in_batch};
 use super::super::delivery::{Delivery, Promise};
 use super::*;
 
@@ -15,7 +15,7 @@ const DEADLINE: Duration = Duration::from_secs(10);
 
 fn batch() -> (Batch, Delivery) {
     let promise = Promise::new(&Arc::from("numbers"), 0);
-    let mut open = OpenBatch::new(promise, Arc::new(Semaphore::new(0)), 0, Duration::ZERO);
+    let mut open = OpenBatch::new(promise, &Batching::at_once(Arc::new(Semaphore::new(0))), 0);
     let record = v1::Record::default();
     let delivery = open.push(&record, size_in_batch(&record));
     (open.seal(), delivery)

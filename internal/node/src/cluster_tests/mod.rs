@@ -11,6 +11,8 @@ mod http_client;
 mod joining;
 mod leading;
 mod moves;
+#[path = "../../../../tests/src/ports.rs"]
+mod ports;
 mod readiness;
 mod records;
 mod recoveries;
@@ -38,6 +40,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tonic::transport::{Channel, Endpoint};
 
+use self::ports::ReservedPort;
 use crate::test_ca::{CLUSTER, TestCa};
 use crate::tls::TlsFiles;
 use crate::{Config, Node, NodeHandle, StartError, TlsConfig};
@@ -53,6 +56,8 @@ struct TestCluster {
     ca: TestCa,
     directory: TempDir,
     ports: [u16; 4],
+    /// They stay ours while a node is down.
+    _reserved: [ReservedPort; 4],
     /// Whom the nodes are told to ask.
     seeds: Vec<usize>,
     nodes: [Option<NodeHandle>; 4],
@@ -70,12 +75,12 @@ impl TestCluster {
                 .with_test_writer()
                 .try_init();
         }
-        // Held together, so that they differ.
-        let held = NAMES.map(|_| std::net::TcpListener::bind("127.0.0.1:0").unwrap());
+        let reserved = NAMES.map(|_| ReservedPort::take());
         TestCluster {
             ca: TestCa::new(),
             directory: TempDir::new().unwrap(),
-            ports: held.each_ref().map(|listener| listener.local_addr().unwrap().port()),
+            ports: reserved.each_ref().map(ReservedPort::number),
+            _reserved: reserved,
             seeds: (0..4).collect(),
             nodes: [None, None, None, None],
             gossip_interval: crate::gossip::INTERVAL,

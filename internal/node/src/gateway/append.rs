@@ -79,24 +79,13 @@ impl Gateway {
         if let Some(producer) = append.producer {
             return self.append_as(producer, call, append).await;
         }
-        match self.append_lent(call, append).await {
-            // The partition has forgotten the producer, whose sequence was for this batch only: it is certainly not
-            // there.
-            Err(Problem::UnknownProducer) => self.append_lent(call, append).await,
-            answer => answer,
-        }
-    }
-
-    async fn append_lent(&self, call: &Call, append: &Append<'_>) -> Result<ProduceResponse, Problem> {
         let purpose = Purpose {
             principal: call.principal.to_string(),
             topic: append.topic.to_owned(),
             partition: append.partition,
         };
-        let lent = self.producers.lend(&purpose);
-        let answer = self.append_as(lent, call, append).await;
-        self.producers.take_back(purpose, lent, &answer);
-        answer
+        let lent = |producer| self.append_as(producer, call, append);
+        self.producers.with(purpose, lent).await
     }
 
     async fn append_as(

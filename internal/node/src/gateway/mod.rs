@@ -67,6 +67,7 @@ pub(crate) struct Gateway {
 }
 
 /// One request, whoever brought it.
+#[derive(Clone)]
 struct Call {
     principal: Principal,
     method: Method,

@@ -10,14 +10,14 @@ use crate::peer_calls::GATEWAY;
 use crate::test_node::eventually;
 
 /// A topic's leader, a follower, and a node that has nothing of it.
-struct Places {
-    leader: usize,
-    follower: usize,
-    outside: usize,
+pub(super) struct Places {
+    pub(super) leader: usize,
+    pub(super) follower: usize,
+    pub(super) outside: usize,
 }
 
 /// Four nodes and a topic of one partition on three of them.
-async fn with_topic() -> (TestCluster, Places) {
+pub(super) async fn with_topic() -> (TestCluster, Places) {
     let mut cluster = TestCluster::founded().await;
     cluster.start(3).await;
     cluster.ready(3).await;
@@ -36,12 +36,12 @@ async fn with_topic() -> (TestCluster, Places) {
 }
 
 impl TestCluster {
-    async fn http(&self, number: usize, tenant: &str) -> HttpClient {
+    pub(super) async fn http(&self, number: usize, tenant: &str) -> HttpClient {
         HttpClient::connect(self.ports[number], self.ca.client_files(tenant, "tester")).await
     }
 }
 
-fn records(values: &[&str]) -> Value {
+pub(super) fn records(values: &[&str]) -> Value {
     use base64::Engine;
     let encode = |value: &&str| json!({ "value": base64::engine::general_purpose::STANDARD.encode(value) });
     json!({ "records": values.iter().map(encode).collect::<Vec<Value>>() })
@@ -352,7 +352,7 @@ async fn callers_are_authorised_here_and_again_where_they_are_sent() {
 }
 
 /// Sends what a gateway would, as the node `from`.
-async fn forwarded(
+pub(super) async fn forwarded(
     cluster: &TestCluster,
     from: usize,
     to: usize,

@@ -100,7 +100,10 @@ impl Gateway {
             records_max: wanted.records_max,
             bytes_max: wanted.bytes_max,
         };
-        let json = self.work(move || to_json(&fetched.response, cut)).await??;
+        let json = self
+            .workers
+            .work(call.deadline, move || to_json(&fetched.response, cut))
+            .await??;
         Ok(Answer::ok(self.buffers.hold(json)?))
     }
 }

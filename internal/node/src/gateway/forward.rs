@@ -17,15 +17,12 @@ use tokio::time::Instant;
 
 use super::answer::Answer;
 use super::http::time_max;
-use super::limits::FORWARDED_MAX;
+use super::limits::{FORWARD_MARGIN, FORWARDED_MAX};
 use super::{Call, Gateway, Hop};
 use crate::access::Principal;
 use crate::identity::Identity;
 use crate::peer_calls::GATEWAY;
 use crate::status::Problem;
-
-/// What is kept back of a call's time, so that the answer still arrives.
-const MARGIN: Duration = Duration::from_millis(250);
 
 /// Requests that other nodes carry out at the moment. Reads wait long, and must not take the places of appends.
 pub(super) struct Forwards {
@@ -64,8 +61,8 @@ impl Gateway {
     /// What to answer if `problem` is what came of it here: what the node says that knows better, if there is one.
     /// `partition`: the one that was chosen here.
     pub(super) async fn elsewhere(&self, call: &Call, partition: Option<u32>, problem: Problem) -> Answer {
-        let node = problem.led_by().filter(|node| **node != self.context.node);
-        match node.map(str::to_owned) {
+        let node = problem.led_by().map(|leader| leader.node.clone());
+        match node.filter(|node| *node != self.context.node) {
             Some(node) if call.hop == Hop::FromClient => {
                 let forwarded = self.forward(call, &node, partition, problem).await;
                 forwarded.unwrap_or_else(Answer::from)
@@ -91,11 +88,16 @@ impl Gateway {
             return Err(Problem::Overloaded("too many requests wait for other nodes".to_owned()));
         };
         let time_left = call.deadline.saturating_duration_since(Instant::now());
+        if !is_read && Instant::now() + FORWARD_MARGIN > call.begin_by() {
+            return Err(Problem::Overloaded(format!(
+                "no time is left to ask {node}, which leads"
+            )));
+        }
         let head = RequestHead {
             identity: call.principal.to_string(),
             method: call.method.to_string(),
             target: call.target.to_string(),
-            time_left_ms: time_left.saturating_sub(MARGIN).as_millis() as u64,
+            time_left_ms: time_left.saturating_sub(FORWARD_MARGIN).as_millis() as u64,
             partition,
         };
         let message = message(&head, call.body.clone()).map_err(Problem::Internal)?;

@@ -81,7 +81,6 @@ impl Gateway {
     }
 
     async fn receive(&self, peer: &Peer, request: Request<Incomplete>) -> Result<Received, Problem> {
-        let deadline = Instant::now() + time_max(request.method());
         let (head, body) = request.into_parts();
         let target = head.uri.into_parts().path_and_query;
         let (body, share) = match head.method {
@@ -91,10 +90,11 @@ impl Gateway {
         Ok(Received {
             call: Call {
                 principal: Principal::new(&peer.identity),
+                // From here on: how long the body took is the caller's affair, and has a limit of its own.
+                deadline: Instant::now() + time_max(&head.method),
                 method: head.method,
                 target: target.unwrap_or_else(|| PathAndQuery::from_static("/")),
                 body,
-                deadline,
                 hop: Hop::FromClient,
             },
             _share: share,

@@ -36,14 +36,20 @@ pub(super) const FETCH_BYTES_MAX: u64 = 4 * 1024 * 1024;
 /// The longest wait for records that are not there yet, milliseconds.
 pub(super) const WAIT_MS_MAX: u64 = 30_000;
 
-/// How long an append may take.
+/// How long an append may take, from the end of its body on.
 pub(super) const APPEND_TIME_MAX: Duration = Duration::from_secs(30);
+/// What must be left of that when an append is proposed, or sent to another node: it would most likely be done, and
+/// nobody would be there any more to learn it.
+pub(super) const APPEND_TIME_LEAST: Duration = Duration::from_secs(1);
 /// How long a read may take, its wait included.
 pub(super) const FETCH_TIME_MAX: Duration = Duration::from_millis(WAIT_MS_MAX + 10_000);
 /// How long an append is tried again while its partition has no leader.
 pub(super) const LEADER_PATIENCE: Duration = Duration::from_secs(5);
 /// How soon it is tried again.
 pub(super) const LEADER_PAUSE: Duration = Duration::from_millis(50);
+/// How soon a node is asked again, at the most, that has said not to lead and is still taken for the leader. The first
+/// pause is [`LEADER_PAUSE`], each further one twice as long.
+pub(super) const ASK_AGAIN_PAUSE_MAX: Duration = Duration::from_millis(500);
 
 /// Bytes of bodies, of batches that are read and of answers in memory at the same time, over all connections.
 pub(super) const BUFFERED_BYTES_MAX: usize = 128 * 1024 * 1024;
@@ -51,6 +57,8 @@ pub(super) const BUFFERED_BYTES_MAX: usize = 128 * 1024 * 1024;
 pub(super) const WORKERS_MAX: usize = 4;
 /// Appends, and as many reads, that are carried out by other nodes at the same time.
 pub(super) const FORWARDED_MAX: usize = 256;
+/// What is kept back of a forwarded call's time, so that the answer still arrives.
+pub(super) const FORWARD_MARGIN: Duration = Duration::from_millis(250);
 /// Producers that the gateway keeps for requests that bring none.
 pub(super) const PRODUCERS_MAX: usize = 4096;
 

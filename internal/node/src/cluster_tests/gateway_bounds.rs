@@ -31,3 +31,46 @@ async fn an_append_without_time_for_an_answer_is_not_begun() {
         .ok("Records");
     assert_eq!(end["next_offset"], 0);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_body_that_is_passed_on_counts_where_it_is_received_and_for_its_client_only() {
+    let (cluster, places) = with_topic().await;
+    // Bodies that lack their last byte, together all but eight bytes of what a client may have in memory.
+    let (length, count) = (4 * 1024 * 1024, 8);
+    let head = format!("POST /v1/topics/orders/records HTTP/1.1\r\nhost: x\r\ncontent-length: {length}\r\n\r\n");
+    let mut unfinished = Vec::new();
+    for _ in 0..count {
+        let mut connection = cluster.http(places.leader, "shop").await;
+        connection.send(&format!("{head}{}", "x".repeat(length - 1))).await;
+        unfinished.push(connection);
+    }
+    let forward = async |tenant: &str| {
+        let head = json!({
+            "identity": client(tenant), "method": "POST", "target": "/v1/topics/orders/records", "time_left_ms": 60_000,
+            "partition": 0
+        });
+        let answer = forwarded(&cluster, places.outside, places.leader, &head, &records(&["x"])).await;
+        answer.unwrap()
+    };
+    let refused = async {
+        loop {
+            // Until then not all of the bytes have been read.
+            let (status, body) = forward("shop").await;
+            if status == 429 {
+                return body;
+            }
+        }
+    };
+    let body = timeout(PATIENCE, refused).await.unwrap();
+    assert_eq!(
+        (&body["error"]["reason"], &body["error"]["outcome"]),
+        (&json!("OVERLOADED"), &json!("NOT_APPLIED"))
+    );
+    let (status, body) = forward("other").await;
+    assert_eq!(
+        (status, &body["error"]["reason"]),
+        (404, &json!("TOPIC_NOT_FOUND")),
+        "another client is served"
+    );
+    drop(unfinished);
+}

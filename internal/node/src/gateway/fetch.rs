@@ -94,7 +94,7 @@ impl Gateway {
         };
         let read_bytes = fetched.response.batches.iter().map(|batch| batch.batch.len()).sum();
         // Held while the answer is made, which may have to wait for its turn.
-        let _share = self.buffers.take(read_bytes)?;
+        let _share = self.buffers.take(&call.principal, read_bytes)?;
         let cut = Cut {
             offset: fetched.offset,
             records_max: wanted.records_max,
@@ -104,7 +104,7 @@ impl Gateway {
             .workers
             .work(call.deadline, move || to_json(&fetched.response, cut))
             .await??;
-        Ok(Answer::ok(self.buffers.hold(json)?))
+        Ok(Answer::ok(self.buffers.hold(&call.principal, json)?))
     }
 }
 

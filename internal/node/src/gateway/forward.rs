@@ -110,7 +110,7 @@ impl Gateway {
         match answer {
             Ok(answer) if is_read => {
                 let answer = read_answer(answer)?;
-                let body = self.buffers.hold(answer.body)?;
+                let body = self.buffers.hold(&call.principal, answer.body)?;
                 Ok(Answer { body, ..answer })
             }
             Ok(answer) => read_answer(answer),
@@ -177,7 +177,10 @@ impl Entrance {
             return answered(Problem::Unavailable { why, hint: None }.into());
         };
         let call = gateway.received(message)?;
-        answered(gateway.answer(&call).await)
+        match gateway.buffers.take(&call.principal, call.body.len()) {
+            Ok(_share) => answered(gateway.answer(&call).await),
+            Err(problem) => answered(problem.into()),
+        }
     }
 }
 

@@ -24,6 +24,8 @@ pub(super) const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 pub(super) const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a caller may take nothing of its answer.
 pub(super) const STALL_TIMEOUT: Duration = Duration::from_secs(30);
+/// What a caller must take of its answer on the whole, beyond the first [`STALL_TIMEOUT`], bytes a second.
+pub(super) const ANSWER_BYTES_PER_S_LEAST: u64 = 32 * 1024;
 
 /// The records that a read gives if it does not say how many.
 pub(super) const FETCH_RECORDS_DEFAULT: u64 = 500;
@@ -53,6 +55,8 @@ pub(super) const ASK_AGAIN_PAUSE_MAX: Duration = Duration::from_millis(500);
 
 /// Bytes of bodies, of batches that are read and of answers in memory at the same time, over all connections.
 pub(super) const BUFFERED_BYTES_MAX: usize = 128 * 1024 * 1024;
+/// What a single principal may have of that.
+pub(super) const PRINCIPAL_BUFFERED_BYTES_MAX: usize = BUFFERED_BYTES_MAX / 4;
 /// Bodies that are taken apart, and answers that are made, at the same time.
 pub(super) const WORKERS_MAX: usize = 4;
 /// Appends, and as many reads, that are carried out by other nodes at the same time.
@@ -65,6 +69,10 @@ pub(super) const PRODUCERS_MAX: usize = 4096;
 /// The longest head of a forwarded request or of its answer, bytes.
 const FORWARD_HEAD_BYTES_MAX: usize = 64 * 1024;
 
+const _: () = assert!(
+    PRINCIPAL_BUFFERED_BYTES_MAX >= BODY_BYTES_MAX + FETCH_BYTES_MAX as usize,
+    "whoever does one thing at a time must not be refused"
+);
 const _: () = assert!(
     BODY_BYTES_MAX + HEAD_BYTES_MAX + FORWARD_HEAD_BYTES_MAX < FRAME_BYTES_MAX,
     "a request must fit into a frame of the link"

@@ -13,7 +13,8 @@ use serde_json::{Value, json};
 use super::batches::{Cut, Encoded, to_json};
 use super::json::AppendBody;
 use super::limits::{
-    BODY_BYTES_MAX, FETCH_BYTES_DEFAULT, FETCH_BYTES_MAX, FETCH_RECORDS_DEFAULT, FETCH_RECORDS_MAX, WAIT_MS_MAX,
+    ANSWER_BYTES_PER_S_LEAST, BODY_BYTES_MAX, BUFFERED_BYTES_MAX, FETCH_BYTES_DEFAULT, FETCH_BYTES_MAX,
+    FETCH_RECORDS_DEFAULT, FETCH_RECORDS_MAX, PRINCIPAL_BUFFERED_BYTES_MAX, WAIT_MS_MAX,
 };
 use super::{fetch, routes};
 use crate::status::Problem;
@@ -336,6 +337,8 @@ fn the_description_and_the_page_agree_on_the_limits() {
     for limit in limits
         .into_iter()
         .chain([BODY_BYTES_MAX as u64, u64::from(BATCH_RECORDS_MAX)])
+        .chain([BUFFERED_BYTES_MAX as u64, PRINCIPAL_BUFFERED_BYTES_MAX as u64])
+        .chain([ANSWER_BYTES_PER_S_LEAST])
     {
         assert!(page.contains(&grouped(limit)), "{limit} is not on the page");
     }

@@ -74,3 +74,26 @@ async fn a_body_that_is_passed_on_counts_where_it_is_received_and_for_its_client
     );
     drop(unfinished);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_page_of_another_site_appends_nothing_and_may_read_nothing() {
+    let (cluster, places) = with_topic().await;
+    let mut client = cluster.http(places.leader, "shop").await;
+    let body = records(&["x"]).to_string();
+    let length = body.len();
+    for line in ["sec-fetch-site: cross-site", "origin: https://evil.example"] {
+        let head = format!("POST /v1/topics/orders/records HTTP/1.1\r\nhost: localhost\r\n{line}\r\n");
+        client
+            .send(&format!("{head}content-length: {length}\r\n\r\n{body}"))
+            .await;
+        let error = client.answer().await.refused(403, "PERMISSION_DENIED");
+        assert_eq!(error["outcome"], "NOT_APPLIED");
+        client = cluster.http(places.leader, "shop").await;
+    }
+    let head =
+        "GET /v1/topics/orders/records?offset=latest HTTP/1.1\r\nhost: localhost\r\norigin: https://evil.example\r\n";
+    client.send(&format!("{head}\r\n")).await;
+    let answer = client.answer().await;
+    assert_eq!(answer.header("access-control-allow-origin"), None);
+    assert_eq!(answer.ok("Records")["next_offset"], 0);
+}

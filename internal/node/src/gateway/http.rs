@@ -29,7 +29,7 @@ use super::limits::{
     DISCARDED_BYTES_MAX, FETCH_TIME_MAX, HEAD_BYTES_MAX, HEAD_TIMEOUT, HEADERS_MAX, STALL_TIMEOUT,
 };
 use super::patient::{Patience, Patient};
-use super::{Call, Gateway, Hop};
+use super::{Call, Gateway, Hop, origin};
 use crate::access::Principal;
 use crate::port::{Connection, Incoming, Peer};
 use crate::status::Problem;
@@ -88,15 +88,16 @@ impl Gateway {
 
     async fn receive(&self, peer: &Peer, request: Request<Incomplete>) -> Result<Received, Problem> {
         let (head, body) = request.into_parts();
-        let target = head.uri.into_parts().path_and_query;
         let principal = Principal::new(&peer.identity);
         let (body, share) = match head.method {
             Method::POST => {
-                self.read_body(&principal, body, head.headers.contains_key(EXPECT))
-                    .await?
+                origin::check(&head.headers, head.uri.authority())?;
+                let waits = head.headers.contains_key(EXPECT);
+                self.read_body(&principal, body, waits).await?
             }
             _ => (Bytes::new(), None),
         };
+        let target = head.uri.into_parts().path_and_query;
         Ok(Received {
             call: Call {
                 principal,

@@ -34,6 +34,7 @@ pub(crate) mod fuzz;
 mod http;
 mod json;
 mod limits;
+mod origin;
 mod patient;
 mod producers;
 mod query;

@@ -21,6 +21,7 @@ use super::limits::{FORWARD_MARGIN, FORWARDED_MAX};
 use super::{Call, Gateway, Hop};
 use crate::access::Principal;
 use crate::identity::Identity;
+use crate::link::Refusal;
 use crate::peer_calls::GATEWAY;
 use crate::status::Problem;
 
@@ -114,10 +115,9 @@ impl Gateway {
                 Ok(Answer { body, ..answer })
             }
             Ok(answer) => read_answer(answer),
-            Err(PeerError::Unreachable { .. }) => Err(problem),
             // Nothing is lost by a read, whatever became of it.
             Err(_) if is_read => Err(problem),
-            Err(error) => Err(Problem::Unknown(error.to_string())),
+            Err(error) => Err(unanswered(error, problem)),
         }
     }
 
@@ -141,6 +141,14 @@ impl Gateway {
                 partition: head.partition,
             },
         })
+    }
+}
+
+/// What is known of an append that another node did not answer: `problem`, as before, if it certainly did nothing.
+fn unanswered(error: PeerError, problem: Problem) -> Problem {
+    match error {
+        PeerError::Unreachable { .. } | PeerError::Refused { begun: false, .. } => problem,
+        PeerError::NoAnswer { .. } | PeerError::Refused { begun: true, .. } => Problem::Unknown(error.to_string()),
     }
 }
 
@@ -170,13 +178,13 @@ impl Entrance {
         let _ = self.gateway.set(Arc::downgrade(gateway));
     }
 
-    /// Carries out what another node has forwarded; an error means that nothing was done.
-    pub(crate) async fn take(&self, message: Bytes) -> Result<Vec<Bytes>, String> {
+    /// Carries out what another node has forwarded.
+    pub(crate) async fn take(&self, message: Bytes) -> Result<Vec<Bytes>, Refusal> {
         let Some(gateway) = self.gateway.get().and_then(Weak::upgrade) else {
             let why = "the node that leads is starting or stopping".to_owned();
             return answered(Problem::Unavailable { why, hint: None }.into());
         };
-        let call = gateway.received(message)?;
+        let call = gateway.received(message).map_err(Refusal::NotBegun)?;
         match gateway.buffers.take(&call.principal, call.body.len()) {
             Ok(_share) => answered(gateway.answer(&call).await),
             Err(problem) => answered(problem.into()),
@@ -184,13 +192,13 @@ impl Entrance {
     }
 }
 
-fn answered(answer: Answer) -> Result<Vec<Bytes>, String> {
+fn answered(answer: Answer) -> Result<Vec<Bytes>, Refusal> {
     let head = AnswerHead {
         status: answer.status.as_u16(),
         retry_after_s: answer.retry_after_s,
         lacks_leader: answer.lacks_leader,
     };
-    message(&head, answer.body)
+    message(&head, answer.body).map_err(Refusal::Failed)
 }
 
 fn message(head: &impl Serialize, body: Bytes) -> Result<Vec<Bytes>, String> {
@@ -244,6 +252,37 @@ mod tests {
             assert!(split::<AnswerHead>(whole.slice(..length)).is_err(), "cut to {length}");
         }
         assert!(split::<AnswerHead>(Bytes::from_static(&[0xff; 8])).is_err());
+    }
+
+    #[test]
+    fn an_append_that_another_node_did_not_begin_is_not_of_unknown_outcome() {
+        let (node, why) = (|| "b".to_owned(), || "because".to_owned());
+        let refused = |begun| PeerError::Refused {
+            node: node(),
+            why: why(),
+            begun,
+        };
+        let (unreachable, silent) = (
+            PeerError::Unreachable {
+                node: node(),
+                why: why(),
+            },
+            PeerError::NoAnswer {
+                node: node(),
+                why: why(),
+            },
+        );
+        let first = Problem::NoQuorum { what: why() };
+        for (error, is_known) in [
+            (unreachable, true),
+            (refused(false), true),
+            (refused(true), false),
+            (silent, false),
+        ] {
+            let told = unanswered(error.clone(), first.clone());
+            assert_eq!(told == first, is_known, "{error}");
+            assert_eq!(matches!(told, Problem::Unknown(_)), !is_known, "{error}");
+        }
     }
 
     #[tokio::test]

@@ -55,7 +55,7 @@ async fn the_parts_of_a_body_arrive_joined_up_to_the_limit() {
     );
     let why = call(&one, "n2", Lane::Bulk, kinds::TOO_MUCH, "").await.unwrap_err();
     assert!(
-        matches!(&why, PeerError::Refused { why, .. } if why.contains("8388608 are allowed")),
+        matches!(&why, PeerError::Refused { why, begun: true, .. } if why.contains("8388608 are allowed")),
         "{why}"
     );
     assert_eq!(call(&one, "n2", Lane::Bulk, kinds::ECHO, "on").await.unwrap(), "on");
@@ -87,19 +87,21 @@ async fn thousands_of_calls_at_once_each_get_their_own_answer() {
 }
 
 #[tokio::test]
-async fn refusals_and_panics_of_the_handler_are_told_to_the_caller() {
+async fn refusals_and_panics_of_the_handler_are_told_to_the_caller_and_whether_it_had_begun() {
     let ca = TestCa::new();
     let (one, _two) = pair(&ca).await;
     let why = call(&one, "n2", Lane::Control, kinds::REFUSE, "").await.unwrap_err();
     assert!(
-        matches!(&why, PeerError::Refused { node, why } if node == "n2" && why == "not today"),
+        matches!(&why, PeerError::Refused { node, why, begun: true } if node == "n2" && why == "not today"),
         "{why}"
     );
     let why = call(&one, "n2", Lane::Control, kinds::PANIC, "").await.unwrap_err();
     assert!(
-        matches!(&why, PeerError::Refused { why, .. } if why.contains("panicked")),
+        matches!(&why, PeerError::Refused { why, begun: true, .. } if why.contains("panicked")),
         "{why}"
     );
+    let why = call(&one, "n2", Lane::Control, kinds::UNKNOWN, "").await.unwrap_err();
+    assert!(matches!(&why, PeerError::Refused { begun: false, .. }), "{why}");
     assert_eq!(call(&one, "n2", Lane::Control, kinds::ECHO, "on").await.unwrap(), "on");
 }
 
@@ -152,7 +154,7 @@ async fn calls_beyond_what_a_node_carries_out_at_once_are_refused() {
     eventually("all calls are being carried out", all).await;
     let why = call(&one, "n2", Lane::Control, kinds::ECHO, "").await.unwrap_err();
     assert!(
-        matches!(&why, PeerError::Refused { why, .. } if why.contains("too many calls")),
+        matches!(&why, PeerError::Refused { why, begun: false, .. } if why.contains("too many calls")),
         "{why}"
     );
     assert_eq!(call(&one, "n2", Lane::Bulk, kinds::ECHO, "on").await.unwrap(), "on");

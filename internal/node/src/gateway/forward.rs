@@ -12,7 +12,7 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use highwater_partition::PeerError;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 
 use super::answer::Answer;
@@ -37,6 +37,17 @@ impl Default for Forwards {
             appends: Semaphore::new(FORWARDED_MAX),
             reads: Semaphore::new(FORWARDED_MAX),
         }
+    }
+}
+
+impl Forwards {
+    fn place(&self, is_read: bool) -> Result<SemaphorePermit<'_>, Problem> {
+        let (places, what) = match is_read {
+            true => (&self.reads, "reads"),
+            false => (&self.appends, "appends"),
+        };
+        let why = || format!("{FORWARDED_MAX} {what}, as many as may, wait for other nodes already");
+        places.try_acquire().map_err(|_| Problem::Overloaded(why()))
     }
 }
 
@@ -80,14 +91,7 @@ impl Gateway {
         problem: Problem,
     ) -> Result<Answer, Problem> {
         let is_read = call.method == Method::GET;
-        let places = if is_read {
-            &self.forwards.reads
-        } else {
-            &self.forwards.appends
-        };
-        let Ok(_place) = places.try_acquire() else {
-            return Err(Problem::Overloaded("too many requests wait for other nodes".to_owned()));
-        };
+        let _place = self.forwards.place(is_read)?;
         let time_left = call.deadline.saturating_duration_since(Instant::now());
         if !is_read && Instant::now() + FORWARD_MARGIN > call.begin_by() {
             return Err(Problem::Overloaded(format!(
@@ -252,6 +256,17 @@ mod tests {
             assert!(split::<AnswerHead>(whole.slice(..length)).is_err(), "cut to {length}");
         }
         assert!(split::<AnswerHead>(Bytes::from_static(&[0xff; 8])).is_err());
+    }
+
+    #[test]
+    fn reads_take_no_place_of_appends_and_who_finds_none_is_told_how_many_there_are() {
+        let forwards = Forwards::default();
+        let reads: Vec<_> = (0..FORWARDED_MAX).map(|_| forwards.place(true).unwrap()).collect();
+        let why = forwards.place(true).unwrap_err().to_string();
+        assert!(why.contains("256 reads"), "{why}");
+        assert!(forwards.place(false).is_ok());
+        drop(reads);
+        assert!(forwards.place(true).is_ok());
     }
 
     #[test]

@@ -1,8 +1,9 @@
-//! What the JSON gateway does not take on: what it could not answer, and what is too much.
+//! What the JSON gateway does not take on: what it could not answer, what is too much, and what others have forgotten.
 
 use serde_json::json;
 
 use super::gateway::{forwarded, records, with_topic};
+use super::http_client::request;
 use super::*;
 
 fn client(tenant: &str) -> String {
@@ -96,4 +97,36 @@ async fn a_page_of_another_site_appends_nothing_and_may_read_nothing() {
     let answer = client.answer().await;
     assert_eq!(answer.header("access-control-allow-origin"), None);
     assert_eq!(answer.ok("Records")["next_offset"], 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_topic_that_is_made_again_takes_the_appends_of_those_who_bring_no_producer() {
+    let (cluster, places) = with_topic().await;
+    let append = request("POST", "/v1/topics/orders/records", &records(&["x"]).to_string());
+    let mut admin = cluster.client(0, "shop").await;
+    for round in 0..4 {
+        // Side by side, so that whichever node leads is left with several idle producers.
+        let mut clients = Vec::new();
+        for number in [places.leader, places.follower, places.outside].repeat(3) {
+            clients.push(cluster.http(number, "shop").await);
+        }
+        for client in &mut clients {
+            client.send(&append).await;
+        }
+        let mut appended = 0;
+        for client in &mut clients {
+            let answer = client.answer().await;
+            // On a busy machine the topic's leader may change at any moment.
+            let is_of_the_moment = answer.status == 503 || answer.json["error"]["reason"] == "UNKNOWN_OUTCOME";
+            assert!(answer.status == 200 || is_of_the_moment, "in round {round}: {answer:?}");
+            appended += u32::from(answer.status == 200);
+        }
+        assert!(appended > 0, "in round {round}");
+        let delete = v1::DeleteTopicRequest {
+            topic: "orders".to_owned(),
+            topic_id: None,
+        };
+        admin.topics.delete_topic(delete).await.unwrap();
+        admin.create("orders", 1).await;
+    }
 }

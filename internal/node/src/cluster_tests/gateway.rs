@@ -3,6 +3,7 @@
 use bytes::BufMut;
 use highwater_partition::log::GroupId;
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use super::http_client::{HttpAnswer, HttpClient, request};
 use super::*;
@@ -393,8 +394,9 @@ pub(super) async fn forwarded(
     message.put_slice(head.as_bytes());
     message.put_slice(body.to_string().as_bytes());
     let link = cluster.nodes[from].as_ref().unwrap().link();
+    let deadline = Instant::now() + PATIENCE;
     let called = link
-        .call_node_in_bulk(NAMES[to], GATEWAY, vec![message.into()], PATIENCE)
+        .call_node_in_bulk(NAMES[to], GATEWAY, vec![message.into()], deadline, deadline)
         .await;
     let answer = called.map_err(|error| error.to_string())?;
     let length = u32::from_le_bytes(answer[..4].try_into().unwrap()) as usize;

@@ -92,21 +92,14 @@ impl Gateway {
     ) -> Result<Answer, Problem> {
         let is_read = call.method == Method::GET;
         let _place = self.forwards.place(is_read)?;
-        let time_left = call.deadline.saturating_duration_since(Instant::now());
-        if !is_read && Instant::now() + FORWARD_MARGIN > call.begin_by() {
-            return Err(Problem::Overloaded(format!(
-                "no time is left to ask {node}, which leads"
-            )));
+        let send_by = if is_read { call.deadline } else { call.begin_by() };
+        if !is_read && Instant::now() + FORWARD_MARGIN > send_by {
+            let why = format!("no time is left to ask {node}, which leads");
+            return Err(Problem::Overloaded(why));
         }
-        let head = RequestHead {
-            identity: call.principal.to_string(),
-            method: call.method.to_string(),
-            target: call.target.to_string(),
-            time_left_ms: time_left.saturating_sub(FORWARD_MARGIN).as_millis() as u64,
-            partition,
-        };
-        let message = message(&head, call.body.clone()).map_err(Problem::Internal)?;
-        let asked = self.context.link.call_node_in_bulk(node, GATEWAY, message, time_left);
+        let message = message(&head(call, partition), call.body.clone()).map_err(Problem::Internal)?;
+        let link = &self.context.link;
+        let asked = link.call_node_in_bulk(node, GATEWAY, message, send_by, call.deadline);
         let answer = tokio::select! {
             answer = asked => answer,
             // An append is waited for: whoever stops the node gives it a moment.
@@ -145,6 +138,17 @@ impl Gateway {
                 partition: head.partition,
             },
         })
+    }
+}
+
+fn head(call: &Call, partition: Option<u32>) -> RequestHead {
+    let time_left = call.deadline.saturating_duration_since(Instant::now());
+    RequestHead {
+        identity: call.principal.to_string(),
+        method: call.method.to_string(),
+        target: call.target.to_string(),
+        time_left_ms: time_left.saturating_sub(FORWARD_MARGIN).as_millis() as u64,
+        partition,
     }
 }
 

@@ -167,16 +167,18 @@ impl Link {
         self.inner.call(&dialler, node, (NODE_LEVEL, kind), body, timeout).await
     }
 
-    /// The same on the bulk lane, for what may be large.
+    /// The same on the bulk lane, for what may be large. It is sent by `send_by` or not at all, however long dialling takes.
     pub async fn call_node_in_bulk(
         &self,
         node: &str,
         kind: u8,
         body: Vec<Bytes>,
-        timeout: Duration,
+        send_by: Instant,
+        deadline: Instant,
     ) -> Result<Bytes, PeerError> {
         let dialler = self.inner.dialler(node, Lane::Bulk)?;
-        self.inner.call(&dialler, node, (NODE_LEVEL, kind), body, timeout).await
+        let connection = self.inner.connection(&dialler, node, send_by.min(deadline)).await?;
+        call_on(&connection, (NODE_LEVEL, kind), body, deadline).await
     }
 
     /// A node-level call to whichever node of our cluster answers at `address` (`host:port`). Gives its name and its

@@ -4,8 +4,9 @@ use std::sync::atomic::Ordering;
 
 use futures::FutureExt;
 use futures::future::join_all;
+use tokio::time::Instant;
 
-use super::super::limits::{FRAME_BYTES_MAX, INCOMING_CALLS_MAX, REDIAL_PAUSE_MAX};
+use super::super::limits::{DIAL_TIMEOUT, FRAME_BYTES_MAX, INCOMING_CALLS_MAX, REDIAL_PAUSE_MAX};
 use super::*;
 use crate::test_node::{eventually, kinds};
 
@@ -232,6 +233,23 @@ async fn a_node_that_dials_us_is_dialled_back_at_once() {
     two.knows(&one);
     call(&two, "n1", Lane::Control, kinds::ECHO, "").await.unwrap();
     assert_eq!(call(&one, "n2", Lane::Bulk, kinds::ECHO, "on").await.unwrap(), "on");
+}
+
+#[tokio::test]
+async fn what_is_to_be_sent_by_then_or_not_at_all_does_not_wait_longer_for_a_connection() {
+    let ca = TestCa::new();
+    let one = TestNode::start(&ca, "n1").await;
+    // It accepts, and says nothing.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    one.book.learn("n2", &silent.local_addr().unwrap().to_string());
+    let begin = Instant::now();
+    let send_by = begin + Duration::from_millis(50);
+    let called = one
+        .link
+        .call_node_in_bulk("n2", kinds::ECHO, Vec::new(), send_by, begin + PATIENCE);
+    let why = called.await.unwrap_err();
+    assert!(matches!(why, PeerError::Unreachable { .. }), "{why}");
+    assert!(begin.elapsed() < DIAL_TIMEOUT, "{:?}", begin.elapsed());
 }
 
 #[tokio::test]

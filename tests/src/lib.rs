@@ -10,6 +10,7 @@ pub mod chaos;
 mod cluster;
 mod command;
 pub mod groups;
+mod measured;
 mod node;
 pub mod pauses;
 mod ports;
@@ -18,6 +19,7 @@ mod stream;
 
 pub use cluster::TestCluster;
 pub use command::{Finished, binary, eventually, previous_binary, run, run_with_input, wait};
+pub use measured::measured;
 pub use node::TestNode;
 pub use read_from::ReadFrom;
 pub use stream::{Acknowledgement, Consuming, Produced, Producing};

@@ -36,12 +36,13 @@ impl ProfileArgs {
         let Some(given) = self.profile.as_ref().filter(|path| !path.as_os_str().is_empty()) else {
             return Ok(named(&directory()?, IN_USE));
         };
-        let name = given.to_str().filter(|name| !name.contains('/') && !given.exists());
+        // A directory of that name is no profile.
+        let name = given.to_str().filter(|name| !name.contains('/') && !given.is_file());
         match name
             .zip(directory().ok())
             .map(|(name, directory)| named(&directory, name))
         {
-            Some(path) if path.exists() => Ok(path),
+            Some(path) if path.is_file() => Ok(path),
             _ => Ok(given.clone()),
         }
     }

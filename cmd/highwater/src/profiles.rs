@@ -1,7 +1,8 @@
 //! `highwater config list|show|add|use|remove`: client profiles by name.
 //!
 //! A profile is a file. Those with a name lie beside each other in the configuration directory, as `NAME.toml`; the one that is used
-//! when nobody says otherwise is `config.toml`, a copy of one of them. `--profile NAME` takes another one for a single command.
+//! when nobody says otherwise is `config.toml`, a copy of one of them, or written by hand. `--profile NAME` takes another one for a
+//! single command. Nothing that is kept nowhere else is overwritten unasked.
 //!
 //! Deliberately absent: private keys. A profile says where they are, and they stay there.
 
@@ -53,11 +54,17 @@ enum Command {
         /// The profile's file.
         #[arg(long, value_name = "FILE")]
         from: PathBuf,
+        /// Replace the one that has this name.
+        #[arg(long)]
+        force: bool,
     },
     /// Use this profile from now on.
     Use {
         /// Its name.
         name: String,
+        /// Also if the one that was in use until now has no name, and is lost.
+        #[arg(long)]
+        force: bool,
     },
     /// Forget a profile; its certificates stay.
     Remove {
@@ -70,8 +77,8 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     match &args.command {
         Command::List => list(args.output),
         Command::Show => show(&args.profile, args.output),
-        Command::Add { name, from } => add(name, from, args.output),
-        Command::Use { name } => choose(name, args.output),
+        Command::Add { name, from, force } => add(name, from, *force, args.output),
+        Command::Use { name, force } => choose(name, *force, args.output),
         Command::Remove { name } => remove(name, args.output),
     }
 }
@@ -126,16 +133,21 @@ fn show(args: &ProfileArgs, format: Format) -> Result<()> {
     Ok(())
 }
 
-fn add(name: &str, from: &Path, format: Format) -> Result<()> {
+fn add(name: &str, from: &Path, force: bool, format: Format) -> Result<()> {
     check(name)?;
+    let directory = directory()?;
+    let path = named(&directory, name);
+    if !force && path.exists() {
+        let failure = Failure::new(Code::Refused, format!("there is a profile {name} already"));
+        return Err(failure.hint("choose another name, or replace it with --force"));
+    }
     let mut profile = Profile::load(from).map_err(failure)?;
     for file in [&mut profile.ca, &mut profile.cert, &mut profile.key] {
         let absolute = std::path::absolute(&*file);
         *file = absolute.map_err(|error| Failure::setup(format!("{}: {error}", file.display())))?;
     }
-    let directory = directory()?;
     files::make_directory(&directory)?;
-    files::replace(&named(&directory, name), profile.to_toml().as_bytes(), Access::Public)?;
+    files::replace(&path, profile.to_toml().as_bytes(), Access::Public)?;
     done(
         format,
         "added",
@@ -144,7 +156,7 @@ fn add(name: &str, from: &Path, format: Format) -> Result<()> {
     )
 }
 
-fn choose(name: &str, format: Format) -> Result<()> {
+fn choose(name: &str, force: bool, format: Format) -> Result<()> {
     check(name)?;
     let directory = directory()?;
     let path = named(&directory, name);
@@ -152,8 +164,29 @@ fn choose(name: &str, format: Format) -> Result<()> {
         return Err(unknown(name));
     }
     let profile = Profile::load(&path).map_err(failure)?;
+    if !force {
+        check_kept(&directory)?;
+    }
     files::replace(&named(&directory, IN_USE), profile.to_toml().as_bytes(), Access::Public)?;
     done(format, "using", name, format!("Using profile {name}."))
+}
+
+/// Refuses to lose a profile that is in use and has no name: somebody has written it by hand.
+fn check_kept(directory: &Path) -> Result<()> {
+    let path = named(directory, IN_USE);
+    if !path.exists() {
+        return Ok(());
+    }
+    if let Ok(in_use) = Profile::load(&path) {
+        let is_it = |name: &String| Profile::load(named(directory, name)).is_ok_and(|profile| profile == in_use);
+        if names_in(directory)?.iter().any(is_it) {
+            return Ok(());
+        }
+    }
+    let path = path.display();
+    let message = format!("{path} is none of the profiles that have names, and would be lost");
+    let hint = format!("keep it with `highwater config add NAME --from {path}`, or give it up with --force");
+    Err(Failure::new(Code::Refused, message).hint(hint))
 }
 
 fn remove(name: &str, format: Format) -> Result<()> {

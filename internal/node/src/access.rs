@@ -37,6 +37,11 @@ impl Principal {
         }
     }
 
+    /// What stands for the principal where its name would take too much room.
+    pub(crate) fn digest(&self) -> PrincipalDigest {
+        self.digest
+    }
+
     /// The tenant of a client; nodes have none.
     pub(crate) fn tenant(&self) -> Option<&str> {
         match &self.identity {

@@ -21,7 +21,7 @@ use crate::gateway::Entrance;
 use crate::gossip::GossipMailbox;
 use crate::leaders::{self, Told};
 use crate::leadership::transfer_here;
-use crate::link::{Hello, LinkHandler, NODE_LEVEL};
+use crate::link::{Hello, LinkHandler, NODE_LEVEL, Refusal, UNKNOWN_KIND};
 use crate::peer_calls::{
     self, ADOPT, APPLIED, CLOCK, COMMAND, CommandAnswer, GATEWAY, JOIN, LEADERS, PROBE, REPLICAS, STANDING, TRANSFER,
 };
@@ -49,7 +49,7 @@ pub(crate) struct PeerHandler {
 }
 
 impl LinkHandler for PeerHandler {
-    fn call(&self, from: &str, group: u64, kind: u8, body: Bytes) -> BoxFuture<'static, Result<Vec<Bytes>, String>> {
+    fn call(&self, from: &str, group: u64, kind: u8, body: Bytes) -> BoxFuture<'static, Result<Vec<Bytes>, Refusal>> {
         let (handler, from) = (self.clone(), from.to_owned());
         if group == NODE_LEVEL && kind == GATEWAY {
             return async move { handler.gateway.take(body).await }.boxed();
@@ -67,7 +67,7 @@ impl LinkHandler for PeerHandler {
                     partition.handle_call(&from, kind, body).await
                 }
             };
-            answer.map_err(|error| error.to_string())
+            answer.map_err(|error| error.to_string().into())
         };
         call.boxed()
     }
@@ -99,8 +99,8 @@ impl LinkHandler for PeerHandler {
 }
 
 impl PeerHandler {
-    async fn node_call(&self, from: &str, kind: u8, body: Bytes) -> Result<Bytes, String> {
-        match kind {
+    async fn node_call(&self, from: &str, kind: u8, body: Bytes) -> Result<Bytes, Refusal> {
+        let answer = match kind {
             PROBE => peer_calls::encode_json(&self.membership.probe()),
             ADOPT => {
                 let adopt = peer_calls::decode_json(&body)?;
@@ -125,11 +125,12 @@ impl PeerHandler {
                 transfer_here(&self.registry, transfer).await.map(|()| Bytes::new())
             }
             STANDING => {
-                let group = peer_calls::decode_number(&body).ok_or("a question for no group")?;
+                let group = peer_calls::decode_number(&body).ok_or_else(|| "a question for no group".to_owned())?;
                 peer_calls::encode_json(&recoveries::standing(&self.registry, group).await?)
             }
-            other => Err(format!("unknown kind of call {other}")),
-        }
+            other => return Err(Refusal::NotBegun(format!("{UNKNOWN_KIND} {other}"))),
+        };
+        answer.map_err(Refusal::from)
     }
 
     /// A node registers nobody but itself. What else it hands over may come from a client, whom it has authorised.

@@ -87,6 +87,10 @@ pub(crate) enum Problem {
     #[error("the records at offsets {} to {} cannot be read, as their producer has sent them so: {why}; go on at offset {}",
         range.log_start, range.high_watermark, range.high_watermark)]
     BrokenBatch { why: String, range: OffsetRange },
+    /// A record that is there, and longer than the gateway gives.
+    #[error("the record at offset {offset} has {found} bytes as JSON, at most {limit} are given; read it over gRPC, or go on at offset {}",
+        offset + 1)]
+    RecordTooLarge { offset: u64, found: u64, limit: u64 },
     #[error("{why}")]
     Unavailable { why: String, hint: Option<LeaderHint> },
     #[error("{wanted} replicas need as many nodes, and the cluster has {have}")]
@@ -139,6 +143,7 @@ impl Problem {
             Problem::HandOver { .. } => (C::Unavailable, R::ReplicaBehind, O::NotApplied),
             Problem::Damaged { .. } => (C::DataLoss, R::Damaged, O::NotApplied),
             Problem::BrokenBatch { .. } => (C::DataLoss, R::CorruptBatch, O::NotApplied),
+            Problem::RecordTooLarge { .. } => (C::InvalidArgument, R::TooLarge, O::NotApplied),
             Problem::Unavailable { .. } => (C::Unavailable, R::Unavailable, O::NotApplied),
             Problem::NotEnoughNodes { .. } => (C::FailedPrecondition, R::NotEnoughNodes, O::NotApplied),
             Problem::NodeNotFound { .. } => (C::NotFound, R::NodeNotFound, O::NotApplied),
@@ -185,12 +190,11 @@ impl Problem {
             Problem::OutOfRange { range, .. }
             | Problem::ReplicaBehind { range, .. }
             | Problem::BrokenBatch { range, .. } => detail.range = Some(*range),
-            Problem::Damaged { offset } => {
-                let (log_start, high_watermark) = (*offset, *offset + 1);
-                detail.range = Some(OffsetRange {
-                    log_start,
-                    high_watermark,
-                });
+            Problem::Damaged { offset } => detail.range = Some(only(*offset)),
+            Problem::RecordTooLarge { offset, limit, .. } => {
+                detail.field = "record".to_owned();
+                detail.limit = Some(*limit);
+                detail.range = Some(only(*offset));
             }
             Problem::OffsetMismatch { log_end } => {
                 let (log_start, high_watermark) = (0, *log_end);
@@ -407,6 +411,14 @@ pub(crate) fn range(watermark: Watermark) -> OffsetRange {
     OffsetRange {
         log_start: watermark.log_start,
         high_watermark: watermark.high_watermark,
+    }
+}
+
+/// The range of one record.
+fn only(offset: u64) -> OffsetRange {
+    OffsetRange {
+        log_start: offset,
+        high_watermark: offset + 1,
     }
 }
 

@@ -17,7 +17,7 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::gossip::GossipMailbox;
-use crate::link::{AddressBook, Hello, Link, LinkHandler, LinkOptions};
+use crate::link::{AddressBook, Hello, Link, LinkHandler, LinkOptions, Refusal};
 use crate::port::{Incoming, Port, PortCounters, PortOptions, connections};
 use crate::test_ca::TestCa;
 use crate::tls::Credentials;
@@ -38,6 +38,8 @@ pub(crate) mod kinds {
     pub(crate) const HOLD: u8 = 7;
     /// A stream: sends three messages and ends at once, without reading.
     pub(crate) const SEND_THREE: u8 = 8;
+    /// A call: is refused as one that nothing is done for.
+    pub(crate) const UNKNOWN: u8 = 9;
 }
 
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
@@ -55,12 +57,12 @@ pub(crate) struct TestHandler {
 }
 
 impl LinkHandler for TestHandler {
-    fn call(&self, from: &str, group: u64, kind: u8, body: Bytes) -> BoxFuture<'static, Result<Vec<Bytes>, String>> {
+    fn call(&self, from: &str, group: u64, kind: u8, body: Bytes) -> BoxFuture<'static, Result<Vec<Bytes>, Refusal>> {
         let (from, hanging) = (from.to_owned(), self.hanging.clone());
         Box::pin(async move {
             match kind {
                 kinds::ECHO => Ok(vec![body.slice(..body.len() / 2), body.slice(body.len() / 2..)]),
-                kinds::REFUSE => Err("not today".to_owned()),
+                kinds::REFUSE => Err("not today".to_owned().into()),
                 kinds::NEVER => {
                     hanging.fetch_add(1, Ordering::SeqCst);
                     std::future::pending().await
@@ -68,7 +70,8 @@ impl LinkHandler for TestHandler {
                 kinds::PANIC => panic!("as ordered"),
                 kinds::WHO => Ok(vec![Bytes::from(format!("{from} {group}"))]),
                 kinds::TOO_MUCH => Ok(vec![Bytes::from(vec![0; crate::link::limits::FRAME_BYTES_MAX + 1])]),
-                other => Err(format!("kind {other}")),
+                kinds::UNKNOWN => Err(Refusal::NotBegun("no such kind".to_owned())),
+                other => Err(format!("kind {other}").into()),
             }
         })
     }

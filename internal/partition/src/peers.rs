@@ -41,6 +41,8 @@ pub enum PeerError {
         node: String,
         /// Its reason.
         why: String,
+        /// Whether it may have begun with it. If not, nothing of it was done.
+        begun: bool,
     },
 }
 

@@ -6,6 +6,7 @@ mod absences;
 mod following;
 mod founding;
 mod gateway;
+mod gateway_bounds;
 mod groups;
 mod http_client;
 mod joining;

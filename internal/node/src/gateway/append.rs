@@ -5,6 +5,7 @@ use serde_json::json;
 use tokio::time::{Instant, sleep};
 
 use super::answer::Answer;
+use super::asking::Asked;
 use super::batches::Encoded;
 use super::json::{AppendBody, Producer};
 use super::limits::{LEADER_PATIENCE, LEADER_PAUSE};
@@ -29,20 +30,22 @@ impl Gateway {
     pub(super) async fn append(&self, call: &Call, topic: &str) -> Result<Answer, Problem> {
         Query::read(call.target.query().unwrap_or_default(), &[])?;
         let append = self.read_append(call, topic).await?;
-        let patience = call.deadline.min(Instant::now() + LEADER_PATIENCE);
+        let patience = call.begin_by().min(Instant::now() + LEADER_PATIENCE);
+        let (mut asked, mut last) = (Asked::default(), None);
         loop {
-            let answer = self.append_once(call, &append).await;
+            let answer = self.append_once(call, &append, &mut asked, last).await;
             let goes_on = answer.lacks_leader && call.hop == Hop::FromClient && !self.context.stopping.is_cancelled();
             if !goes_on || Instant::now() + LEADER_PAUSE >= patience {
                 return Ok(answer);
             }
+            last = Some(answer);
             sleep(LEADER_PAUSE).await;
         }
     }
 
     async fn read_append<'a>(&self, call: &Call, topic: &'a str) -> Result<Append<'a>, Problem> {
         let body = call.body.clone();
-        let (body, encoded) = self.work(move || take_apart(&body)).await??;
+        let (body, encoded) = self.workers.work(call.begin_by(), move || take_apart(&body)).await??;
         let chosen = match call.hop {
             Hop::FromNode { partition } => partition,
             Hop::FromClient => None,
@@ -67,36 +70,34 @@ impl Gateway {
         Ok(by_key.unwrap_or_else(|| rand::random_range(0..count.max(1))))
     }
 
-    /// Here, or at the node that leads.
-    async fn append_once(&self, call: &Call, append: &Append<'_>) -> Answer {
-        match self.append_here(call, append).await {
-            Ok(appended) => appended_json(append.partition, &appended),
-            Err(problem) => self.elsewhere(call, Some(append.partition), problem).await,
+    /// Here, or at the node that leads. `last`: what came of it the last time.
+    async fn append_once(&self, call: &Call, append: &Append<'_>, asked: &mut Asked, last: Option<Answer>) -> Answer {
+        let problem = match self.append_here(call, append).await {
+            Ok(appended) => return appended_json(append.partition, &appended),
+            Err(problem) => problem,
+        };
+        let leader = problem.led_by().cloned();
+        if let Some(last) = last.filter(|_| asked.is_too_soon(leader.as_ref(), Instant::now())) {
+            return last;
         }
+        let answer = self.elsewhere(call, Some(append.partition), problem).await;
+        if let Some(leader) = leader {
+            asked.note(&leader, Instant::now());
+        }
+        answer
     }
 
     async fn append_here(&self, call: &Call, append: &Append<'_>) -> Result<ProduceResponse, Problem> {
         if let Some(producer) = append.producer {
             return self.append_as(producer, call, append).await;
         }
-        match self.append_lent(call, append).await {
-            // The partition has forgotten the producer, whose sequence was for this batch only: it is certainly not
-            // there.
-            Err(Problem::UnknownProducer) => self.append_lent(call, append).await,
-            answer => answer,
-        }
-    }
-
-    async fn append_lent(&self, call: &Call, append: &Append<'_>) -> Result<ProduceResponse, Problem> {
         let purpose = Purpose {
             principal: call.principal.to_string(),
             topic: append.topic.to_owned(),
             partition: append.partition,
         };
-        let lent = self.producers.lend(&purpose);
-        let answer = self.append_as(lent, call, append).await;
-        self.producers.take_back(purpose, lent, &answer);
-        answer
+        let lent = |producer| self.append_as(producer, call, append);
+        self.producers.with(purpose, lent).await
     }
 
     async fn append_as(
@@ -109,7 +110,7 @@ impl Gateway {
         let request = append
             .encoded
             .request(topic, partition, producer, append.expected_offset);
-        produce(&self.context, &call.principal, &request, call.deadline).await
+        produce(&self.context, &call.principal, &request, call.begin_by(), call.deadline).await
     }
 }
 

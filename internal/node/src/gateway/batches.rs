@@ -174,24 +174,16 @@ impl Records {
 
     /// Whether there is room for more behind this batch.
     fn add_batch(&mut self, batch: &StoredBatch) -> Result<bool, Problem> {
-        let unreadable = |broken: batches::BrokenBatch| {
-            let (log_start, high_watermark) = (batch.base_offset, batch.base_offset + u64::from(batch.record_count));
-            Problem::BrokenBatch {
-                why: broken.0,
-                range: OffsetRange {
-                    log_start,
-                    high_watermark,
-                },
-            }
-        };
-        let mut rest = batches::open(batch).map_err(unreadable)?;
+        let end = batch.base_offset + u64::from(batch.record_count);
+        let mut rest = batches::open(batch).map_err(|broken| unreadable(batch.base_offset, end, broken))?;
         let mut offset = batch.base_offset;
-        while let Some(bytes) = batches::next_record(&mut rest).map_err(unreadable)? {
+        while let Some(bytes) = batches::next_record(&mut rest).map_err(|broken| unreadable(offset, end, broken))? {
             if offset >= self.cut.offset {
                 if self.count >= self.cut.records_max {
                     return Ok(false);
                 }
-                let record = batches::record(bytes).map_err(unreadable)?;
+                // The others of the batch can be read all the same.
+                let record = batches::record(bytes).map_err(|broken| unreadable(offset, offset + 1, broken))?;
                 if !self.add(offset, &record)? {
                     return Ok(false);
                 }
@@ -209,8 +201,8 @@ impl Records {
             return Ok(false);
         }
         if found > FETCH_BYTES_MAX {
-            return Err(Problem::TooLarge {
-                field: "record",
+            return Err(Problem::RecordTooLarge {
+                offset,
                 found,
                 limit: FETCH_BYTES_MAX,
             });
@@ -222,6 +214,17 @@ impl Records {
         self.count += 1;
         self.next_offset = offset + 1;
         Ok(true)
+    }
+}
+
+/// What cannot be read of a batch; whoever goes on at the range's end misses nothing else.
+fn unreadable(log_start: u64, high_watermark: u64, broken: batches::BrokenBatch) -> Problem {
+    Problem::BrokenBatch {
+        why: broken.0,
+        range: OffsetRange {
+            log_start,
+            high_watermark,
+        },
     }
 }
 

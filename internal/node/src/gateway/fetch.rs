@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use ::http::uri::PathAndQuery;
 use highwater_proto::limits::CONSUME_BYTES_MAX;
 use tokio::time::Instant;
 
@@ -55,6 +56,19 @@ fn positive(query: &Query, name: &'static str, default: u64, limit: u64) -> Resu
     }
 }
 
+/// The same read, for a node that takes it over: from the offset at which it began here, as `latest` would be a later
+/// one there, and for what is left of its wait.
+fn resumed(target: &PathAndQuery, offset: u64, wait_left: Duration) -> Result<PathAndQuery, Problem> {
+    let replaced = ["offset", "wait_ms"];
+    let pairs = target.query().unwrap_or_default().split('&');
+    let others =
+        pairs.filter(|pair| !pair.is_empty() && !replaced.contains(&pair.split('=').next().unwrap_or_default()));
+    let kept: String = others.map(|pair| format!("{pair}&")).collect();
+    let wait_ms = wait_left.as_millis();
+    let resumed = format!("{}?{kept}offset={offset}&wait_ms={wait_ms}", target.path());
+    PathAndQuery::try_from(resumed).map_err(|error| Problem::Internal(error.to_string()))
+}
+
 impl Gateway {
     pub(super) async fn fetch(&self, call: &Call, topic: &str) -> Result<Answer, Problem> {
         let wanted = Wanted::read(call.target.query().unwrap_or_default())?;
@@ -68,18 +82,29 @@ impl Gateway {
         };
         let fetched = match fetch(&self.context, &call.principal, &asked).await {
             Ok(fetched) => fetched,
-            Err(problem) => return Ok(self.elsewhere(call, None, problem).await),
+            Err(failed) => {
+                let wait_left = asked.wait_until.saturating_duration_since(Instant::now());
+                let target = match failed.offset {
+                    Some(offset) => resumed(&call.target, offset, wait_left)?,
+                    None => call.target.clone(),
+                };
+                let onward = Call { target, ..call.clone() };
+                return Ok(self.elsewhere(&onward, None, failed.problem).await);
+            }
         };
         let read_bytes = fetched.response.batches.iter().map(|batch| batch.batch.len()).sum();
         // Held while the answer is made, which may have to wait for its turn.
-        let _share = self.buffers.take(read_bytes)?;
+        let _share = self.buffers.take(&call.principal, read_bytes)?;
         let cut = Cut {
             offset: fetched.offset,
             records_max: wanted.records_max,
             bytes_max: wanted.bytes_max,
         };
-        let json = self.work(move || to_json(&fetched.response, cut)).await??;
-        Ok(Answer::ok(self.buffers.hold(json)?))
+        let json = self
+            .workers
+            .work(call.deadline, move || to_json(&fetched.response, cut))
+            .await??;
+        Ok(Answer::ok(self.buffers.hold(&call.principal, json)?))
     }
 }
 
@@ -96,6 +121,34 @@ pub(super) fn fuzz(query: &str) {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+
+    #[test]
+    fn a_read_that_is_handed_over_goes_on_where_it_began_and_waits_no_longer() {
+        for (query, expected) in [
+            ("?offset=latest&wait_ms=30000&max=7", "?max=7&offset=12&wait_ms=1500"),
+            (
+                "?partition=2&max_bytes=9&offset=earliest",
+                "?partition=2&max_bytes=9&offset=12&wait_ms=1500",
+            ),
+            ("", "?offset=12&wait_ms=1500"),
+        ] {
+            let target = |query: &str| PathAndQuery::try_from(format!("/v1/topics/a%2Fb/records{query}")).unwrap();
+            let onward = resumed(&target(query), 12, Duration::from_millis(1500)).unwrap();
+            assert_eq!(onward, target(expected).as_str());
+            let (before, after) = (
+                Wanted::read(query.trim_start_matches('?')).unwrap(),
+                Wanted::read(onward.query().unwrap()).unwrap(),
+            );
+            assert_eq!(
+                after,
+                Wanted {
+                    start: Start::Offset(12),
+                    wait: Duration::from_millis(1500),
+                    ..before
+                }
+            );
+        }
+    }
 
     #[test]
     fn everything_has_a_default_and_a_limit() {

@@ -12,20 +12,18 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use highwater_partition::PeerError;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 
 use super::answer::Answer;
 use super::http::time_max;
-use super::limits::FORWARDED_MAX;
+use super::limits::{FORWARD_MARGIN, FORWARDED_MAX};
 use super::{Call, Gateway, Hop};
 use crate::access::Principal;
 use crate::identity::Identity;
+use crate::link::Refusal;
 use crate::peer_calls::GATEWAY;
 use crate::status::Problem;
-
-/// What is kept back of a call's time, so that the answer still arrives.
-const MARGIN: Duration = Duration::from_millis(250);
 
 /// Requests that other nodes carry out at the moment. Reads wait long, and must not take the places of appends.
 pub(super) struct Forwards {
@@ -39,6 +37,17 @@ impl Default for Forwards {
             appends: Semaphore::new(FORWARDED_MAX),
             reads: Semaphore::new(FORWARDED_MAX),
         }
+    }
+}
+
+impl Forwards {
+    fn place(&self, is_read: bool) -> Result<SemaphorePermit<'_>, Problem> {
+        let (places, what) = match is_read {
+            true => (&self.reads, "reads"),
+            false => (&self.appends, "appends"),
+        };
+        let why = || format!("{FORWARDED_MAX} {what}, as many as may, wait for other nodes already");
+        places.try_acquire().map_err(|_| Problem::Overloaded(why()))
     }
 }
 
@@ -64,8 +73,8 @@ impl Gateway {
     /// What to answer if `problem` is what came of it here: what the node says that knows better, if there is one.
     /// `partition`: the one that was chosen here.
     pub(super) async fn elsewhere(&self, call: &Call, partition: Option<u32>, problem: Problem) -> Answer {
-        let node = problem.led_by().filter(|node| **node != self.context.node);
-        match node.map(str::to_owned) {
+        let node = problem.led_by().map(|leader| leader.node.clone());
+        match node.filter(|node| *node != self.context.node) {
             Some(node) if call.hop == Hop::FromClient => {
                 let forwarded = self.forward(call, &node, partition, problem).await;
                 forwarded.unwrap_or_else(Answer::from)
@@ -82,24 +91,15 @@ impl Gateway {
         problem: Problem,
     ) -> Result<Answer, Problem> {
         let is_read = call.method == Method::GET;
-        let places = if is_read {
-            &self.forwards.reads
-        } else {
-            &self.forwards.appends
-        };
-        let Ok(_place) = places.try_acquire() else {
-            return Err(Problem::Overloaded("too many requests wait for other nodes".to_owned()));
-        };
-        let time_left = call.deadline.saturating_duration_since(Instant::now());
-        let head = RequestHead {
-            identity: call.principal.to_string(),
-            method: call.method.to_string(),
-            target: call.target.to_string(),
-            time_left_ms: time_left.saturating_sub(MARGIN).as_millis() as u64,
-            partition,
-        };
-        let message = message(&head, call.body.clone()).map_err(Problem::Internal)?;
-        let asked = self.context.link.call_node_in_bulk(node, GATEWAY, message, time_left);
+        let _place = self.forwards.place(is_read)?;
+        let send_by = if is_read { call.deadline } else { call.begin_by() };
+        if !is_read && Instant::now() + FORWARD_MARGIN > send_by {
+            let why = format!("no time is left to ask {node}, which leads");
+            return Err(Problem::Overloaded(why));
+        }
+        let message = message(&head(call, partition), call.body.clone()).map_err(Problem::Internal)?;
+        let link = &self.context.link;
+        let asked = link.call_node_in_bulk(node, GATEWAY, message, send_by, call.deadline);
         let answer = tokio::select! {
             answer = asked => answer,
             // An append is waited for: whoever stops the node gives it a moment.
@@ -108,14 +108,13 @@ impl Gateway {
         match answer {
             Ok(answer) if is_read => {
                 let answer = read_answer(answer)?;
-                let body = self.buffers.hold(answer.body)?;
+                let body = self.buffers.hold(&call.principal, answer.body)?;
                 Ok(Answer { body, ..answer })
             }
             Ok(answer) => read_answer(answer),
-            Err(PeerError::Unreachable { .. }) => Err(problem),
             // Nothing is lost by a read, whatever became of it.
             Err(_) if is_read => Err(problem),
-            Err(error) => Err(Problem::Unknown(error.to_string())),
+            Err(error) => Err(unanswered(error, problem)),
         }
     }
 
@@ -139,6 +138,25 @@ impl Gateway {
                 partition: head.partition,
             },
         })
+    }
+}
+
+fn head(call: &Call, partition: Option<u32>) -> RequestHead {
+    let time_left = call.deadline.saturating_duration_since(Instant::now());
+    RequestHead {
+        identity: call.principal.to_string(),
+        method: call.method.to_string(),
+        target: call.target.to_string(),
+        time_left_ms: time_left.saturating_sub(FORWARD_MARGIN).as_millis() as u64,
+        partition,
+    }
+}
+
+/// What is known of an append that another node did not answer: `problem`, as before, if it certainly did nothing.
+fn unanswered(error: PeerError, problem: Problem) -> Problem {
+    match error {
+        PeerError::Unreachable { .. } | PeerError::Refused { begun: false, .. } => problem,
+        PeerError::NoAnswer { .. } | PeerError::Refused { begun: true, .. } => Problem::Unknown(error.to_string()),
     }
 }
 
@@ -168,24 +186,27 @@ impl Entrance {
         let _ = self.gateway.set(Arc::downgrade(gateway));
     }
 
-    /// Carries out what another node has forwarded; an error means that nothing was done.
-    pub(crate) async fn take(&self, message: Bytes) -> Result<Vec<Bytes>, String> {
+    /// Carries out what another node has forwarded.
+    pub(crate) async fn take(&self, message: Bytes) -> Result<Vec<Bytes>, Refusal> {
         let Some(gateway) = self.gateway.get().and_then(Weak::upgrade) else {
             let why = "the node that leads is starting or stopping".to_owned();
             return answered(Problem::Unavailable { why, hint: None }.into());
         };
-        let call = gateway.received(message)?;
-        answered(gateway.answer(&call).await)
+        let call = gateway.received(message).map_err(Refusal::NotBegun)?;
+        match gateway.buffers.take(&call.principal, call.body.len()) {
+            Ok(_share) => answered(gateway.answer(&call).await),
+            Err(problem) => answered(problem.into()),
+        }
     }
 }
 
-fn answered(answer: Answer) -> Result<Vec<Bytes>, String> {
+fn answered(answer: Answer) -> Result<Vec<Bytes>, Refusal> {
     let head = AnswerHead {
         status: answer.status.as_u16(),
         retry_after_s: answer.retry_after_s,
         lacks_leader: answer.lacks_leader,
     };
-    message(&head, answer.body)
+    message(&head, answer.body).map_err(Refusal::Failed)
 }
 
 fn message(head: &impl Serialize, body: Bytes) -> Result<Vec<Bytes>, String> {
@@ -239,6 +260,48 @@ mod tests {
             assert!(split::<AnswerHead>(whole.slice(..length)).is_err(), "cut to {length}");
         }
         assert!(split::<AnswerHead>(Bytes::from_static(&[0xff; 8])).is_err());
+    }
+
+    #[test]
+    fn reads_take_no_place_of_appends_and_who_finds_none_is_told_how_many_there_are() {
+        let forwards = Forwards::default();
+        let reads: Vec<_> = (0..FORWARDED_MAX).map(|_| forwards.place(true).unwrap()).collect();
+        let why = forwards.place(true).unwrap_err().to_string();
+        assert!(why.contains("256 reads"), "{why}");
+        assert!(forwards.place(false).is_ok());
+        drop(reads);
+        assert!(forwards.place(true).is_ok());
+    }
+
+    #[test]
+    fn an_append_that_another_node_did_not_begin_is_not_of_unknown_outcome() {
+        let (node, why) = (|| "b".to_owned(), || "because".to_owned());
+        let refused = |begun| PeerError::Refused {
+            node: node(),
+            why: why(),
+            begun,
+        };
+        let (unreachable, silent) = (
+            PeerError::Unreachable {
+                node: node(),
+                why: why(),
+            },
+            PeerError::NoAnswer {
+                node: node(),
+                why: why(),
+            },
+        );
+        let first = Problem::NoQuorum { what: why() };
+        for (error, is_known) in [
+            (unreachable, true),
+            (refused(false), true),
+            (refused(true), false),
+            (silent, false),
+        ] {
+            let told = unanswered(error.clone(), first.clone());
+            assert_eq!(told == first, is_known, "{error}");
+            assert_eq!(matches!(told, Problem::Unknown(_)), !is_known, "{error}");
+        }
     }
 
     #[tokio::test]

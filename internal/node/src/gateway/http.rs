@@ -18,21 +18,27 @@ use hyper::body::{Body, Incoming as Incomplete};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 use tonic::transport::server::Connected;
 
 use super::answer::Answer;
+use super::buffers::Share;
 use super::limits::{
-    APPEND_TIME_MAX, BODY_BYTES_MAX, BODY_TIMEOUT, CONNECTION_BUFFER_BYTES_MAX, DISCARDED_BYTES_MAX, FETCH_TIME_MAX,
-    HEAD_BYTES_MAX, HEAD_TIMEOUT, HEADERS_MAX, STALL_TIMEOUT,
+    ANSWER_BYTES_PER_S_LEAST, APPEND_TIME_MAX, BODY_BYTES_MAX, BODY_TIMEOUT, CONNECTION_BUFFER_BYTES_MAX,
+    DISCARDED_BYTES_MAX, FETCH_TIME_MAX, HEAD_BYTES_MAX, HEAD_TIMEOUT, HEADERS_MAX, STALL_TIMEOUT,
 };
-use super::patient::Patient;
-use super::{Call, Gateway, Hop};
+use super::patient::{Patience, Patient};
+use super::{Call, Gateway, Hop, origin};
 use crate::access::Principal;
 use crate::port::{Connection, Incoming, Peer};
 use crate::status::Problem;
+
+/// How slow callers may be in taking their answers.
+const PATIENCE: Patience = Patience {
+    stall: STALL_TIMEOUT,
+    bytes_per_s_least: ANSWER_BYTES_PER_S_LEAST,
+};
 
 impl Gateway {
     /// Serves until the node stops, then answers what is in flight and returns.
@@ -62,7 +68,7 @@ impl Gateway {
             is_used.store(true, Ordering::Relaxed);
             respond(self.clone(), peer.clone(), request)
         });
-        let stream = TokioIo::new(Patient::new(connection, STALL_TIMEOUT));
+        let stream = TokioIo::new(Patient::new(connection, PATIENCE));
         let mut serving = pin!(protocol().serve_connection(stream, service));
         let ended = tokio::select! {
             biased; // an answer that is given because the node stops says that the connection ends, too
@@ -81,20 +87,25 @@ impl Gateway {
     }
 
     async fn receive(&self, peer: &Peer, request: Request<Incomplete>) -> Result<Received, Problem> {
-        let deadline = Instant::now() + time_max(request.method());
         let (head, body) = request.into_parts();
-        let target = head.uri.into_parts().path_and_query;
+        let principal = Principal::new(&peer.identity);
         let (body, share) = match head.method {
-            Method::POST => self.read_body(body, head.headers.contains_key(EXPECT)).await?,
+            Method::POST => {
+                origin::check(&head.headers, head.uri.authority())?;
+                let waits = head.headers.contains_key(EXPECT);
+                self.read_body(&principal, body, waits).await?
+            }
             _ => (Bytes::new(), None),
         };
+        let target = head.uri.into_parts().path_and_query;
         Ok(Received {
             call: Call {
-                principal: Principal::new(&peer.identity),
+                principal,
+                // From here on: how long the body took is the caller's affair, and has a limit of its own.
+                deadline: Instant::now() + time_max(&head.method),
                 method: head.method,
                 target: target.unwrap_or_else(|| PathAndQuery::from_static("/")),
                 body,
-                deadline,
                 hop: Hop::FromClient,
             },
             _share: share,
@@ -104,10 +115,11 @@ impl Gateway {
     /// The whole body, with its share of the memory.
     async fn read_body(
         &self,
+        principal: &Principal,
         mut body: Incomplete,
         waits: bool,
-    ) -> Result<(Bytes, Option<OwnedSemaphorePermit>), Problem> {
-        let reading = timeout(BODY_TIMEOUT, self.collect(&mut body));
+    ) -> Result<(Bytes, Option<Share>), Problem> {
+        let reading = timeout(BODY_TIMEOUT, self.collect(principal, &mut body));
         let late = || Problem::Unreadable(format!("its body did not come within {} s", BODY_TIMEOUT.as_secs()));
         let read = reading.await.unwrap_or_else(|_| Err(late()));
         if matches!(read, Err(Problem::TooLarge { .. })) && !waits {
@@ -117,17 +129,17 @@ impl Gateway {
         read
     }
 
-    async fn collect(&self, body: &mut Incomplete) -> Result<(Bytes, Option<OwnedSemaphorePermit>), Problem> {
+    async fn collect(&self, principal: &Principal, body: &mut Incomplete) -> Result<(Bytes, Option<Share>), Problem> {
         check_size(body.size_hint().lower())?;
         let mut collected = BytesMut::new();
-        let mut held: Option<OwnedSemaphorePermit> = None;
+        let mut held: Option<Share> = None;
         while let Some(frame) = body.frame().await {
             let frame = frame.map_err(|error| Problem::Unreadable(format!("its body ended early: {error}")))?;
             // Trailers say nothing here.
             let Ok(data) = frame.into_data() else { continue };
             check_size((collected.len() + data.len()) as u64)?;
             // Piece by piece, so that a slow body takes no more than it has sent.
-            let share = self.buffers.take(data.len())?;
+            let share = self.buffers.take(principal, data.len())?;
             match &mut held {
                 Some(held) => held.merge(share),
                 None => held = Some(share),
@@ -141,7 +153,7 @@ impl Gateway {
 /// A request with its share of the memory.
 struct Received {
     call: Call,
-    _share: Option<OwnedSemaphorePermit>,
+    _share: Option<Share>,
 }
 
 fn protocol() -> http1::Builder {

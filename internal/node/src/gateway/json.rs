@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::marker::PhantomData;
+use std::ops::Deref;
 
 use highwater_proto::limits::{BATCH_RECORDS_MAX, RECORD_HEADERS_MAX};
 use serde::de::{IgnoredAny, SeqAccess, Visitor};
@@ -16,7 +17,7 @@ use crate::status::Problem;
 pub(super) struct AppendBody {
     pub(super) partition: Option<u32>,
     #[serde(deserialize_with = "records")]
-    pub(super) records: Vec<JsonRecord>,
+    pub(super) records: List<JsonRecord>,
     pub(super) producer_id: Option<Id>,
     pub(super) sequence: Option<u64>,
     pub(super) expected_offset: Option<u64>,
@@ -29,8 +30,16 @@ pub(super) struct JsonRecord {
     pub(super) key: Option<String>,
     pub(super) value: String,
     #[serde(default, deserialize_with = "headers")]
-    pub(super) headers: Vec<JsonHeader>,
+    pub(super) headers: List<JsonHeader>,
     pub(super) timestamp_ms: Option<i64>,
+}
+
+/// A list of which no more than is allowed is kept: what is small as text can be large in memory.
+#[derive(Debug)]
+pub(super) struct List<T> {
+    kept: Vec<T>,
+    /// How many there were.
+    found: usize,
 }
 
 /// A header. They are a list, for their order counts and a name may come twice.
@@ -48,14 +57,31 @@ pub(super) struct Producer {
     pub(super) sequence: u64,
 }
 
+impl<T> Default for List<T> {
+    fn default() -> Self {
+        List {
+            kept: Vec::new(),
+            found: 0,
+        }
+    }
+}
+
+impl<T> Deref for List<T> {
+    type Target = [T];
+
+    fn deref(&self) -> &[T] {
+        &self.kept
+    }
+}
+
 impl AppendBody {
     /// Reads a body, and checks what belongs together.
     pub(super) fn read(body: &[u8]) -> Result<AppendBody, Problem> {
         let body: AppendBody = serde_json::from_slice(body)
             .map_err(|error| Problem::Unreadable(format!("its body is no such JSON: {error}")))?;
-        check_count("records", body.records.len(), BATCH_RECORDS_MAX as usize)?;
-        for record in &body.records {
-            check_count("headers", record.headers.len(), RECORD_HEADERS_MAX)?;
+        check_count("records", body.records.found, BATCH_RECORDS_MAX as usize)?;
+        for record in body.records.iter() {
+            check_count("headers", record.headers.found, RECORD_HEADERS_MAX)?;
         }
         let producer = body.producer()?;
         let is_retried = producer.is_some() || body.expected_offset.is_some();
@@ -94,15 +120,15 @@ fn invalid(field: &'static str, why: &str) -> Problem {
     }
 }
 
-fn records<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<JsonRecord>, D::Error> {
+fn records<'de, D: Deserializer<'de>>(deserializer: D) -> Result<List<JsonRecord>, D::Error> {
     deserializer.deserialize_seq(Few::new(BATCH_RECORDS_MAX as usize))
 }
 
-fn headers<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<JsonHeader>, D::Error> {
+fn headers<'de, D: Deserializer<'de>>(deserializer: D) -> Result<List<JsonHeader>, D::Error> {
     deserializer.deserialize_seq(Few::new(RECORD_HEADERS_MAX))
 }
 
-/// Reads a list, but keeps at most one more than are allowed: what is small as text can be large in memory.
+/// Reads a list, and keeps as many as are allowed.
 struct Few<T> {
     allowed: usize,
     kind: PhantomData<T>,
@@ -118,22 +144,25 @@ impl<T> Few<T> {
 }
 
 impl<'de, T: Deserialize<'de>> Visitor<'de> for Few<T> {
-    type Value = Vec<T>;
+    type Value = List<T>;
 
     fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(out, "a list")
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Vec<T>, A::Error> {
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<List<T>, A::Error> {
         let mut kept = Vec::new();
-        while kept.len() <= self.allowed {
+        while kept.len() < self.allowed {
             match list.next_element()? {
                 Some(element) => kept.push(element),
-                None => return Ok(kept),
+                None => break,
             }
         }
-        while list.next_element::<IgnoredAny>()?.is_some() {}
-        Ok(kept)
+        let mut found = kept.len();
+        while list.next_element::<IgnoredAny>()?.is_some() {
+            found += 1;
+        }
+        Ok(List { kept, found })
     }
 }
 
@@ -182,14 +211,14 @@ mod tests {
     }
 
     #[test]
-    fn long_lists_are_refused_and_not_kept() {
+    fn long_lists_are_refused_with_their_length_and_not_kept() {
         let many = |count: usize, element: &str| vec![element; count].join(",");
         let limit = BATCH_RECORDS_MAX as usize;
         let why = refused(&format!(r#"{{"records":[{}]}}"#, many(limit + 2, r#"{"value":""}"#)));
-        assert_eq!(why, format!("`records` is {}, at most {limit} is accepted", limit + 1));
+        assert_eq!(why, format!("`records` is {}, at most {limit} is accepted", limit + 2));
         let headers = many(RECORD_HEADERS_MAX + 9, r#"{"name":"","value":""}"#);
         let why = refused(&format!(r#"{{"records":[{{"value":"","headers":[{headers}]}}]}}"#));
-        assert!(why.contains("`headers` is 65, at most 64"), "{why}");
+        assert!(why.contains("`headers` is 73, at most 64"), "{why}");
         let nested = format!(r#"{{"records":[{}"#, "[".repeat(100_000));
         assert!(
             refused(&nested).contains("invalid type"),

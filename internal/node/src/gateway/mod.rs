@@ -14,6 +14,7 @@
 //! Invariants:
 //! * A request is forwarded once. The receiving node authorises the caller again and never forwards; it trusts the other
 //!   node to say who the caller is, as it does for commands to the catalog.
+//! * Nothing is begun that may be applied while no time is left to say so.
 //! * A request that was sent to another node and not answered has an unknown outcome; only one that was certainly not
 //!   carried out is answered as such.
 //! * Every body, wait, answer and queue has a limit, and all of them stand in `limits`.
@@ -23,6 +24,7 @@
 
 mod answer;
 mod append;
+mod asking;
 mod batches;
 mod buffers;
 mod fetch;
@@ -32,41 +34,43 @@ pub(crate) mod fuzz;
 mod http;
 mod json;
 mod limits;
+mod origin;
 mod patient;
 mod producers;
 mod query;
 mod routes;
 #[cfg(test)]
 mod tests;
+mod workers;
 
 use std::sync::Arc;
 
 use ::http::Method;
 use ::http::uri::PathAndQuery;
 use bytes::Bytes;
-use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 pub(crate) use forward::Entrance;
 
 use crate::access::Principal;
 use crate::services::Context;
-use crate::status::Problem;
 use buffers::Buffers;
 use forward::Forwards;
-use limits::WORKERS_MAX;
+use limits::APPEND_TIME_LEAST;
 use producers::Producers;
+use workers::Workers;
 
 /// The gateway of one node.
 pub(crate) struct Gateway {
     context: Arc<Context>,
     buffers: Buffers,
-    workers: Arc<Semaphore>,
+    workers: Workers,
     forwards: Forwards,
     producers: Producers,
 }
 
 /// One request, whoever brought it.
+#[derive(Clone)]
 struct Call {
     principal: Principal,
     method: Method,
@@ -75,6 +79,13 @@ struct Call {
     deadline: Instant,
     /// The partition that another node has chosen, if it has forwarded this; then it is not forwarded again.
     hop: Hop,
+}
+
+impl Call {
+    /// Until when something may be begun that is not undone if nobody waits for it any more.
+    fn begin_by(&self) -> Instant {
+        self.deadline.checked_sub(APPEND_TIME_LEAST).unwrap_or(self.deadline)
+    }
 }
 
 /// How a request came here.
@@ -89,20 +100,9 @@ impl Gateway {
         Arc::new(Gateway {
             context,
             buffers: Buffers::default(),
-            workers: Arc::new(Semaphore::new(WORKERS_MAX)),
+            workers: Workers::default(),
             forwards: Forwards::default(),
             producers: Producers::default(),
         })
-    }
-
-    /// Does something that takes a while and much memory, beside everything else and not for many at once.
-    async fn work<T: Send + 'static>(&self, task: impl FnOnce() -> T + Send + 'static) -> Result<T, Problem> {
-        // The semaphore is never closed.
-        let place = self.workers.clone().acquire_owned().await.ok();
-        let working = tokio::task::spawn_blocking(move || {
-            let _place = place;
-            task()
-        });
-        working.await.map_err(|error| Problem::Internal(error.to_string()))
     }
 }

@@ -21,7 +21,7 @@ impl Query {
             let name = known
                 .iter()
                 .find(|known| **known == name)
-                .ok_or_else(|| unknown(known))?;
+                .ok_or_else(|| unknown(name, known))?;
             let decoded = percent_decode_str(value).decode_utf8();
             let value = decoded.map_err(|_| invalid(name, "is not UTF-8"))?;
             if query.values.insert(*name, value.into_owned()).is_some() {
@@ -56,10 +56,10 @@ impl Query {
     }
 }
 
-fn unknown(known: &[&str]) -> Problem {
+fn unknown(name: &str, known: &[&str]) -> Problem {
     let why = match known {
-        [] => "none are known here".to_owned(),
-        known => format!("one is not known; there are {}", known.join(", ")),
+        [] => format!("there are no parameters here, also not {name:?}"),
+        known => format!("there is no parameter {name:?}, there are {}", known.join(", ")),
     };
     invalid("query", &why)
 }
@@ -89,7 +89,10 @@ mod tests {
     #[test]
     fn what_cannot_be_meant_is_refused_with_its_name() {
         for (text, expected) in [
-            ("offest=1", "`query`: one is not known; there are offset, max"),
+            (
+                "offest=1",
+                "`query`: there is no parameter \"offest\", there are offset, max",
+            ),
             ("max=1&max=2", "`max`: is given twice"),
             ("max=%ff", "`max`: is not UTF-8"),
             ("max", "`max`: is not a whole number"),
@@ -100,6 +103,10 @@ mod tests {
             let read = Query::read(text, &KNOWN).and_then(|query| query.limited("max", 1, 10));
             assert_eq!(read.unwrap_err().to_string(), expected, "{text}");
         }
-        assert!(Query::read("max=1", &[]).is_err());
+        let refused = Query::read("max=1", &[]).unwrap_err();
+        assert_eq!(
+            refused.to_string(),
+            "`query`: there are no parameters here, also not \"max\""
+        );
     }
 }

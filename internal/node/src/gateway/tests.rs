@@ -13,7 +13,8 @@ use serde_json::{Value, json};
 use super::batches::{Cut, Encoded, to_json};
 use super::json::AppendBody;
 use super::limits::{
-    BODY_BYTES_MAX, FETCH_BYTES_DEFAULT, FETCH_BYTES_MAX, FETCH_RECORDS_DEFAULT, FETCH_RECORDS_MAX, WAIT_MS_MAX,
+    ANSWER_BYTES_PER_S_LEAST, BODY_BYTES_MAX, BUFFERED_BYTES_MAX, FETCH_BYTES_DEFAULT, FETCH_BYTES_MAX,
+    FETCH_RECORDS_DEFAULT, FETCH_RECORDS_MAX, PRINCIPAL_BUFFERED_BYTES_MAX, WAIT_MS_MAX,
 };
 use super::{fetch, routes};
 use crate::status::Problem;
@@ -173,11 +174,33 @@ fn bytes_are_limited_but_a_single_record_is_given_whole_up_to_a_limit() {
     assert_eq!(offsets(&read(batch(), cut(0, exactly)).unwrap()), [0, 1, 2]);
     assert_eq!(offsets(&read(batch(), cut(0, exactly - 1)).unwrap()), [0, 1]);
     let huge: &'static str = Box::leak("x".repeat(FETCH_BYTES_MAX as usize).into_boxed_str());
-    let refused = read(vec![values(0, &[huge])], ALL).unwrap_err();
-    assert!(
-        matches!(refused, Problem::TooLarge { field: "record", .. }),
-        "{refused}"
+    // Whoever goes on behind it reads the rest of its batch.
+    let batch = || vec![values(0, &["a", huge, "b"])];
+    assert_eq!(offsets(&read(batch(), cut(0, FETCH_BYTES_MAX)).unwrap()), [0]);
+    let error = read(batch(), cut(1, FETCH_BYTES_MAX)).unwrap_err().to_json();
+    assert_eq!(
+        (&error["reason"], &error["field"], &error["limit"]),
+        (&json!("TOO_LARGE"), &json!("record"), &json!(FETCH_BYTES_MAX))
     );
+    assert_eq!(error["range"], json!({ "log_start": 1, "high_watermark": 2 }));
+    assert_eq!(offsets(&read(batch(), cut(2, FETCH_BYTES_MAX)).unwrap()), [2]);
+}
+
+#[test]
+fn a_record_that_cannot_be_read_is_told_for_its_own_offset() {
+    // A header whose name is no text, as only a compressed batch can bring it here.
+    let header = [&[0x1a, 4, 0x0a, 2][..], &[0xff, 0xfe]].concat();
+    let record = |content: &[u8]| [&[0x0a, content.len() as u8][..], content].concat();
+    let content = [record(&[]), record(&header), record(&[])].concat();
+    let batch = || vec![compressed(5, 3, &content)];
+    let before = read(batch(), Cut { offset: 5, ..ALL }).unwrap();
+    assert_eq!((offsets(&before), &before["next_offset"]), (vec![5], &json!(6)));
+    let refused = read(batch(), Cut { offset: 6, ..ALL }).unwrap_err();
+    let Problem::BrokenBatch { range, .. } = &refused else {
+        panic!("{refused}")
+    };
+    assert_eq!((range.log_start, range.high_watermark), (6, 7));
+    assert_eq!(offsets(&read(batch(), Cut { offset: 7, ..ALL }).unwrap()), [7]);
 }
 
 #[test]
@@ -186,17 +209,9 @@ fn compressed_batches_are_opened_up_to_the_limit_and_broken_ones_are_told_for_th
         records: vec![Record::default(); 40],
         compressed_records: Bytes::new(),
     };
-    let frame = |content: &[u8]| {
-        let mut encoder = lz4(Vec::new());
-        std::io::Write::write_all(&mut encoder, content).unwrap();
-        RecordBatch {
-            records: vec![],
-            compressed_records: encoder.finish().unwrap().into(),
-        }
-    };
-    let whole = sealed(5, 40, Compression::Lz4, &frame(&records.encode_to_vec()));
+    let whole = compressed(5, 40, &records.encode_to_vec());
     assert_eq!(offsets(&read(vec![whole], Cut { offset: 44, ..ALL }).unwrap()), [44]);
-    let bomb = sealed(5, 40, Compression::Lz4, &frame(&vec![0; 64 * 1024 * 1024]));
+    let bomb = compressed(5, 40, &vec![0; 64 * 1024 * 1024]);
     let refused = read(vec![bomb.clone()], Cut { offset: 6, ..ALL }).unwrap_err();
     let Problem::BrokenBatch { range, why } = &refused else {
         panic!("{refused}")
@@ -208,8 +223,14 @@ fn compressed_batches_are_opened_up_to_the_limit_and_broken_ones_are_told_for_th
     assert_eq!((offsets(&before), &before["next_offset"]), (vec![3, 4], &json!(5)));
 }
 
-fn lz4(into: Vec<u8>) -> lz4_flex::frame::FrameEncoder<Vec<u8>> {
-    lz4_flex::frame::FrameEncoder::new(into)
+fn compressed(base_offset: u64, record_count: u32, content: &[u8]) -> StoredBatch {
+    let mut encoder = lz4_flex::frame::FrameEncoder::new(Vec::new());
+    std::io::Write::write_all(&mut encoder, content).unwrap();
+    let batch = RecordBatch {
+        records: vec![],
+        compressed_records: encoder.finish().unwrap().into(),
+    };
+    sealed(base_offset, record_count, Compression::Lz4, &batch)
 }
 
 #[test]
@@ -316,6 +337,8 @@ fn the_description_and_the_page_agree_on_the_limits() {
     for limit in limits
         .into_iter()
         .chain([BODY_BYTES_MAX as u64, u64::from(BATCH_RECORDS_MAX)])
+        .chain([BUFFERED_BYTES_MAX as u64, PRINCIPAL_BUFFERED_BYTES_MAX as u64])
+        .chain([ANSWER_BYTES_PER_S_LEAST])
     {
         assert!(page.contains(&grouped(limit)), "{limit} is not on the page");
     }

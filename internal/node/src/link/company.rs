@@ -25,7 +25,7 @@ use super::frame::bundle::{Bundle, BundledCall, decode_calls};
 use super::frame::{Frame, FrameType, Header};
 use super::limits::{ANSWERS_WAIT, BUNDLED_BODY_BYTES_MAX, COMPANY_QUIET, COMPANY_WAIT};
 use super::reader::{TOO_MANY_CALLS, answer_of};
-use super::{Inner, LinkHandler};
+use super::{Inner, LinkHandler, Refusal};
 
 /// The calls of one connection that wait for company.
 #[derive(Debug, Default)]
@@ -181,7 +181,7 @@ async fn carry_out(
                 let _ = connection.send(Frame::of(FrameType::Answer, id, vec![body])).await;
             }
             Ok(body) => answers.add_answer(id, Ok(&body)),
-            Err(why) => answers.add_answer(id, Err(&why)),
+            Err(refusal) => answers.add_answer(id, Err(refusal.why())),
         }
         if answers.is_full() {
             send_answers(&connection, &mut answers).await;
@@ -194,7 +194,7 @@ async fn carry_out_one(
     connection: &Arc<Connection>,
     handler: &Arc<dyn LinkHandler>,
     call: BundledCall,
-) -> (u64, Result<Bytes, String>) {
+) -> (u64, Result<Bytes, Refusal>) {
     let header = Header {
         frame_type: FrameType::Call,
         id: call.id,

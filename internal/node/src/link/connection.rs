@@ -26,7 +26,7 @@ use super::limits::{
 };
 use super::outbox::{NotQueued, Outbox, Queues, outbox};
 use super::stream::{Direction, StreamEntry, new_stream};
-use super::{Hello, Inner, reader};
+use super::{Hello, Inner, Refusal, reader};
 
 /// Which side began the connection. The dialler asks, the acceptor answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,10 +43,10 @@ pub(super) enum CallError {
     /// Perhaps carried out.
     NoAnswer(String),
     /// The other side says no.
-    Refused(String),
+    Refused(Refusal),
 }
 
-type Answer = Result<Bytes, String>;
+type Answer = Result<Bytes, Refusal>;
 
 /// Calls or streams by id; refuses new ones once the connection has closed.
 #[derive(Debug)]

@@ -28,8 +28,8 @@ use highwater_partition::Lane;
 use highwater_partition::log::ClusterId;
 use tokio::io::{AsyncRead, AsyncReadExt};
 
-use super::Hello;
 use super::limits::REASON_BYTES_MAX;
+use super::{Hello, Refusal};
 use crate::tls::explain;
 
 /// The version of the protocol that this code speaks. Both sides must speak the same.
@@ -56,7 +56,7 @@ pub(super) enum FrameType {
     Call = 4,
     /// The answer to the call of the same id.
     Answer = 5,
-    /// The refusal of the call of the same id; the body says why.
+    /// The refusal of the call of the same id; the body says why, the kind whether anything was done (`refusal`).
     Failure = 6,
     /// Opens a stream; from the dialler.
     Open = 7,
@@ -146,6 +146,13 @@ impl Frame {
             end -= 1;
         }
         Frame::of(frame_type, id, vec![Bytes::copy_from_slice(&why.as_bytes()[..end])])
+    }
+
+    /// A refusal of the call of that id.
+    pub(super) fn failure(id: u64, refusal: &Refusal) -> Frame {
+        let mut frame = Frame::reason(FrameType::Failure, id, refusal.why());
+        frame.header.kind = refusal.kind();
+        frame
     }
 
     pub(super) fn hello(hello: &Hello) -> Frame {

@@ -314,7 +314,11 @@ pub(super) async fn answered(
         Ok(Ok(answer)) => Ok(answer),
         Ok(Err(CallError::NotSent(why))) => Err(PeerError::Unreachable { node: node(), why }),
         Ok(Err(CallError::NoAnswer(why))) => Err(PeerError::NoAnswer { node: node(), why }),
-        Ok(Err(CallError::Refused(why))) => Err(PeerError::Refused { node: node(), why }),
+        Ok(Err(CallError::Refused(refusal))) => Err(PeerError::Refused {
+            node: node(),
+            why: refusal.why().to_owned(),
+            begun: refusal.begun(),
+        }),
         Err(_) => Err(PeerError::NoAnswer {
             node: node(),
             why: "the time for an answer is over".to_owned(),

@@ -21,7 +21,7 @@
 //! * The reader of a connection never waits for its writer, so two nodes cannot block each other.
 //! * Heartbeats of many groups to the same node share frames (`company`), and nothing but frames.
 //! * An answer is given at most once. A call that was certainly not sent fails as `Unreachable`; one that may have been
-//!   carried out fails as `NoAnswer`.
+//!   carried out fails as `NoAnswer`. A refusal says whether the call was begun.
 //!
 //! Deliberately absent: resending, and order between calls. Both are for those who call.
 
@@ -38,6 +38,7 @@ mod inner;
 pub mod limits;
 mod outbox;
 mod reader;
+mod refusal;
 mod stream;
 #[cfg(test)]
 mod tests;
@@ -59,6 +60,8 @@ pub use address_book::AddressBook;
 pub(crate) use greeting::refuse;
 #[cfg(test)]
 use reader::text as text_for_tests;
+pub use refusal::Refusal;
+pub(crate) use refusal::UNKNOWN_KIND;
 
 use inner::{Inner, answered, call_on};
 
@@ -93,8 +96,8 @@ pub struct Hello {
 
 /// Takes what other nodes send. Called from the connections' tasks.
 pub trait LinkHandler: Send + Sync + 'static {
-    /// One request; the answer's parts are sent one behind the other, an error goes back as a refusal.
-    fn call(&self, from: &str, group: u64, kind: u8, body: Bytes) -> BoxFuture<'static, Result<Vec<Bytes>, String>>;
+    /// One request; the answer's parts are sent one behind the other.
+    fn call(&self, from: &str, group: u64, kind: u8, body: Bytes) -> BoxFuture<'static, Result<Vec<Bytes>, Refusal>>;
     /// A stream that was opened by `from`; it lasts until the future ends and both halves of `stream` are dropped.
     fn stream(&self, from: &str, group: u64, kind: u8, stream: PeerStream) -> BoxFuture<'static, ()>;
     /// A gossip message. Must not block.
@@ -164,16 +167,18 @@ impl Link {
         self.inner.call(&dialler, node, (NODE_LEVEL, kind), body, timeout).await
     }
 
-    /// The same on the bulk lane, for what may be large.
+    /// The same on the bulk lane, for what may be large. It is sent by `send_by` or not at all, however long dialling takes.
     pub async fn call_node_in_bulk(
         &self,
         node: &str,
         kind: u8,
         body: Vec<Bytes>,
-        timeout: Duration,
+        send_by: Instant,
+        deadline: Instant,
     ) -> Result<Bytes, PeerError> {
         let dialler = self.inner.dialler(node, Lane::Bulk)?;
-        self.inner.call(&dialler, node, (NODE_LEVEL, kind), body, timeout).await
+        let connection = self.inner.connection(&dialler, node, send_by.min(deadline)).await?;
+        call_on(&connection, (NODE_LEVEL, kind), body, deadline).await
     }
 
     /// A node-level call to whichever node of our cluster answers at `address` (`host:port`). Gives its name and its

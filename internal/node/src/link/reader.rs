@@ -17,7 +17,7 @@ use super::connection::{Connection, Role, check_size};
 use super::frame::bundle::{BundledAnswer, decode_answers};
 use super::frame::{Frame, FrameError, FrameType, Header, broke, decode_hello, read_frame};
 use super::limits::{FRAME_BYTES_MAX, GOSSIP_BYTES_MAX};
-use super::{Inner, LinkHandler};
+use super::{Inner, LinkHandler, Refusal};
 
 /// Why a call is not even begun.
 pub(super) const TOO_MANY_CALLS: &str = "too many calls at once on this connection";
@@ -85,7 +85,7 @@ fn take(connection: &Arc<Connection>, inner: &Arc<Inner>, header: Header, body: 
             Ok(())
         }
         (FrameType::Failure, Role::Dialler) => {
-            connection.answer(header.id, Err(text(&body)));
+            connection.answer(header.id, Err(Refusal::read(header.kind, text(&body))));
             Ok(())
         }
         (FrameType::Data | FrameType::Credit | FrameType::End | FrameType::Stop, _) => {
@@ -160,7 +160,8 @@ fn begin_call(connection: &Arc<Connection>, inner: &Inner, header: Header, body:
         .clone()
         .try_acquire_many_owned(body.len() as u32);
     let (Ok(slot), Ok(bytes)) = (slot, bytes) else {
-        return connection.send_urgent(Frame::reason(FrameType::Failure, header.id, TOO_MANY_CALLS));
+        let refusal = Refusal::NotBegun(TOO_MANY_CALLS.to_owned());
+        return connection.send_urgent(Frame::failure(header.id, &refusal));
     };
     inner.handlers.spawn(carry_out(
         connection.clone(),
@@ -180,7 +181,7 @@ async fn carry_out(
 ) {
     let frame = match answer_of(connection.peer(), handler.as_ref(), header, body).await {
         Ok(parts) => Frame::of(FrameType::Answer, header.id, parts),
-        Err(why) => Frame::reason(FrameType::Failure, header.id, &why),
+        Err(refusal) => Frame::failure(header.id, &refusal),
     };
     let _ = connection.send(frame).await; // an error means that nobody waits for the answer any more
 }
@@ -191,7 +192,7 @@ pub(super) async fn answer_of(
     handler: &dyn LinkHandler,
     header: Header,
     body: Bytes,
-) -> Result<Vec<Bytes>, String> {
+) -> Result<Vec<Bytes>, Refusal> {
     let answer = async { handler.call(from, header.group, header.kind, body).await };
     let parts = AssertUnwindSafe(answer).catch_unwind().await.unwrap_or_else(|_| {
         tracing::error!(
@@ -200,7 +201,7 @@ pub(super) async fn answer_of(
             kind = header.kind,
             "a call's handler panicked"
         );
-        Err("internal error: the handler of the call panicked".to_owned())
+        Err("internal error: the handler of the call panicked".to_owned().into())
     })?;
     check_size(&parts)?;
     Ok(parts)

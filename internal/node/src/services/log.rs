@@ -37,7 +37,7 @@ impl LogService for Log {
     async fn produce(&self, request: Request<v1::ProduceRequest>) -> Result<Response<v1::ProduceResponse>, Status> {
         let principal = principal(&request)?;
         let deadline = deadline(request.metadata());
-        let produced = produce::produce(&self.context, &principal, request.get_ref(), deadline).await;
+        let produced = produce::produce(&self.context, &principal, request.get_ref(), deadline, deadline).await;
         Ok(Response::new(produced?))
     }
 

@@ -33,11 +33,12 @@ const SWEEP_INTERVAL: Duration = Duration::from_millis(500);
 /// How long a request on a stream waits for its answer.
 const PATIENCE: Duration = DEADLINE_DEFAULT;
 
-/// One batch; answered by `deadline` in any case.
+/// One batch; answered by `deadline` in any case, and proposed by `begin_by` or not at all.
 pub(crate) async fn produce(
     context: &Arc<Context>,
     principal: &Principal,
     request: &ProduceRequest,
+    begin_by: Instant,
     deadline: Instant,
 ) -> Result<ProduceResponse, Problem> {
     let (opened, digest) = context
@@ -45,6 +46,10 @@ pub(crate) async fn produce(
         .await?;
     let batch = batch::check(request, digest)?;
     let what = opened.what.clone();
+    if Instant::now() > begin_by {
+        let why = format!("no time is left in which {what} could answer");
+        return Err(Problem::Overloaded(why));
+    }
     let (answer, answered) = oneshot::channel();
     let deliver = move |result| {
         // The caller may have given up.

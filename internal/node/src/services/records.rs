@@ -41,12 +41,32 @@ pub(crate) struct Fetched {
     pub(crate) response: v1::ConsumeResponse,
 }
 
+/// Why nothing was read.
+#[derive(Debug)]
+pub(crate) struct NotRead {
+    pub(crate) problem: Problem,
+    /// Where it was to begin, once that was known: whoever reads on elsewhere begins there.
+    pub(crate) offset: Option<u64>,
+}
+
 /// Committed batches from the start on; none if there is none yet and none comes in time.
 pub(crate) async fn fetch(
     context: &Arc<Context>,
     principal: &Principal,
     fetch: &Fetch<'_>,
-) -> Result<Fetched, Problem> {
+) -> Result<Fetched, NotRead> {
+    let (opened, offset) = begin(context, principal, fetch)
+        .await
+        .map_err(|problem| NotRead { problem, offset: None })?;
+    let read = read(context, opened, offset, fetch).await;
+    read.map(|response| Fetched { offset, response })
+        .map_err(|problem| NotRead {
+            problem,
+            offset: Some(offset),
+        })
+}
+
+async fn begin(context: &Arc<Context>, principal: &Principal, fetch: &Fetch<'_>) -> Result<(Opened, u64), Problem> {
     let place = Wanted {
         topic: fetch.topic,
         topic_id: None,
@@ -54,6 +74,15 @@ pub(crate) async fn fetch(
     };
     let (opened, _) = context.open(principal, Action::Consume, &place, fetch.deadline).await?;
     let offset = start_offset(context, &opened, fetch).await?;
+    Ok((opened, offset))
+}
+
+async fn read(
+    context: &Arc<Context>,
+    opened: Opened,
+    offset: u64,
+    fetch: &Fetch<'_>,
+) -> Result<v1::ConsumeResponse, Problem> {
     let wanted = v1::ConsumeRequest {
         offset,
         bytes_max: fetch.bytes_max,
@@ -61,13 +90,13 @@ pub(crate) async fn fetch(
     };
     let mut reader = Reader::new(context.clone(), opened, &wanted)?;
     // The first answer comes at once, the next one with the next commit.
-    let mut response = reader.next().await?;
-    if response.batches.is_empty() && fetch.wait_until > Instant::now() {
-        response = timeout_at(fetch.wait_until, reader.next())
-            .await
-            .unwrap_or(Ok(response))?;
+    let response = reader.next().await?;
+    if !response.batches.is_empty() || fetch.wait_until <= Instant::now() {
+        return Ok(response);
     }
-    Ok(Fetched { offset, response })
+    timeout_at(fetch.wait_until, reader.next())
+        .await
+        .unwrap_or(Ok(response))
 }
 
 async fn start_offset(context: &Context, opened: &Opened, fetch: &Fetch<'_>) -> Result<u64, Problem> {

@@ -1,6 +1,6 @@
 //! How a problem looks over HTTP: its status, and the same detail as JSON.
 
-use highwater_proto::v1::Reason;
+use highwater_proto::v1::{LeaderHint, Reason};
 use http::StatusCode;
 use serde_json::{Map, Value, json};
 use tonic::Code;
@@ -56,13 +56,11 @@ impl Problem {
         Value::Object(json)
     }
 
-    /// The node that is said to lead, if this is about going there.
-    pub(crate) fn led_by(&self) -> Option<&str> {
+    /// Who is said to lead, if this is about going there.
+    pub(crate) fn led_by(&self) -> Option<&LeaderHint> {
         match self {
-            Problem::NotLeader { hint, .. } => Some(&hint.node),
-            Problem::Unavailable { hint, .. } | Problem::HandOver { hint, .. } => {
-                hint.as_ref().map(|hint| hint.node.as_str())
-            }
+            Problem::NotLeader { hint, .. } => Some(hint),
+            Problem::Unavailable { hint, .. } | Problem::HandOver { hint, .. } => hint.as_ref(),
             _ => None,
         }
     }

@@ -315,6 +315,7 @@ impl Link {
                 .map_err(|err| PeerError::Refused {
                     node: node.clone(),
                     why: err.to_string(),
+                    begun: true,
                 })
         })
     }

@@ -198,6 +198,7 @@ impl Call {
             Err(error) => Err(PeerError::Refused {
                 node: node_name(to),
                 why: error.to_string(),
+                begun: true,
             }),
         })
     }

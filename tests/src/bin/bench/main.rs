@@ -28,7 +28,7 @@ mod tls;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use highwater_tests::TestCluster;
+use highwater_tests::{TestCluster, measured};
 use serde_json::json;
 
 pub(crate) type Failure = Box<dyn std::error::Error>;
@@ -100,24 +100,10 @@ impl Shape {
 }
 
 fn main() -> ExitCode {
-    let arguments = match arguments() {
-        Ok(arguments) => arguments,
-        Err(why) => {
-            eprintln!("error: {why}\nusage: bench [--quick] [--out FILE]");
-            return ExitCode::from(2);
-        }
-    };
-    match measure(&arguments) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    measured("bench [--quick] [--out FILE]", arguments, measure)
 }
 
-fn arguments() -> Result<Arguments, String> {
-    let mut given = std::env::args().skip(1);
+fn arguments(mut given: impl Iterator<Item = String>) -> Result<Arguments, String> {
     let mut arguments = Arguments {
         effort: USUAL,
         out: None,

@@ -10,10 +10,13 @@
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use super::{Frame, FrameType};
+use crate::link::Refusal;
 use crate::link::limits::{BUNDLE_BYTES_MAX, BUNDLE_CALLS_MAX, REASON_BYTES_MAX};
 
 const ANSWERED: u8 = 0;
 const FAILED: u8 = 1;
+/// In a bundle only the text of a refusal tells whether the call was begun; nobody sends there what depends on it.
+const FAILURE_KIND: u8 = 0;
 
 /// One call of a bundle.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,7 +31,7 @@ pub(in crate::link) struct BundledCall {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::link) struct BundledAnswer {
     pub(in crate::link) id: u64,
-    pub(in crate::link) answer: Result<Bytes, String>,
+    pub(in crate::link) answer: Result<Bytes, Refusal>,
 }
 
 /// Calls or answers that are to become one frame.
@@ -102,7 +105,7 @@ pub(in crate::link) fn decode_answers(body: Bytes) -> Result<Vec<BundledAnswer>,
         let id = reader.u64()?;
         let answer = match reader.u8()? {
             ANSWERED => Ok(reader.body()?),
-            FAILED => Err(crate::link::reader::text(&reader.body()?)),
+            FAILED => Err(Refusal::read(FAILURE_KIND, crate::link::reader::text(&reader.body()?))),
             other => return Err(format!("an answer has the unknown outcome {other}")),
         };
         Ok(BundledAnswer { id, answer })

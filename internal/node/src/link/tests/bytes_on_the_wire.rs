@@ -12,7 +12,7 @@ use super::super::frame::{Frame, FrameError, FrameType, HEADER_BYTES, Header, de
 use super::super::limits::{
     BUNDLE_CALLS_MAX, FRAME_BYTES_MAX, HELLO_BYTES_MAX, SILENT_TICKS_MAX, STREAM_WINDOW_MESSAGES, TICK,
 };
-use super::super::{Hello, text_for_tests};
+use super::super::{Hello, Refusal, text_for_tests};
 use super::*;
 use crate::test_node::{eventually, kinds};
 use crate::tls::Expected;
@@ -185,9 +185,24 @@ fn a_hello_and_a_bundle_are_these_bytes() {
         bytes_of(&frame),
         [head(0, 14, answers.len()), answers.to_vec()].concat()
     );
-    let both = [(0x0a, Ok(Bytes::from_static(b"xy"))), (0x0b, Err("no".to_owned()))];
+    let both = [
+        (0x0a, Ok(Bytes::from_static(b"xy"))),
+        (0x0b, Err("no".to_owned().into())),
+    ];
     let both = both.map(|(id, answer)| BundledAnswer { id, answer });
     assert_eq!(decode_answers(Bytes::from_static(answers)), Ok(both.to_vec()));
+}
+
+#[test]
+fn a_refusal_says_in_its_kind_that_nothing_was_begun() {
+    let failure = |refusal| bytes_of(&Frame::failure(7, &refusal));
+    let bytes = |kind: u8| [&b"\0\0\0\x14\x06\0\0\0\0\0\0\0\x07\0\0\0\0\0\0\0\0"[..], &[kind], b"no"].concat();
+    assert_eq!(
+        failure(Refusal::Failed("no".to_owned())),
+        bytes(0),
+        "as earlier builds say it"
+    );
+    assert_eq!(failure(Refusal::NotBegun("no".to_owned())), bytes(1));
 }
 
 #[test]

@@ -4,8 +4,9 @@ use std::sync::atomic::Ordering;
 
 use futures::FutureExt;
 use futures::future::join_all;
+use tokio::time::Instant;
 
-use super::super::limits::{FRAME_BYTES_MAX, INCOMING_CALLS_MAX, REDIAL_PAUSE_MAX};
+use super::super::limits::{DIAL_TIMEOUT, FRAME_BYTES_MAX, INCOMING_CALLS_MAX, REDIAL_PAUSE_MAX};
 use super::*;
 use crate::test_node::{eventually, kinds};
 
@@ -55,7 +56,7 @@ async fn the_parts_of_a_body_arrive_joined_up_to_the_limit() {
     );
     let why = call(&one, "n2", Lane::Bulk, kinds::TOO_MUCH, "").await.unwrap_err();
     assert!(
-        matches!(&why, PeerError::Refused { why, .. } if why.contains("8388608 are allowed")),
+        matches!(&why, PeerError::Refused { why, begun: true, .. } if why.contains("8388608 are allowed")),
         "{why}"
     );
     assert_eq!(call(&one, "n2", Lane::Bulk, kinds::ECHO, "on").await.unwrap(), "on");
@@ -87,19 +88,21 @@ async fn thousands_of_calls_at_once_each_get_their_own_answer() {
 }
 
 #[tokio::test]
-async fn refusals_and_panics_of_the_handler_are_told_to_the_caller() {
+async fn refusals_and_panics_of_the_handler_are_told_to_the_caller_and_whether_it_had_begun() {
     let ca = TestCa::new();
     let (one, _two) = pair(&ca).await;
     let why = call(&one, "n2", Lane::Control, kinds::REFUSE, "").await.unwrap_err();
     assert!(
-        matches!(&why, PeerError::Refused { node, why } if node == "n2" && why == "not today"),
+        matches!(&why, PeerError::Refused { node, why, begun: true } if node == "n2" && why == "not today"),
         "{why}"
     );
     let why = call(&one, "n2", Lane::Control, kinds::PANIC, "").await.unwrap_err();
     assert!(
-        matches!(&why, PeerError::Refused { why, .. } if why.contains("panicked")),
+        matches!(&why, PeerError::Refused { why, begun: true, .. } if why.contains("panicked")),
         "{why}"
     );
+    let why = call(&one, "n2", Lane::Control, kinds::UNKNOWN, "").await.unwrap_err();
+    assert!(matches!(&why, PeerError::Refused { begun: false, .. }), "{why}");
     assert_eq!(call(&one, "n2", Lane::Control, kinds::ECHO, "on").await.unwrap(), "on");
 }
 
@@ -152,7 +155,7 @@ async fn calls_beyond_what_a_node_carries_out_at_once_are_refused() {
     eventually("all calls are being carried out", all).await;
     let why = call(&one, "n2", Lane::Control, kinds::ECHO, "").await.unwrap_err();
     assert!(
-        matches!(&why, PeerError::Refused { why, .. } if why.contains("too many calls")),
+        matches!(&why, PeerError::Refused { why, begun: false, .. } if why.contains("too many calls")),
         "{why}"
     );
     assert_eq!(call(&one, "n2", Lane::Bulk, kinds::ECHO, "on").await.unwrap(), "on");
@@ -230,6 +233,23 @@ async fn a_node_that_dials_us_is_dialled_back_at_once() {
     two.knows(&one);
     call(&two, "n1", Lane::Control, kinds::ECHO, "").await.unwrap();
     assert_eq!(call(&one, "n2", Lane::Bulk, kinds::ECHO, "on").await.unwrap(), "on");
+}
+
+#[tokio::test]
+async fn what_is_to_be_sent_by_then_or_not_at_all_does_not_wait_longer_for_a_connection() {
+    let ca = TestCa::new();
+    let one = TestNode::start(&ca, "n1").await;
+    // It accepts, and says nothing.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    one.book.learn("n2", &silent.local_addr().unwrap().to_string());
+    let begin = Instant::now();
+    let send_by = begin + Duration::from_millis(50);
+    let called = one
+        .link
+        .call_node_in_bulk("n2", kinds::ECHO, Vec::new(), send_by, begin + PATIENCE);
+    let why = called.await.unwrap_err();
+    assert!(matches!(why, PeerError::Unreachable { .. }), "{why}");
+    assert!(begin.elapsed() < DIAL_TIMEOUT, "{:?}", begin.elapsed());
 }
 
 #[tokio::test]

@@ -93,7 +93,7 @@ async fn heartbeats_of_many_groups_travel_in_few_frames_and_each_gets_its_own_an
     for (group, call) in (0..groups).zip(calls) {
         let expected = match group {
             group if group % 2 == 0 => Ok(Bytes::from(group.to_be_bytes().to_vec())),
-            _ => Err(CallError::Refused("odd".to_owned())),
+            _ => Err(CallError::Refused("odd".to_owned().into())),
         };
         assert_eq!(call.await.unwrap(), expected, "group {group}");
     }

@@ -36,44 +36,34 @@ async fn an_append_without_time_for_an_answer_is_not_begun() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_body_that_is_passed_on_counts_where_it_is_received_and_for_its_client_only() {
     let (cluster, places) = with_topic().await;
-    // Bodies that lack their last byte, together all but eight bytes of what a client may have in memory.
-    let (length, count) = (4 * 1024 * 1024, 8);
-    let head = format!("POST /v1/topics/orders/records HTTP/1.1\r\nhost: x\r\ncontent-length: {length}\r\n\r\n");
-    let mut unfinished = Vec::new();
-    for _ in 0..count {
-        let mut connection = cluster.http(places.leader, "shop").await;
-        connection.send(&format!("{head}{}", "x".repeat(length - 1))).await;
-        unfinished.push(connection);
-    }
-    let forward = async |tenant: &str| {
-        let head = json!({
-            "identity": client(tenant), "method": "POST", "target": "/v1/topics/orders/records", "time_left_ms": 60_000,
-            "partition": 0
-        });
-        let answer = forwarded(&cluster, places.outside, places.leader, &head, &records(&["x"])).await;
-        answer.unwrap()
+    let call = |tenant: &str| {
+        let target = "/v1/topics/orders/records?offset=0&wait_ms=30000";
+        json!({ "identity": client(tenant), "method": "GET", "target": target, "time_left_ms": 60_000, "partition": null })
     };
-    let refused = async {
-        loop {
-            // Until then not all of the bytes have been read.
-            let (status, body) = forward("shop").await;
-            if status == 429 {
-                return body;
-            }
-        }
-    };
-    let body = timeout(PATIENCE, refused).await.unwrap();
+    // Reads hold what came with them for as long as they wait. Five times as much is more than a client may have.
+    let (own, body) = (call("shop"), json!("x".repeat(7 * 1024 * 1024)));
+    let senders = [
+        places.outside,
+        places.outside,
+        places.outside,
+        places.follower,
+        places.follower,
+    ];
+    let reads = senders.map(|from| Box::pin(forwarded(&cluster, from, places.leader, &own, &body)));
+    let (first, _, waiting) = timeout(PATIENCE, futures::future::select_all(reads)).await.unwrap();
+    let (status, answer) = first.unwrap();
     assert_eq!(
-        (&body["error"]["reason"], &body["error"]["outcome"]),
-        (&json!("OVERLOADED"), &json!("NOT_APPLIED"))
+        (status, &answer["error"]["reason"], &answer["error"]["outcome"]),
+        (429, &json!("OVERLOADED"), &json!("NOT_APPLIED"))
     );
-    let (status, body) = forward("other").await;
+    let other = forwarded(&cluster, places.outside, places.leader, &call("other"), &body).await;
+    let (status, answer) = other.unwrap();
     assert_eq!(
-        (status, &body["error"]["reason"]),
+        (status, &answer["error"]["reason"]),
         (404, &json!("TOPIC_NOT_FOUND")),
         "another client is served"
     );
-    drop(unfinished);
+    drop(waiting);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -258,7 +258,7 @@ impl ConsumerBuilder {
                 });
             }
         }
-        Ok(Grouped::new(membership, self.stop_at_end))
+        Ok(Grouped::new(membership, self.stop_at_end, self.freshness))
     }
 
     fn choose_partitions(&self, topic: &v1::Topic) -> Result<Vec<u32>, Error> {

@@ -32,6 +32,8 @@ pub(super) struct Grouped {
     grace: Option<Pin<Box<Sleep>>>,
     /// Whether partitions have ends.
     stops_at_end: bool,
+    /// How fresh the first answer of each partition must be.
+    freshness: Freshness,
     /// Whether all that this member should have for the time being has been assigned.
     is_settled: bool,
     /// Whether the membership is over.
@@ -39,11 +41,12 @@ pub(super) struct Grouped {
 }
 
 impl Grouped {
-    pub(super) fn new(membership: Membership, stops_at_end: bool) -> Grouped {
+    pub(super) fn new(membership: Membership, stops_at_end: bool, freshness: Freshness) -> Grouped {
         Grouped {
             membership,
             grace: None,
             stops_at_end,
+            freshness,
             is_settled: false,
             is_over: false,
         }
@@ -130,7 +133,11 @@ impl Consumer {
         tracing::debug!(partition, position = assigned.position, "a partition is assigned");
         let part = &mut self.parts[place];
         part.take_over(assigned);
-        part.read(&self.route, &self.sender, Freshness::Committed);
+        let freshness = self
+            .grouped
+            .as_ref()
+            .map_or(Freshness::Committed, |grouped| grouped.freshness);
+        part.read(&self.route, &self.sender, freshness);
     }
 
     fn begin_to_leave(&mut self, partition: u32) {

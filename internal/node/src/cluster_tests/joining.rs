@@ -275,4 +275,19 @@ async fn each_bad_join_gets_its_own_reason() {
         .unwrap();
     assert_eq!(reason(&status), Reason::TopicNotFound, "others learn nothing");
     assert!(describe(&client).await.is_empty());
+
+    // What is wrong later ends the stream, and the member has its session to come back.
+    let absurd = v1::Holding {
+        version: 1,
+        partitions: vec![u32::MAX],
+    };
+    let again = message(Message::Join(join("one", &[])));
+    for (wrong, field) in [(message(Message::Holding(absurd)), "partitions"), (again, "message")] {
+        let mut one = Member::join(&client, join("one", &[])).await;
+        one.hear().await.unwrap();
+        one.says.send(wrong).await.unwrap();
+        let status = one.hear().await.unwrap_err();
+        assert_eq!(detail::from_status(&status).unwrap().field, field);
+        assert_eq!(describe(&client).await.len(), 1);
+    }
 }

@@ -164,10 +164,11 @@ impl Members {
         }
     }
 
-    /// A member's stream is gone.
-    pub(super) fn lose_stream(&mut self, name: &str, stream: StreamId) {
-        if let Some(member) = self.of_stream(name, stream) {
-            member.stream = None;
+    /// A member's stream is gone, or to be ended.
+    pub(super) fn lose_stream(&mut self, name: &str, stream: StreamId, why: Option<Problem>) {
+        let lost = self.of_stream(name, stream).and_then(|member| member.stream.take());
+        if let (Some((_, answers)), Some(why)) = (lost, why) {
+            let _ = answers.try_send(Err(why)); // one that is full has stopped listening, and sees the end
         }
     }
 

@@ -55,9 +55,11 @@ pub(crate) enum Event {
         member: String,
         stream: StreamId,
     },
+    /// It is gone, or is not listened to any more, for a reason that it is told.
     LoseStream {
         member: String,
         stream: StreamId,
+        why: Option<Problem>,
     },
     Describe(oneshot::Sender<Vec<MemberView>>),
 }

@@ -159,7 +159,7 @@ fn take_in(members: &mut Members, event: Event) {
             held,
         } => members.report(&member, stream, version, held, now),
         Event::Leave { member, stream } => members.leave(&member, stream, now),
-        Event::LoseStream { member, stream } => members.lose_stream(&member, stream),
+        Event::LoseStream { member, stream, why } => members.lose_stream(&member, stream, why),
         Event::Describe(answer) => drop(answer.send(members.describe(now))),
     }
 }

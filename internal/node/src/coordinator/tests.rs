@@ -148,7 +148,7 @@ fn a_lost_stream_changes_nothing_for_a_session() {
     group.report(&two, 1, &[]);
     one.told();
     group.report(&one, 2, &[0]);
-    group.members.lose_stream("two", two.id);
+    group.members.lose_stream("two", two.id, None);
     group.pass(SESSION - SECOND);
     group.report(&one, 2, &[0]);
     assert!(one.told().iter().all(|(_, partitions)| partitions == &[0]));
@@ -166,7 +166,7 @@ fn who_joins_under_a_name_in_use_takes_its_place_and_the_other_is_told() {
     assert_eq!(new.told(), [(1, vec![0])]);
     group.report(&old, 1, &[]);
     group.members.leave("one", old.id, group.now);
-    group.members.lose_stream("one", old.id);
+    group.members.lose_stream("one", old.id, None);
     assert_eq!(
         group.members.describe(group.now)[0].held,
         Partitions::from([0]),

@@ -75,9 +75,9 @@ impl Groups {
         let listening = listen(incoming, member.clone(), stream, events.clone());
         tokio::spawn(async move {
             // An answer that has ended is the end of the stream; the caller need not end its side first.
-            ended.run_until_cancelled(listening).await;
+            let why = ended.run_until_cancelled(listening).await.and_then(Result::err);
             // Nobody is left to tell if the task has ended.
-            let _ = events.send(Event::LoseStream { member, stream }).await;
+            let _ = events.send(Event::LoseStream { member, stream, why }).await;
         });
         let told = ReceiverStream::new(told).map(move |told| {
             let _ended_with_this = &guard;
@@ -155,32 +155,40 @@ async fn first(incoming: &mut Streaming<v1::JoinGroupRequest>) -> Result<v1::Joi
     }
 }
 
-/// Tells the group's task what a member says, until its stream ends.
+/// Tells the group's task what a member says, until its stream ends. An error is the member's fault.
 async fn listen(
     mut incoming: Streaming<v1::JoinGroupRequest>,
     member: String,
     stream: StreamId,
     events: mpsc::Sender<Event>,
-) {
-    while let Ok(Some(request)) = incoming.message().await {
+) -> Result<(), Problem> {
+    loop {
+        let request = match incoming.message().await {
+            Ok(Some(request)) => request,
+            Ok(None) => return Ok(()),
+            // Otherwise the connection is gone; nobody reads an answer.
+            Err(status) => return Problem::from_library(&status).map_or(Ok(()), Err),
+        };
         let event = match request.message {
-            Some(Message::Holding(holding)) => match partitions(&holding.partitions) {
-                Ok(held) => Event::Report {
-                    member: member.clone(),
-                    stream,
-                    version: holding.version,
-                    held,
-                },
-                Err(_) => break,
+            Some(Message::Holding(holding)) => Event::Report {
+                member: member.clone(),
+                stream,
+                version: holding.version,
+                held: partitions(&holding.partitions)?,
             },
             Some(Message::Leave(_)) => Event::Leave {
                 member: member.clone(),
                 stream,
             },
-            _ => break,
+            Some(Message::Join(_)) | None => {
+                return Err(Problem::Invalid {
+                    field: "message",
+                    why: "after the first one it is what the member holds, or that it leaves".to_owned(),
+                });
+            }
         };
         if events.send(event).await.is_err() {
-            return;
+            return Ok(());
         }
     }
 }

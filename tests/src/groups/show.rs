@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use highwater::{Client, Profile};
-use highwater_verify::history::{Fault, FaultKind, NODE_UNKNOWN, Position, Span};
+use highwater_verify::history::{Fault, FaultKind, Handout, NODE_UNKNOWN, Position, Span};
 use highwater_verify::workload::{Clock, Workload, scan_replicas};
 use highwater_verify::{History, Invariant, Outcome, Requirements, Verdict, check};
 use rustix::process::Signal;
@@ -25,10 +25,14 @@ const NODES: usize = 3;
 const SEND_INTERVAL: Duration = Duration::from_millis(1);
 /// How often leaders are asked how far the group is.
 const POSITION_INTERVAL: Duration = Duration::from_millis(100);
+/// How long nothing is done at the beginning, to compare with.
+const CALM: Duration = Duration::from_secs(8);
 /// How long everything may take to be consumed after the last fault.
 const DRAIN_DEADLINE: Duration = Duration::from_secs(120);
 /// How long the final scan of a replica may take.
 const SCAN_DEADLINE: Duration = Duration::from_secs(60);
+/// No life has this number.
+const NOBODY: u32 = u32::MAX;
 /// Processes that ask for positions are apart from all others.
 const POSITION_PROCESS: u32 = 1 << 30;
 
@@ -104,6 +108,8 @@ struct Show {
     random: Random,
     clock: Clock,
     faults: Vec<Fault>,
+    /// A time in which nothing happened.
+    calm: Option<Change>,
     /// Times in which something happened to one member and to nothing else.
     changes: Vec<Change>,
 }
@@ -137,6 +143,7 @@ pub fn run(plan: &Plan) -> Result<Report, String> {
         random: Random::new(plan.seed),
         clock,
         faults: Vec::new(),
+        calm: None,
         changes: Vec::new(),
     };
     let (stop, asker) = ask_positions(&runtime, client.clone(), clock);
@@ -156,10 +163,11 @@ pub fn run(plan: &Plan) -> Result<Report, String> {
     problems.extend(drained.err());
     problems.extend(scans.problems);
     let waits = pauses(&handouts, &show.changes);
+    let calm = pauses(&handouts, show.calm.as_slice());
     let report = Report {
         verdict,
         problems,
-        figures: figures(&handouts, &waits, show.crew.lives.len()),
+        figures: figures(&handouts, &waits, &calm, show.crew.lives.len()),
     };
     if report.outcome() == Outcome::Fail {
         keep(plan, &history);
@@ -170,7 +178,13 @@ pub fn run(plan: &Plan) -> Result<Report, String> {
 impl Show {
     fn play(&mut self, duration: Duration) -> Result<(), String> {
         (0..MEMBERS).try_for_each(|seat| self.crew.start(seat))?;
-        self.rest(2_000, 4_000);
+        std::thread::sleep(SESSION + Duration::from_secs(1));
+        let began_ns = self.clock.now_ns();
+        std::thread::sleep(CALM);
+        self.calm = Some(Change {
+            during_ns: began_ns..self.clock.now_ns(),
+            life: NOBODY,
+        });
         let end = Instant::now() + duration;
         while Instant::now() < end {
             let trouble = TROUBLES[self.random.below(TROUBLES.len())];
@@ -310,7 +324,7 @@ fn requirements(faults: &[Fault]) -> Requirements {
     }
 }
 
-fn figures(handouts: &[highwater_verify::history::Handout], waits: &[Duration], lives: usize) -> Vec<String> {
+fn figures(handouts: &[Handout], waits: &[Duration], calm: &[Duration], lives: usize) -> Vec<String> {
     let mut places: Vec<(u32, u64)> = handouts
         .iter()
         .map(|handout| (handout.partition, handout.offset))
@@ -319,8 +333,9 @@ fn figures(handouts: &[highwater_verify::history::Handout], waits: &[Duration], 
     places.dedup();
     let mut waits = waits.to_vec();
     waits.sort_unstable();
-    let wait = |place: usize| waits.get(place).map_or(0.0, |wait| wait.as_secs_f64() * 1_000.0);
-    let (median, longest) = (wait(waits.len() / 2), wait(waits.len().saturating_sub(1)));
+    let milliseconds = |wait: Option<&Duration>| wait.map_or(0.0, |wait| wait.as_secs_f64() * 1_000.0);
+    let (median, longest) = (milliseconds(waits.get(waits.len() / 2)), milliseconds(waits.last()));
+    let calm = milliseconds(calm.first());
     vec![
         format!(
             "members   {lives} lives in {MEMBERS} places; {} records done, {} of them more than once",
@@ -328,9 +343,10 @@ fn figures(handouts: &[highwater_verify::history::Handout], waits: &[Duration], 
             handouts.len() - places.len()
         ),
         format!(
-            "pauses    members not affected waited {median:.0} ms at the median and {longest:.0} ms at most for a record of a \
-             partition, in {} changes of another member",
-            waits.len()
+            "pauses    the longest that a member not affected waited for a record of a partition: {median:.0} ms at the median and \
+             {longest:.0} ms at most of {} changes of another member; {calm:.0} ms in {} s without any",
+            waits.len(),
+            CALM.as_secs()
         ),
     ]
 }

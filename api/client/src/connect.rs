@@ -30,8 +30,9 @@ use crate::tls::Credentials;
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(3);
 /// How long the answer may take before the connection counts as broken.
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(3);
-/// What a node may send on one stream before we have read it.
-const STREAM_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
+/// What a node may send on one stream before we have read it. More keeps no link busier that is not both fast and long, and many streams of
+/// a reader then pass through memory that no cache holds.
+const STREAM_WINDOW_BYTES: u32 = 1024 * 1024;
 /// What a node may send on all streams of a connection: never less than the streams' windows together.
 const CONNECTION_WINDOW_BYTES: u32 = STREAM_WINDOW_BYTES * CONNECTION_STREAMS_MAX;
 /// The largest HTTP/2 frame that we accept.

@@ -18,10 +18,11 @@ use crate::v1;
 const ZSTD_WINDOW_LOG_MAX: u32 = BATCH_INFLATED_BYTES_MAX.ilog2();
 /// The number of the field `records` in `RecordBatch`.
 const RECORDS_TAG: u32 = 1;
-/// The numbers of the plain fields of `Record`.
-const KEY_TAG: u32 = 1;
-const VALUE_TAG: u32 = 2;
-const TIMESTAMP_TAG: u32 = 4;
+/// How a field is announced in one byte: its number, and that a length follows (2) or a number (0).
+const RECORDS_KEY: u8 = (RECORDS_TAG as u8) << 3 | 2;
+const KEY_KEY: u8 = 1 << 3 | 2;
+const VALUE_KEY: u8 = 2 << 3 | 2;
+const TIMESTAMP_KEY: u8 = 4 << 3;
 
 /// What is wrong with a batch, in words.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -46,14 +47,18 @@ pub fn next_record(batch: &mut Bytes) -> Result<Option<Bytes>, BrokenBatch> {
 /// Where the first record stands in an encoded batch.
 fn first_record(batch: &[u8]) -> Result<Option<Range<usize>>, BrokenBatch> {
     let mut rest = batch;
-    while !rest.is_empty() {
-        let (tag, wire_type) = decode_key(&mut rest).map_err(broken)?;
-        if tag != RECORDS_TAG {
-            skip_field(wire_type, tag, &mut rest, DecodeContext::default()).map_err(broken)?;
-            continue;
-        }
-        if wire_type != WireType::LengthDelimited {
-            return Err(broken(format!("a record has the wire type {wire_type:?}")));
+    while let Some(first) = rest.first() {
+        if *first == RECORDS_KEY {
+            rest = &rest[1..];
+        } else {
+            let (tag, wire_type) = decode_key(&mut rest).map_err(broken)?;
+            if tag != RECORDS_TAG {
+                skip_field(wire_type, tag, &mut rest, DecodeContext::default()).map_err(broken)?;
+                continue;
+            }
+            if wire_type != WireType::LengthDelimited {
+                return Err(broken(format!("a record has the wire type {wire_type:?}")));
+            }
         }
         let length = length_of(&mut rest).ok_or_else(|| broken("a record reaches beyond the end of the batch"))?;
         let start = batch.len() - rest.len();
@@ -64,8 +69,23 @@ fn first_record(batch: &[u8]) -> Result<Option<Range<usize>>, BrokenBatch> {
 
 /// Takes a length off the front of what it tells the length of; `None` if that is not all there.
 fn length_of(rest: &mut &[u8]) -> Option<usize> {
-    let length = decode_varint(rest).ok()?;
+    let length = varint(rest)?;
     usize::try_from(length).ok().filter(|length| *length <= rest.len())
+}
+
+/// Takes a number off the front. Nearly all here have one byte or two.
+fn varint(rest: &mut &[u8]) -> Option<u64> {
+    match **rest {
+        [low @ 0..0x80, ref behind @ ..] => {
+            *rest = behind;
+            Some(u64::from(low))
+        }
+        [low, high @ 0..0x80, ref behind @ ..] => {
+            *rest = behind;
+            Some(u64::from(low & 0x7f) | u64::from(high) << 7)
+        }
+        _ => decode_varint(rest).ok(),
+    }
 }
 
 /// The records of a stored batch, encoded one behind the other. Checks its checksum and that it holds as many records
@@ -122,19 +142,19 @@ impl Layout {
     fn of(record: &[u8]) -> Option<Layout> {
         let mut layout = Layout::default();
         let mut rest = record;
-        while !rest.is_empty() {
-            match decode_key(&mut rest).ok()? {
-                (TIMESTAMP_TAG, WireType::Varint) => layout.timestamp_ms = decode_varint(&mut rest).ok()?.cast_signed(),
-                (tag @ (KEY_TAG | VALUE_TAG), WireType::LengthDelimited) => {
-                    let length = length_of(&mut rest)?;
-                    let start = record.len() - rest.len();
-                    let place = start..start + length;
-                    rest = &rest[length..];
-                    match tag {
-                        KEY_TAG => layout.key = Some(place),
-                        _ => layout.value = place,
-                    }
-                }
+        while let Some((field, behind)) = rest.split_first() {
+            rest = behind;
+            if *field == TIMESTAMP_KEY {
+                layout.timestamp_ms = varint(&mut rest)?.cast_signed();
+                continue;
+            }
+            let length = length_of(&mut rest)?;
+            let start = record.len() - rest.len();
+            let place = start..start + length;
+            rest = &rest[length..];
+            match *field {
+                KEY_KEY => layout.key = Some(place),
+                VALUE_KEY => layout.value = place,
                 _ => return None,
             }
         }

@@ -206,7 +206,6 @@ impl Client {
     }
 
     /// Consumer groups: list, describe, reset, delete.
-    #[must_use]
     pub fn groups(&self) -> Groups {
         Groups::new(self.caller.clone(), self.deadline)
     }

@@ -83,7 +83,6 @@ impl Groups {
     }
 
     /// The same calls with another deadline.
-    #[must_use]
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.deadline = deadline;
         self

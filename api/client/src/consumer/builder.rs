@@ -84,7 +84,6 @@ impl ConsumerBuilder {
     /// A consumer of a whole topic joins the group as `member`, a name that nobody else uses at the same time, and shares the
     /// partitions with the other members: it has some of them, none if there are more members than partitions, and not
     /// always the same. A consumer of one partition claims that for `member`, from whoever had it, and joins nothing.
-    #[must_use]
     pub fn group(mut self, group: impl Into<String>, member: impl Into<String>) -> Self {
         self.group = Some(Member {
             group: group.into(),
@@ -95,14 +94,12 @@ impl ConsumerBuilder {
 
     /// For a member of a group: commit by itself, every so often, when a partition is given up and at the end. Asking for a record
     /// then says that all before it are done. Default: [`commit`](Consumer::commit) by hand.
-    #[must_use]
     pub fn auto_commit(mut self, interval: Duration) -> Self {
         self.auto_commit = Some(interval);
         self
     }
 
     /// For a member of a group: after what silence of its process its partitions are given to others, 1 s to 5 min. Default 10 s.
-    #[must_use]
     pub fn session(mut self, session: Duration) -> Self {
         self.session = session;
         self
@@ -110,7 +107,6 @@ impl ConsumerBuilder {
 
     /// For a member of a group: how long the application may take before it asks for the next record, 1 s to 1 h. Then its partitions are
     /// given to others, until it asks. Default 5 min.
-    #[must_use]
     pub fn processing_deadline(mut self, deadline: Duration) -> Self {
         self.processing_deadline = deadline;
         self
@@ -118,14 +114,12 @@ impl ConsumerBuilder {
 
     /// For a member of a group: keep the partitions for a session when the consumer ends, for a process that is only restarted and
     /// joins again under the same name. Default: they are given to others at once.
-    #[must_use]
     pub fn static_member(mut self) -> Self {
         self.is_static = true;
         self
     }
 
     /// Where to begin. Default: the beginning.
-    #[must_use]
     pub fn from(mut self, position: Position) -> Self {
         self.position = position;
         self
@@ -133,14 +127,12 @@ impl ConsumerBuilder {
 
     /// How many bytes of batches may be read ahead, over all partitions. Default 8 MiB. A larger batch counts as that.
     /// Beside them each partition holds one response and the window of its stream.
-    #[must_use]
     pub fn prefetch_bytes(mut self, bytes: usize) -> Self {
         self.prefetch_bytes = bytes;
         self
     }
 
     /// How fresh the first answer must be. Default: committed.
-    #[must_use]
     pub fn freshness(mut self, freshness: Freshness) -> Self {
         self.freshness = freshness;
         self
@@ -148,14 +140,12 @@ impl ConsumerBuilder {
 
     /// How long a partition may be served by no replica before the stream fails with [`Error::Deadline`]. Waiting at the
     /// end of a partition for new records is not limited. Default 2 minutes.
-    #[must_use]
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.deadline = deadline;
         self
     }
 
     /// End the stream at the ends of the partitions, as their leaders confirm them when `build` is called.
-    #[must_use]
     pub fn stop_at_end(mut self) -> Self {
         self.stop_at_end = true;
         self

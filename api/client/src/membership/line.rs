@@ -41,12 +41,12 @@ pub(super) struct Told {
 
 impl Line {
     /// Joins with what the member has: looks for the coordinator until it is found. An error is final.
-    pub(super) async fn open(route: &Route, partitions: &[u32]) -> Result<(Line, Told), Error> {
+    pub(super) async fn open(route: &Route, partitions: &[u32]) -> Result<(Box<Line>, Told), Error> {
         let (mut backoff, mut avoid) = (Backoff::new(), Vec::new());
         loop {
             let (node, error) = match route.caller.pick(purpose(route), &avoid) {
                 Ok(target) => match Line::join(route, &target, partitions).await {
-                    Ok(opened) => return Ok(opened),
+                    Ok((line, told)) => return Ok((Box::new(line), told)),
                     Err(error) => (target.node, error),
                 },
                 Err(error) => (String::new(), error),

@@ -30,6 +30,8 @@ const LINE_LIFE_LEAST: Duration = Duration::from_secs(1);
 /// But after this time.
 const REJOIN_PAUSE: Duration = Duration::from_millis(200);
 
+/// What has come of joining.
+type Opened = Result<(Box<Line>, Told), Error>;
 /// What has come of an attempt to claim a partition, and which attempt it was.
 type Claimed = (u32, u64, Result<Assigned, Error>);
 /// What has come of commits.
@@ -37,7 +39,7 @@ type Committed = Vec<(u32, Result<(), Error>)>;
 
 /// What happens next.
 enum Next {
-    Opened(Result<(Line, Told), Error>),
+    Opened(Opened),
     Told(Result<Told, Error>),
     Claimed(Claimed),
     LetGo,
@@ -82,9 +84,9 @@ struct Task {
     changes: mpsc::Sender<Change>,
     places: Places,
     held: BTreeMap<u32, Arc<Held>>,
-    line: Option<Line>,
+    line: Option<Box<Line>>,
     /// While there is no line and the member is not away.
-    opening: Option<BoxFuture<'static, Result<(Line, Told), Error>>>,
+    opening: Option<BoxFuture<'static, Opened>>,
     /// Of what was last told on the line.
     version: u64,
     /// Nothing has been taken in from the line yet: a version seen before is news on it.
@@ -271,7 +273,7 @@ impl Task {
     fn follow_coordinator(&mut self) {
         let known = coordinator(&self.route);
         let is_elsewhere = |line: &Line| known.is_some_and(|known| known != line.node);
-        if self.line.as_ref().is_some_and(is_elsewhere) {
+        if self.line.as_deref().is_some_and(is_elsewhere) {
             self.join(Duration::ZERO);
         }
     }
@@ -424,7 +426,7 @@ impl Task {
             let held = std::mem::take(&mut self.held).into_iter().collect();
             let timeout = self.route.call_deadline.min(LAST_COMMITS_TIMEOUT);
             let results = commit_all(&self.route, held, timeout).await;
-            committed = results.into_iter().map(|(_, result)| result).collect();
+            committed = results.into_iter().try_for_each(|(_, result)| result);
         }
         if let Some(line) = self.line.take().filter(|_| !self.route.is_static) {
             line.leave().await;

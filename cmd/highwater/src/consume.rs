@@ -5,6 +5,7 @@
 //! command starts, as the leaders confirm it.
 
 use std::collections::BTreeMap;
+use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
 use futures::FutureExt;
@@ -16,13 +17,16 @@ use tokio::task::yield_now;
 
 use crate::durations;
 use crate::exit::{Code, Failure, Result};
-use crate::format::RecordFormat;
+use crate::format::{self, RecordFormat};
 use crate::output;
 use crate::profile::{ProfileArgs, failure};
+use crate::progress::{Progress, Unit};
 use crate::sink::Sink;
 
 /// After how many records of a busy stream to look whether another node serves it now.
 const SERVED_BY_INTERVAL: u64 = 4096;
+/// After how many records progress is told.
+const PROGRESS_INTERVAL: u64 = 256;
 /// How often a busy consumer commits for its group.
 const COMMIT_INTERVAL: Duration = Duration::from_secs(1);
 /// After how many records of a busy stream to look whether that is due.
@@ -43,7 +47,7 @@ Examples:
 
 --format json prints whole records, one on each line, which `highwater produce --format json` takes.
 Fields of other formats: %k key, %v value, %o offset, %p partition, %t the record's time in ms since 1970, %% a percent
-sign; escapes: \\n \\r \\t \\0 \\xHH \\\\. A newline follows each record.
+sign; escapes: \\n \\r \\t \\0 \\xHH \\\\. A newline follows each record, or what --separator says.
 The order of records holds within a partition; partitions are mixed as they come.";
 
 /// Print the records of a topic.
@@ -79,6 +83,9 @@ pub(crate) struct Args {
     /// How to print a record.
     #[arg(long, value_name = "FORMAT", value_parser = RecordFormat::parse, default_value = "%v")]
     format: RecordFormat,
+    /// What follows each record: one byte, as it is or as an escape (\\n, \\r, \\t, \\0, \\xHH).
+    #[arg(long, value_name = "BYTE", value_parser = format::parse_separator, default_value = "\\n", allow_hyphen_values = true)]
+    separator: u8,
     /// How long to look for the topic, and then how long no replica may serve a partition; at most 24h. Waiting for
     /// new records is not limited.
     #[arg(long, value_name = "DURATION", value_parser = durations::parse, default_value = "30s")]
@@ -107,11 +114,18 @@ pub(crate) fn parse_position(text: &str) -> std::result::Result<Position, String
 }
 
 pub(crate) async fn run(args: &Args) -> Result<()> {
+    if args.format == RecordFormat::Json && args.separator != format::NEWLINE {
+        return Err(Failure::usage(
+            "--separator is for formats of fields; in JSON each record is a line",
+        ));
+    }
     let consumer = connect(args).await?;
     check_offset(args, &consumer).await?;
+    let progress = progress(args, &consumer);
     let mut printing = Printing {
         args,
         consumer,
+        progress,
         sink: Sink::stdout()?,
         printed: 0,
         commit_due: Instant::now() + COMMIT_INTERVAL,
@@ -168,6 +182,25 @@ fn default_member() -> String {
     format!("consume-{host}-{}", std::process::id())
 }
 
+/// Shown unless the records are printed on the terminal themselves.
+fn progress(args: &Args, consumer: &Consumer) -> Progress {
+    if std::io::stdout().is_terminal() || args.verbose {
+        return Progress::hidden();
+    }
+    let left = |partition: u32| {
+        Some(
+            consumer
+                .stop_offset(partition)?
+                .saturating_sub(consumer.position(partition)?),
+        )
+    };
+    let to_ends: Option<u64> = consumer.partitions().into_iter().map(left).sum();
+    // The partitions of a member of a group come and go.
+    let to_ends = to_ends.filter(|_| args.group.is_none());
+    let total = [to_ends, args.max].into_iter().flatten().min();
+    Progress::new(Unit::Records, total)
+}
+
 /// An offset that no partition has reached would print nothing, which looks like an empty topic.
 async fn check_offset(args: &Args, consumer: &Consumer) -> Result<()> {
     let Position::Offset(offset) = args.from else {
@@ -215,6 +248,7 @@ async fn interrupted() -> Result<()> {
 struct Printing<'a> {
     args: &'a Args,
     consumer: Consumer,
+    progress: Progress,
     sink: Sink,
     printed: u64,
     /// When to commit next, if there is always something to print.
@@ -230,11 +264,14 @@ impl Printing<'_> {
                 break;
             };
             let record = record.map_err(failure)?;
-            self.args.format.write(&record, self.sink.buffer());
+            self.args.format.write(&record, self.args.separator, self.sink.buffer());
             if self.printed.is_multiple_of(SERVED_BY_INTERVAL) {
                 self.tell_who_serves();
             }
             self.printed += 1;
+            if self.printed.is_multiple_of(PROGRESS_INTERVAL) {
+                self.progress.set(self.printed);
+            }
             if !self.sink.relieve().await {
                 break;
             }
@@ -299,6 +336,7 @@ impl Printing<'_> {
     }
 
     async fn finish(mut self, patience: Duration) -> Result<()> {
+        self.progress.finish();
         if self.args.group.is_some() {
             let written = tokio::time::timeout(patience, self.sink.write_out()).await;
             if written.unwrap_or(false) {

@@ -1,4 +1,5 @@
-//! The `--format` of `highwater consume`: `%k %v %o %p %t` and backslash escapes, or `json` for whole records.
+//! The `--format` of `highwater consume`: `%k %v %o %p %t` and backslash escapes, or `json` for whole records; and the `--separator`
+//! between records.
 
 use std::io::Write;
 
@@ -17,7 +18,24 @@ enum Part {
     TimestampMs,
 }
 
-/// How a record is printed; a newline follows each.
+/// The end of a line.
+pub(crate) const NEWLINE: u8 = b'\n';
+
+/// Reads a separator: one byte, as it is or as an escape.
+pub(crate) fn parse_separator(text: &str) -> Result<u8, String> {
+    let mut rest = text.chars();
+    let byte = match rest.next() {
+        Some('\\') => escape(&mut rest)?,
+        Some(other) if other.is_ascii() => other as u8,
+        _ => return Err("one byte is needed: a character, or an escape such as \\0 or \\x1e".to_owned()),
+    };
+    match rest.next() {
+        None => Ok(byte),
+        Some(_) => Err(format!("{text:?} is more than one byte")),
+    }
+}
+
+/// How a record is printed; a separator follows each.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum RecordFormat {
     /// A line of JSON (`json_lines`).
@@ -64,11 +82,14 @@ impl RecordFormat {
         Ok(Self::Parts(Parts(parts)))
     }
 
-    /// Appends the record and a newline.
-    pub(crate) fn write(&self, record: &ConsumedRecord, output: &mut Vec<u8>) {
+    /// Appends the record and the separator; a line of JSON ends as every line does.
+    pub(crate) fn write(&self, record: &ConsumedRecord, separator: u8, output: &mut Vec<u8>) {
         match self {
             Self::Json => json_lines::write(record, output),
-            Self::Parts(parts) => parts.write(record, output),
+            Self::Parts(parts) => {
+                parts.write(record, output);
+                output.push(separator);
+            }
         }
     }
 }
@@ -85,7 +106,6 @@ impl Parts {
                 Part::TimestampMs => number(output, record.timestamp_ms),
             }
         }
-        output.push(b'\n');
     }
 }
 
@@ -154,7 +174,9 @@ mod tests {
 
     fn shown(format: &str) -> Vec<u8> {
         let mut output = Vec::new();
-        RecordFormat::parse(format).unwrap().write(&record(), &mut output);
+        RecordFormat::parse(format)
+            .unwrap()
+            .write(&record(), NEWLINE, &mut output);
         output
     }
 
@@ -167,7 +189,9 @@ mod tests {
     #[test]
     fn the_value_is_shown_unless_told_otherwise() {
         let mut output = Vec::new();
-        RecordFormat::parse("%v").unwrap().write(&record(), &mut output);
+        RecordFormat::parse("%v")
+            .unwrap()
+            .write(&record(), NEWLINE, &mut output);
         assert_eq!(output, b"\xffv\n");
     }
 
@@ -175,6 +199,16 @@ mod tests {
     fn wrong_formats_are_refused() {
         for wrong in ["%", "%q", "\\", "\\q", "\\x1", "\\xzz", "\\x+1", "\\x€a"] {
             assert!(RecordFormat::parse(wrong).is_err(), "{wrong:?} passed");
+        }
+    }
+
+    #[test]
+    fn a_separator_is_one_byte() {
+        for (text, byte) in [("\\n", b'\n'), ("\\0", 0), ("\\x1e", 0x1e), (";", b';'), ("-", b'-')] {
+            assert_eq!(parse_separator(text), Ok(byte));
+        }
+        for wrong in ["", "ab", "\\n\\n", "ß", "\\q"] {
+            assert!(parse_separator(wrong).is_err(), "{wrong:?} passed");
         }
     }
 }

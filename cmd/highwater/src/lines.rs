@@ -1,7 +1,7 @@
 //! Lines from standard input or a file, read in large pieces on a thread of its own.
 //!
-//! A line ends with `\n`, which is not part of it; everything else is, `\r` included, and bytes need not be UTF-8.
-//! A last line without `\n` counts. A line over the limit ends the reading: nothing behind it is passed on.
+//! A line ends with a separator, `\n` unless told otherwise, which is not part of it; everything else is, `\r` included, and bytes need not be
+//! UTF-8. A last line without it counts. A line over the limit ends the reading: nothing behind it is passed on.
 
 use std::io::{self, Read};
 
@@ -39,10 +39,10 @@ pub(crate) enum End {
 }
 
 /// Reads `input` to its end on a thread of its own.
-pub(crate) fn read(input: impl Read + Send + 'static) -> Result<mpsc::Receiver<Input>> {
+pub(crate) fn read(input: impl Read + Send + 'static, separator: u8) -> Result<mpsc::Receiver<Input>> {
     let (sender, receiver) = mpsc::channel(PIECES_WAITING_MAX);
     let pass_on = move || {
-        let mut lines = Lines::new(input);
+        let mut lines = Lines::new(input, separator);
         loop {
             let next = lines.next();
             let ended = matches!(next, Input::End(_));
@@ -61,7 +61,8 @@ pub(crate) fn read(input: impl Read + Send + 'static) -> Result<mpsc::Receiver<I
 
 struct Lines<R> {
     input: R,
-    /// Read and not passed on: the beginning of a line, without `\n`.
+    separator: u8,
+    /// Read and not passed on: the beginning of a line, without separator.
     rest: BytesMut,
     /// How many lines were passed on.
     passed: u64,
@@ -69,9 +70,10 @@ struct Lines<R> {
 }
 
 impl<R: Read> Lines<R> {
-    fn new(input: R) -> Self {
+    fn new(input: R, separator: u8) -> Self {
         Self {
             input,
+            separator,
             rest: BytesMut::new(),
             passed: 0,
             ended: false,
@@ -85,7 +87,7 @@ impl<R: Read> Lines<R> {
                 Ok(0) => self.ended = true,
                 Ok(_) => {
                     // What was there before holds no end of a line.
-                    let Some(end) = self.rest[begun..].iter().rposition(|byte| *byte == b'\n') else {
+                    let Some(end) = self.rest[begun..].iter().rposition(|byte| *byte == self.separator) else {
                         if self.rest.len() > LINE_BYTES_MAX {
                             return Input::End(End::TooLong { line: self.passed + 1 });
                         }
@@ -117,9 +119,9 @@ impl<R: Read> Lines<R> {
     fn split(&mut self, complete: &Bytes) -> Input {
         let mut lines = Vec::new();
         let mut begin = 0;
-        for line in complete.split_inclusive(|byte| *byte == b'\n') {
+        for line in complete.split_inclusive(|byte| *byte == self.separator) {
             let end = begin + line.len();
-            let length = line.strip_suffix(b"\n").unwrap_or(line).len();
+            let length = line.strip_suffix(&[self.separator]).unwrap_or(line).len();
             if length > LINE_BYTES_MAX {
                 return self.stop_before_too_long(lines, &complete[begin..]);
             }
@@ -163,7 +165,11 @@ mod tests {
     }
 
     fn all(input: impl Read) -> (Vec<Vec<u8>>, End) {
-        let mut lines = Lines::new(input);
+        all_separated(input, b'\n')
+    }
+
+    fn all_separated(input: impl Read, separator: u8) -> (Vec<Vec<u8>>, End) {
+        let mut lines = Lines::new(input, separator);
         let mut collected = Vec::new();
         loop {
             match lines.next() {
@@ -181,6 +187,12 @@ mod tests {
             assert_eq!(lines, [&b"one\r"[..], b"", b"\xff\xfe", b"tail"], "step {step}");
             assert!(matches!(end, End::Complete));
         }
+    }
+
+    #[test]
+    fn with_another_separator_newlines_belong_to_the_values() {
+        let (values, _) = all_separated(Cursor::new(b"a\nb\0\0c"), 0);
+        assert_eq!(values, [&b"a\nb"[..], b"", b"c"]);
     }
 
     #[test]

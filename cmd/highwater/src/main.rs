@@ -29,6 +29,7 @@ mod output;
 mod produce;
 mod profile;
 mod profiles;
+mod progress;
 mod serve;
 mod settings;
 mod sink;

@@ -9,7 +9,7 @@
 //! not acknowledged. A line is printed after its acknowledgement, never before.
 
 use std::cell::{Cell, RefCell};
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -21,10 +21,12 @@ use tokio::sync::{Notify, mpsc};
 
 use crate::durations;
 use crate::exit::{Code, Failure, Result};
+use crate::format;
 use crate::json_lines;
 use crate::lines::{self, End, Input, LINE_BYTES_MAX};
 use crate::output;
 use crate::profile::{ProfileArgs, failure};
+use crate::progress::{Progress, Unit};
 use crate::sink::Sink;
 
 /// How many pieces of the input may wait for their acknowledgements; the producer's own buffer is the real bound.
@@ -35,6 +37,7 @@ Examples:
   seq 1 1000000 | highwater produce numbers
   highwater produce orders --file orders.txt --key-separator :
   highwater produce orders --file orders.jsonl --format json
+  find . -name '*.txt' -print0 | highwater produce files --separator '\\0'
   journalctl -f | highwater produce logs -v
 
 Ends with 0 when every line is acknowledged: on the disks of a majority. Otherwise it says how many lines were
@@ -54,6 +57,9 @@ pub(crate) struct Args {
     /// What a line is: a value, or a record in JSON with key, headers, time and partition, as `consume --format json` prints it.
     #[arg(long, value_enum, default_value_t)]
     format: LineFormat,
+    /// What ends a line: one byte, as it is or as an escape (\\n, \\r, \\t, \\0, \\xHH). The values may then hold newlines.
+    #[arg(long, value_name = "BYTE", value_parser = format::parse_separator, default_value = "\\n", allow_hyphen_values = true)]
+    separator: u8,
     /// What separates key and value in a line. Without it records have no key.
     #[arg(long, value_name = "TEXT", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     key_separator: Option<String>,
@@ -102,11 +108,29 @@ pub(crate) async fn run(args: &Args) -> Result<()> {
             "--key-separator is for lines that are values; in JSON a record has its key beside the value",
         ));
     }
-    let input = match &args.file {
-        None => lines::read(std::io::stdin())?,
-        Some(path) => lines::read(open(path)?)?,
+    if args.format == LineFormat::Json && args.separator != format::NEWLINE {
+        return Err(Failure::usage(
+            "--separator is for lines that are values; in JSON each line is a record",
+        ));
+    }
+    let (input, bytes) = match &args.file {
+        None => (lines::read(std::io::stdin(), args.separator)?, None),
+        Some(path) => {
+            let file = open(path)?;
+            // Of what is no ordinary file nobody knows how much there is.
+            let bytes = file
+                .metadata()
+                .ok()
+                .filter(Metadata::is_file)
+                .map(|metadata| metadata.len());
+            (lines::read(file, args.separator)?, bytes)
+        }
     };
     let producer = connect(args).await?;
+    let progress = match args.verbose {
+        true => Progress::hidden(), // what is printed shows it
+        false => Progress::new(Unit::Bytes, bytes),
+    };
     let sink = args.verbose.then(Sink::stdout).transpose()?;
     let run = Run {
         producer: &producer,
@@ -119,7 +143,7 @@ pub(crate) async fn run(args: &Args) -> Result<()> {
     };
     let (pieces, in_flight) = mpsc::channel(PIECES_IN_FLIGHT_MAX);
     // What has failed is seen before more is sent.
-    let both = async { tokio::join!(run.collect(in_flight, sink), run.send_all(input, pieces)).0 };
+    let both = async { tokio::join!(run.collect(in_flight, sink, progress), run.send_all(input, pieces)).0 };
     let (tally, printed) = tokio::select! {
         biased;
         collected = both => collected,
@@ -173,6 +197,13 @@ enum Refused {
     Interrupted,
 }
 
+/// Lines of the input that were sent together.
+struct Piece {
+    deliveries: Vec<Delivery>,
+    /// With what ended them.
+    bytes: u64,
+}
+
 /// What both halves share. They run on one thread, in turns.
 struct Run<'a> {
     producer: &'a Producer,
@@ -206,7 +237,7 @@ impl Run<'_> {
         self.stop.notify_one();
     }
 
-    async fn send_all(&self, input: mpsc::Receiver<Input>, pieces: mpsc::Sender<Vec<Delivery>>) {
+    async fn send_all(&self, input: mpsc::Receiver<Input>, pieces: mpsc::Sender<Piece>) {
         if let Err(refused) = self.send_lines(input, pieces).await {
             *self.refused.borrow_mut() = Some(refused);
         }
@@ -215,7 +246,7 @@ impl Run<'_> {
     async fn send_lines(
         &self,
         mut input: mpsc::Receiver<Input>,
-        pieces: mpsc::Sender<Vec<Delivery>>,
+        pieces: mpsc::Sender<Piece>,
     ) -> std::result::Result<(), Refused> {
         let mut sent = 0;
         while !self.stopped.get() {
@@ -230,10 +261,13 @@ impl Run<'_> {
                 Some(Input::End(end)) => return input_end(end),
                 None => break,
             };
-            let mut deliveries = Vec::with_capacity(lines.len());
-            let taken = self.send_piece(lines, &mut sent, &mut deliveries).await;
+            let mut piece = Piece {
+                deliveries: Vec::with_capacity(lines.len()),
+                bytes: lines.iter().map(|line| line.len() as u64 + 1).sum(),
+            };
+            let taken = self.send_piece(lines, &mut sent, &mut piece.deliveries).await;
             // The other half ends only after this one.
-            let _ = pieces.send(deliveries).await;
+            let _ = pieces.send(piece).await;
             taken?;
         }
         Ok(())
@@ -295,8 +329,14 @@ impl Run<'_> {
         })
     }
 
-    async fn collect(&self, mut in_flight: mpsc::Receiver<Vec<Delivery>>, sink: Option<Sink>) -> (Tally, Result<()>) {
+    async fn collect(
+        &self,
+        mut in_flight: mpsc::Receiver<Piece>,
+        sink: Option<Sink>,
+        progress: Progress,
+    ) -> (Tally, Result<()>) {
         let (mut tally, mut printer) = (Tally::default(), Printer { sink });
+        let mut bytes = 0;
         loop {
             let piece = match in_flight.try_recv() {
                 Ok(piece) => piece,
@@ -308,7 +348,7 @@ impl Run<'_> {
                     }
                 }
             };
-            for delivery in piece {
+            for delivery in piece.deliveries {
                 let delivered = match printer.await_delivery(delivery).await {
                     Ok(delivered) => delivered,
                     Err(error) => {
@@ -322,6 +362,8 @@ impl Run<'_> {
                     self.stop_unless(printer.print(&delivered).await);
                 }
             }
+            bytes += piece.bytes;
+            progress.set(bytes);
         }
         (tally, printer.finish().await)
     }

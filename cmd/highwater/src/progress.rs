@@ -1,8 +1,9 @@
 //! Progress of long work, for people who watch: one line on standard error, only if that is a terminal, and gone at the end.
 
+use std::fmt::Write;
 use std::time::Duration;
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{HumanCount, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
 /// How often the line is drawn anew.
 const DRAWS_PER_SECOND: u8 = 5;
@@ -31,7 +32,7 @@ impl Progress {
         let bar = ProgressBar::with_draw_target(total, ProgressDrawTarget::stderr_with_hz(DRAWS_PER_SECOND));
         // A template that does not parse is found by the tests.
         if let Ok(style) = ProgressStyle::with_template(template(unit, total.is_some())) {
-            bar.set_style(style);
+            bar.set_style(style.with_key("rate", write_rate));
         }
         Progress(bar)
     }
@@ -55,10 +56,15 @@ impl Drop for Progress {
     }
 }
 
+fn write_rate(state: &ProgressState, out: &mut dyn Write) {
+    // Nobody misses a line of progress.
+    let _ = write!(out, "{}/s", HumanCount(state.per_sec() as u64));
+}
+
 fn template(unit: Unit, has_total: bool) -> &'static str {
     match (unit, has_total) {
-        (Unit::Records, false) => "{human_pos} records, {per_sec}",
-        (Unit::Records, true) => "{human_pos} of {human_len} records ({percent} %), {per_sec}, {eta} left",
+        (Unit::Records, false) => "{human_pos} records, {rate}",
+        (Unit::Records, true) => "{human_pos} of {human_len} records ({percent} %), {rate}, {eta} left",
         (Unit::Bytes, false) => "{binary_bytes}, {binary_bytes_per_sec}",
         (Unit::Bytes, true) => {
             "{binary_bytes} of {binary_total_bytes} ({percent} %), {binary_bytes_per_sec}, {eta} left"

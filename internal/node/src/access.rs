@@ -51,6 +51,16 @@ impl Principal {
     }
 }
 
+impl Principal {
+    /// Inside its cluster: tenant/client.
+    pub(crate) fn short_name(&self) -> String {
+        match &self.identity {
+            Identity::Client { tenant, name, .. } => format!("{tenant}/{name}"),
+            Identity::Node { name, .. } => name.clone(),
+        }
+    }
+}
+
 impl fmt::Display for Principal {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.identity.fmt(formatter)

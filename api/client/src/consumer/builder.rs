@@ -310,7 +310,7 @@ fn check_duration(field: &'static str, value: Duration, (least, most): (u32, u32
         true => Ok(()),
         false => Err(Error::invalid(
             field,
-            format!("{} ms; from {least} to {most}", value.as_millis()),
+            format!("{} ms; from {least} to {most} ms", value.as_millis()),
         )),
     }
 }

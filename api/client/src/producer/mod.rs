@@ -60,8 +60,6 @@ const DELIVERY_DEADLINE: Duration = Duration::from_secs(120);
 /// How long a node may be silent unless the user says otherwise.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How many partitions are looked at when records without key move on.
-const STICKY_CHOICES_MAX: u32 = 64;
 const _: () = assert!(BUFFER_BYTES_MAX <= Semaphore::MAX_PERMITS);
 const _: () = assert!(DELIVERY_DEADLINE.as_millis() <= DELIVERY_DEADLINE_MS_MAX as u128);
 
@@ -404,18 +402,15 @@ impl Producer {
         })
     }
 
-    /// Stays with a batch until that is sent; then takes the least busy of some partitions, from one chosen by chance on. Of all, unless there
-    /// are many: then what waits in each is about equal, and so is how long it waits.
+    /// Stays with a batch until that is sent; then takes the less busy of two partitions chosen by chance.
     fn sticky_partition(&self, size: usize) -> u32 {
         let present = self.sticky.load(Ordering::Relaxed);
         if self.lanes[present as usize].has_begun(size) {
             return present;
         }
-        let count = self.partitions();
-        let first = rand::random_range(0..count);
-        let looked_at = (0..count.min(STICKY_CHOICES_MAX)).map(|step| (first + step) % count);
-        let next = looked_at.min_by_key(|partition| self.lanes[*partition as usize].backlog());
-        let next = next.unwrap_or(first);
+        let [one, other] = [0; 2].map(|_: u32| rand::random_range(0..self.partitions()));
+        let backlog = |partition: u32| self.lanes[partition as usize].backlog();
+        let next = if backlog(one) <= backlog(other) { one } else { other };
         self.sticky.store(next, Ordering::Relaxed);
         next
     }

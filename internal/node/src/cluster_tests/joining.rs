@@ -76,6 +76,12 @@ async fn describe(client: &TestClient) -> Vec<(String, Vec<u32>, Vec<u32>)> {
     };
     let mut groups = GroupServiceClient::new(client.channel.clone());
     let found = groups.describe_group(request).await.unwrap().into_inner();
+    assert!(
+        found
+            .members
+            .iter()
+            .all(|it| it.client.starts_with(&format!("{TENANT}/")))
+    );
     let members = found.members.into_iter();
     members.map(|it| (it.member, it.assigned, it.holding)).collect()
 }

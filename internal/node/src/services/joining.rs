@@ -57,7 +57,7 @@ impl Groups {
         let events = coordinator.group(&known.group, known.home)?;
         let joining = Joining {
             member: member.clone(),
-            client: call.principal.to_string(),
+            client: call.principal.short_name(),
             stream,
             session,
             release,

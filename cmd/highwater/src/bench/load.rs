@@ -20,6 +20,7 @@ use futures::future::{join_all, try_join_all};
 use highwater::proto::limits::BATCH_BYTES_MAX;
 use highwater::{Delivered, Delivery, Outcome, ProduceError, Producer, Record};
 use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::task::unconstrained;
 
 use super::latencies::Latencies;
 use super::payload::{Kind, Payload};
@@ -268,7 +269,11 @@ impl Load {
             sender.producer.flush().await;
             sent
         };
-        let collecting = waiting.into_iter().map(|waiting| self.collect(sender, waiting));
+        // All of this is one task, and a task may do only so much in a turn: without this the sending would use that up, and answers
+        // would wait for their turn, longest those of the last partitions.
+        let collecting = waiting
+            .into_iter()
+            .map(|waiting| unconstrained(self.collect(sender, waiting)));
         tokio::join!(sending, join_all(collecting)).0
     }
 

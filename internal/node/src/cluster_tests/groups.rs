@@ -41,6 +41,17 @@ fn list(topic: &str) -> v1::ListGroupsRequest {
 }
 
 impl TestCluster {
+    /// A topic with so many partitions, and the rules that groups need in force.
+    pub(super) async fn with_groups(partitions: u32) -> TestCluster {
+        let cluster = TestCluster::with_topic(partitions, 3).await;
+        cluster
+            .until("the rules are raised", |catalog| {
+                catalog.feature_level() == highwater_catalog::FEATURE_LEVEL
+            })
+            .await;
+        cluster
+    }
+
     pub(super) async fn leader_number(&self) -> usize {
         let leader = self.leader().await;
         NAMES.iter().position(|name| *name == leader).unwrap()
@@ -49,12 +60,7 @@ impl TestCluster {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_bad_call_about_a_group_gets_its_own_reason() {
-    let cluster = TestCluster::with_topic(1, 3).await;
-    cluster
-        .until("the rules are raised", |catalog| {
-            catalog.feature_level() == highwater_catalog::FEATURE_LEVEL
-        })
-        .await;
+    let cluster = TestCluster::with_groups(1).await;
     let leader = cluster.leader_number().await;
     let mut client = groups(&cluster.client(leader, TENANT).await);
     for (wrong, field) in [
@@ -128,12 +134,7 @@ async fn each_bad_call_about_a_group_gets_its_own_reason() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_follower_names_the_leader_to_who_claims_there_and_tells_what_it_knows() {
-    let cluster = TestCluster::with_topic(1, 3).await;
-    cluster
-        .until("the rules are raised", |catalog| {
-            catalog.feature_level() == highwater_catalog::FEATURE_LEVEL
-        })
-        .await;
+    let cluster = TestCluster::with_groups(1).await;
     let leader = cluster.leader_number().await;
     let follower = (leader + 1) % 3;
     let mut there = groups(&cluster.client(leader, TENANT).await);
@@ -158,12 +159,7 @@ async fn a_follower_names_the_leader_to_who_claims_there_and_tells_what_it_knows
 /// What a leader forgets after a week, with a week that is over.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn only_groups_that_lag_are_forgotten_however_long_the_others_are_silent() {
-    let cluster = TestCluster::with_topic(1, 3).await;
-    cluster
-        .until("the rules are raised", |catalog| {
-            catalog.feature_level() == highwater_catalog::FEATURE_LEVEL
-        })
-        .await;
+    let cluster = TestCluster::with_groups(1).await;
     let leader = cluster.leader_number().await;
     let mut client = groups(&cluster.client(leader, TENANT).await);
     for (group, offset) in [("idle", Some(BATCHES)), ("lags", Some(1)), ("new", None)] {

@@ -86,19 +86,9 @@ async fn describe(client: &TestClient) -> Vec<(String, Vec<u32>, Vec<u32>)> {
     members.map(|it| (it.member, it.assigned, it.holding)).collect()
 }
 
-async fn cluster_with_groups(partitions: u32) -> TestCluster {
-    let cluster = TestCluster::with_topic(partitions, 3).await;
-    cluster
-        .until("the rules are raised", |catalog| {
-            catalog.feature_level() == highwater_catalog::FEATURE_LEVEL
-        })
-        .await;
-    cluster
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn members_share_the_partitions_and_pass_them_on_one_by_one() {
-    let cluster = cluster_with_groups(4).await;
+    let cluster = TestCluster::with_groups(4).await;
     let client = cluster.client(cluster.leader_number().await, TENANT).await;
     let mut one = Member::join(&client, join("one", &[])).await;
     assert_eq!(one.hear().await.unwrap(), (1, vec![0, 1, 2, 3]));
@@ -123,7 +113,7 @@ async fn members_share_the_partitions_and_pass_them_on_one_by_one() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn when_the_coordinator_moves_members_are_sent_on_and_keep_what_they_have() {
-    let mut cluster = cluster_with_groups(2).await;
+    let mut cluster = TestCluster::with_groups(2).await;
     let leader = cluster.leader_number().await;
     let client = cluster.client(leader, TENANT).await;
     let mut groups = GroupServiceClient::new(client.channel.clone());
@@ -157,7 +147,7 @@ async fn when_the_coordinator_moves_members_are_sent_on_and_keep_what_they_have(
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stream_ends_with_the_new_leader_when_the_leadership_is_handed_over() {
-    let cluster = cluster_with_groups(1).await;
+    let cluster = TestCluster::with_groups(1).await;
     let leader = cluster.leader_number().await;
     let client = cluster.client(leader, TENANT).await;
     let mut one = Member::join(&client, join("one", &[])).await;
@@ -195,7 +185,7 @@ async fn a_stream_ends_with_the_new_leader_when_the_leadership_is_handed_over() 
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_bad_join_gets_its_own_reason() {
-    let cluster = cluster_with_groups(1).await;
+    let cluster = TestCluster::with_groups(1).await;
     let client = cluster.client(cluster.leader_number().await, TENANT).await;
     let base = || join("one", &[]);
     let long = "x".repeat(100_000);

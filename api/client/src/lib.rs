@@ -108,7 +108,7 @@ mod tls;
 pub use admin::{Cluster, CreateTopic, Topics, UpdateTopic};
 pub use client::{Client, ClientBuilder};
 pub use compression::Compression;
-pub use consumer::{Consumer, ConsumerBuilder, Freshness, Position};
+pub use consumer::{ConsumedBatch, Consumer, ConsumerBuilder, Freshness, Position};
 pub use error::{ConnectionProblem, Error, NodeFailure, Outcome, ProduceError, Reason, Refusal};
 pub use groups::{GroupMember, GroupOffset, Groups};
 /// The wire contract: messages, limits, error details.

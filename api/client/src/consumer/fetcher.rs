@@ -365,7 +365,7 @@ impl Fetcher {
             end: self.stop.map_or(end, |stop| end.min(stop)),
             append_time_ms: batch.append_time_ms,
             rest: records,
-            _permit: permit,
+            permit,
         })
     }
 

@@ -19,7 +19,6 @@ use super::{Consumer, Freshness, LOOK_UPS_AT_ONCE};
 use crate::deadline::Deadline;
 use crate::error::{Error, Reason};
 use crate::membership::{Assigned, Change, Held, Membership};
-use crate::record::ConsumedRecord;
 
 /// How long a partition that is to be given up waits for a commit by hand. What was not committed then comes again, elsewhere.
 const LEAVING_GRACE: Duration = Duration::from_secs(5);
@@ -82,10 +81,7 @@ impl Consumer {
     }
 
     /// Pending, unless there are changes to take in first.
-    pub(super) fn wait_for_changes(
-        &mut self,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<ConsumedRecord, Error>>> {
+    pub(super) fn wait_for_changes<T>(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<T, Error>>> {
         match self.take_in_changes(context) {
             Some(error) => Poll::Ready(Some(Err(error))),
             None if self.has_ended() => Poll::Ready(None),

@@ -1,5 +1,6 @@
 //! What has been read ahead and not been handed out yet.
 
+use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -53,10 +54,31 @@ pub(crate) struct Fetched {
     pub(crate) append_time_ms: u64,
     pub(crate) rest: Bytes,
     /// Room in the consumer's prefetch, free again when the batch is dropped.
-    pub(crate) _permit: Option<OwnedSemaphorePermit>,
+    pub(crate) permit: Option<OwnedSemaphorePermit>,
 }
 
 impl Fetched {
+    /// The offsets of the records that are still to be handed out, end exclusive.
+    pub(crate) fn wanted(&self) -> Range<u64> {
+        let start = self.offset.max(self.wanted_from).min(self.end);
+        start..self.end
+    }
+
+    /// Gives back its room in the prefetch.
+    pub(crate) fn release(&mut self) {
+        self.permit = None;
+    }
+
+    /// The error that the last record is.
+    pub(crate) fn corrupt(&self, topic: &str, problem: String) -> Error {
+        Error::CorruptBatch {
+            topic: topic.to_owned(),
+            partition: self.partition,
+            offsets: self.offset - 1..self.offset,
+            problem,
+        }
+    }
+
     /// The next record; `None` when all have been handed out. An error concerns the one record at its offset.
     pub(crate) fn next_record(&mut self) -> Option<Result<ConsumedRecord, String>> {
         loop {

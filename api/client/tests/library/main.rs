@@ -8,6 +8,7 @@
     unreachable_pub
 )]
 
+mod batches;
 mod certificates;
 mod cluster;
 mod server;

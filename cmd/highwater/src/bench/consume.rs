@@ -2,7 +2,6 @@
 
 use std::time::{Duration, Instant};
 
-use futures::StreamExt;
 use highwater::{Client, ConsumedRecord, Consumer, Position};
 use serde_json::json;
 
@@ -41,9 +40,6 @@ struct Reading {
     first: Option<Instant>,
     last: Option<Instant>,
 }
-
-/// After how many records to look at the clock, which takes as long as reading one.
-const CLOCK_INTERVAL: u64 = 256;
 
 impl Reading {
     fn note(&mut self, record: &ConsumedRecord) {
@@ -93,13 +89,14 @@ async fn read_all(
     start: Instant,
     reading: &mut Reading,
 ) -> Result<()> {
-    while let Some(record) = consumer.next().await {
-        reading.note(&record.map_err(failure)?);
-        if records.is_some_and(|records| reading.records >= records) {
-            break;
+    while let Some(batch) = consumer.next_batch().await {
+        for record in batch.map_err(failure)? {
+            reading.note(&record.map_err(failure)?);
+            if records.is_some_and(|records| reading.records >= records) {
+                return Ok(());
+            }
         }
-        let looks = reading.records.is_multiple_of(CLOCK_INTERVAL);
-        if looks && time.is_some_and(|time| start.elapsed() >= time) {
+        if time.is_some_and(|time| start.elapsed() >= time) {
             break;
         }
     }

@@ -17,7 +17,8 @@ use crate::topics::{Named, Update};
 /// * 1: everything up to and including the replacement of dead replicas in place.
 /// * 2: topics and placements that change, nodes that leave, and settings of the cluster.
 /// * 3: consumer groups: claims, offset commits and forgotten groups in the logs of partitions. Nothing of the catalog's own.
-pub const FEATURE_LEVEL: u32 = 3;
+/// * 4: tenants and the policy of access.
+pub const FEATURE_LEVEL: u32 = 4;
 
 /// The state of the catalog.
 ///
@@ -167,6 +168,16 @@ impl Catalog {
                 };
                 self.update_settings(index, wanted)
             }
+            Command::SetUpAccess { tenants, policy } => self.set_up_access(index, tenants, policy),
+            Command::ChangePolicy {
+                expected_version,
+                change,
+            } => self.change_policy(index, *expected_version, change),
+            Command::CreateTenant { tenant, clients_role } => {
+                self.create_tenant(index, tenant, clients_role.as_deref())
+            }
+            Command::SuspendTenant { tenant, suspended } => self.suspend_tenant(index, tenant, *suspended),
+            Command::DeleteTenant { tenant } => self.delete_tenant(index, tenant),
             Command::RaiseFeatureLevel { level } => self.raise_feature_level(index, *level),
         }
     }

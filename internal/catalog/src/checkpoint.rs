@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
+use crate::access::Access;
 use crate::catalog::FEATURE_LEVEL;
 use crate::checks;
 use crate::codec::{self, Error, hex16};
@@ -53,6 +54,8 @@ pub(crate) struct State {
     pub(crate) feature_level: u32,
     #[serde(default, skip_serializing_if = "Settings::is_default")]
     pub(crate) settings: Settings,
+    #[serde(default, skip_serializing_if = "Access::is_empty")]
+    pub(crate) access: Access,
 }
 
 impl Default for State {
@@ -69,6 +72,7 @@ impl Default for State {
             retired_replicas: Tombstones::default(),
             feature_level: 1,
             settings: Settings::default(),
+            access: Access::default(),
         }
     }
 }
@@ -104,7 +108,19 @@ impl State {
                 format!("{}/{} is two topics", topic.tenant, topic.name)
             })?;
         }
+        self.check_access()?;
         self.check_groups(&group_ids)
+    }
+
+    fn check_access(&self) -> Result<(), String> {
+        ensure(self.feature_level >= 4 || self.access.is_empty(), || {
+            format!(
+                "it has tenants or rules, which need feature level 4, but level {}",
+                self.feature_level
+            )
+        })?;
+        let owners = self.topics.values().map(|topic| topic.tenant.as_str());
+        self.access.flaw(self.revision, owners).map_or(Ok(()), Err)
     }
 
     fn check_counters(&self) -> Result<(), String> {

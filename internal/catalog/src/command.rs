@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::access::PolicyChange;
 use crate::catalog::FEATURE_LEVEL;
 use crate::codec::{self, Error, hex16};
 use crate::limits::MESSAGE_BYTES_MAX;
@@ -197,6 +198,40 @@ pub enum Command {
         /// The replica that is left.
         replica_id: u64,
     },
+    /// Begins with a policy: from then on it decides who may do what. Tenants that own topics are among the tenants in any case. Done if it
+    /// has been set up already. Level 4.
+    SetUpAccess {
+        /// The tenants that there are, as far as they own no topics yet.
+        tenants: Vec<String>,
+        /// The rules of roles, and who has them: at least one operator.
+        policy: PolicyChange,
+    },
+    /// Changes rules and grants. Level 4.
+    ChangePolicy {
+        /// The version that the change was made for; with another one it is refused.
+        expected_version: u64,
+        /// What to add and to remove.
+        change: PolicyChange,
+    },
+    /// Makes a tenant. Level 4.
+    CreateTenant {
+        /// Its name.
+        tenant: String,
+        /// The role that all its clients have in it. None: an operator grants roles one by one.
+        clients_role: Option<String>,
+    },
+    /// Shuts a tenant's clients out, or lets them in again. Done if it is so already. Level 4.
+    SuspendTenant {
+        /// Its name.
+        tenant: String,
+        /// Whether its clients are shut out.
+        suspended: bool,
+    },
+    /// Forgets a tenant without topics, and all rules and grants that are about it. Level 4.
+    DeleteTenant {
+        /// Its name.
+        tenant: String,
+    },
     /// Allows everything up to a feature level, for good. Builds of level 1 cannot even read it, so whoever proposes it
     /// has seen that every node supports the level. A level that has been reached is done; it never falls.
     RaiseFeatureLevel {
@@ -246,26 +281,32 @@ impl Command {
     /// The feature level that the catalog must have before this is proposed. Raising the level needs none: that is how it
     /// begins.
     pub fn feature_level(&self) -> u32 {
-        let uses_new_form = match self {
+        match self {
             Command::Found { .. }
             | Command::DeleteTopic { .. }
             | Command::ReportStarted { .. }
             | Command::ReportDeadReplica { .. }
             | Command::ReplaceReplica { .. }
             | Command::RetireReplica { .. }
-            | Command::RaiseFeatureLevel { .. } => false,
-            Command::RegisterNode { feature_level, .. } => *feature_level != 1,
-            Command::CreateTopic { avoid, .. } => !avoid.is_empty(),
-            Command::UpdateTopic { .. }
+            | Command::RaiseFeatureLevel { .. } => 1,
+            Command::RegisterNode { feature_level, .. } if *feature_level == 1 => 1,
+            Command::CreateTopic { avoid, .. } if avoid.is_empty() => 1,
+            Command::RegisterNode { .. }
+            | Command::CreateTopic { .. }
+            | Command::UpdateTopic { .. }
             | Command::MoveReplica { .. }
             | Command::PreferLeader { .. }
             | Command::DecommissionNode { .. }
             | Command::DrainNode { .. }
             | Command::RemoveNode { .. }
             | Command::RecoverPartition { .. }
-            | Command::UpdateSettings { .. } => true,
-        };
-        if uses_new_form { 2 } else { 1 }
+            | Command::UpdateSettings { .. } => 2,
+            Command::SetUpAccess { .. }
+            | Command::ChangePolicy { .. }
+            | Command::CreateTenant { .. }
+            | Command::SuspendTenant { .. }
+            | Command::DeleteTenant { .. } => 4,
+        }
     }
 
     /// The stored form: a version byte and JSON.

@@ -7,6 +7,7 @@
 //! * [`Catalog`] is the state, with its invariants; [`Catalog::encode`] and [`Catalog::decode`] are its checkpoint.
 //! * [`Command`], [`Reply`] and [`Refusal`] are what goes in and comes out, with their stored form.
 //! * [`names`] is the one validator of names of topics, tenants, nodes, clients and clusters.
+//! * [`Access`] holds tenants, rules and grants: who may do what.
 //! * [`limits`] holds every bound and default; [`Settings`] is what an operator chooses for the whole cluster.
 //! * [`planning`] says what should be done next: moves of replicas, preferred leaders, voters of the catalog.
 //!
@@ -19,6 +20,7 @@
 //! Deliberately absent: a way to read or write it other than through the log, and any decision that depends on when
 //! or where it is computed.
 
+mod access;
 mod catalog;
 mod checkpoint;
 mod checks;
@@ -43,6 +45,10 @@ mod tests;
 mod tombstones;
 mod topics;
 
+pub use access::{
+    Access, CLUSTER_DOMAIN, Domain, Effect, Grant, OPERATOR_ROLE, PolicyChange, Resource, Rule, Tenant, covers,
+    includes_client,
+};
 pub use catalog::{Catalog, FEATURE_LEVEL};
 pub use codec::Error;
 pub use command::{CatalogReplica, Command, FoundingNode, StartedReplica};

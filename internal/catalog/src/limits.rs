@@ -23,6 +23,16 @@ pub const NODE_PAST_LIVES_MAX: usize = 64;
 pub const TOPIC_PARTITIONS_MAX: u32 = 1_024;
 /// The most topics a tenant may have.
 pub const TENANT_TOPICS_MAX: usize = 10_000;
+/// The most tenants.
+pub const TENANTS_MAX: usize = 10_000;
+/// The most rules of the policy.
+pub const RULES_MAX: usize = 20_000;
+/// The most rules about one role or client: as many as a decision has to look at.
+pub const SUBJECT_RULES_MAX: usize = 64;
+/// The most grants of the policy.
+pub const GRANTS_MAX: usize = 50_000;
+/// The most rules and grants that one change names.
+pub const POLICY_CHANGE_MAX: usize = 1_000;
 /// The most partitions of all topics together; since each topic has one, also the most topics and tenants.
 pub const CLUSTER_PARTITIONS_MAX: usize = 100_000;
 /// The most replicas of a partition.

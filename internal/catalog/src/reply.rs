@@ -28,6 +28,11 @@ pub enum Reply {
     },
     /// The topic as created or changed (`CreateTopic`, `UpdateTopic`).
     Topic(Topic),
+    /// The policy's version by now (the commands about tenants and policy).
+    Policy {
+        /// For the next change.
+        version: u64,
+    },
     /// Nothing was changed.
     Refused(Refusal),
 }
@@ -255,6 +260,60 @@ pub enum Refusal {
         group_id: u64,
         /// The most that may wait.
         limit: usize,
+    },
+    /// Access has not been set up yet: every node must run a build that knows it.
+    #[error("access is not set up yet: the cluster's rules are raised once every node runs this version")]
+    AccessNotSetUp,
+    /// Somebody else has changed the policy since.
+    #[error("the policy has changed since: it has version {version} now, not {expected}")]
+    PolicyChanged {
+        /// The version that the change was made for.
+        expected: u64,
+        /// The version that it has.
+        version: u64,
+    },
+    /// More tenants, rules or grants than there may be.
+    #[error("there would be more {what} than {limit}")]
+    PolicyTooLarge {
+        /// Of what.
+        what: String,
+        /// The most that there may be.
+        limit: usize,
+    },
+    /// A role that no rule is about.
+    #[error("role {role} does not exist: no rule is about it")]
+    RoleNotFound {
+        /// The name asked for.
+        role: String,
+    },
+    /// Without an operator nobody could change anything any more.
+    #[error("nobody would be an operator of the cluster any more")]
+    LastOperator,
+    /// No operator has made a tenant of this name.
+    #[error("tenant {tenant} does not exist")]
+    TenantNotFound {
+        /// The name asked for.
+        tenant: String,
+    },
+    /// There is a tenant of this name.
+    #[error("tenant {tenant} exists already")]
+    TenantExists {
+        /// Its name.
+        tenant: String,
+    },
+    /// An operator has shut the tenant's clients out.
+    #[error("tenant {tenant} is suspended")]
+    TenantSuspended {
+        /// Its name.
+        tenant: String,
+    },
+    /// Only a tenant without topics can be deleted.
+    #[error("tenant {tenant} has {topics} topics; delete them first")]
+    TenantInUse {
+        /// Its name.
+        tenant: String,
+        /// How many topics it owns.
+        topics: usize,
     },
     /// A name breaks the rule of [`names`](crate::names).
     #[error("{why}")]

@@ -1,8 +1,10 @@
 //! What the catalog promises, told through its public surface.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod access;
 mod golden;
 mod golden_2;
+mod golden_4;
 mod leaving;
 mod moves;
 mod nodes;

@@ -66,6 +66,7 @@ impl Catalog {
         partitions: u32,
         avoid: &[String],
     ) -> Result<Reply, Refusal> {
+        self.require_active_tenant(&topic.tenant)?;
         self.check_new_topic(&topic)?;
         self.check_partitions(0, partitions)?;
         checks::avoided(avoid)?;

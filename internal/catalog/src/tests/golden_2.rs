@@ -207,7 +207,7 @@ fn a_checkpoint_that_breaks_an_invariant_is_refused() {
     let level = r#""tombstones":{},"feature_level":2"#;
     let cases = [
         (level, r#""tombstones":{},"feature_level":1"#, "but level 1"),
-        (level, r#""tombstones":{},"feature_level":4"#, "feature level 4"),
+        (level, r#""tombstones":{},"feature_level":5"#, "feature level 5"),
         (level, r#""tombstones":{},"feature_level":0"#, "feature level 0"),
         (
             r#""version":"0.2.0","feature_level":2"#,

@@ -1,0 +1,182 @@
+//! Who may do what: tenants, the rules of roles and clients, and who has which role.
+//!
+//! This is what casbin reads: a [`Rule`] is a `p` line and a [`Grant`] a `g` line of its policy, with the tenant as domain. Here they are
+//! only kept, checked and changed; who decides by them lives elsewhere. Everything is refused that nobody could mean: unknown actions,
+//! patterns in the middle of a name, roles that no rule is about.
+//!
+//! Changes are compare-and-set on [`Access::version`], so two people who change the policy at once notice each other.
+//!
+//! Before the catalog has been told how to begin ([`Command::SetUpAccess`](crate::Command::SetUpAccess)) there is nothing of all this, and
+//! tenants are whoever has a certificate. Deliberately absent: decisions, and roles in roles.
+
+mod changing;
+mod checking;
+mod pattern;
+mod tenants;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+pub use pattern::{CLUSTER_DOMAIN, Domain, OPERATOR_ROLE, Resource, covers, includes_client};
+
+use crate::catalog::Catalog;
+
+/// What the catalog knows of access. Nothing before it has been set up.
+///
+/// Invariants:
+/// * The version is the index of the last command that changed something here, and 0 before the first one.
+/// * Once set up, somebody is an operator of the cluster.
+/// * Every tenant that owns a topic is listed, and so is every tenant that a rule or grant is about.
+/// * Every role that is granted has a rule. A role or client has at most [`SUBJECT_RULES_MAX`](crate::limits::SUBJECT_RULES_MAX) rules, so
+///   that a decision takes bounded time.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Access {
+    pub(crate) version: u64,
+    pub(crate) tenants: BTreeMap<String, Tenant>,
+    pub(crate) rules: BTreeSet<Rule>,
+    pub(crate) grants: BTreeSet<Grant>,
+}
+
+/// A tenant that an operator has made.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tenant {
+    /// Its clients may do nothing until it is resumed. Its data stays.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub suspended: bool,
+}
+
+/// What a role, or one client, may or may not do: a `p` line.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rule {
+    /// A role's name, or a client as `tenant/client`.
+    pub subject: String,
+    /// A tenant's name, `*` for each tenant that the role is granted in, or [`CLUSTER_DOMAIN`].
+    pub domain: String,
+    /// What it is about: see [`Resource`]; the name may end with `*`, and then stands for all that begin so.
+    pub resource: String,
+    /// `produce`, `consume`, `describe`, `manage` or `admin`; `*` for all of them.
+    pub action: String,
+    /// Who denies wins over all who allow.
+    pub effect: Effect,
+}
+
+/// Whether a rule allows or denies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Effect {
+    /// It may, unless another rule denies it.
+    Allow,
+    /// It may not, whatever other rules say.
+    Deny,
+}
+
+/// Who has a role, and where: a `g` line.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Grant {
+    /// `tenant/client`, or `tenant/*` for all clients of a tenant.
+    pub client: String,
+    /// The role's name.
+    pub role: String,
+    /// A tenant's name, or [`CLUSTER_DOMAIN`].
+    pub domain: String,
+}
+
+/// What a change of the policy adds and removes. What is there already, or is gone already, is no error.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PolicyChange {
+    /// Rules that shall be.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub add_rules: Vec<Rule>,
+    /// Rules that shall not be.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub remove_rules: Vec<Rule>,
+    /// Grants that shall be.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub add_grants: Vec<Grant>,
+    /// Grants that shall not be.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub remove_grants: Vec<Grant>,
+}
+
+impl Access {
+    /// Counts the changes, with gaps; 0 before it was set up.
+    #[must_use]
+    pub fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// Whether the policy decides; before that, who has a certificate of a tenant may do everything in it.
+    #[must_use]
+    pub fn is_set_up(&self) -> bool {
+        self.version > 0
+    }
+
+    /// The tenants, by name.
+    #[must_use]
+    pub fn tenants(&self) -> &BTreeMap<String, Tenant> {
+        &self.tenants
+    }
+
+    /// The rules, sorted.
+    pub fn rules(&self) -> impl Iterator<Item = &Rule> {
+        self.rules.iter()
+    }
+
+    /// The grants, sorted.
+    pub fn grants(&self) -> impl Iterator<Item = &Grant> {
+        self.grants.iter()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        *self == Access::default()
+    }
+}
+
+impl Catalog {
+    /// Tenants and policy.
+    #[must_use]
+    pub fn access(&self) -> &Access {
+        &self.state.access
+    }
+}
+
+impl fmt::Display for Effect {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(match self {
+            Effect::Allow => "allow",
+            Effect::Deny => "deny",
+        })
+    }
+}
+
+/// As a line of a casbin policy.
+impl fmt::Display for Rule {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Rule {
+            subject,
+            domain,
+            resource,
+            action,
+            effect,
+        } = self;
+        write!(out, "p, {subject}, {domain}, {resource}, {action}, {effect}")
+    }
+}
+
+/// As a line of a casbin policy.
+impl fmt::Display for Grant {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "g, {}, {}, {}", self.client, self.role, self.domain)
+    }
+}
+
+fn is_false(value: &bool) -> bool {
+    !value
+}

@@ -47,7 +47,6 @@ mod topics;
 
 pub use access::{
     Access, CLUSTER_DOMAIN, Domain, Effect, Grant, OPERATOR_ROLE, PolicyChange, Resource, Rule, Tenant, covers,
-    includes_client,
 };
 pub use catalog::{Catalog, FEATURE_LEVEL};
 pub use codec::Error;

@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::access::Operators;
+use crate::access::Authority;
 use crate::admin::Admin;
 use crate::catalog::{CatalogClient, CatalogHost, keep_addresses};
 use crate::clock::now_ms;
@@ -285,7 +285,7 @@ impl Foundation {
             storage: self.storage.clone(),
             not_ready: self.not_ready.subscribe(),
             in_flight: InFlight::default(),
-            operators: Operators::new(&self.config.operators),
+            authority: Arc::new(Authority::new(self.host.clone(), &self.config.operators)),
             draining: draining.clone(),
             stopping: stopping.clone(),
         }

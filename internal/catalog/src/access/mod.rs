@@ -19,7 +19,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-pub use pattern::{CLUSTER_DOMAIN, Domain, OPERATOR_ROLE, Resource, covers, includes_client};
+pub use pattern::{CLUSTER_DOMAIN, Domain, OPERATOR_ROLE, Resource, covers};
 
 use crate::catalog::Catalog;
 
@@ -132,6 +132,46 @@ impl Access {
     /// The grants, sorted.
     pub fn grants(&self) -> impl Iterator<Item = &Grant> {
         self.grants.iter()
+    }
+
+    /// The rules about a role or client that apply in a domain.
+    pub fn rules_about<'a>(&'a self, subject: &'a str, domain: Domain<'a>) -> impl Iterator<Item = &'a Rule> + 'a {
+        let first = Rule {
+            subject: subject.to_owned(),
+            domain: String::new(),
+            resource: String::new(),
+            action: String::new(),
+            effect: Effect::Allow,
+        };
+        let about = self
+            .rules
+            .range(first..)
+            .take_while(move |rule| rule.subject == subject);
+        about.filter(move |rule| pattern::applies_in(&rule.domain, domain))
+    }
+
+    /// The roles that a client has in a domain.
+    pub fn roles_of<'a>(
+        &'a self,
+        tenant: &'a str,
+        client: &'a str,
+        domain: Domain<'a>,
+    ) -> impl Iterator<Item = &'a str> + 'a {
+        let clients = [format!("{tenant}/{client}"), format!("{tenant}/*")];
+        clients.into_iter().flat_map(move |client| {
+            let first = Grant {
+                client: client.clone(),
+                role: String::new(),
+                domain: String::new(),
+            };
+            let granted = self
+                .grants
+                .range(first..)
+                .take_while(move |grant| grant.client == client);
+            granted
+                .filter(move |grant| grant.domain == domain.as_str())
+                .map(|grant| grant.role.as_str())
+        })
     }
 
     pub(crate) fn is_empty(&self) -> bool {

@@ -73,13 +73,9 @@ pub fn covers(pattern: &str, resource: &str) -> bool {
     }
 }
 
-/// Whether a grant is for a client of a tenant.
-#[must_use]
-pub fn includes_client(grant: &Grant, tenant: &str, client: &str) -> bool {
-    match grant.client.split_once('/') {
-        Some((of, name)) => of == tenant && (name == ANY || name == client),
-        None => false,
-    }
+/// Whether a rule for `of` is about what happens in `domain`.
+pub(super) fn applies_in(of: &str, domain: Domain<'_>) -> bool {
+    of == domain.as_str() || (of == ANY && domain != Domain::Cluster)
 }
 
 pub(super) fn check_rule(rule: &Rule) -> Result<(), Refusal> {
@@ -87,6 +83,10 @@ pub(super) fn check_rule(rule: &Rule) -> Result<(), Refusal> {
         Some((tenant, client)) => {
             names::validate("tenant", tenant)?;
             names::validate("client", client)?;
+            if rule.domain == ANY {
+                let why = "a rule about one client names the tenant that it is for".to_owned();
+                return Err(checks::invalid("domain", why));
+            }
         }
         None => names::validate("role", &rule.subject)?,
     }

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::limits::{POLICY_CHANGE_MAX, SUBJECT_RULES_MAX};
-use crate::{CLUSTER_DOMAIN, Domain, Effect, Grant, PolicyChange, Resource, Rule, covers, includes_client};
+use crate::{CLUSTER_DOMAIN, Domain, Effect, Grant, PolicyChange, Resource, Rule, covers};
 
 pub(super) fn rule(subject: &str, domain: &str, resource: &str, action: &str) -> Rule {
     Rule {
@@ -239,6 +239,7 @@ fn what_nobody_could_mean_is_refused_by_field() {
         ("subject", rule("acme/web/x", "*", "*", "*")),
         ("domain", rule("owner", "@Cluster", "*", "*")),
         ("domain", rule("owner", "ac*", "*", "*")),
+        ("domain", rule("acme/web", "*", "*", "*")),
         ("resource", rule("owner", "*", "topic:", "*")),
         ("resource", rule("owner", "*", "topic:a*b", "*")),
         ("resource", rule("owner", "*", "topic:**", "*")),
@@ -376,8 +377,34 @@ fn patterns_are_exact_or_a_beginning() {
         (Domain::Tenant("acme").as_str(), Domain::Cluster.as_str()),
         ("acme", CLUSTER_DOMAIN)
     );
-    let all = grant("acme/*", "owner", "acme");
-    assert!(includes_client(&all, "acme", "web") && !includes_client(&all, "acmex", "web"));
-    let one = grant("acme/web", "owner", "acme");
-    assert!(includes_client(&one, "acme", "web") && !includes_client(&one, "acme", "we"));
+}
+
+#[test]
+fn roles_and_rules_are_found_by_client_and_domain() {
+    let mut fixture = Fixture::with_access();
+    fixture.changed(add_rule(rule("owner.x", "*", "topic:a", "produce")));
+    fixture.changed(add_rule(rule("owner", "ops", "topic:b", "produce")));
+    fixture.changed(add_grant(grant("acme/web", "owner.x", "ops")));
+    let access = fixture.catalog.access();
+    let roles = |tenant, client, domain| access.roles_of(tenant, client, domain).collect::<Vec<_>>();
+    let (acme, ops) = (Domain::Tenant("acme"), Domain::Tenant("ops"));
+    assert_eq!(roles("acme", "web", acme), ["owner"]);
+    assert_eq!(roles("acme", "web", ops), ["owner.x"]);
+    assert_eq!(roles("acme", "we", ops), [""; 0]);
+    assert_eq!(roles("ops", "anna", Domain::Cluster), ["operator"]);
+    assert_eq!(roles("ops", "anna", ops), [""; 0]);
+    let rules = |subject, domain| {
+        access
+            .rules_about(subject, domain)
+            .map(Rule::to_string)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(rules("owner", acme), ["p, owner, *, *, *, allow"]);
+    let in_ops = ["p, owner, *, *, *, allow", "p, owner, ops, topic:b, produce, allow"];
+    assert_eq!(rules("owner", ops), in_ops);
+    assert_eq!(rules("owner", Domain::Cluster), [""; 0], "`*` is for tenants");
+    assert_eq!(
+        rules("operator", Domain::Cluster),
+        ["p, operator, @cluster, cluster:, *, allow"]
+    );
 }

@@ -14,12 +14,11 @@ use tonic::{Request, Response, Status};
 
 use super::deadline::deadline;
 use super::watch_cluster::{self, View};
-use super::{Context, operate, own_tenant, principal};
-use crate::access::{self, Action, Resource};
+use super::{Context, operate, principal};
+use crate::access::Principal;
 use crate::describe;
 use crate::peer_calls::REPLICAS;
 use crate::replicas::CATALOG_GROUP;
-use crate::status::Problem;
 
 /// How long a description waits for another node's part; a node that does not answer is left out.
 const REPLICAS_TIMEOUT: Duration = Duration::from_secs(1);
@@ -38,8 +37,8 @@ impl ClusterService for Cluster {
         request: Request<v1::DescribeClusterRequest>,
     ) -> Result<Response<v1::DescribeClusterResponse>, Status> {
         let principal = principal(&request)?;
-        let tenant = own_tenant(&principal)?;
         let context = &self.context;
+        let tenant = context.own_tenant(&principal)?;
         let parts = gather_parts(context).await;
         let mut nodes = nodes(context);
         let (leaders, replicas) = (context.leader_counts(), context.replicas_on_each());
@@ -57,6 +56,7 @@ impl ClusterService for Cluster {
         let mut replicas: Vec<v1::ReplicaStatus> = parts.into_iter().flat_map(|part| part.replicas).collect();
         replicas.retain(|replica| replica.tenant == tenant);
         replicas.extend(context.host.read(|catalog| describe::dead_replicas(catalog, tenant)));
+        replicas.retain(|replica| context.may_see(&principal, &replica.tenant, &replica.topic));
         replicas.sort_by(|a, b| (&a.topic, a.partition, &a.node).cmp(&(&b.topic, b.partition, &b.node)));
         let catalog_leader = context.leaders.leader(CATALOG_GROUP).map(|leader| leader.node);
         Ok(Response::new(v1::DescribeClusterResponse {
@@ -78,10 +78,8 @@ impl ClusterService for Cluster {
         request: Request<v1::WatchClusterRequest>,
     ) -> Result<Response<Self::WatchClusterStream>, Status> {
         let principal = principal(&request)?;
-        let tenant = own_tenant(&principal)?.to_owned();
-        let permit =
-            access::authorize(&principal, Action::Describe, Resource::Tenant(tenant)).map_err(Problem::from)?;
-        let changes = watch_cluster::watch(self.context.clone(), permit);
+        self.context.own_tenant(&principal)?;
+        let changes = watch_cluster::watch(self.context.clone(), principal);
         Ok(Response::new(Box::pin(changes.map(Ok))))
     }
 
@@ -156,8 +154,10 @@ pub(super) fn nodes(context: &Context) -> Vec<v1::Node> {
 }
 
 /// All that a tenant's client may see now. Watermarks are left out: they change with every batch.
-pub(super) fn view(context: &Context, tenant: &str) -> View {
-    let topics: Vec<highwater_catalog::Topic> = context.host.read(|catalog| catalog.topics(tenant).cloned().collect());
+pub(super) fn view(context: &Context, principal: &Principal, tenant: &str) -> View {
+    let mut topics: Vec<highwater_catalog::Topic> =
+        context.host.read(|catalog| catalog.topics(tenant).cloned().collect());
+    topics.retain(|topic| context.may_see(principal, tenant, &topic.name));
     let describe = |topic: &highwater_catalog::Topic| {
         let mut topic = describe::topic(topic, &context.leaders, &context.registry);
         for partition in &mut topic.partitions {

@@ -18,8 +18,8 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Status, Streaming};
 
+use super::Wanted;
 use super::groups::{Call, Groups, confirmed_end, name, wanted};
-use super::{Wanted, permit_topic};
 use crate::access::Action;
 use crate::coordinator::{ANSWERS_MAX, Assignment, Event, Home, Joining, MemberView, Partitions, StreamId};
 use crate::status::Problem;
@@ -125,7 +125,7 @@ impl Groups {
     ) -> Result<Known, Problem> {
         let context = &self.context;
         let group = text("group", group)?;
-        let permit = permit_topic(&call.principal, action, place.topic)?;
+        let permit = context.permit_topic(&call.principal, action, place.topic)?;
         let Some(topic) = permit.topic(action) else {
             return Err(Problem::Internal("a permit that is not for a topic".to_owned()));
         };

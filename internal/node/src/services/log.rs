@@ -48,7 +48,7 @@ impl LogService for Log {
         request: Request<Streaming<v1::ProduceRequest>>,
     ) -> Result<Response<Self::ProduceStreamStream>, Status> {
         let principal = principal(&request)?;
-        super::own_tenant(&principal)?;
+        self.context.own_tenant(&principal)?;
         let answers = produce::run_stream(self.context.clone(), principal, request.into_inner());
         Ok(Response::new(Box::pin(answers)))
     }

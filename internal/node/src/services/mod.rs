@@ -43,7 +43,7 @@ pub(crate) use produce::produce;
 pub(crate) use records::{Fetch, Start, fetch, partition_count};
 pub(crate) use server::{ServerParts, serve};
 
-use crate::access::{self, Action, Operators, Permit, Principal, Resource, TopicName};
+use crate::access::{Action, Authority, Permit, Principal, Resource, TopicName};
 use crate::catalog::{CatalogClient, CatalogHost};
 use crate::coordinator::Coordinator;
 use crate::data_dir::DataDir;
@@ -72,8 +72,8 @@ pub(crate) struct Context {
     pub(crate) in_flight: InFlight,
     /// The consumer groups that are coordinated here.
     pub(crate) coordinator: Coordinator,
-    /// Who may change the cluster.
-    pub(crate) operators: Operators,
+    /// Who may do what.
+    pub(crate) authority: Arc<Authority>,
     /// Clients are to go elsewhere.
     pub(crate) draining: CancellationToken,
     /// Streams are to end.
@@ -97,7 +97,7 @@ impl Context {
         wanted: &Wanted<'_>,
         deadline: Instant,
     ) -> Result<(Opened, PrincipalDigest), Problem> {
-        let permit = permit_topic(principal, action, wanted.topic)?;
+        let permit = self.permit_topic(principal, action, wanted.topic)?;
         let mut place = self.place(&permit, action, wanted);
         if matches!(place, Err(Problem::TopicNotFound { .. } | Problem::TopicChanged { .. })) {
             // It may have been created on another node a moment ago.
@@ -190,17 +190,32 @@ fn principal<T>(request: &Request<T>) -> Result<Principal, Problem> {
     }
 }
 
-/// The permit for a topic as the caller writes it.
-fn permit_topic(principal: &Principal, action: Action, topic: &str) -> Result<Permit, Problem> {
-    let own_tenant = own_tenant(principal)?;
-    let name = TopicName::parse(topic, own_tenant)?;
-    Ok(access::authorize(principal, action, Resource::Topic(name))?)
-}
+impl Context {
+    /// The permit for a topic as the caller writes it.
+    fn permit_topic(&self, principal: &Principal, action: Action, topic: &str) -> Result<Permit, Problem> {
+        let own_tenant = self.own_tenant(principal)?;
+        let name = TopicName::parse(topic, own_tenant)?;
+        Ok(self.authority.authorize(principal, action, Resource::Topic(name))?)
+    }
 
-/// The caller's tenant. A node has none, and is refused.
-fn own_tenant(principal: &Principal) -> Result<&str, Problem> {
-    access::authorize(principal, Action::Describe, Resource::Cluster)?;
-    principal
-        .tenant()
-        .ok_or_else(|| Problem::Denied(format!("{principal} has no tenant")))
+    /// The caller's tenant. A node has none, and is refused.
+    fn own_tenant<'a>(&self, principal: &'a Principal) -> Result<&'a str, Problem> {
+        self.authority
+            .authorize(principal, Action::Describe, Resource::Cluster)?;
+        principal
+            .tenant()
+            .ok_or_else(|| Problem::Denied(format!("{principal} has no tenant")))
+    }
+
+    /// Whether the caller may know of a topic.
+    fn may_see(&self, principal: &Principal, tenant: &str, topic: &str) -> bool {
+        let name = TopicName {
+            tenant: tenant.to_owned(),
+            topic: topic.to_owned(),
+        };
+        let asked = self
+            .authority
+            .authorize(principal, Action::Describe, Resource::Topic(name));
+        asked.is_ok()
+    }
 }

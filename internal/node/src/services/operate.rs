@@ -13,8 +13,8 @@ use highwater_partition::log::{GroupId, ReplicaId};
 use highwater_proto::v1;
 use tokio::time::{Instant, sleep};
 
-use super::{Context, own_tenant};
-use crate::access::{Principal, TopicName};
+use super::Context;
+use crate::access::{Action, Principal, Resource, TopicName};
 use crate::leadership::transfer_here;
 use crate::peer_calls::{self, TRANSFER, Transfer};
 use crate::status::Problem;
@@ -27,7 +27,7 @@ const TRANSFER_TIMEOUT: Duration = Duration::from_secs(3);
 impl Context {
     /// Only operators pass.
     pub(super) fn operator(&self, principal: &Principal) -> Result<(), Problem> {
-        self.operators.authorize(principal)?;
+        self.authority.authorize(principal, Action::Admin, Resource::Cluster)?;
         Ok(())
     }
 
@@ -39,7 +39,7 @@ impl Context {
     ) -> Result<v1::TransferLeaderResponse, Problem> {
         self.operator(principal)?;
         self.know_catalog(deadline).await?;
-        let name = TopicName::parse(&request.topic, own_tenant(principal)?)?;
+        let name = TopicName::parse(&request.topic, self.own_tenant(principal)?)?;
         let (group, to) = self.host.read(|catalog| {
             let partition = find_partition(catalog, &name, request.partition)?;
             let to = match request.node.as_str() {
@@ -96,7 +96,7 @@ impl Context {
     ) -> Result<v1::MoveReplicaResponse, Problem> {
         self.operator(principal)?;
         self.know_catalog(deadline).await?;
-        let name = TopicName::parse(&request.topic, own_tenant(principal)?)?;
+        let name = TopicName::parse(&request.topic, self.own_tenant(principal)?)?;
         let (group_id, replica) = self.host.read(|catalog| {
             let partition = find_partition(catalog, &name, request.partition)?;
             let replica = match has_moved(partition, &request) {

@@ -7,7 +7,7 @@ use highwater_proto::v1::list_offsets_request::Position;
 use tokio::time::{Instant, timeout_at};
 
 use super::log::{Reader, find_offset};
-use super::{Context, Wanted, permit_topic};
+use super::{Context, Wanted};
 use crate::access::{Action, Principal};
 use crate::replicas::Opened;
 use crate::status::Problem;
@@ -120,7 +120,7 @@ pub(crate) async fn partition_count(
     topic: &str,
     deadline: Instant,
 ) -> Result<u32, Problem> {
-    let permit = permit_topic(principal, Action::Produce, topic)?;
+    let permit = context.permit_topic(principal, Action::Produce, topic)?;
     let Some(name) = permit.topic(Action::Produce) else {
         return Err(Problem::Internal("a permit that is not for producing".to_owned()));
     };

@@ -15,8 +15,8 @@ use highwater_partition::log::GroupId;
 use highwater_proto::v1;
 use tokio::time::{Instant, sleep};
 
+use super::Context;
 use super::operate::{find_partition, replica_on};
-use super::{Context, own_tenant};
 use crate::access::{Principal, TopicName};
 use crate::recoveries::{self, Silence, Standing, Standings};
 use crate::status::Problem;
@@ -33,7 +33,7 @@ impl Context {
     ) -> Result<v1::RecoverPartitionResponse, Problem> {
         self.operator(principal)?;
         self.know_catalog(deadline).await?;
-        let name = TopicName::parse(&request.topic, own_tenant(principal)?)?;
+        let name = TopicName::parse(&request.topic, self.own_tenant(principal)?)?;
         let what = format!("partition {} of topic `{name}`", request.partition);
         let place = || {
             self.host.read(|catalog| {

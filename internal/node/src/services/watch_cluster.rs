@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::{Context, cluster};
-use crate::access::Permit;
+use crate::access::Principal;
 use crate::catalog::Progress;
 use crate::gossip::GossipNode;
 
@@ -69,10 +69,10 @@ impl View {
     }
 }
 
-/// The stream for whoever may describe the permit's tenant. Ends when the node stops, after saying that it drains.
-pub(super) fn watch(context: Arc<Context>, permit: Permit) -> impl Stream<Item = WatchClusterResponse> + Send {
+/// What a client may see, for as long as it may look at the cluster. Ends when the node stops, after saying that it drains.
+pub(super) fn watch(context: Arc<Context>, principal: Principal) -> impl Stream<Item = WatchClusterResponse> + Send {
     let watcher = Watcher {
-        tenant: permit.described_tenant().map(str::to_owned).unwrap_or_default(),
+        principal,
         seen: None,
         applied: context.host.progress(),
         changes: context.registry.changes(),
@@ -91,7 +91,7 @@ pub(super) fn watch(context: Arc<Context>, permit: Permit) -> impl Stream<Item =
 
 struct Watcher {
     context: Arc<Context>,
-    tenant: String,
+    principal: Principal,
     /// What the caller has been told; None before the first response.
     seen: Option<View>,
     applied: watch::Receiver<Progress>,
@@ -111,7 +111,10 @@ impl Watcher {
             self.nodes.mark_unchanged();
             self.connections.mark_unchanged();
             self.tellings.mark_unchanged();
-            let now = cluster::view(&self.context, &self.tenant);
+            let Ok(tenant) = self.context.own_tenant(&self.principal) else {
+                return None;
+            };
+            let now = cluster::view(&self.context, &self.principal, tenant);
             let response = match self.seen.replace(now.clone()) {
                 None => Some(now.in_full()),
                 Some(seen) => seen.changes_to(&now),

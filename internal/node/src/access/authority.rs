@@ -1,0 +1,228 @@
+//! The authority of a node: the policy in force, and what it has decided so far.
+//!
+//! Each question looks at the version of the policy as this node's catalog has it, so a change counts on a node as soon as it has
+//! applied the commit. What was decided is kept per version, by the whole question: who, where, on what, doing what. Whoever asks
+//! about ever new names makes others ask casbin once more now and then, and nothing worse.
+
+use std::collections::{HashMap, HashSet};
+use std::hash::Hash;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use arc_swap::ArcSwap;
+use highwater_catalog::{Access, Catalog, Domain, Resource, Rule, Tenant};
+
+use super::Action;
+use super::decider::{Client, Decider};
+use crate::catalog::CatalogHost;
+
+/// How many decisions are kept; beyond that all begin anew.
+const DECISIONS_MAX: usize = 65_536;
+/// Of how many clients and domains the rules are kept at hand, at some ten KiB each; beyond that all begin anew.
+const DECIDERS_MAX: usize = 256;
+
+/// Decides who may do what.
+pub(crate) struct Authority {
+    source: Source,
+    /// Clients that may do everything to the cluster, whatever the policy says: `tenant/client`, from the node's configuration.
+    operators: HashSet<String>,
+    current: ArcSwap<Snapshot>,
+}
+
+/// Where the policy comes from.
+enum Source {
+    Catalog(Arc<CatalogHost>),
+    #[cfg(test)]
+    Fixed(Mutex<Arc<Access>>),
+}
+
+/// One version of the policy.
+struct Snapshot {
+    access: Arc<Access>,
+    decisions: Mutex<HashMap<Question, bool>>,
+    /// By client and domain.
+    deciders: Mutex<HashMap<(String, String), Arc<Decider>>>,
+}
+
+#[derive(PartialEq, Eq, Hash)]
+struct Question {
+    client: String,
+    domain: String,
+    resource: String,
+    action: Action,
+}
+
+/// Why a question has the answer that it has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Reason {
+    /// This rule decides.
+    Rule(Rule),
+    /// No rule allows it.
+    NoRule,
+    /// The node's configuration names the client as an operator.
+    ConfiguredOperator,
+    /// The client's tenant does not exist.
+    UnknownTenant,
+    /// The client's tenant, or the one that it is about, is suspended.
+    SuspendedTenant,
+    /// There is no policy yet: each client may do everything in its own tenant.
+    NotSetUp,
+}
+
+impl Authority {
+    pub(crate) fn new(host: Arc<CatalogHost>, operators: &[String]) -> Authority {
+        Authority::of(Source::Catalog(host), operators)
+    }
+
+    /// With a policy that no catalog has.
+    #[cfg(test)]
+    pub(super) fn fixed(access: Access, operators: &[String]) -> Authority {
+        Authority::of(Source::Fixed(Mutex::new(Arc::new(access))), operators)
+    }
+
+    #[cfg(test)]
+    pub(super) fn replace(&self, access: Access) {
+        if let Source::Fixed(fixed) = &self.source {
+            *locked(fixed) = Arc::new(access);
+        }
+    }
+
+    fn of(source: Source, operators: &[String]) -> Authority {
+        Authority {
+            source,
+            operators: operators.iter().cloned().collect(),
+            current: ArcSwap::from_pointee(Snapshot::new(Arc::default())),
+        }
+    }
+
+    /// Whether the client may do `action` to `resource`.
+    pub(super) fn allows(
+        &self,
+        client: Client<'_>,
+        domain: Domain<'_>,
+        resource: Resource<'_>,
+        action: Action,
+    ) -> bool {
+        let snapshot = self.snapshot();
+        if let Some((allowed, _)) = self.without_policy(&snapshot.access, client, domain, resource, action) {
+            return allowed;
+        }
+        snapshot.decide(client, domain, resource, action)
+    }
+
+    /// The same with the reason.
+    pub(crate) fn explain(
+        &self,
+        client: Client<'_>,
+        domain: Domain<'_>,
+        resource: Resource<'_>,
+        action: Action,
+    ) -> (bool, Reason) {
+        let snapshot = self.snapshot();
+        if let Some(answer) = self.without_policy(&snapshot.access, client, domain, resource, action) {
+            return answer;
+        }
+        let decider = Decider::new(&snapshot.access, client, domain);
+        let resource = resource.to_text();
+        let rule = decider.deciding_rule(&resource, action.name());
+        let allowed = decider.allows(&resource, action.name());
+        (allowed, rule.cloned().map_or(Reason::NoRule, Reason::Rule))
+    }
+
+    /// What is decided without looking at rules.
+    fn without_policy(
+        &self,
+        access: &Access,
+        client: Client<'_>,
+        domain: Domain<'_>,
+        resource: Resource<'_>,
+        action: Action,
+    ) -> Option<(bool, Reason)> {
+        if domain == Domain::Cluster && self.operators.contains(&client.to_text()) {
+            return Some((true, Reason::ConfiguredOperator));
+        }
+        if !access.is_set_up() {
+            let own = domain == Domain::Tenant(client.tenant);
+            let look = resource == Resource::Cluster && action == Action::Describe;
+            return Some((own || look, Reason::NotSetUp));
+        }
+        match access.tenants().get(client.tenant) {
+            None => return Some((false, Reason::UnknownTenant)),
+            Some(Tenant { suspended: true }) => return Some((false, Reason::SuspendedTenant)),
+            Some(_) => {}
+        }
+        let Domain::Tenant(tenant) = domain else { return None };
+        let is_suspended = access.tenants().get(tenant).is_some_and(|tenant| tenant.suspended);
+        is_suspended.then_some((false, Reason::SuspendedTenant))
+    }
+
+    /// The policy as this node's catalog has it now.
+    fn snapshot(&self) -> Arc<Snapshot> {
+        let current = self.current.load_full();
+        let Some(access) = self.newer_than(current.access.version()) else {
+            return current;
+        };
+        let new = Arc::new(Snapshot::new(access));
+        self.current.store(new.clone());
+        new
+    }
+
+    fn newer_than(&self, version: u64) -> Option<Arc<Access>> {
+        match &self.source {
+            Source::Catalog(host) => host.read(|catalog: &Catalog| {
+                let access = catalog.access();
+                (access.version() != version).then(|| Arc::new(access.clone()))
+            }),
+            #[cfg(test)]
+            Source::Fixed(access) => {
+                let access = locked(access).clone();
+                (access.version() != version).then_some(access)
+            }
+        }
+    }
+}
+
+impl Snapshot {
+    fn new(access: Arc<Access>) -> Snapshot {
+        Snapshot {
+            access,
+            decisions: Mutex::default(),
+            deciders: Mutex::default(),
+        }
+    }
+
+    fn decide(&self, client: Client<'_>, domain: Domain<'_>, resource: Resource<'_>, action: Action) -> bool {
+        let question = Question {
+            client: client.to_text(),
+            domain: domain.as_str().to_owned(),
+            resource: resource.to_text(),
+            action,
+        };
+        if let Some(allowed) = locked(&self.decisions).get(&question) {
+            return *allowed;
+        }
+        let allowed = self.decider(client, domain).allows(&question.resource, action.name());
+        insert_bounded(&mut locked(&self.decisions), question, allowed, DECISIONS_MAX);
+        allowed
+    }
+
+    fn decider(&self, client: Client<'_>, domain: Domain<'_>) -> Arc<Decider> {
+        let key = (client.to_text(), domain.as_str().to_owned());
+        if let Some(decider) = locked(&self.deciders).get(&key) {
+            return decider.clone();
+        }
+        let decider = Arc::new(Decider::new(&self.access, client, domain));
+        insert_bounded(&mut locked(&self.deciders), key, decider.clone(), DECIDERS_MAX);
+        decider
+    }
+}
+
+fn insert_bounded<K: Eq + Hash, V>(map: &mut HashMap<K, V>, key: K, value: V, count_max: usize) {
+    if map.len() >= count_max {
+        map.clear();
+    }
+    map.insert(key, value);
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,138 @@
+//! casbin: the policy's answer for one client in one domain.
+//!
+//! casbin goes through all rules that it knows at each question, at about a microsecond each. So it is given only those that can
+//! matter: the rules about the client and about the roles that it has in that domain. The catalog bounds how many these are.
+//!
+//! Whatever goes wrong in here is a denial.
+
+use casbin::function_map::OperatorFunction;
+use casbin::rhai::Dynamic;
+use casbin::{CoreApi, DefaultModel, Enforcer, MemoryAdapter, Model};
+use futures::FutureExt;
+use highwater_catalog::{Access, Domain, Effect, Rule, covers};
+
+/// How questions and rules are compared.
+const MODEL: &str = include_str!("../../../../certs/model.conf");
+/// The role that every client has in the cluster's domain.
+pub(super) const CLIENT_ROLE: &str = "client";
+
+/// A client as the policy names it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Client<'a> {
+    pub(crate) tenant: &'a str,
+    pub(crate) name: &'a str,
+}
+
+impl Client<'_> {
+    /// `tenant/client`.
+    pub(crate) fn to_text(self) -> String {
+        format!("{}/{}", self.tenant, self.name)
+    }
+}
+
+/// The rules that can matter to one client in one domain.
+pub(super) struct Decider {
+    client: String,
+    domain: String,
+    roles: Vec<String>,
+    rules: Vec<Rule>,
+    /// None: no rule can matter, or casbin does not take them.
+    enforcer: Option<Enforcer>,
+}
+
+impl Decider {
+    pub(super) fn new(access: &Access, client: Client<'_>, domain: Domain<'_>) -> Decider {
+        let mut roles: Vec<&str> = access.roles_of(client.tenant, client.name, domain).collect();
+        if domain == Domain::Cluster {
+            roles.push(CLIENT_ROLE);
+        }
+        let subject = client.to_text();
+        let subjects = roles.iter().copied().chain([subject.as_str()]);
+        let rules = subjects.flat_map(|subject| access.rules_about(subject, domain));
+        let mut decider = Decider {
+            rules: rules.cloned().collect(),
+            roles: roles.into_iter().map(str::to_owned).collect(),
+            client: subject,
+            domain: domain.as_str().to_owned(),
+            enforcer: None,
+        };
+        decider.enforcer = decider.enforcer_of(&decider.rules);
+        decider
+    }
+
+    /// Whether an action on a resource is allowed.
+    pub(super) fn allows(&self, resource: &str, action: &str) -> bool {
+        self.enforcer
+            .as_ref()
+            .is_some_and(|enforcer| self.ask(enforcer, resource, action))
+    }
+
+    /// The rule that decides, if one does: the first one that denies, or else the first one that allows. Slow: each rule is tried by
+    /// itself.
+    pub(super) fn deciding_rule(&self, resource: &str, action: &str) -> Option<&Rule> {
+        let matches = |rule: &&Rule| {
+            let alone = Rule {
+                effect: Effect::Allow,
+                ..(*rule).clone()
+            };
+            let enforcer = self.enforcer_of(&[alone]);
+            enforcer.is_some_and(|enforcer| self.ask(&enforcer, resource, action))
+        };
+        let matching: Vec<&Rule> = self.rules.iter().filter(matches).collect();
+        let denies = matching.iter().find(|rule| rule.effect == Effect::Deny);
+        denies.or(matching.first()).copied()
+    }
+
+    fn ask(&self, enforcer: &Enforcer, resource: &str, action: &str) -> bool {
+        let question = (self.client.as_str(), self.domain.as_str(), resource, action);
+        enforcer.enforce(question).unwrap_or_else(|error| {
+            tracing::error!(%error, client = self.client, resource, action, "the policy cannot decide; it denies");
+            false
+        })
+    }
+
+    fn enforcer_of(&self, rules: &[Rule]) -> Option<Enforcer> {
+        if rules.is_empty() {
+            return None;
+        }
+        let made = enforcer(rules, &self.roles, &self.client, &self.domain);
+        made.inspect_err(|error| tracing::error!(%error, client = self.client, "the policy cannot be read; it denies"))
+            .ok()
+    }
+}
+
+fn enforcer(rules: &[Rule], roles: &[String], client: &str, domain: &str) -> casbin::Result<Enforcer> {
+    let mut model = ready(DefaultModel::from_str(MODEL))?;
+    let fields = rules.iter().map(|rule| {
+        let Rule {
+            subject,
+            domain,
+            resource,
+            action,
+            effect,
+        } = rule.clone();
+        vec![subject, domain, resource, action, effect.to_string()]
+    });
+    model.add_policies("p", "p", fields.collect());
+    let granted = roles
+        .iter()
+        .map(|role| vec![client.to_owned(), (*role).to_owned(), domain.to_owned()]);
+    model.add_policies("g", "g", granted.collect());
+    let mut enforcer = ready(Enforcer::new_raw(model, MemoryAdapter::default()))?;
+    enforcer.add_function("covers", OperatorFunction::Arg2(covers_text));
+    enforcer.build_role_links()?;
+    Ok(enforcer)
+}
+
+/// casbin's futures wait for files only, and there are none.
+fn ready<T>(future: impl Future<Output = casbin::Result<T>>) -> casbin::Result<T> {
+    let waits = || std::io::Error::other("casbin waits for something");
+    future.now_or_never().unwrap_or_else(|| Err(waits().into()))
+}
+
+fn covers_text(pattern: Dynamic, resource: Dynamic) -> Dynamic {
+    match (pattern.into_immutable_string(), resource.into_immutable_string()) {
+        (Ok(pattern), Ok(resource)) => covers(&pattern, &resource).into(),
+        _ => false.into(),
+    }
+}

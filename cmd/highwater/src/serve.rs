@@ -74,6 +74,9 @@ pub(crate) struct Args {
         env = "HIGHWATER_OPERATORS"
     )]
     pub(crate) operators: Option<Vec<String>>,
+    /// Tenants that the cluster's first policy knows, beside those of the operators. Default: `default`.
+    #[arg(long, value_name = "NAMES", value_delimiter = ',', env = "HIGHWATER_TENANTS")]
+    pub(crate) tenants: Option<Vec<String>>,
     /// The CA certificate that peers and clients must come from.
     #[arg(long, value_name = "FILE", env = "HIGHWATER_CA")]
     pub(crate) ca: Option<PathBuf>,

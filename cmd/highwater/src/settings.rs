@@ -150,6 +150,7 @@ fn apply_flags(builder: Builder, args: &Args) -> std::result::Result<Builder, Co
         .set_override_option("bootstrap", args.bootstrap.clone().map(without_empty))?
         .set_override_option("rack", args.rack.clone())?
         .set_override_option("operators", args.operators.clone().map(without_empty))?
+        .set_override_option("tenants", args.tenants.clone().map(without_empty))?
         .set_override_option("tls.ca", path(&args.ca))?
         .set_override_option("tls.cert", path(&args.cert))?
         .set_override_option("tls.key", path(&args.key))?

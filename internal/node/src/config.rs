@@ -15,6 +15,8 @@ pub(crate) const SEEDS_MAX: usize = 64;
 pub(crate) const BOOTSTRAP_NODES_MAX: usize = 5;
 /// The most operators that a node accepts.
 pub(crate) const OPERATORS_MAX: usize = 64;
+/// The most tenants that a node's configuration names.
+pub(crate) const FIRST_TENANTS_MAX: usize = 256;
 /// The smallest segment that can hold a largest batch several times over, bytes.
 pub(crate) const SEGMENT_BYTES_LEAST: u64 = 4 * 1024 * 1024;
 
@@ -46,9 +48,13 @@ pub struct Config {
     pub bootstrap: Vec<String>,
     /// The failure domain that this node stands in; replicas of a partition are spread over racks. May be empty.
     pub rack: String,
-    /// The clients that may change the cluster through this node (drain, decommission, move, settings), `tenant/client` each.
-    /// Default: none.
+    /// The clients that may change the cluster through this node (drain, decommission, move, settings, tenants, policy), whatever the
+    /// policy says: `tenant/client` each. As soon as a node that leads the catalog names one, the cluster gets its first policy, in which
+    /// these clients are operators. Default: none.
     pub operators: Vec<String>,
+    /// The tenants that the first policy knows beside those of the operators and those that own topics: all their clients own what is in
+    /// them. Without effect once there is a policy. Default: `default`.
+    pub tenants: Vec<String>,
     /// The certificates.
     pub tls: TlsConfig,
     /// Memory for recent frames, for all partitions of the node together, bytes. Default 256 MiB.
@@ -85,6 +91,7 @@ impl Default for Config {
             bootstrap: Vec::new(),
             rack: String::new(),
             operators: Vec::new(),
+            tenants: vec!["default".to_owned()],
             tls: TlsConfig::default(),
             tail_cache_bytes: 256 * 1024 * 1024,
             segment_bytes_max: 128 * 1024 * 1024,
@@ -128,6 +135,7 @@ impl Config {
         self.check_seeds()?;
         self.check_bootstrap()?;
         self.check_operators()?;
+        self.check_tenants()?;
         // As the catalog has it: a node that it refuses would wait to be let in for ever.
         if self.rack.len() > RACK_BYTES_MAX || !self.rack.chars().all(|letter| letter.is_ascii_graphic()) {
             let why = format!("must be at most {RACK_BYTES_MAX} visible ASCII characters without spaces");
@@ -194,6 +202,17 @@ impl Config {
             check_name_field("operators", client)?;
         }
         Ok(())
+    }
+
+    fn check_tenants(&self) -> Result<(), ConfigError> {
+        let count = self.tenants.len();
+        if count > FIRST_TENANTS_MAX {
+            let why = format!("names {count} tenants, at most {FIRST_TENANTS_MAX} are accepted; others are made later");
+            return Err(ConfigError::new("tenants", why));
+        }
+        self.tenants
+            .iter()
+            .try_for_each(|tenant| check_name_field("tenants", tenant))
     }
 
     fn check_bootstrap(&self) -> Result<(), ConfigError> {
@@ -299,6 +318,11 @@ mod tests {
         assert_eq!(with(|config| config.bootstrap[2] = "a".to_owned()), "bootstrap");
         assert_eq!(with(|config| config.operators = vec!["anna".to_owned()]), "operators");
         assert_eq!(with(|config| config.operators = vec!["ops/A".to_owned()]), "operators");
+        assert_eq!(with(|config| config.tenants = vec!["@cluster".to_owned()]), "tenants");
+        assert_eq!(
+            with(|config| config.tenants = vec!["a".to_owned(); FIRST_TENANTS_MAX + 1]),
+            "tenants"
+        );
         assert_eq!(
             with(|config| config.operators = vec!["ops/anna".to_owned(); OPERATORS_MAX + 1]),
             "operators"

@@ -21,6 +21,7 @@ use highwater_partition::{Member, Role};
 use tokio::time::{Instant, sleep};
 
 use crate::absences::Absences;
+use crate::access::FirstPolicy;
 use crate::catalog::{CatalogClient, CatalogHost, member};
 use crate::data_dir::{DataDir, Stage};
 use crate::error::Failure;
@@ -59,6 +60,7 @@ pub(crate) struct Controller {
     pub(crate) first_start: FirstStart,
     pub(crate) link: Link,
     pub(crate) leaders: Leaders,
+    pub(crate) first_policy: FirstPolicy,
     /// Kept by whoever leads the catalog.
     pub(crate) absences: Mutex<Absences>,
     pub(crate) failures: Failures,

@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::access::Authority;
+use crate::access::{Authority, FirstPolicy};
 use crate::admin::Admin;
 use crate::catalog::{CatalogClient, CatalogHost, keep_addresses};
 use crate::clock::now_ms;
@@ -350,6 +350,10 @@ impl Foundation {
             first_start,
             link: self.link.clone(),
             leaders,
+            first_policy: FirstPolicy {
+                operators: self.config.operators.clone(),
+                tenants: self.config.tenants.clone(),
+            },
             absences: Mutex::default(),
             failures: self.failures.clone(),
         }

@@ -76,6 +76,7 @@ impl Controller {
         if self.host.read(Catalog::feature_level) < FEATURE_LEVEL {
             return self.raise_feature_level(&members).await;
         }
+        self.set_up_access().await?;
         for command in self.plan_moves().await {
             tracing::info!(?command, "the cluster's balance changes");
             self.decide(command).await?;
@@ -121,6 +122,21 @@ impl Controller {
         }
         tracing::info!(level, "every node knows newer rules, which are in force from now on");
         self.decide(Command::RaiseFeatureLevel { level }).await
+    }
+
+    /// Gives the cluster its first policy, once somebody is named who may change it.
+    async fn set_up_access(&self) -> Result<(), String> {
+        let owners = self.host.read(|catalog| {
+            let owners = catalog.all_topics().map(|topic| topic.tenant.clone());
+            (!catalog.access().is_set_up()).then(|| owners.collect::<BTreeSet<String>>())
+        });
+        match owners.and_then(|owners| self.first_policy.command(owners)) {
+            Some(command) => {
+                tracing::info!("the cluster gets its first policy, which decides from now on who may do what");
+                self.decide(command).await
+            }
+            None => Ok(()),
+        }
     }
 
     /// Nodes that leave, and hold nothing any more, are no members from now on.

@@ -1,26 +1,49 @@
 //! The policy that a new cluster begins with: `certs/policy.csv`, compiled in.
 
-use highwater_catalog::{CLUSTER_DOMAIN, Effect, Grant, OPERATOR_ROLE, PolicyChange, Rule};
+use std::collections::BTreeSet;
+
+use highwater_catalog::{CLUSTER_DOMAIN, Command, Effect, Grant, OPERATOR_ROLE, PolicyChange, Rule};
 
 const POLICY: &str = include_str!("../../../../certs/policy.csv");
 
 /// The role that all clients of a tenant have in it if nobody says otherwise.
 pub(crate) const OWNER_ROLE: &str = "owner";
 
-/// The rules of the built-in roles; the operators that the configuration names; and all clients of each tenant as its owners.
-pub(crate) fn first_policy(operators: &[String], tenants: &[String]) -> PolicyChange {
-    let mut change = parse(POLICY);
-    change.add_grants.extend(operators.iter().map(|client| Grant {
-        client: client.clone(),
-        role: OPERATOR_ROLE.to_owned(),
-        domain: CLUSTER_DOMAIN.to_owned(),
-    }));
-    change.add_grants.extend(tenants.iter().map(|tenant| Grant {
-        client: format!("{tenant}/*"),
-        role: OWNER_ROLE.to_owned(),
-        domain: tenant.clone(),
-    }));
-    change
+/// What a node's configuration says of the first policy.
+#[derive(Debug, Clone)]
+pub(crate) struct FirstPolicy {
+    /// `tenant/client` each.
+    pub(crate) operators: Vec<String>,
+    /// Beside those of the operators.
+    pub(crate) tenants: Vec<String>,
+}
+
+impl FirstPolicy {
+    /// The command that sets access up; None as long as nobody is named who could change it afterwards. `owners` are the tenants that own
+    /// topics already.
+    pub(crate) fn command(&self, owners: impl IntoIterator<Item = String>) -> Option<Command> {
+        if self.operators.is_empty() {
+            return None;
+        }
+        let of_operators = self.operators.iter().filter_map(|client| client.split_once('/'));
+        let of_operators = of_operators.map(|(tenant, _)| tenant.to_owned());
+        let tenants: BTreeSet<String> = of_operators.chain(self.tenants.iter().cloned()).chain(owners).collect();
+        let mut policy = parse(POLICY);
+        policy.add_grants.extend(self.operators.iter().map(|client| Grant {
+            client: client.clone(),
+            role: OPERATOR_ROLE.to_owned(),
+            domain: CLUSTER_DOMAIN.to_owned(),
+        }));
+        policy.add_grants.extend(tenants.iter().map(|tenant| Grant {
+            client: format!("{tenant}/*"),
+            role: OWNER_ROLE.to_owned(),
+            domain: tenant.clone(),
+        }));
+        Some(Command::SetUpAccess {
+            tenants: tenants.into_iter().collect(),
+            policy,
+        })
+    }
 }
 
 /// Lines that are none are passed over: less is allowed then, never more. A test sees that there are none.

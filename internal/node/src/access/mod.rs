@@ -24,7 +24,7 @@ use sha2::{Digest, Sha256};
 
 pub(crate) use authority::{Authority, Reason};
 pub(crate) use decider::Client;
-pub(crate) use defaults::first_policy;
+pub(crate) use defaults::FirstPolicy;
 
 use crate::identity::Identity;
 

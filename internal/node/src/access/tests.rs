@@ -84,9 +84,19 @@ impl Policy {
             }],
         });
         policy.apply(Command::RaiseFeatureLevel { level: 4 });
-        policy.apply(Command::SetUpAccess {
-            tenants: ["ops", "shop", "next"].map(str::to_owned).to_vec(),
-            policy: first_policy(&["ops/anna".to_owned()], &["shop".to_owned()]),
+        let first = FirstPolicy {
+            operators: vec!["ops/anna".to_owned()],
+            tenants: vec!["shop".to_owned()],
+        };
+        policy.apply(first.command([]).unwrap());
+        policy.apply(Command::CreateTenant {
+            tenant: "next".to_owned(),
+            clients_role: None,
+        });
+        let others = vec![grant("ops/*", "owner", "ops")];
+        policy.change(PolicyChange {
+            remove_grants: others,
+            ..PolicyChange::default()
         });
         policy
     }

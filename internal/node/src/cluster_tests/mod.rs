@@ -50,6 +50,8 @@ use crate::{Config, Node, NodeHandle, StartError, TlsConfig};
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Its client may change the cluster.
 const OPERATOR_TENANT: &str = "ops";
+/// The tenants whose clients appear in tests.
+const TENANTS: [&str; 4] = ["shop", "thief", "other", "strangers"];
 const NAMES: [&str; 4] = ["a", "b", "c", "d"];
 
 /// Up to four nodes; the first three found the cluster.
@@ -132,6 +134,7 @@ impl TestCluster {
                 key: files.key,
             },
             operators: vec![format!("{OPERATOR_TENANT}/tester")],
+            tenants: TENANTS.map(str::to_owned).to_vec(),
             segment_bytes_max: 4 * 1024 * 1024,
             retention_interval_ms: 200,
             ..Config::default()

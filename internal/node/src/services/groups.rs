@@ -17,9 +17,9 @@ use tokio::time::{Instant, timeout_at};
 use tonic::{Request, Response, Status, Streaming};
 
 use super::deadline::deadline;
-use super::joining::Assignments;
+use super::joining::{Assignments, text};
 use super::{Context, Wanted, principal};
-use crate::access::{Action, Principal};
+use crate::access::{Action, Principal, Resource};
 use crate::replicas::Opened;
 use crate::status::{Problem, range};
 
@@ -105,8 +105,22 @@ impl GroupService for Groups {
             }
             None => partition.groups(),
         };
+        let tenant = self.context.topic_name(&call.principal, &request.topic)?.tenant;
+        let may_see = |group: &Bytes| {
+            let group = String::from_utf8_lossy(group).into_owned();
+            let resource = Resource::Group {
+                tenant: tenant.clone(),
+                group,
+            };
+            let asked = self
+                .context
+                .authority
+                .authorize(&call.principal, Action::Describe, resource);
+            asked.is_ok()
+        };
+        let groups = groups.into_iter().filter(|(group, _)| may_see(group));
         Ok(Response::new(v1::ListGroupsResponse {
-            groups: groups.into_iter().map(on_the_wire).collect(),
+            groups: groups.map(on_the_wire).collect(),
             range: Some(range(partition.status().watermark)),
         }))
     }
@@ -160,6 +174,14 @@ impl Call {
     }
 }
 
+/// What a caller must be allowed to do to a topic to do `action` to a group on it.
+pub(super) fn action_on_topic(action: Action) -> Action {
+    match action {
+        Action::Manage => Action::Describe,
+        other => other,
+    }
+}
+
 /// A group on a partition whose leader this node may be.
 struct Led<'a> {
     context: &'a Context,
@@ -172,15 +194,38 @@ impl Groups {
     /// The way to everything that writes.
     async fn open(&self, call: Call, action: Action, wanted: &Wanted<'_>, group: &str) -> Result<Led<'_>, Problem> {
         let context = &*self.context;
-        let group = name("group", group)?;
-        let (opened, _) = context.open(&call.principal, action, wanted, call.deadline).await?;
+        let group_name = text("group", group)?;
+        let (opened, _) = context
+            .open(&call.principal, action_on_topic(action), wanted, call.deadline)
+            .await?;
+        self.permit(&call.principal, action, wanted.topic, &group_name)?;
         self.check_level()?;
         Ok(Led {
             context,
             call,
             opened,
-            group,
+            group: Bytes::from(group_name),
         })
+    }
+
+    /// Whether the caller may do `action` to a group on a topic that it may use. What to do from then on is to hold for as long.
+    pub(super) fn permit(
+        &self,
+        principal: &Principal,
+        action: Action,
+        topic: &str,
+        group: &str,
+    ) -> Result<Vec<(Action, Resource)>, Problem> {
+        let topic = self.context.topic_name(principal, topic)?;
+        let resource = Resource::Group {
+            tenant: topic.tenant.clone(),
+            group: group.to_owned(),
+        };
+        self.context.authority.authorize(principal, action, resource.clone())?;
+        Ok(vec![
+            (action_on_topic(action), Resource::Topic(topic)),
+            (action, resource),
+        ])
     }
 
     pub(super) fn check_level(&self) -> Result<(), Problem> {

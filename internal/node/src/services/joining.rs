@@ -19,8 +19,9 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Status, Streaming};
 
 use super::Wanted;
-use super::groups::{Call, Groups, confirmed_end, name, wanted};
-use crate::access::Action;
+use super::groups::{Call, Groups, action_on_topic, confirmed_end, name, wanted};
+use super::revocation::{Grounds, while_allowed};
+use crate::access::{Action, Resource};
 use crate::coordinator::{ANSWERS_MAX, Assignment, Event, Home, Joining, MemberView, Partitions, StreamId};
 use crate::status::Problem;
 
@@ -34,6 +35,8 @@ pub(super) type Assignments = Pin<Box<dyn Stream<Item = Result<v1::JoinGroupResp
 struct Known {
     group: String,
     home: Home,
+    /// What the caller was allowed to do.
+    allowed: Vec<(Action, Resource)>,
 }
 
 impl Groups {
@@ -83,7 +86,8 @@ impl Groups {
             let _ended_with_this = &guard;
             told.map(on_the_wire).map_err(Status::from)
         });
-        Ok(Box::pin(told))
+        let grounds = Grounds::new(self.context.clone(), call.principal, known.allowed);
+        Ok(Box::pin(while_allowed(told, grounds)))
     }
 
     pub(super) async fn describe(
@@ -125,15 +129,14 @@ impl Groups {
     ) -> Result<Known, Problem> {
         let context = &self.context;
         let group = text("group", group)?;
-        let permit = context.permit_topic(&call.principal, action, place.topic)?;
-        let Some(topic) = permit.topic(action) else {
-            return Err(Problem::Internal("a permit that is not for a topic".to_owned()));
-        };
-        let topic = (topic.tenant.clone(), topic.topic.clone());
-        let (opened, _) = context.open(&call.principal, action, place, deadline).await?;
+        let name = context.topic_name(&call.principal, place.topic)?;
+        let topic_action = action_on_topic(action);
+        let (opened, _) = context.open(&call.principal, topic_action, place, deadline).await?;
+        let allowed = self.permit(&call.principal, action, place.topic, &group)?;
+        let topic = (name.tenant, name.topic);
         let home = context.coordinator.home(opened.clone(), topic)?;
         confirmed_end(context, &opened, deadline).await?;
-        Ok(Known { group, home })
+        Ok(Known { group, home, allowed })
     }
 }
 
@@ -217,7 +220,7 @@ fn partitions(given: &[u32]) -> Result<Partitions, Problem> {
     }
 }
 
-fn text(field: &'static str, given: &str) -> Result<String, Problem> {
+pub(super) fn text(field: &'static str, given: &str) -> Result<String, Problem> {
     name(field, given).map(|_| given.to_owned())
 }
 

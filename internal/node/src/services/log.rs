@@ -17,8 +17,9 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::deadline::deadline;
 use super::following::{Following, Needs};
+use super::revocation::{Grounds, while_allowed};
 use super::{Context, Wanted, principal, produce};
-use crate::access::Action;
+use crate::access::{Action, Resource};
 use crate::replicas::Opened;
 use crate::status::{Problem, range};
 
@@ -69,6 +70,8 @@ impl LogService for Log {
             wait_until_fresh(&self.context, &opened, kind, deadline).await?;
         }
         let reader = Reader::new(self.context.clone(), opened, &wanted)?;
+        let topic = Resource::Topic(self.context.topic_name(&principal, &wanted.topic)?);
+        let grounds = Grounds::new(self.context.clone(), principal, vec![(Action::Consume, topic)]);
         let batches = stream::unfold(Some(reader), |reader| async {
             let mut reader = reader?;
             match reader.next().await {
@@ -76,7 +79,7 @@ impl LogService for Log {
                 Err(problem) => Some((Err(Status::from(problem)), None)),
             }
         });
-        Ok(Response::new(Box::pin(batches)))
+        Ok(Response::new(Box::pin(while_allowed(Box::pin(batches), grounds))))
     }
 
     async fn list_offsets(

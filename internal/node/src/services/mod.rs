@@ -19,6 +19,7 @@ mod operate;
 mod produce;
 mod records;
 mod recover;
+mod revocation;
 mod server;
 mod topic;
 mod watch_cluster;
@@ -193,9 +194,13 @@ fn principal<T>(request: &Request<T>) -> Result<Principal, Problem> {
 impl Context {
     /// The permit for a topic as the caller writes it.
     fn permit_topic(&self, principal: &Principal, action: Action, topic: &str) -> Result<Permit, Problem> {
-        let own_tenant = self.own_tenant(principal)?;
-        let name = TopicName::parse(topic, own_tenant)?;
+        let name = self.topic_name(principal, topic)?;
         Ok(self.authority.authorize(principal, action, Resource::Topic(name))?)
+    }
+
+    /// A topic as the caller writes it.
+    fn topic_name(&self, principal: &Principal, topic: &str) -> Result<TopicName, Problem> {
+        Ok(TopicName::parse(topic, self.own_tenant(principal)?)?)
     }
 
     /// The caller's tenant. A node has none, and is refused.

@@ -1,0 +1,70 @@
+//! Streams that stay open for long end when their caller may no longer do what they are for.
+//!
+//! A change of the policy is a commit of the catalog, and every node applies it: each stream looks again then, and only then.
+
+use std::sync::Arc;
+
+use futures::{Stream, StreamExt, stream};
+use tokio::sync::watch;
+use tonic::Status;
+
+use super::Context;
+use crate::access::{Action, Denied, Principal, Resource};
+use crate::catalog::Progress;
+use crate::status::Problem;
+
+/// What a caller must be allowed to do for as long as its stream is open.
+pub(super) struct Grounds {
+    context: Arc<Context>,
+    principal: Principal,
+    all: Vec<(Action, Resource)>,
+    applied: watch::Receiver<Progress>,
+}
+
+impl Grounds {
+    /// Begins to watch; what was allowed before is looked at again at once.
+    pub(super) fn new(context: Arc<Context>, principal: Principal, all: Vec<(Action, Resource)>) -> Grounds {
+        let mut applied = context.host.progress();
+        applied.mark_changed();
+        Grounds {
+            context,
+            principal,
+            all,
+            applied,
+        }
+    }
+
+    /// Returns as soon as something of it is no longer allowed. Cancel safe.
+    async fn lost(&mut self) -> Problem {
+        loop {
+            if self.applied.changed().await.is_err() {
+                std::future::pending::<()>().await; // the node stops, which ends streams by itself
+            }
+            let authority = &self.context.authority;
+            let asked = self.all.iter().map(|(action, resource)| {
+                let asked = authority.authorize(&self.principal, *action, resource.clone());
+                asked.map(drop)
+            });
+            if let Err(denied) = asked.collect::<Result<(), Denied>>() {
+                tracing::info!(target: "audit", principal = %self.principal, %denied, "an open stream is cut");
+                return denied.openly().into();
+            }
+        }
+    }
+}
+
+/// The stream for as long as its grounds hold; then an error, and the end.
+pub(super) fn while_allowed<T, S>(stream: S, grounds: Grounds) -> impl Stream<Item = Result<T, Status>> + Send
+where
+    T: Send,
+    S: Stream<Item = Result<T, Status>> + Send + Unpin,
+{
+    stream::unfold(Some((stream, grounds)), |state| async {
+        let (mut stream, mut grounds) = state?;
+        tokio::select! {
+            biased;
+            problem = grounds.lost() => Some((Err(problem.into()), None)),
+            next = stream.next() => next.map(|item| (item, Some((stream, grounds)))),
+        }
+    })
+}

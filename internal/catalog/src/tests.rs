@@ -3,6 +3,7 @@
 
 mod golden;
 mod golden_2;
+mod golden_4;
 mod leaving;
 mod moves;
 mod nodes;

@@ -10,3 +10,9 @@ fn the_catalog_accepts_exactly_what_the_wire_publishes() {
     assert_eq!(catalog::TENANT_TOPICS_MAX, wire::TENANT_TOPICS_MAX);
     assert_eq!(catalog::REPLICATION_MAX, wire::REPLICATION_MAX);
 }
+
+#[test]
+fn no_group_is_forgotten_while_a_member_takes_its_time_over_a_record() {
+    let (_, longest_ms) = wire::GROUP_RELEASE_MS;
+    assert!(*catalog::GROUPS_KEPT_MS.start() >= u64::from(longest_ms));
+}

@@ -85,6 +85,7 @@ fn wrong_arguments_end_with_2_and_name_the_limit() {
         (&["consume", "x", "--deadline", "1000000000h"], "24h"),
         (&["topic", "list", "--deadline", "0ms"], "24h"),
         (&["cluster", "describe", "--deadline", "5"], "duration"),
+        (&["cluster", "settings", "--groups-kept", "87601h"], "87600h"),
         (&["health", "--timeout", "0s"], "24h"),
         (&["serve", "--workers", "100000"], "256"),
         (&["serve", "--log", "x=y=z"], "filter"),

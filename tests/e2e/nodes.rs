@@ -148,6 +148,26 @@ fn a_node_stops_in_good_order_and_comes_back_with_everything() {
     assert_eq!(consume(&cluster, "numbers"), numbers(1_000));
 }
 
+#[test]
+fn how_long_groups_are_kept_is_shown_changed_refused_by_name_and_there_after_a_restart() {
+    let mut cluster = TestCluster::start(1);
+    let show = ["cluster", "settings", "--output", "json"];
+    assert_eq!(cluster.json(&show)["groups_kept_ms"], 604_800_000);
+    let changed = cluster.run(&["cluster", "settings", "--groups-kept", "48h"]);
+    let text = changed.success().stdout();
+    assert!(text.contains("groups kept 172800000 ms"), "{text}");
+    for (kept, limit) in [("59m", "3600000"), ("1ms", "3600000")] {
+        let refused = cluster.run(&["cluster", "settings", "--groups-kept", kept]);
+        refused.fails_with(4, &["groups_kept_ms", limit]);
+    }
+    assert!(cluster.node(0).stop().success());
+    cluster.node(0).start();
+    cluster.wait_ready();
+    let settings = cluster.json(&show);
+    assert_eq!(settings["groups_kept_ms"], 172_800_000);
+    assert_eq!(settings["timer_step"], 1, "the others stay");
+}
+
 /// Sends `bytes` and gives what comes back until the other side closes.
 fn talk(address: &str, bytes: &[u8]) -> Vec<u8> {
     let mut stream = TcpStream::connect(address).unwrap_or_else(|error| panic!("cannot connect to {address}: {error}"));

@@ -22,6 +22,9 @@ pub struct ChangeSettings {
     pub catch_up_bytes_per_second: Option<u64>,
     /// Whether replicas and leaders are moved so that nodes have equal shares.
     pub balance: Option<bool>,
+    /// How long a consumer group is kept that lags and neither claims nor commits, milliseconds: an hour to ten years. A node of
+    /// an older version that has no such setting leaves it out of its answer, and changes only the others.
+    pub groups_kept_ms: Option<u64>,
 }
 
 impl Cluster {
@@ -173,13 +176,15 @@ impl Cluster {
     /// Not cancel safe: if the future is dropped, they may be changed all the same; a change of nothing tells.
     ///
     /// # Errors
-    /// Reasons `INVALID_ARGUMENT`, `PERMISSION_DENIED`; [`Error::Deadline`].
+    /// Reasons `INVALID_ARGUMENT`, `PERMISSION_DENIED`; [`Error::Deadline`], also while not every node of the cluster knows what
+    /// is to be set.
     pub async fn change_settings(&self, change: ChangeSettings) -> Result<v1::Settings, Error> {
         let request = v1::UpdateSettingsRequest {
             timer_step: change.timer_step,
             replace_after_ms: change.replace_after_ms,
             catch_up_bytes_per_second: change.catch_up_bytes_per_second,
             balance: change.balance,
+            groups_kept_ms: change.groups_kept_ms,
         };
         let call = |channel, time_left| {
             let request = timed(request, time_left);

@@ -8,6 +8,8 @@ use highwater::proto::limits::DELIVERY_DEADLINE_MS_MAX;
 const UNITS: [(&str, u64); 4] = [("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
 /// The longest that an option about days takes.
 const LONGEST_DAYS: Duration = Duration::from_secs(30 * 24 * 3_600);
+/// The longest that an option about years takes: ten of 365 days.
+const LONGEST_YEARS: Duration = Duration::from_secs(10 * 365 * 24 * 3_600);
 /// The longest that a batch may wait, as the client library has it.
 const LONGEST_LINGER: Duration = Duration::from_secs(60);
 /// The longest that an option takes, unless something else limits it.
@@ -16,6 +18,11 @@ const LONGEST: Duration = Duration::from_secs(24 * 3_600);
 /// Parses a whole number with a unit, at most 30 days (720h).
 pub(crate) fn parse_days(text: &str) -> Result<Duration, String> {
     parse_up_to(text, LONGEST_DAYS)
+}
+
+/// The same, at most ten years (87600h).
+pub(crate) fn parse_years(text: &str) -> Result<Duration, String> {
+    parse_up_to(text, LONGEST_YEARS)
 }
 
 /// Parses a whole number with a unit, at most 24 h.
@@ -78,6 +85,7 @@ mod tests {
     #[test]
     fn the_limit_is_named() {
         assert_eq!(parse("24h"), Ok(LONGEST));
+        assert_eq!(parse_years("87600h"), Ok(LONGEST_YEARS));
         assert_eq!(parse_delivery_deadline("10m"), Ok(Duration::from_secs(600)));
         assert_eq!(parse_linger("0ms"), Ok(Duration::ZERO));
         assert_eq!(parse_linger("2m"), Err("it must be at most 1m".to_owned()));
@@ -85,6 +93,7 @@ mod tests {
             (parse("0s"), "24h"),
             (parse("86400001ms"), "24h"),
             (parse("18446744073709551615h"), "24h"),
+            (parse_years("87601h"), "87600h"),
             (parse_delivery_deadline("1h"), "10m"),
             (parse_delivery_deadline("0ms"), "10m"),
         ] {

@@ -5,20 +5,13 @@ use crate::checks;
 use crate::codec::Error;
 use crate::command::{Command, FoundingNode};
 use crate::index::Index;
+use crate::levels::FEATURE_LEVEL;
 use crate::limits::{ID_MAX, PARTITIONS_DEFAULT, RETENTION_BYTES_DEFAULT, RETENTION_MS_DEFAULT};
 use crate::model::{Node, Topic};
 use crate::names;
 use crate::reply::{Refusal, Reply};
 use crate::settings::Settings;
 use crate::topics::{Named, Update};
-
-/// The highest feature level that this build supports.
-///
-/// * 1: everything up to and including the replacement of dead replicas in place.
-/// * 2: topics and placements that change, nodes that leave, and settings of the cluster.
-/// * 3: consumer groups: claims, offset commits and forgotten groups in the logs of partitions. Nothing of the catalog's own.
-/// * 4: tenants and the policy of access.
-pub const FEATURE_LEVEL: u32 = 4;
 
 /// The state of the catalog.
 ///
@@ -158,6 +151,7 @@ impl Catalog {
                 replace_after_ms,
                 catch_up_bytes_per_second,
                 balance,
+                groups_kept_ms,
             } => {
                 let now = &self.state.settings;
                 let wanted = Settings {
@@ -165,6 +159,7 @@ impl Catalog {
                     replace_after_ms: replace_after_ms.unwrap_or(now.replace_after_ms),
                     catch_up_bytes_per_second: catch_up_bytes_per_second.unwrap_or(now.catch_up_bytes_per_second),
                     balance: balance.unwrap_or(now.balance),
+                    groups_kept_ms: groups_kept_ms.unwrap_or(now.groups_kept_ms),
                 };
                 self.update_settings(index, wanted)
             }

@@ -8,9 +8,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use crate::access::Access;
-use crate::catalog::FEATURE_LEVEL;
 use crate::checks;
 use crate::codec::{self, Error, hex16};
+use crate::levels::{CHANGES_LEVEL, FEATURE_LEVEL, FIRST_LEVEL, POLICIES_LEVEL};
 use crate::limits::{CHECKPOINT_BYTES_MAX, NEXT_ID_MAX, RACK_BYTES_MAX, REPLACED_REPLICAS_MAX};
 use crate::model::{Node, Partition, Topic, first_level, is_first_level};
 use crate::names;
@@ -113,9 +113,9 @@ impl State {
     }
 
     fn check_access(&self) -> Result<(), String> {
-        ensure(self.feature_level >= 4 || self.access.is_empty(), || {
+        ensure(self.feature_level >= POLICIES_LEVEL || self.access.is_empty(), || {
             format!(
-                "it has tenants or rules, which need feature level 4, but level {}",
+                "it has tenants or rules, which need feature level {POLICIES_LEVEL}, but level {}",
                 self.feature_level
             )
         })?;
@@ -148,10 +148,11 @@ impl State {
         let is_new = |node: &Node| node.feature_level != 1 || node.leaving || node.drained;
         let continues = |partition: &Partition| partition.replicas.iter().any(|replica| replica.continues.is_some());
         let is_new_topic = |topic: &Topic| !topic.leader_rack.is_empty() || topic.partitions.iter().any(continues);
-        let has_new =
-            !self.settings.is_default() || self.nodes.values().any(is_new) || self.topics.values().any(is_new_topic);
-        ensure(level > 1 || !has_new, || {
-            "it has content of feature level 2, but level 1".to_string()
+        let has_changes = self.nodes.values().any(is_new) || self.topics.values().any(is_new_topic);
+        let needed = if has_changes { CHANGES_LEVEL } else { FIRST_LEVEL };
+        let needed = needed.max(self.settings.feature_level());
+        ensure(needed <= level, || {
+            format!("it has content of feature level {needed}, but level {level}")
         })
     }
 

@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::access::PolicyChange;
-use crate::catalog::FEATURE_LEVEL;
 use crate::codec::{self, Error, hex16};
+use crate::levels::{CHANGES_LEVEL, FEATURE_LEVEL, FIRST_LEVEL, POLICIES_LEVEL};
 use crate::limits::MESSAGE_BYTES_MAX;
 use crate::model::{Incarnation, first_level, is_first_level};
 
@@ -178,7 +178,7 @@ pub enum Command {
         /// Its name.
         node: String,
     },
-    /// Changes settings of the cluster; what is not given stays. Level 2.
+    /// Changes settings of the cluster; what is not given stays. Level 2, and level 4 to say how long groups are kept.
     UpdateSettings {
         /// See [`Settings::timer_step`](crate::Settings::timer_step).
         timer_step: Option<u32>,
@@ -188,6 +188,9 @@ pub enum Command {
         catch_up_bytes_per_second: Option<u64>,
         /// See [`Settings::balance`](crate::Settings::balance).
         balance: Option<bool>,
+        /// See [`Settings::groups_kept_ms`](crate::Settings::groups_kept_ms).
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        groups_kept_ms: Option<u64>,
     },
     /// Lets a partition go on from one replica, because the others are gone for good: all are declared dead, and their places
     /// go to new ones on the same nodes, of which the survivor's continues its log. Only an operator asks for it, while the
@@ -288,9 +291,10 @@ impl Command {
             | Command::ReportDeadReplica { .. }
             | Command::ReplaceReplica { .. }
             | Command::RetireReplica { .. }
-            | Command::RaiseFeatureLevel { .. } => 1,
-            Command::RegisterNode { feature_level, .. } if *feature_level == 1 => 1,
-            Command::CreateTopic { avoid, .. } if avoid.is_empty() => 1,
+            | Command::RaiseFeatureLevel { .. } => FIRST_LEVEL,
+            Command::RegisterNode { feature_level, .. } if is_first_level(feature_level) => FIRST_LEVEL,
+            Command::CreateTopic { avoid, .. } if avoid.is_empty() => FIRST_LEVEL,
+            Command::UpdateSettings { groups_kept_ms, .. } if groups_kept_ms.is_some() => POLICIES_LEVEL,
             Command::RegisterNode { .. }
             | Command::CreateTopic { .. }
             | Command::UpdateTopic { .. }
@@ -300,12 +304,12 @@ impl Command {
             | Command::DrainNode { .. }
             | Command::RemoveNode { .. }
             | Command::RecoverPartition { .. }
-            | Command::UpdateSettings { .. } => 2,
+            | Command::UpdateSettings { .. } => CHANGES_LEVEL,
             Command::SetUpAccess { .. }
             | Command::ChangePolicy { .. }
             | Command::CreateTenant { .. }
             | Command::SuspendTenant { .. }
-            | Command::DeleteTenant { .. } => 4,
+            | Command::DeleteTenant { .. } => POLICIES_LEVEL,
         }
     }
 

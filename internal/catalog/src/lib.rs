@@ -8,6 +8,7 @@
 //! * [`Command`], [`Reply`] and [`Refusal`] are what goes in and comes out, with their stored form.
 //! * [`names`] is the one validator of names of topics, tenants, nodes, clients and clusters.
 //! * [`Access`] holds tenants, rules and grants: who may do what.
+//! * [`levels`] is the table of what builds of different age can read.
 //! * [`limits`] holds every bound and default; [`Settings`] is what an operator chooses for the whole cluster.
 //! * [`planning`] says what should be done next: moves of replicas, preferred leaders, voters of the catalog.
 //!
@@ -27,6 +28,7 @@ mod checks;
 mod codec;
 mod command;
 mod index;
+pub mod levels;
 pub mod limits;
 mod model;
 mod moves;
@@ -48,9 +50,10 @@ mod topics;
 pub use access::{
     Access, CLUSTER_DOMAIN, Domain, Effect, Grant, OPERATOR_ROLE, PolicyChange, Resource, Rule, Tenant, covers,
 };
-pub use catalog::{Catalog, FEATURE_LEVEL};
+pub use catalog::Catalog;
 pub use codec::Error;
 pub use command::{CatalogReplica, Command, FoundingNode, StartedReplica};
+pub use levels::FEATURE_LEVEL;
 pub use model::{CATALOG_GROUP_ID, Incarnation, LeftOn, Node, Partition, PastLife, Placement, Replica, Topic};
 pub use reply::{Refusal, Reply};
 pub use settings::Settings;

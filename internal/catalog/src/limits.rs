@@ -61,6 +61,11 @@ pub const REPLACE_AFTER_MS_DEFAULT: u64 = 10 * 60 * 1000;
 pub const CATCH_UP_BYTES_PER_SECOND: RangeInclusive<u64> = 1_000_000..=100_000_000_000;
 /// How fast that is if the operator did not say, bytes per second: 20 MB.
 pub const CATCH_UP_BYTES_PER_SECOND_DEFAULT: u64 = 20_000_000;
+/// How long a consumer group is kept that lags and is not used, milliseconds: an hour to ten years. Not less than an hour,
+/// because a member may take that long over one record, and its group must not be forgotten under it.
+pub const GROUPS_KEPT_MS: RangeInclusive<u64> = 60 * 60 * 1000..=10 * 365 * 24 * 60 * 60 * 1000;
+/// How long that is if the operator did not say, milliseconds: seven days.
+pub const GROUPS_KEPT_MS_DEFAULT: u64 = 7 * 24 * 60 * 60 * 1000;
 /// The largest id of a topic, group or replica: the largest whole number that every JSON reader keeps exact.
 pub const ID_MAX: u64 = (1 << 53) - 1;
 /// The largest `next` id that a checkpoint may hold: at one id a microsecond, the rest lasts for a century.

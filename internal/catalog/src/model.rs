@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::codec::hex16;
 use crate::command::CatalogReplica;
+use crate::levels::FIRST_LEVEL;
 use crate::reply::Refusal;
 
 /// The Raft group of the catalog itself; partitions have groups from 1 on.
@@ -172,11 +173,11 @@ impl Replica {
 }
 
 pub(crate) fn first_level() -> u32 {
-    1
+    FIRST_LEVEL
 }
 
 pub(crate) fn is_first_level(level: &u32) -> bool {
-    *level == 1
+    *level == FIRST_LEVEL
 }
 
 fn is_false(flag: &bool) -> bool {

@@ -7,9 +7,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::catalog::Catalog;
 use crate::checks;
+use crate::levels::{CHANGES_LEVEL, FIRST_LEVEL, POLICIES_LEVEL};
 use crate::limits::{
-    CATCH_UP_BYTES_PER_SECOND, CATCH_UP_BYTES_PER_SECOND_DEFAULT, REPLACE_AFTER_MS, REPLACE_AFTER_MS_DEFAULT,
-    TIMER_STEP_DEFAULT, TIMER_STEPS,
+    CATCH_UP_BYTES_PER_SECOND, CATCH_UP_BYTES_PER_SECOND_DEFAULT, GROUPS_KEPT_MS, GROUPS_KEPT_MS_DEFAULT,
+    REPLACE_AFTER_MS, REPLACE_AFTER_MS_DEFAULT, TIMER_STEP_DEFAULT, TIMER_STEPS,
 };
 use crate::reply::{Refusal, Reply};
 
@@ -25,6 +26,21 @@ pub struct Settings {
     pub catch_up_bytes_per_second: u64,
     /// Whether replicas and preferred leaders are moved only to even out the nodes' load.
     pub balance: bool,
+    /// How long a consumer group is kept that lags and neither claims nor commits, milliseconds. Written only where it is not
+    /// the default: builds below [`POLICIES_LEVEL`] cannot read it.
+    #[serde(
+        default = "groups_kept_ms_default",
+        skip_serializing_if = "is_groups_kept_ms_default"
+    )]
+    pub groups_kept_ms: u64,
+}
+
+fn groups_kept_ms_default() -> u64 {
+    GROUPS_KEPT_MS_DEFAULT
+}
+
+fn is_groups_kept_ms_default(kept_ms: &u64) -> bool {
+    *kept_ms == GROUPS_KEPT_MS_DEFAULT
 }
 
 impl Default for Settings {
@@ -34,6 +50,7 @@ impl Default for Settings {
             replace_after_ms: REPLACE_AFTER_MS_DEFAULT,
             catch_up_bytes_per_second: CATCH_UP_BYTES_PER_SECOND_DEFAULT,
             balance: true,
+            groups_kept_ms: GROUPS_KEPT_MS_DEFAULT,
         }
     }
 }
@@ -41,6 +58,14 @@ impl Default for Settings {
 impl Settings {
     pub(crate) fn is_default(&self) -> bool {
         *self == Settings::default()
+    }
+
+    /// The level whose builds can read these.
+    pub(crate) fn feature_level(&self) -> u32 {
+        if !is_groups_kept_ms_default(&self.groups_kept_ms) {
+            return POLICIES_LEVEL;
+        }
+        if self.is_default() { FIRST_LEVEL } else { CHANGES_LEVEL }
     }
 
     /// Refuses the first value that is out of bounds.
@@ -51,7 +76,8 @@ impl Settings {
             "catch_up_bytes_per_second",
             self.catch_up_bytes_per_second,
             &CATCH_UP_BYTES_PER_SECOND,
-        )
+        )?;
+        checks::within("groups_kept_ms", self.groups_kept_ms, &GROUPS_KEPT_MS)
     }
 }
 

@@ -5,6 +5,7 @@ mod access;
 mod golden;
 mod golden_2;
 mod golden_4;
+mod golden_access;
 mod leaving;
 mod moves;
 mod nodes;

@@ -209,7 +209,7 @@ impl Foundation {
                 .clone()
                 .keep_retention(Duration::from_millis(self.config.retention_interval_ms))
                 .boxed(),
-            controller.keep_reported(dead_replicas).boxed(),
+            controller.clone().keep_reported(dead_replicas).boxed(),
             readiness.keep().boxed(),
         ];
         works.extend(behind_catalog.map(|work| behind(catalog_opened.clone(), work).boxed()));
@@ -249,6 +249,8 @@ impl Foundation {
             server,
             loops,
             data: self.data,
+            #[cfg(test)]
+            controller,
         })
     }
 

@@ -25,7 +25,6 @@ use crate::clock::now_ms;
 use crate::controller::{COMMAND_TIMEOUT, Controller};
 use crate::peer_calls::{self, CLOCK};
 use crate::replicas::{CATALOG_GROUP, Hosted};
-use crate::unused_groups::KEPT;
 
 /// How far clocks may be apart that are said to agree.
 const CLOCKS_APART_MAX_MS: u64 = 2 * 60 * 1000;
@@ -61,7 +60,7 @@ impl Controller {
                 this.trim(&hosted, bounds, clocks).await;
             });
             trims.await;
-            self.forget_unused_groups(KEPT).await;
+            self.forget_unused_groups(now_ms()).await;
         }
     }
 

@@ -424,10 +424,11 @@ fn only(offset: u64) -> OffsetRange {
 
 /// The field of a request by its name in the catalog; what is not known by name is part of the configuration.
 fn request_field(name: &str) -> &'static str {
-    const FIELDS: [&str; 4] = [
+    const FIELDS: [&str; 5] = [
         "timer_step",
         "replace_after_ms",
         "catch_up_bytes_per_second",
+        "groups_kept_ms",
         "leader_rack",
     ];
     let known = FIELDS.into_iter().find(|field| *field == name);

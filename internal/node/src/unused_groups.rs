@@ -8,36 +8,35 @@
 //! Only what lags is forgotten. A group that has consumed everything makes no calls as long as nothing comes, and must find its
 //! place when something does.
 //!
-//! Deliberately absent: a period of each topic's own.
+//! How long is a setting of the cluster. Deliberately absent: a period of each topic's own.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use futures::StreamExt;
-use highwater_catalog::Catalog;
+use highwater_catalog::levels::GROUPS_LEVEL;
 use highwater_partition::Role;
 use highwater_partition::log::{GroupId, GroupState};
 use tokio::time::timeout;
 
-use crate::clock::now_ms;
 use crate::controller::{COMMAND_TIMEOUT, Controller};
 use crate::replicas::{CATALOG_GROUP, Hosted};
 use crate::retention::Agreement;
-use crate::services::GROUPS_LEVEL;
 
-/// How long a group is kept that neither claims nor commits.
-pub(crate) const KEPT: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 /// Partitions that are looked at at the same time.
 const PARTITIONS_AT_ONCE: usize = 8;
 
 impl Controller {
-    /// Looks once at all partitions that are led here, for groups that were not used for `kept`.
-    pub(crate) async fn forget_unused_groups(&self, kept: Duration) {
-        if self.host.read(Catalog::feature_level) < GROUPS_LEVEL {
+    /// Looks once at all partitions that are led here, for groups that at `now_ms` (since 1970) have not been used for as long as
+    /// the cluster's settings keep them.
+    pub(crate) async fn forget_unused_groups(&self, now_ms: u64) {
+        let (level, kept_ms) = self
+            .host
+            .read(|catalog| (catalog.feature_level(), catalog.settings().groups_kept_ms));
+        if level < GROUPS_LEVEL {
             return;
         }
-        let oldest_ms = now_ms().saturating_sub(u64::try_from(kept.as_millis()).unwrap_or(u64::MAX));
+        let oldest_ms = now_ms.saturating_sub(kept_ms);
         let led = self.registry.all().into_iter();
         let led = led.filter(|hosted| hosted.group_id != CATALOG_GROUP && hosted.status().role == Role::Leader);
         let unused = futures::stream::iter(led).map(|hosted| async move {

@@ -78,6 +78,9 @@ pub(super) struct SettingsArgs {
     /// Whether replicas and leaders are moved so that nodes have equal shares.
     #[arg(long, value_name = "true|false")]
     balance: Option<bool>,
+    /// How long a consumer group is kept that lags and neither claims nor commits, at least 1h.
+    #[arg(long, value_name = "DURATION", value_parser = durations::parse_years)]
+    groups_kept: Option<Duration>,
 }
 
 pub(super) async fn transfer(cluster: &Cluster, args: &TransferArgs, format: Format) -> Result<()> {
@@ -202,15 +205,26 @@ pub(super) async fn settings(cluster: &Cluster, args: &SettingsArgs, format: For
         replace_after_ms: args.replace_after.map(|after| after.as_millis() as u64),
         catch_up_bytes_per_second: args.catch_up_bytes_per_second,
         balance: args.balance,
+        groups_kept_ms: args.groups_kept.map(|kept| kept.as_millis() as u64),
     };
     let settings = match change == ChangeSettings::default() {
         true => cluster.describe().await.map_err(failure)?.settings.unwrap_or_default(),
         false => cluster.change_settings(change).await.map_err(failure)?,
     };
+    check_known(&change, &settings)?;
     match format {
         Format::Json => output::json(&settings_document(&settings)),
         Format::Text => print_settings("", &settings),
     }
+}
+
+/// A node of an older version passes over what it does not know, and answers as if all were well.
+fn check_known(change: &ChangeSettings, answer: &Settings) -> Result<()> {
+    if change.groups_kept_ms.is_none() || answer.groups_kept_ms.is_some() {
+        return Ok(());
+    }
+    let what = "how long groups are kept is not changed: the node that answered is of an older version";
+    Err(Failure::new(Code::Unavailable, what).hint("give the command again when every node of the cluster is upgraded"))
 }
 
 /// One line.
@@ -220,11 +234,13 @@ pub(super) fn print_settings(label: &str, settings: &Settings) -> Result<()> {
         replace_after_ms,
         catch_up_bytes_per_second,
         balance,
+        groups_kept_ms,
     } = settings;
     let balance = if *balance { "on" } else { "off" };
+    let groups_kept = groups_kept_ms.map_or(String::new(), |kept_ms| format!(", groups kept {kept_ms} ms"));
     output::line(format!(
         "{label}timer step {timer_step}, replace after {replace_after_ms} ms, catch up with {catch_up_bytes_per_second} \
-         bytes/s, balance {balance}"
+         bytes/s, balance {balance}{groups_kept}"
     ))
 }
 
@@ -234,6 +250,7 @@ pub(super) fn settings_document(settings: &Settings) -> Value {
         "replace_after_ms": settings.replace_after_ms,
         "catch_up_bytes_per_second": settings.catch_up_bytes_per_second,
         "balance": settings.balance,
+        "groups_kept_ms": settings.groups_kept_ms,
     })
 }
 
@@ -249,5 +266,26 @@ impl Progress {
             output::note(&state);
             self.told = state;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn a_node_that_passes_over_a_setting_is_not_taken_for_one_that_changed_it() {
+        let change = ChangeSettings {
+            groups_kept_ms: Some(3_600_000),
+            ..ChangeSettings::default()
+        };
+        let mut answer = Settings::default();
+        let failure = check_known(&change, &answer).unwrap_err();
+        assert_eq!(failure.code, Code::Unavailable);
+        assert!(check_known(&ChangeSettings::default(), &answer).is_ok());
+        answer.groups_kept_ms = Some(3_600_000);
+        assert!(check_known(&change, &answer).is_ok());
     }
 }

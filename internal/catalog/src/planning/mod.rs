@@ -21,6 +21,7 @@ use std::collections::BTreeSet;
 
 use crate::catalog::Catalog;
 use crate::command::Command;
+use crate::levels::CHANGES_LEVEL;
 
 /// The most partitions that change their replicas at the same time.
 pub const MOVES_IN_FLIGHT_MAX: usize = 16;
@@ -54,7 +55,7 @@ impl Catalog {
     /// 4. If it is on: nodes come to be the preferred leaders of equally many partitions, as far as their leader racks
     ///    allow. Preferred leaders on nodes that are drained or not usable stay as they are.
     pub fn plan_moves(&self, view: &View, led: impl Fn(u64) -> bool) -> Vec<Command> {
-        if self.feature_level() < 2 {
+        if self.feature_level() < CHANGES_LEVEL {
             return Vec::new();
         }
         let mut plan = moves::Plan::new(layout::Layout::new(self, view, led));

@@ -64,6 +64,7 @@ fn commands_have_this_form() {
                 replace_after_ms: None,
                 catch_up_bytes_per_second: None,
                 balance: Some(false),
+                groups_kept_ms: None,
             },
             concat!(
                 r#"{"update_settings":{"timer_step":2,"replace_after_ms":null,"#,
@@ -197,6 +198,7 @@ fn a_checkpoint_has_this_form() {
         replace_after_ms: None,
         catch_up_bytes_per_second: None,
         balance: None,
+        groups_kept_ms: None,
     });
     assert_golden(&fixture.catalog.encode(), 1, CHECKPOINT);
     assert_eq!(Catalog::decode(&stored(CHECKPOINT)), Ok(fixture.catalog));

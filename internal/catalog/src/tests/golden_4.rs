@@ -1,133 +1,85 @@
-//! The stored forms of feature level 4, byte for byte.
+//! The stored forms of feature level 4, byte for byte, and what was stored before it.
 
-use super::access::{first_policy, grant, rule, set_up};
 use super::golden::{assert_golden, stored};
+use super::settings::groups_kept_ms;
 use super::*;
-use crate::{Effect, Error, PolicyChange};
+use crate::Error;
 
-const FIRST_POLICY: &str = concat!(
-    r#"{"add_rules":[{"subject":"operator","domain":"@cluster","resource":"cluster:","action":"*","effect":"allow"},"#,
-    r#"{"subject":"owner","domain":"*","resource":"*","action":"*","effect":"allow"}],"#,
-    r#""add_grants":[{"client":"ops/anna","role":"operator","domain":"@cluster"},"#,
-    r#"{"client":"acme/*","role":"owner","domain":"acme"}]}"#
+const BEFORE: &str = concat!(
+    r#"{"cluster":{"id":"c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1","name":"test"},"revision":5,"next_topic_id":1,"#,
+    r#""next_group_id":1,"next_replica_id":2,"nodes":{"n0":{"name":"n0","incarnation":"00000000000000000000000000000000","#,
+    r#""address":"n0.example:9000","rack":"","version":"0.2.0","feature_level":2,"catalog_replica_id":1,"#,
+    r#""catalog_replica_started":true,"past_lives":[]}},"topics":{},"tombstones":{},"feature_level":3,"#,
+    r#""settings":{"timer_step":2,"replace_after_ms":600000,"catch_up_bytes_per_second":20000000,"balance":true}}"#
 );
 
-#[test]
-fn commands_have_this_form() {
-    let mut denying = rule("acme/web", "acme", "topic:orders.*", "produce");
-    denying.effect = Effect::Deny;
-    let change = PolicyChange {
-        add_rules: vec![denying],
-        remove_grants: vec![grant("acme/*", "owner", "acme")],
-        ..PolicyChange::default()
-    };
-    let cases = [
-        (
-            set_up(&["ops", "acme"], first_policy()),
-            format!(r#"{{"set_up_access":{{"tenants":["ops","acme"],"policy":{FIRST_POLICY}}}}}"#),
-        ),
-        (
-            Command::ChangePolicy {
-                expected_version: 7,
-                change,
-            },
-            concat!(
-                r#"{"change_policy":{"expected_version":7,"change":{"add_rules":[{"subject":"acme/web","domain":"acme","#,
-                r#""resource":"topic:orders.*","action":"produce","effect":"deny"}],"#,
-                r#""remove_grants":[{"client":"acme/*","role":"owner","domain":"acme"}]}}}"#
-            )
-            .to_string(),
-        ),
-        (
-            Command::CreateTenant {
-                tenant: "shop".to_string(),
-                clients_role: Some("owner".to_string()),
-            },
-            r#"{"create_tenant":{"tenant":"shop","clients_role":"owner"}}"#.to_string(),
-        ),
-        (
-            Command::SuspendTenant {
-                tenant: "shop".to_string(),
-                suspended: true,
-            },
-            r#"{"suspend_tenant":{"tenant":"shop","suspended":true}}"#.to_string(),
-        ),
-        (
-            Command::DeleteTenant {
-                tenant: "shop".to_string(),
-            },
-            r#"{"delete_tenant":{"tenant":"shop"}}"#.to_string(),
-        ),
-    ];
-    for (command, json) in cases {
-        assert_golden(&command.encode(), 1, &json);
-        assert_eq!(Command::decode(&stored(&json)), Ok(command));
-    }
-    let reply = Reply::Policy { version: 7 };
-    assert_golden(&reply.encode(), 1, r#"{"policy":{"version":7}}"#);
-    assert_eq!(Reply::decode(&reply.encode()), Ok(reply));
-}
-
-const ACCESS: &str = concat!(
-    r#""feature_level":4,"access":{"version":7,"tenants":{"acme":{},"ops":{"suspended":true}},"#,
-    r#""rules":[{"subject":"operator","domain":"@cluster","resource":"cluster:","action":"*","effect":"allow"},"#,
-    r#"{"subject":"owner","domain":"*","resource":"*","action":"*","effect":"allow"}],"#,
-    r#""grants":[{"client":"acme/*","role":"owner","domain":"acme"},"#,
-    r#"{"client":"ops/anna","role":"operator","domain":"@cluster"}]}}"#
-);
-
-#[test]
-fn a_checkpoint_holds_tenants_rules_and_grants() {
-    let mut fixture = Fixture::with_access();
-    fixture.version(Command::SuspendTenant {
-        tenant: "ops".to_string(),
-        suspended: true,
+/// At level 3, with a setting that is not the default.
+fn before() -> Fixture {
+    let mut fixture = Fixture::level_2(&[""]);
+    fixture.done(Command::RaiseFeatureLevel { level: 3 });
+    fixture.done(Command::UpdateSettings {
+        timer_step: Some(2),
+        replace_after_ms: None,
+        catch_up_bytes_per_second: None,
+        balance: None,
+        groups_kept_ms: None,
     });
-    let checkpoint = fixture.catalog.encode();
-    let text = String::from_utf8_lossy(&checkpoint);
-    let version = fixture.catalog.access().version();
-    let expected = ACCESS.replace(r#""version":7"#, &format!(r#""version":{version}"#));
-    assert!(text.ends_with(&expected), "{text}");
-    assert_eq!(Catalog::decode(&checkpoint), Ok(fixture.catalog));
+    fixture
+}
+
+/// What a cluster has stored after [`before`] that keeps groups for a day.
+fn after() -> String {
+    let after = BEFORE.replacen(r#""revision":5"#, r#""revision":7"#, 1);
+    let after = after.replacen(r#","feature_level":3,"#, r#","feature_level":4,"#, 1);
+    after.replacen(r#""balance":true}"#, r#""balance":true,"groups_kept_ms":86400000}"#, 1)
 }
 
 #[test]
-fn a_checkpoint_whose_access_cannot_be_is_refused() {
-    let mut fixture = Fixture::with_access();
-    fixture.topic(create("orders", 1, 1));
-    let checkpoint = String::from_utf8(fixture.catalog.encode()[1..].to_vec()).unwrap();
-    let version = fixture.catalog.access().version();
-    let cases = [
+fn a_command_has_this_form() {
+    let json = concat!(
+        r#"{"update_settings":{"timer_step":null,"replace_after_ms":null,"catch_up_bytes_per_second":null,"#,
+        r#""balance":null,"groups_kept_ms":86400000}}"#
+    );
+    assert_golden(&groups_kept_ms(86_400_000).encode(), 1, json);
+    assert_eq!(Command::decode(&stored(json)), Ok(groups_kept_ms(86_400_000)));
+}
+
+#[test]
+fn a_checkpoint_of_level_3_is_as_it_was_and_keeps_groups_for_a_week() {
+    let fixture = before();
+    assert_golden(&fixture.catalog.encode(), 1, BEFORE);
+    let read = Catalog::decode(&stored(BEFORE)).unwrap();
+    assert_eq!(read.settings().groups_kept_ms, 7 * 24 * 60 * 60 * 1000);
+    assert_eq!(read, fixture.catalog);
+}
+
+#[test]
+fn a_checkpoint_has_this_form() {
+    let mut fixture = before();
+    fixture.done(Command::RaiseFeatureLevel { level: 4 });
+    fixture.done(groups_kept_ms(86_400_000));
+    assert_golden(&fixture.catalog.encode(), 1, &after());
+    assert_eq!(Catalog::decode(&stored(&after())), Ok(fixture.catalog));
+}
+
+#[test]
+fn a_checkpoint_that_breaks_an_invariant_is_refused() {
+    let kept = r#""groups_kept_ms":86400000"#;
+    for (from, to, why) in [
         (
-            r#""feature_level":4"#.to_string(),
-            r#""feature_level":3"#,
-            "need feature level 4",
+            r#","feature_level":4,"#,
+            r#","feature_level":3,"#,
+            "level 4, but level 3",
         ),
-        (
-            format!(r#""access":{{"version":{version}"#),
-            r#""access":{"version":0"#,
-            "never set up",
-        ),
-        (
-            format!(r#""access":{{"version":{version}"#),
-            r#""access":{"version":99"#,
-            "after the last change",
-        ),
-        (r#""acme":{},"#.to_string(), "", "tenant acme owns topics"),
-        (r#""role":"operator""#.to_string(), r#""role":"owner""#, "operator"),
-        (r#""action":"*""#.to_string(), r#""action":"all""#, "action"),
-        (
-            r#""client":"acme/*""#.to_string(),
-            r#""client":"acne/*""#,
-            "tenant acne",
-        ),
-    ];
-    for (from, to, why) in cases {
-        let broken = checkpoint.replacen(&from, to, 1);
-        assert_ne!(broken, checkpoint, "{from} is not in the checkpoint");
-        match Catalog::decode(&stored(&broken)) {
-            Err(Error::Inconsistent { why: found, .. }) => assert!(found.contains(why), "{to}: {found}"),
-            other => panic!("{to}: {other:?}"),
-        }
+        (kept, r#""groups_kept_ms":3599999"#, "groups_kept_ms"),
+        (kept, r#""groups_kept_ms":315360000001"#, "groups_kept_ms"),
+    ] {
+        let broken = after().replacen(from, to, 1);
+        assert_ne!(broken, after(), "{from} is not in the checkpoint");
+        let decoded = Catalog::decode(&stored(&broken));
+        assert!(
+            matches!(&decoded, Err(Error::Inconsistent { why: found, .. }) if found.contains(why)),
+            "{to}: {decoded:?}"
+        );
     }
 }

@@ -192,6 +192,7 @@ fn balancing_can_be_switched_off_but_leaving_goes_on() {
         replace_after_ms: None,
         catch_up_bytes_per_second: None,
         balance: Some(false),
+        groups_kept_ms: None,
     });
     assert_eq!(plan(&fixture, &[]), []);
     fixture.done(decommission("n0", true));

@@ -77,14 +77,16 @@ fn level_2() -> impl Strategy<Value = Command> {
             replace_after_ms: None,
             catch_up_bytes_per_second: None,
             balance: timer_step.map(|step| step > 1),
+            groups_kept_ms: None,
         }),
+        1 => (0u64..400_000_000_000).prop_map(settings::groups_kept_ms),
         1 => (0..=FEATURE_LEVEL).prop_map(|level| Command::RaiseFeatureLevel { level }),
     ]
 }
 
 fn history() -> impl Strategy<Value = Vec<Command>> {
     let commands = proptest::collection::vec(command(), 0..60);
-    (1usize..6, 1u32..3, commands).prop_map(|(nodes, level, mut commands)| {
+    (1usize..6, 1..=FEATURE_LEVEL, commands).prop_map(|(nodes, level, mut commands)| {
         commands.insert(0, found(CLUSTER_ID, nodes));
         commands.insert(1, Command::RaiseFeatureLevel { level });
         commands

@@ -1,6 +1,7 @@
 //! The feature level and the settings of the cluster.
 
 use super::*;
+use crate::levels::{GROUPS_LEVEL, POLICIES_LEVEL};
 use crate::{FEATURE_LEVEL, Settings};
 
 fn raise(level: u32) -> Command {
@@ -13,6 +14,17 @@ fn timer_step(step: u32) -> Command {
         replace_after_ms: None,
         catch_up_bytes_per_second: None,
         balance: None,
+        groups_kept_ms: None,
+    }
+}
+
+pub(super) fn groups_kept_ms(kept_ms: u64) -> Command {
+    Command::UpdateSettings {
+        timer_step: None,
+        replace_after_ms: None,
+        catch_up_bytes_per_second: None,
+        balance: None,
+        groups_kept_ms: Some(kept_ms),
     }
 }
 
@@ -71,6 +83,24 @@ fn nothing_of_level_2_is_accepted_before_the_level_is_raised() {
 }
 
 #[test]
+fn how_long_groups_are_kept_is_not_set_while_a_node_could_not_read_it() {
+    let mut fixture = Fixture::level_2(&[""]);
+    fixture.done(raise(GROUPS_LEVEL));
+    let (needed, level) = (POLICIES_LEVEL, GROUPS_LEVEL);
+    for kept_ms in [3_600_000, 604_800_000] {
+        let command = groups_kept_ms(kept_ms);
+        assert_eq!(command.feature_level(), POLICIES_LEVEL);
+        assert_eq!(fixture.refused(command), Refusal::FeatureLevel { needed, level });
+    }
+    fixture.done(timer_step(2));
+    let stored = String::from_utf8(fixture.catalog.encode()).unwrap();
+    assert!(!stored.contains("groups_kept_ms"), "{stored}");
+    fixture.done(raise(POLICIES_LEVEL));
+    fixture.done_twice(groups_kept_ms(3_600_000));
+    assert_eq!(fixture.catalog.settings().groups_kept_ms, 3_600_000);
+}
+
+#[test]
 fn a_node_that_supports_less_than_the_cluster_has_is_refused() {
     let mut fixture = Fixture::level_2(&[""]);
     let (node, level, needed) = ("n1".to_string(), 1, 2);
@@ -85,11 +115,13 @@ fn a_node_that_supports_less_than_the_cluster_has_is_refused() {
 #[test]
 fn settings_have_defaults_and_change_one_by_one() {
     let mut fixture = Fixture::level_2(&[""]);
+    fixture.done(raise(POLICIES_LEVEL));
     let defaults = Settings {
         timer_step: 1,
         replace_after_ms: 600_000,
         catch_up_bytes_per_second: 20_000_000,
         balance: true,
+        groups_kept_ms: 604_800_000,
     };
     assert_eq!(fixture.catalog.settings(), &defaults);
     fixture.done_twice(timer_step(3));
@@ -98,13 +130,16 @@ fn settings_have_defaults_and_change_one_by_one() {
         replace_after_ms: Some(1_000),
         catch_up_bytes_per_second: Some(1_000_000),
         balance: Some(false),
+        groups_kept_ms: None,
     };
     fixture.done_twice(off);
+    fixture.done_twice(groups_kept_ms(86_400_000));
     let changed = Settings {
         timer_step: 3,
         replace_after_ms: 1_000,
         catch_up_bytes_per_second: 1_000_000,
         balance: false,
+        groups_kept_ms: 86_400_000,
     };
     assert_eq!(fixture.catalog.settings(), &changed);
 }
@@ -112,11 +147,13 @@ fn settings_have_defaults_and_change_one_by_one() {
 #[test]
 fn settings_out_of_bounds_are_refused_by_name() {
     let mut fixture = Fixture::level_2(&[""]);
+    fixture.done(raise(POLICIES_LEVEL));
     let settings = |timer_step, replace_after_ms, catch_up_bytes_per_second| Command::UpdateSettings {
         timer_step,
         replace_after_ms,
         catch_up_bytes_per_second,
         balance: None,
+        groups_kept_ms: None,
     };
     for (command, wrong) in [
         (settings(Some(0), None, None), "timer_step"),
@@ -125,6 +162,10 @@ fn settings_out_of_bounds_are_refused_by_name() {
         (settings(None, Some(2_592_000_001), None), "replace_after_ms"),
         (settings(None, None, Some(999_999)), "catch_up_bytes_per_second"),
         (settings(None, None, Some(100_000_000_001)), "catch_up_bytes_per_second"),
+        (groups_kept_ms(0), "groups_kept_ms"),
+        (groups_kept_ms(3_599_999), "groups_kept_ms"),
+        (groups_kept_ms(315_360_000_001), "groups_kept_ms"),
+        (groups_kept_ms(u64::MAX), "groups_kept_ms"),
     ] {
         match fixture.refused(command) {
             Refusal::InvalidValue { field, .. } => assert_eq!(field, wrong),
@@ -132,6 +173,8 @@ fn settings_out_of_bounds_are_refused_by_name() {
         }
     }
     fixture.done(settings(Some(3), Some(2_592_000_000), Some(100_000_000_000)));
+    fixture.done(groups_kept_ms(3_600_000));
+    fixture.done(groups_kept_ms(315_360_000_000));
 }
 
 /// A node that went on without the rules that come into force would differ from the others for ever: it stops instead.

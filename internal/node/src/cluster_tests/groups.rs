@@ -8,11 +8,11 @@ use super::*;
 
 const TENANT: &str = super::OPERATOR_TENANT;
 
-fn groups(client: &TestClient) -> GroupServiceClient<Channel> {
+pub(super) fn groups(client: &TestClient) -> GroupServiceClient<Channel> {
     GroupServiceClient::new(client.channel.clone())
 }
 
-fn claim(group: &str) -> v1::ClaimPartitionRequest {
+pub(super) fn claim(group: &str) -> v1::ClaimPartitionRequest {
     v1::ClaimPartitionRequest {
         topic: "orders".to_owned(),
         topic_id: None,
@@ -22,7 +22,7 @@ fn claim(group: &str) -> v1::ClaimPartitionRequest {
     }
 }
 
-fn commit(claim: u64, offset: u64) -> v1::CommitOffsetRequest {
+pub(super) fn commit(claim: u64, offset: u64) -> v1::CommitOffsetRequest {
     v1::CommitOffsetRequest {
         topic: "orders".to_owned(),
         topic_id: None,
@@ -33,7 +33,7 @@ fn commit(claim: u64, offset: u64) -> v1::CommitOffsetRequest {
     }
 }
 
-fn list(topic: &str) -> v1::ListGroupsRequest {
+pub(super) fn list(topic: &str) -> v1::ListGroupsRequest {
     v1::ListGroupsRequest {
         topic: topic.to_owned(),
         ..Default::default()
@@ -45,7 +45,7 @@ impl TestCluster {
     pub(super) async fn with_groups(partitions: u32) -> TestCluster {
         let cluster = TestCluster::with_topic(partitions, 3).await;
         cluster
-            .until("the rules are raised", |catalog| {
+            .until_everywhere("the rules are raised", |catalog| {
                 catalog.feature_level() == highwater_catalog::FEATURE_LEVEL
             })
             .await;

@@ -8,6 +8,7 @@ mod founding;
 mod gateway;
 mod gateway_bounds;
 mod groups;
+mod groups_kept;
 mod http_client;
 mod joining;
 mod leading;

@@ -20,6 +20,17 @@ impl TestCluster {
         waited.unwrap_or_else(|_| panic!("in vain: {what}"));
     }
 
+    /// The same on every running node.
+    pub(super) async fn until_everywhere(&self, what: &str, is_so: impl Fn(&Catalog) -> bool) {
+        let waiting = async {
+            while !self.nodes.iter().flatten().all(|node| node.host().read(&is_so)) {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        let waited = timeout(PATIENCE, waiting).await;
+        waited.unwrap_or_else(|_| panic!("in vain: {what}"));
+    }
+
     /// Three nodes that know the newer rules, with a topic.
     pub(super) async fn with_topic(partitions: u32, replication: u32) -> TestCluster {
         let mut cluster = TestCluster::founded().await;

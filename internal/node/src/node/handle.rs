@@ -12,6 +12,8 @@ use tokio_util::sync::CancellationToken;
 
 #[cfg(test)]
 use crate::catalog::CatalogHost;
+#[cfg(test)]
+use crate::controller::Controller;
 use crate::data_dir::DataDir;
 use crate::error::Failure;
 use crate::failures::Failures;
@@ -52,6 +54,8 @@ pub struct NodeHandle {
     /// Loops that are simply cut off; none of them may be in the way of the replicas' end.
     pub(super) loops: Vec<JoinHandle<()>>,
     pub(super) data: Arc<DataDir>,
+    #[cfg(test)]
+    pub(super) controller: Arc<Controller>,
 }
 
 impl NodeHandle {
@@ -78,6 +82,11 @@ impl NodeHandle {
     #[cfg(test)]
     pub(crate) fn host(&self) -> &CatalogHost {
         self.leaders.catalog()
+    }
+
+    #[cfg(test)]
+    pub(crate) fn controller(&self) -> &Controller {
+        &self.controller
     }
 
     /// The address that the port listens on.

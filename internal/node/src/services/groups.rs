@@ -1,13 +1,14 @@
 //! GroupService: claims and offsets of consumer groups, which each partition keeps itself; `joining` has the rest.
 //!
 //! A claim, a commit and a group that is forgotten are entries of the partition's log; what is decided about them there is passed
-//! on. Nodes of an older version could not read them, so they need the rules of level 3 in force.
+//! on. Nodes of an older version could not read them, so they need the rules of [`GROUPS_LEVEL`] in force.
 //!
 //! Deliberately absent: who should consume what, which is the coordinator's.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
+use highwater_catalog::levels::GROUPS_LEVEL;
 use highwater_catalog::{Catalog, names};
 use highwater_partition::log::{GROUPS_MAX, GroupState};
 use highwater_partition::{CommandError, GroupError, Partition};
@@ -23,8 +24,6 @@ use crate::access::{Action, Principal, Resource};
 use crate::replicas::Opened;
 use crate::status::{Problem, range};
 
-/// The level of rules at which partitions keep groups.
-pub(crate) const GROUPS_LEVEL: u32 = 3;
 /// The member that a reset claims a partition for.
 const NOBODY: Bytes = Bytes::new();
 

@@ -38,7 +38,6 @@ const LEADER_PATIENCE: Duration = Duration::from_secs(1);
 /// How soon it looks again.
 const LEADER_PAUSE: Duration = Duration::from_millis(20);
 
-pub(crate) use groups::GROUPS_LEVEL;
 pub(crate) use in_flight::InFlight;
 pub(crate) use produce::produce;
 pub(crate) use records::{Fetch, Start, fetch, partition_count};

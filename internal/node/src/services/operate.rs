@@ -135,6 +135,7 @@ impl Context {
             replace_after_ms: request.replace_after_ms,
             catch_up_bytes_per_second: request.catch_up_bytes_per_second,
             balance: request.balance,
+            groups_kept_ms: request.groups_kept_ms,
         };
         self.decide(&command, deadline).await?;
         let settings = self.host.read(|catalog| settings(catalog.settings()));
@@ -185,6 +186,7 @@ pub(super) fn settings(settings: &Settings) -> v1::Settings {
         replace_after_ms: settings.replace_after_ms,
         catch_up_bytes_per_second: settings.catch_up_bytes_per_second,
         balance: settings.balance,
+        groups_kept_ms: Some(settings.groups_kept_ms),
     }
 }
 

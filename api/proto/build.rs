@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use prost::Message;
 use prost_types::{DescriptorProto, FileDescriptorSet, field_descriptor_proto::Type};
 
-const PROTOS: [&str; 5] = ["log", "topic", "group", "cluster", "error"];
+const PROTOS: [&str; 6] = ["log", "topic", "group", "cluster", "access", "error"];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo:rerun-if-changed=highwater");

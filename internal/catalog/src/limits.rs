@@ -27,8 +27,12 @@ pub const TENANT_TOPICS_MAX: usize = 10_000;
 pub const TENANTS_MAX: usize = 10_000;
 /// The most rules of the policy.
 pub const RULES_MAX: usize = 20_000;
-/// The most rules about one role or client: as many as a decision has to look at.
+/// The most rules about one role or client in one domain: as many as a decision has to look at.
 pub const SUBJECT_RULES_MAX: usize = 64;
+/// The most rules of one domain.
+pub const DOMAIN_RULES_MAX: usize = 10_000;
+/// The most grants of one domain.
+pub const DOMAIN_GRANTS_MAX: usize = 10_000;
 /// The most grants of the policy.
 pub const GRANTS_MAX: usize = 50_000;
 /// The most rules and grants that one change names.

@@ -111,6 +111,10 @@ pub(crate) enum Problem {
         member: String,
         why: &'static str,
     },
+    #[error("the policy was changed since: it has version {version} now; look again")]
+    PolicyChanged { version: u64 },
+    #[error("tenant `{tenant}` does not exist")]
+    TenantNotFound { tenant: String },
     #[error("internal error: {0}")]
     Internal(String),
 }
@@ -151,6 +155,8 @@ impl Problem {
             Problem::StaleClaim { .. } => (C::FailedPrecondition, R::StaleClaim, O::NotApplied),
             Problem::MemberReplaced { .. } => (C::Aborted, R::MemberReplaced, O::NotApplied),
             Problem::SessionOver { .. } => (C::FailedPrecondition, R::SessionOver, O::NotApplied),
+            Problem::PolicyChanged { .. } => (C::Aborted, R::PolicyChanged, O::NotApplied),
+            Problem::TenantNotFound { .. } => (C::NotFound, R::TenantNotFound, O::NotApplied),
             Problem::Internal(_) => (C::Internal, R::Internal, O::Unknown),
         }
     }
@@ -277,8 +283,8 @@ impl Problem {
                 found: u64::from(*wanted),
                 limit: u64::from(*limit),
             },
-            Refusal::InvalidName { why, .. } => Problem::Invalid {
-                field: "topic",
+            Refusal::InvalidName { field, why } => Problem::Invalid {
+                field: name_field(field),
                 why: why.clone(),
             },
             Refusal::InvalidValue { field, why } => Problem::Invalid {
@@ -290,6 +296,15 @@ impl Problem {
                 field: "partitions",
                 why: refusal.to_string(),
             },
+            Refusal::PolicyChanged { version, .. } => Problem::PolicyChanged { version: *version },
+            Refusal::TenantNotFound { tenant } => Problem::TenantNotFound { tenant: tenant.clone() },
+            Refusal::AccessNotSetUp
+            | Refusal::PolicyTooLarge { .. }
+            | Refusal::RoleNotFound { .. }
+            | Refusal::LastOperator
+            | Refusal::TenantExists { .. }
+            | Refusal::TenantSuspended { .. }
+            | Refusal::TenantInUse { .. } => Problem::Refused(refusal.to_string()),
             Refusal::NodeRemoved { .. }
             | Refusal::NodeLeaving { .. }
             | Refusal::NodeNeeded { .. }
@@ -424,7 +439,13 @@ fn only(offset: u64) -> OffsetRange {
 
 /// The field of a request by its name in the catalog; what is not known by name is part of the configuration.
 fn request_field(name: &str) -> &'static str {
-    const FIELDS: [&str; 5] = [
+    const FIELDS: [&str; 11] = [
+        "subject",
+        "domain",
+        "resource",
+        "action",
+        "client",
+        "change",
         "timer_step",
         "replace_after_ms",
         "catch_up_bytes_per_second",
@@ -433,6 +454,13 @@ fn request_field(name: &str) -> &'static str {
     ];
     let known = FIELDS.into_iter().find(|field| *field == name);
     known.unwrap_or("config")
+}
+
+/// The field of a request that a name is of.
+fn name_field(name: &str) -> &'static str {
+    const FIELDS: [&str; 4] = ["tenant", "client", "role", "resource"];
+    let known = FIELDS.into_iter().find(|field| *field == name);
+    known.unwrap_or("topic")
 }
 
 #[cfg(test)]

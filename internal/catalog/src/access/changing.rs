@@ -1,11 +1,13 @@
 //! How the policy is set up and changed.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::access::{Access, CLUSTER_DOMAIN, Grant, OPERATOR_ROLE, PolicyChange, Rule, Tenant, pattern};
 use crate::catalog::Catalog;
 use crate::checks;
-use crate::limits::{GRANTS_MAX, POLICY_CHANGE_MAX, RULES_MAX, SUBJECT_RULES_MAX, TENANTS_MAX};
+use crate::limits::{
+    DOMAIN_GRANTS_MAX, DOMAIN_RULES_MAX, GRANTS_MAX, POLICY_CHANGE_MAX, RULES_MAX, SUBJECT_RULES_MAX, TENANTS_MAX,
+};
 use crate::names;
 use crate::reply::{Refusal, Reply};
 
@@ -48,8 +50,7 @@ impl Catalog {
                 version,
             });
         }
-        let mut access = self.state.access.clone();
-        access.change(change)?;
+        let access = self.state.access.changed(change)?;
         self.put_access(index, access)
     }
 
@@ -77,7 +78,7 @@ impl Catalog {
 }
 
 impl Access {
-    fn change(&mut self, change: &PolicyChange) -> Result<(), Refusal> {
+    pub(super) fn change(&mut self, change: &PolicyChange) -> Result<(), Refusal> {
         let PolicyChange {
             add_rules,
             remove_rules,
@@ -158,18 +159,31 @@ impl Access {
         of("tenants", self.tenants.len(), TENANTS_MAX)?;
         of("rules", self.rules.len(), RULES_MAX)?;
         of("grants", self.grants.len(), GRANTS_MAX)?;
-        // They are sorted, so those of one subject stand together.
+        // They are sorted, so those of one subject in one domain stand together.
         let rules: Vec<&Rule> = self.rules.iter().collect();
-        let of_subjects = rules.chunk_by(|one, other| one.subject == other.subject);
-        for of_one in of_subjects {
-            of(
-                &format!("rules about {}", of_one[0].subject),
-                of_one.len(),
-                SUBJECT_RULES_MAX,
-            )?;
+        let is_together = |one: &&Rule, other: &&Rule| (&one.subject, &one.domain) == (&other.subject, &other.domain);
+        for together in rules.chunk_by(is_together) {
+            let Rule { subject, domain, .. } = together[0];
+            let what = format!("rules about {subject} in {domain}");
+            of(&what, together.len(), SUBJECT_RULES_MAX)?;
+        }
+        // Whoever may change one domain must not fill the policy for all others.
+        for (domain, count) in counted(self.rules.iter().map(|rule| rule.domain.as_str())) {
+            of(&format!("rules in {domain}"), count, DOMAIN_RULES_MAX)?;
+        }
+        for (domain, count) in counted(self.grants.iter().map(|grant| grant.domain.as_str())) {
+            of(&format!("grants in {domain}"), count, DOMAIN_GRANTS_MAX)?;
         }
         Ok(())
     }
+}
+
+fn counted<'a>(domains: impl Iterator<Item = &'a str>) -> BTreeMap<&'a str, usize> {
+    let mut counts = BTreeMap::new();
+    for domain in domains {
+        *counts.entry(domain).or_default() += 1;
+    }
+    counts
 }
 
 fn is_operator(grant: &Grant) -> bool {

@@ -22,6 +22,7 @@ use serde::{Deserialize, Serialize};
 pub use pattern::{CLUSTER_DOMAIN, Domain, OPERATOR_ROLE, Resource, covers};
 
 use crate::catalog::Catalog;
+use crate::reply::Refusal;
 
 /// What the catalog knows of access. Nothing before it has been set up.
 ///
@@ -134,6 +135,17 @@ impl Access {
         self.grants.iter()
     }
 
+    /// The policy as it would be after a change.
+    ///
+    /// # Errors
+    /// As of [`Command::ChangePolicy`](crate::Command::ChangePolicy).
+    pub fn changed(&self, change: &PolicyChange) -> Result<Access, Refusal> {
+        let mut access = self.clone();
+        access.change(change)?;
+        access.check_limits()?;
+        Ok(access)
+    }
+
     /// The rules about a role or client that apply in a domain.
     pub fn rules_about<'a>(&'a self, subject: &'a str, domain: Domain<'a>) -> impl Iterator<Item = &'a Rule> + 'a {
         let first = Rule {
@@ -176,6 +188,17 @@ impl Access {
 
     pub(crate) fn is_empty(&self) -> bool {
         *self == Access::default()
+    }
+}
+
+impl Grant {
+    /// Whether it is for a client of a tenant.
+    #[must_use]
+    pub fn includes(&self, tenant: &str, client: &str) -> bool {
+        match self.client.split_once('/') {
+            Some((of, name)) => of == tenant && (name == client || name == "*"),
+            None => false,
+        }
     }
 }
 

@@ -289,7 +289,7 @@ fn rules_and_changes_are_bounded() {
     let refusal = fixture.change_refused(many(SUBJECT_RULES_MAX + 1));
     assert_eq!(
         refusal.to_string(),
-        format!("there would be more rules about reader than {SUBJECT_RULES_MAX}")
+        format!("there would be more rules about reader in * than {SUBJECT_RULES_MAX}")
     );
     let refusal = fixture.change_refused(many(POLICY_CHANGE_MAX + 1));
     assert!(matches!(refusal, Refusal::InvalidValue { .. }), "{refusal}");

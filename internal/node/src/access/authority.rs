@@ -5,6 +5,7 @@
 //! about ever new names makes others ask casbin once more now and then, and nothing worse.
 
 use std::collections::{HashMap, HashSet};
+use std::fmt;
 use std::hash::Hash;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -68,6 +69,22 @@ pub(crate) enum Reason {
     NotSetUp,
 }
 
+/// For a person.
+impl fmt::Display for Reason {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Reason::Rule(rule) => write!(out, "by the rule `{rule}`"),
+            Reason::NoRule => out.write_str("no rule allows it"),
+            Reason::ConfiguredOperator => out.write_str("the node's configuration names the client as an operator"),
+            Reason::UnknownTenant => out.write_str("the client's tenant does not exist"),
+            Reason::SuspendedTenant => out.write_str("the tenant is suspended"),
+            Reason::NotSetUp => {
+                out.write_str("there is no policy yet: each client may do everything in its own tenant")
+            }
+        }
+    }
+}
+
 impl Authority {
     pub(crate) fn new(host: Arc<CatalogHost>, operators: &[String]) -> Authority {
         Authority::of(Source::Catalog(host), operators)
@@ -109,19 +126,29 @@ impl Authority {
         snapshot.decide(client, domain, resource, action)
     }
 
-    /// The same with the reason.
+    /// The policy in force.
+    pub(crate) fn access(&self) -> Arc<Access> {
+        self.snapshot().access.clone()
+    }
+
+    /// The client may do everything to the cluster, whatever the policy says.
+    pub(crate) fn is_configured_operator(&self, client: Client<'_>) -> bool {
+        self.operators.contains(&client.to_text())
+    }
+
+    /// The answer by a policy, with the reason.
     pub(crate) fn explain(
         &self,
+        access: &Access,
         client: Client<'_>,
         domain: Domain<'_>,
         resource: Resource<'_>,
         action: Action,
     ) -> (bool, Reason) {
-        let snapshot = self.snapshot();
-        if let Some(answer) = self.without_policy(&snapshot.access, client, domain, resource, action) {
+        if let Some(answer) = self.without_policy(access, client, domain, resource, action) {
             return answer;
         }
-        let decider = Decider::new(&snapshot.access, client, domain);
+        let decider = Decider::new(access, client, domain);
         let resource = resource.to_text();
         let rule = decider.deciding_rule(&resource, action.name());
         let allowed = decider.allows(&resource, action.name());
@@ -137,7 +164,7 @@ impl Authority {
         resource: Resource<'_>,
         action: Action,
     ) -> Option<(bool, Reason)> {
-        if domain == Domain::Cluster && self.operators.contains(&client.to_text()) {
+        if domain == Domain::Cluster && self.is_configured_operator(client) {
             return Some((true, Reason::ConfiguredOperator));
         }
         if !access.is_set_up() {

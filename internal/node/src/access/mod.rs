@@ -24,7 +24,7 @@ use sha2::{Digest, Sha256};
 
 pub(crate) use authority::{Authority, Reason};
 pub(crate) use decider::Client;
-pub(crate) use defaults::FirstPolicy;
+pub(crate) use defaults::{FirstPolicy, OWNER_ROLE};
 
 use crate::identity::Identity;
 
@@ -98,6 +98,18 @@ pub(crate) enum Action {
 }
 
 impl Action {
+    const ALL: [Action; 5] = [
+        Action::Produce,
+        Action::Consume,
+        Action::Describe,
+        Action::Manage,
+        Action::Admin,
+    ];
+
+    pub(crate) fn from_name(name: &str) -> Option<Action> {
+        Action::ALL.into_iter().find(|action| action.name() == name)
+    }
+
     /// As rules write it.
     pub(crate) fn name(self) -> &'static str {
         match self {

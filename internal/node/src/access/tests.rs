@@ -325,7 +325,13 @@ fn an_explanation_names_the_rule_that_decides() {
     let authority = policy.authority();
     let explain = |name, topic, action| {
         let client = Client { tenant: "shop", name };
-        authority.explain(client, Domain::Tenant("shop"), catalog::Resource::Topic(topic), action)
+        authority.explain(
+            &policy.access(),
+            client,
+            Domain::Tenant("shop"),
+            catalog::Resource::Topic(topic),
+            action,
+        )
     };
     let owner = rule("owner", "*", "*", "*");
     assert_eq!(explain("web", "orders", Action::Produce), (false, Reason::Rule(denied)));
@@ -339,6 +345,7 @@ fn an_explanation_names_the_rule_that_decides() {
         name: "web",
     };
     let why = authority.explain(
+        &policy.access(),
         stranger,
         Domain::Tenant("shop"),
         catalog::Resource::Tenant,
@@ -349,13 +356,25 @@ fn an_explanation_names_the_rule_that_decides() {
         tenant: "gone",
         name: "web",
     };
-    let why = authority.explain(nobody, Domain::Cluster, catalog::Resource::Cluster, Action::Describe);
+    let why = authority.explain(
+        &policy.access(),
+        nobody,
+        Domain::Cluster,
+        catalog::Resource::Cluster,
+        Action::Describe,
+    );
     assert_eq!(why, (false, Reason::UnknownTenant));
     let operator = Client {
         tenant: "ops",
         name: "anna",
     };
-    let why = authority.explain(operator, Domain::Cluster, catalog::Resource::Cluster, Action::Admin);
+    let why = authority.explain(
+        &policy.access(),
+        operator,
+        Domain::Cluster,
+        catalog::Resource::Cluster,
+        Action::Admin,
+    );
     assert_eq!(
         why,
         (true, Reason::Rule(rule("operator", CLUSTER_DOMAIN, "cluster:", "*")))

@@ -16,11 +16,13 @@ mod lanes;
 mod leaving;
 mod log;
 mod operate;
+mod policy;
 mod produce;
 mod records;
 mod recover;
 mod revocation;
 mod server;
+mod tenants;
 mod topic;
 mod watch_cluster;
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use highwater_proto::FILE_DESCRIPTOR_SET;
 use highwater_proto::limits::{CONNECTION_STREAMS_MAX, HEADER_LIST_BYTES_MAX, MESSAGE_BYTES_MAX};
+use highwater_proto::v1::access_service_server::AccessServiceServer;
 use highwater_proto::v1::cluster_service_server::ClusterServiceServer;
 use highwater_proto::v1::group_service_server::GroupServiceServer;
 use highwater_proto::v1::log_service_server::LogServiceServer;
@@ -18,6 +19,7 @@ use super::cluster::Cluster;
 use super::groups::Groups;
 use super::health::{LIVE, keep_health};
 use super::log::Log;
+use super::policy::Policy;
 use super::topic::Topics;
 use crate::port::Incoming;
 use crate::status::explain_refusal;
@@ -59,6 +61,9 @@ pub(crate) async fn serve(parts: ServerParts) -> Result<(), String> {
     let cluster = ClusterServiceServer::new(Cluster {
         context: context.clone(),
     });
+    let access = AccessServiceServer::new(Policy {
+        context: context.clone(),
+    });
     let stopping = context.stopping.clone();
     let server = Server::builder()
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
@@ -79,6 +84,7 @@ pub(crate) async fn serve(parts: ServerParts) -> Result<(), String> {
         .add_service(topics.max_decoding_message_size(MESSAGE_BYTES_MAX))
         .add_service(groups.max_decoding_message_size(MESSAGE_BYTES_MAX))
         .add_service(cluster.max_decoding_message_size(MESSAGE_BYTES_MAX))
+        .add_service(access.max_decoding_message_size(MESSAGE_BYTES_MAX))
         .serve_with_incoming_shutdown(incoming, async move { stopping.cancelled().await });
     server.await.map_err(|error| error.to_string())
 }

@@ -155,7 +155,7 @@ fn casbin_decides_a_million_questions_as_the_words_of_the_policy_do() {
                 "policy {number}: {who:?} {action:?} {resource}: {access:#?}"
             );
             if asked % EXPLAINED_OF == 0 {
-                let (explained, reason) = authority.explain(asking, domain, named, action);
+                let (explained, reason) = authority.explain(&access, asking, domain, named, action);
                 let decided = match &reason {
                     Reason::Rule(rule) => rule.effect == Effect::Allow,
                     _ => false,

@@ -1,0 +1,125 @@
+//! Tenants, for operators.
+
+use highwater_catalog::{Catalog, Command, Reply};
+use highwater_proto::v1;
+use tokio::time::Instant;
+
+use super::Context;
+use super::policy::version_of;
+use crate::access::{OWNER_ROLE, Principal};
+use crate::status::Problem;
+
+impl Context {
+    pub(super) async fn list_tenants(
+        &self,
+        principal: &Principal,
+        deadline: Instant,
+    ) -> Result<Vec<v1::Tenant>, Problem> {
+        self.operator(principal)?;
+        self.know_catalog(deadline).await?;
+        let described = self.host.read(|catalog| {
+            let tenants = catalog.access().tenants().iter();
+            let described = tenants.map(|(name, tenant)| describe(catalog, name, tenant.suspended));
+            described.collect()
+        });
+        Ok(described)
+    }
+
+    pub(super) async fn create_tenant(
+        &self,
+        principal: &Principal,
+        request: v1::CreateTenantRequest,
+        deadline: Instant,
+    ) -> Result<(), Problem> {
+        let role = request.clients_role.unwrap_or_else(|| OWNER_ROLE.to_owned());
+        let command = Command::CreateTenant {
+            tenant: request.tenant.clone(),
+            clients_role: Some(role).filter(|role| !role.is_empty()),
+        };
+        self.change_tenant(principal, &command, deadline).await?;
+        tracing::info!(target: "audit", %principal, tenant = request.tenant, "a tenant is made");
+        Ok(())
+    }
+
+    pub(super) async fn suspend_tenant(
+        &self,
+        principal: &Principal,
+        request: v1::SuspendTenantRequest,
+        deadline: Instant,
+    ) -> Result<(), Problem> {
+        let v1::SuspendTenantRequest { tenant, suspended } = request;
+        let command = Command::SuspendTenant {
+            tenant: tenant.clone(),
+            suspended,
+        };
+        self.change_tenant(principal, &command, deadline).await?;
+        tracing::info!(target: "audit", %principal, tenant, suspended, "a tenant is suspended or resumed");
+        Ok(())
+    }
+
+    /// Suspended first, so that nobody makes topics meanwhile. If it ends in between, it can be called again.
+    pub(super) async fn delete_tenant(
+        &self,
+        principal: &Principal,
+        request: v1::DeleteTenantRequest,
+        deadline: Instant,
+    ) -> Result<(), Problem> {
+        let tenant = request.tenant;
+        if request.delete_topics {
+            let suspending = Command::SuspendTenant {
+                tenant: tenant.clone(),
+                suspended: true,
+            };
+            self.change_tenant(principal, &suspending, deadline).await?;
+            self.delete_topics_of(principal, &tenant, deadline).await?;
+        }
+        let command = Command::DeleteTenant { tenant: tenant.clone() };
+        self.change_tenant(principal, &command, deadline).await?;
+        tracing::info!(target: "audit", %principal, tenant, "a tenant is deleted");
+        Ok(())
+    }
+
+    async fn delete_topics_of(&self, principal: &Principal, tenant: &str, deadline: Instant) -> Result<(), Problem> {
+        let topics: Vec<(String, u64)> = self.host.read(|catalog| {
+            let topics = catalog.topics(tenant);
+            topics.map(|topic| (topic.name.clone(), topic.topic_id)).collect()
+        });
+        for (name, topic_id) in topics {
+            let command = Command::DeleteTopic {
+                tenant: tenant.to_owned(),
+                name: name.clone(),
+                topic_id: Some(topic_id),
+            };
+            match self.catalog.command(&command, deadline).await? {
+                Reply::Done => {
+                    tracing::info!(target: "audit", %principal, tenant, topic = name, "a topic is deleted with its tenant");
+                }
+                Reply::Refused(refusal) => return Err(Problem::from_refusal(&refusal)),
+                other => return Err(Problem::Internal(format!("the catalog answered {other:?}"))),
+            }
+        }
+        Ok(())
+    }
+
+    async fn change_tenant(&self, principal: &Principal, command: &Command, deadline: Instant) -> Result<(), Problem> {
+        self.operator(principal)?;
+        let reply = self.catalog.command(command, deadline).await?;
+        version_of(&reply)?;
+        self.catalog.catch_up(deadline).await;
+        Ok(())
+    }
+}
+
+fn describe(catalog: &Catalog, name: &str, suspended: bool) -> v1::Tenant {
+    let (mut topics, mut partitions) = (0, 0);
+    for topic in catalog.topics(name) {
+        topics += 1;
+        partitions += topic.partitions.len() as u32;
+    }
+    v1::Tenant {
+        name: name.to_owned(),
+        suspended,
+        topics,
+        partitions,
+    }
+}

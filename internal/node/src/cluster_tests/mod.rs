@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod absences;
+mod access;
 mod following;
 mod founding;
 mod gateway;

@@ -22,6 +22,7 @@ mod metrics;
 mod producing;
 mod random_faults;
 mod replacing;
+mod returning;
 mod seeking;
 mod setting_aside;
 mod spans;

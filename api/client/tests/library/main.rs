@@ -17,6 +17,7 @@ mod administering;
 mod connecting;
 mod consuming;
 mod corrupt;
+mod forgetting;
 mod guide;
 mod metrics;
 mod producing;

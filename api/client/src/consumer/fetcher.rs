@@ -95,7 +95,7 @@ enum Event {
     /// The other nodes do not hear from the one that serves.
     Dead,
     /// Another one serves better from now on.
-    Better(Source),
+    Better(Box<Source>),
 }
 
 /// Why a stream is left.
@@ -189,7 +189,7 @@ impl Fetcher {
             let node = &source.target.node;
             let event = tokio::select! {
                 biased;
-                better = returning.better(self, node) => Event::Better(better),
+                better = returning.better(self, node) => Event::Better(Box::new(better)),
                 response = source.stream.message() => Event::Response(response),
                 () = until_dead(&self.route.caller, node, &mut changes) => Event::Dead,
             };
@@ -203,7 +203,7 @@ impl Fetcher {
                 Event::Response(Err(status)) => return Err(self.refused(call_error(node, &status))),
                 Event::Dead => return broken("the other nodes do not hear from it"),
                 Event::Better(better) => {
-                    self.move_to(source, better, trouble);
+                    self.move_to(source, *better, trouble);
                     continue;
                 }
             };

@@ -132,7 +132,7 @@ pub(crate) async fn run(args: &Args) -> Result<()> {
     let producer = connect(args).await?;
     let progress = match args.verbose {
         true => Progress::hidden(), // what is printed shows it
-        false => Progress::new(Unit::Bytes, bytes),
+        false => Progress::new(Unit::Bytes, bytes.into()),
     };
     let sink = args.verbose.then(Sink::stdout).transpose()?;
     let run = Run {

@@ -172,17 +172,22 @@ impl Fetcher {
             Err(error) => return (String::new(), End::Retry(error)),
         };
         let node = target.node.clone();
+        let changes = self.route.caller.resolver.changes();
         let opening = self.opening(target, self.time_left(trouble));
         let mut source = match opening.await {
             Ok(source) => source,
             Err(error) => return (node, self.refused(error)),
         };
-        let end = self.read_on(&mut source, trouble).await;
+        let end = self.read_on(&mut source, changes, trouble).await;
         (source.target.node, end.unwrap_or_else(|end| end))
     }
 
-    async fn read_on(&mut self, source: &mut Source, trouble: &mut Trouble) -> Result<End, End> {
-        let mut changes = self.route.caller.resolver.changes();
+    async fn read_on(
+        &mut self,
+        source: &mut Source,
+        mut changes: watch::Receiver<u64>,
+        trouble: &mut Trouble,
+    ) -> Result<End, End> {
         let mut returning = Returning::new();
         trouble.open_since = Some(Instant::now());
         loop {
@@ -204,6 +209,8 @@ impl Fetcher {
                 Event::Dead => return broken("the other nodes do not hear from it"),
                 Event::Better(better) => {
                     self.move_to(source, *better, trouble);
+                    // What was told of that node while its stream was opened counts, too.
+                    changes.mark_changed();
                     continue;
                 }
             };

@@ -63,3 +63,23 @@ fn a_line_that_is_no_record_ends_the_sending_with_its_number() {
     finished.fails_with(4, &["line 2", "valeu", "1 lines acknowledged"]);
     assert_eq!(consume(&cluster, "one"), b"sent\n");
 }
+
+#[test]
+fn the_largest_binary_value_passes_through_json() {
+    // The longest line that is a value.
+    const VALUE_BYTES: usize = 1024 * 1024 - 80;
+    let cluster = TestCluster::start(1);
+    for topic in ["one", "two"] {
+        cluster.create_topic(topic, 1);
+    }
+    let value = vec![0xff; VALUE_BYTES];
+    let mut command = cluster.command(&["produce", "one"]);
+    run_with_input(&mut command, value.clone(), PATIENCE).success();
+    let lines: String = consume_json(&cluster, "one")
+        .iter()
+        .map(|it| format!("{it}\n"))
+        .collect();
+    assert!(lines.len() > VALUE_BYTES / 3 * 4, "{} bytes", lines.len());
+    produce_json(&cluster, "two", &lines);
+    assert!(consume(&cluster, "two") == [value, b"\n".to_vec()].concat());
+}

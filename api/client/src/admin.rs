@@ -1,18 +1,16 @@
 //! Administrative calls: topics and the cluster.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures::{Stream, StreamExt};
 use highwater_proto::v1::{self, TopicConfig};
 use tokio_stream::wrappers::WatchStream;
-use tonic::Status;
 
 use crate::calls::{Caller, cluster_client, no_topic, timed, topic_client};
-use crate::connect::was_never_sent;
 use crate::deadline::Deadline;
-use crate::error::{Outcome, Reason, Refusal};
+use crate::doubt::Doubt;
+use crate::error::Reason;
 use crate::picker::Purpose;
 use crate::resolver::News;
 use crate::{Error, Picture};
@@ -66,14 +64,15 @@ impl Topics {
 
     /// Creates a topic and waits until its partitions have leaders.
     ///
-    /// If an attempt ended without an answer and the next one finds a topic just as wanted, that is success.
+    /// If an attempt ended without an answer and the next one finds a topic just as wanted, that is success, and its partitions may
+    /// get their leaders a moment later. Whether somebody else made that one at the same time cannot be told.
     /// Dropping the future leaves open whether the topic is created.
     ///
     /// # Errors
     /// Reasons `TOPIC_EXISTS`, `INVALID_ARGUMENT`, `NOT_ENOUGH_NODES`; [`Error::Deadline`].
     pub async fn create(&self, name: &str, topic: CreateTopic) -> Result<v1::Topic, Error> {
         let deadline = Deadline::after(self.deadline);
-        let doubtful = &AtomicBool::new(false);
+        let doubt = &Doubt::default();
         let request = v1::CreateTopicRequest {
             topic: name.to_owned(),
             partitions: topic.partitions,
@@ -86,17 +85,11 @@ impl Topics {
         let action = format!("create topic {name}");
         let call = |channel, time_left| {
             let request = timed(request.clone(), time_left);
-            async move {
-                let answer = topic_client(channel).create_topic(request).await;
-                if answer.as_ref().is_err_and(outcome_is_open) {
-                    doubtful.store(true, Ordering::Relaxed);
-                }
-                answer
-            }
+            async move { doubt.note(topic_client(channel).create_topic(request).await) }
         };
         let created = match self.caller.call(&action, Purpose::Admin, deadline, call).await {
             Ok(response) => response.topic.ok_or_else(no_topic)?,
-            Err(error) if error.reason() == Some(Reason::TopicExists) && doubtful.load(Ordering::Relaxed) => {
+            Err(error) if error.reason() == Some(Reason::TopicExists) && doubt.is_open() => {
                 let found = self.caller.look_up(name, deadline).await?;
                 if !is_as_wanted(&found, &topic) {
                     return Err(error);
@@ -142,6 +135,8 @@ impl Topics {
     ///
     /// With more partitions, keyed records go to other partitions than before.
     ///
+    /// An attempt without an answer is made again: what somebody else has changed of the same in between is changed back.
+    ///
     /// Not cancel safe: if the future is dropped, the topic may have been changed, or may still be.
     ///
     /// # Errors
@@ -170,6 +165,8 @@ impl Topics {
 
     /// Deletes a topic with its records.
     ///
+    /// If an attempt ended without an answer and the next one finds no topic, or another one of that name, that is success.
+    ///
     /// Not cancel safe: if the future is dropped, the topic may have been deleted, or may still be.
     ///
     /// # Errors
@@ -177,36 +174,25 @@ impl Topics {
     pub async fn delete(&self, name: &str) -> Result<(), Error> {
         let deadline = Deadline::after(self.deadline);
         let topic = self.caller.look_up(name, deadline).await?;
-        let doubtful = &AtomicBool::new(false);
+        let doubt = &Doubt::default();
         let request = v1::DeleteTopicRequest {
             topic: name.to_owned(),
             topic_id: Some(topic.topic_id),
         };
         let call = |channel, time_left| {
             let request = timed(request.clone(), time_left);
-            async move {
-                let answer = topic_client(channel).delete_topic(request).await;
-                if answer.as_ref().is_err_and(outcome_is_open) {
-                    doubtful.store(true, Ordering::Relaxed);
-                }
-                answer
-            }
+            async move { doubt.note(topic_client(channel).delete_topic(request).await) }
         };
         let action = format!("delete topic {name}");
         match self.caller.call(&action, Purpose::Admin, deadline, call).await {
             Ok(_) => {}
             // An earlier attempt has done it.
-            Err(error) if is_gone(&error) && doubtful.load(Ordering::Relaxed) => {}
+            Err(error) if is_gone(&error) && doubt.is_open() => {}
             Err(error) => return Err(error),
         }
         self.caller.resolver.learn(News::TopicRemoved(topic.topic_id));
         Ok(())
     }
-}
-
-/// Whether the attempt may have been done all the same.
-fn outcome_is_open(status: &Status) -> bool {
-    !was_never_sent(status) && Refusal::from_status("", status).outcome == Outcome::Unknown
 }
 
 fn is_gone(error: &Error) -> bool {

@@ -45,16 +45,22 @@ pub(crate) struct Target {
     pub(crate) address: String,
 }
 
+impl From<&v1::Node> for Target {
+    fn from(node: &v1::Node) -> Target {
+        Target {
+            node: node.name.clone(),
+            address: node.address.clone(),
+        }
+    }
+}
+
 impl Caller {
     /// Chooses a node.
     pub(crate) fn pick(&self, purpose: Purpose<'_>, avoid: &[String]) -> Result<Target, Error> {
         let picture = self.resolver.picture();
         let node = self.picker.pick(&picture, purpose, avoid);
-        node.map(|node| Target {
-            node: node.name.clone(),
-            address: node.address.clone(),
-        })
-        .ok_or(Error::NoNodeReachable { failures: Vec::new() })
+        node.map(Target::from)
+            .ok_or(Error::NoNodeReachable { failures: Vec::new() })
     }
 
     /// Chooses a node: rather one that is not set aside, if there is a choice.
@@ -74,12 +80,28 @@ impl Caller {
         }
     }
 
+    /// A node that readers of a partition should move to although `current` serves them, if there is one.
+    pub(crate) fn pick_better(&self, topic: &TopicRef, partition: u32, current: &str) -> Option<Target> {
+        let mut avoid = self.aside.for_readers(topic.topic_id, partition, Instant::now());
+        // It serves, whatever others have met there.
+        avoid.retain(|node| node != current);
+        let picture = self.resolver.picture();
+        let purpose = Purpose::Read { topic, partition };
+        let better = self.picker.pick_better(&picture, purpose, &avoid, current)?;
+        let is_other = better.name != current && !avoid.contains(&better.name);
+        is_other.then(|| Target::from(better))
+    }
+
     /// Notes that a reader leaves a node, and why.
     pub(crate) fn reader_left(&self, topic: &TopicRef, partition: u32, node: &str, error: &Error) {
         self.metrics.reader_left(&self.wire_name(topic), partition, node, error);
-        if node.is_empty() {
-            return;
+        if !node.is_empty() {
+            self.failed_reader(topic, partition, node, error);
         }
+    }
+
+    /// Notes that a node does not serve a reader, and why.
+    pub(crate) fn failed_reader(&self, topic: &TopicRef, partition: u32, node: &str, error: &Error) {
         match error.reason() {
             // Says nothing of whoever else reads from that node.
             Some(Reason::CorruptBatch) => {}

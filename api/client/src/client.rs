@@ -83,7 +83,8 @@ impl ClientBuilder {
         self
     }
 
-    /// Another resolver; then seeds are not needed, and `connect` does not wait for a node.
+    /// Another resolver; then seeds are not needed, and `connect` does not wait for a node. One that wraps the default one: see
+    /// [`WatchResolver`].
     pub fn resolver(mut self, resolver: Arc<dyn Resolver>) -> Self {
         self.resolver = Some(resolver);
         self
@@ -117,21 +118,10 @@ impl ClientBuilder {
     /// seed, [`Error::InvalidArgument`] for settings that cannot be.
     #[tracing::instrument(level = "debug", skip_all)]
     pub async fn connect(self) -> Result<Client, Error> {
-        let files = self
-            .tls
-            .ok_or_else(|| Error::invalid("tls", "certificate files are required"))?;
-        if let Some(name) = self.cluster_name.as_deref().filter(|name| !is_name(name)) {
-            return Err(Error::invalid("cluster_name", format!("{name:?} is not a name")));
-        }
-        let credentials = Credentials::load(files, self.cluster_name.as_deref(), self.metrics.clone())?;
-        let connections = Arc::new(Connections::new(credentials.clone(), self.metrics.clone()));
-        let resolver = match self.resolver {
-            Some(resolver) => resolver,
-            None => {
-                check_seeds(&self.seeds)?;
-                let patience = self.connect_deadline.min(self.deadline);
-                Arc::new(WatchResolver::start(connections.clone(), self.seeds, patience).await?)
-            }
+        let (credentials, connections) = self.connections()?;
+        let resolver = match &self.resolver {
+            Some(resolver) => resolver.clone(),
+            None => Arc::new(self.watch(connections.clone()).await?),
         };
         let caller = Caller {
             connections,
@@ -147,6 +137,27 @@ impl ClientBuilder {
             caller: Arc::new(caller),
             deadline: self.deadline,
         })
+    }
+
+    /// Who the client is, and connections that show it.
+    pub(crate) fn connections(&self) -> Result<(Arc<Credentials>, Arc<Connections>), Error> {
+        let files = self
+            .tls
+            .clone()
+            .ok_or_else(|| Error::invalid("tls", "certificate files are required"))?;
+        if let Some(name) = self.cluster_name.as_deref().filter(|name| !is_name(name)) {
+            return Err(Error::invalid("cluster_name", format!("{name:?} is not a name")));
+        }
+        let credentials = Credentials::load(files, self.cluster_name.as_deref(), self.metrics.clone())?;
+        let connections = Connections::new(credentials.clone(), self.metrics.clone());
+        Ok((credentials, Arc::new(connections)))
+    }
+
+    /// The default resolver, once it has found a node among the seeds.
+    pub(crate) async fn watch(&self, connections: Arc<Connections>) -> Result<WatchResolver, Error> {
+        check_seeds(&self.seeds)?;
+        let patience = self.connect_deadline.min(self.deadline);
+        WatchResolver::start(connections, self.seeds.clone(), patience).await
     }
 }
 

@@ -16,6 +16,7 @@ use crate::calls::{Caller, timed};
 use crate::claim::{HOME_PARTITION, group_client};
 use crate::consumer::Position;
 use crate::deadline::Deadline;
+use crate::doubt::Doubt;
 use crate::error::Error;
 use crate::picker::Purpose;
 use crate::picture::TopicRef;
@@ -131,7 +132,8 @@ impl Groups {
     }
 
     /// Sets a group's offset on one partition, or on all; answers the new offsets by partition. Members that consume
-    /// meanwhile are refused at their next commit, and go on from here when they claim again.
+    /// meanwhile are refused at their next commit, and go on from here when they claim again. An attempt without an answer is made
+    /// again, so a member that has claimed in between may be refused once more, and what it has committed is undone.
     ///
     /// # Errors
     /// Reasons `TOPIC_NOT_FOUND`, `PARTITION_NOT_FOUND`, `INVALID_ARGUMENT` (also for an offset beyond the end);
@@ -172,7 +174,8 @@ impl Groups {
         at_once(partitions, reset).await
     }
 
-    /// Forgets a group on all partitions of a topic; whether any knew it.
+    /// Forgets a group on all partitions of a topic; whether any knew it. Of a partition where an attempt ended without an answer
+    /// that is not known any more, so it counts as one that did.
     ///
     /// # Errors
     /// Reasons `TOPIC_NOT_FOUND`, `INVALID_ARGUMENT`, `STALE_CLAIM` (it is in use); [`Error::Deadline`]. Some partitions may
@@ -182,6 +185,7 @@ impl Groups {
         let found = self.caller.look_up(topic, deadline).await?;
         let topic = &TopicRef::from(&found);
         let delete = |partition: u32| async move {
+            let doubt = &Doubt::default();
             let request = v1::DeleteGroupRequest {
                 topic: self.caller.wire_name(topic),
                 topic_id: Some(topic.topic_id),
@@ -190,14 +194,14 @@ impl Groups {
             };
             let call = |channel, time_left| {
                 let request = timed(request.clone(), time_left);
-                async move { group_client(channel).delete_group(request).await }
+                async move { doubt.note(group_client(channel).delete_group(request).await) }
             };
             let action = format!("delete group {group} on {}/{partition}", topic.name);
             let answer = self
                 .caller
                 .call(&action, Purpose::Write { topic, partition }, deadline, call)
                 .await?;
-            Ok(answer.existed)
+            Ok(answer.existed || doubt.is_open())
         };
         let existed = at_once(partitions_of(&found), delete).await?;
         Ok(existed.contains(&true))

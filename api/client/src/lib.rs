@@ -73,6 +73,7 @@ mod compression;
 mod connect;
 mod consumer;
 mod deadline;
+mod doubt;
 mod error;
 /// A way in for the fuzz targets (`tests/fuzz`).
 #[cfg(feature = "fuzz")]

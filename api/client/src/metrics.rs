@@ -64,6 +64,9 @@ pub trait Metrics: fmt::Debug + Send + Sync + 'static {
     /// was there to be asked.
     fn reader_left(&self, _topic: &str, _partition: u32, _node: &str, _error: &Error) {}
 
+    /// A reader of a partition moves from a node that serves it to a better one.
+    fn reader_moved(&self, _topic: &str, _partition: u32, _from: &str, _to: &str) {}
+
     /// An attempt at a call (look-ups, topics, groups, the cluster) failed at a node, and is to be made again.
     fn call_retried(&self, _node: &str, _error: &Error) {}
 

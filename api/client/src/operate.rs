@@ -1,7 +1,8 @@
 //! Calls that change the cluster: for its operators.
 //!
 //! Each may be repeated, so an attempt without an answer is simply made again on another node; a transfer to "whichever is
-//! best" may then have moved twice. What takes long (moving records) goes on in the cluster; asking again tells how far it is.
+//! best" may then have moved twice, and what somebody else has changed of the same in between is changed back. None says "not
+//! found" or "refused" of its own work, but for a recovery. What takes long (moving records) goes on in the cluster; asking again tells how far it is.
 
 use highwater_proto::v1;
 
@@ -146,6 +147,9 @@ impl Cluster {
     ///
     /// Not cancel safe: if the future is dropped, it may be done all the same; asking again, without accepting a loss,
     /// tells.
+    ///
+    /// If an attempt is done and its answer is lost, the next one is refused, for the group can help itself then. That looks like a
+    /// group that never needed this, so it cannot be told apart here; `Cluster::describe` shows the partition.
     ///
     /// # Errors
     /// Reasons `REFUSED` (the group can still help itself, or that replica does not run), `TOPIC_NOT_FOUND`,

@@ -49,6 +49,11 @@ impl Picture {
         self.nodes.get(name)
     }
 
+    /// Forgets the nodes that are not to be kept, for a [`Resolver`](crate::Resolver) that leaves some out. Topics go on naming them.
+    pub fn retain_nodes(&mut self, mut keep: impl FnMut(&v1::Node) -> bool) {
+        self.nodes.retain(|_, node| keep(node));
+    }
+
     /// All known topics, by tenant and name.
     pub fn topics(&self) -> impl Iterator<Item = &Arc<v1::Topic>> {
         self.topics.values()

@@ -23,6 +23,7 @@ use tracing::Instrument;
 use self::seeds::{Seed, Seeds, first_of};
 use crate::backoff::Backoff;
 use crate::calls::{cluster_client, topic_client};
+use crate::client::ClientBuilder;
 use crate::connect::{Connection, Connections, call_error};
 use crate::deadline::Deadline;
 use crate::error::{ConnectionProblem, Error, NodeFailure, Reason};
@@ -94,6 +95,54 @@ impl Board {
 }
 
 /// The default resolver: WatchCluster, or polling where that is missing.
+///
+/// A client makes one by itself. One that is made by hand can stand behind a resolver of one's own, here one that leaves out nodes
+/// that cannot be reached from where the program runs:
+///
+/// ```no_run
+/// use std::sync::{Arc, Mutex, PoisonError};
+///
+/// use highwater::{Client, News, Picture, Resolver, TlsFiles, WatchResolver};
+/// use tokio::sync::watch;
+///
+/// #[derive(Debug)]
+/// struct WithoutRack {
+///     all: WatchResolver,
+///     rack: String,
+///     /// A picture and what is left of it: it is asked for with every call, and seldom changes.
+///     last: Mutex<(Arc<Picture>, Arc<Picture>)>,
+/// }
+///
+/// impl Resolver for WithoutRack {
+///     fn picture(&self) -> Arc<Picture> {
+///         let all = self.all.picture();
+///         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+///         if !Arc::ptr_eq(&last.0, &all) {
+///             let mut left = Picture::clone(&all);
+///             left.retain_nodes(|node| node.rack != self.rack);
+///             *last = (all, Arc::new(left));
+///         }
+///         last.1.clone()
+///     }
+///     fn changes(&self) -> watch::Receiver<u64> {
+///         self.all.changes()
+///     }
+///     fn learn(&self, news: News) -> bool {
+///         self.all.learn(news)
+///     }
+/// }
+///
+/// # async fn example(files: TlsFiles) -> Result<(), highwater::Error> {
+/// let settings = Client::builder().seeds(["localhost:7100"]).tls(files);
+/// let resolver = WithoutRack {
+///     all: WatchResolver::connect(&settings).await?,
+///     rack: "far".to_owned(),
+///     last: Mutex::default(),
+/// };
+/// let client = settings.resolver(Arc::new(resolver)).connect().await?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct WatchResolver {
     board: Arc<Board>,
@@ -107,6 +156,18 @@ impl Drop for WatchResolver {
 }
 
 impl WatchResolver {
+    /// Finds a first node as [`ClientBuilder::connect`] does, with the seeds, certificates, deadlines and metrics of these settings, and
+    /// keeps following the cluster until it is dropped. It has connections of its own.
+    ///
+    /// Cancel safe: nothing is left behind.
+    ///
+    /// # Errors
+    /// As [`ClientBuilder::connect`].
+    pub async fn connect(settings: &ClientBuilder) -> Result<Self, Error> {
+        let (_, connections) = settings.connections()?;
+        settings.watch(connections).await
+    }
+
     /// Finds a first node among the seeds, takes its picture, and keeps following.
     pub(crate) async fn start(
         connections: Arc<Connections>,

@@ -198,7 +198,7 @@ fn progress(args: &Args, consumer: &Consumer) -> Progress {
     // The partitions of a member of a group come and go.
     let to_ends = to_ends.filter(|_| args.group.is_none());
     let total = [to_ends, args.max].into_iter().flatten().min();
-    Progress::new(Unit::Records, total)
+    Progress::new(Unit::Records, total.into())
 }
 
 /// An offset that no partition has reached would print nothing, which looks like an empty topic.

@@ -10,8 +10,20 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
+use highwater::proto::limits::{RECORD_BYTES_MAX, RECORD_HEADERS_MAX};
 use highwater::{ConsumedRecord, Header, Record};
 use serde::{Deserialize, Serialize};
+
+/// The longest line, bytes: every record has room in one. At worst each of its bytes is a control character, which JSON writes as
+/// `\u0000`; base64 takes less.
+pub(crate) const LINE_BYTES_MAX: usize =
+    RECORD_BYTES_MAX * ESCAPED_BYTES_MAX + (RECORD_HEADERS_MAX + FIELDS) * FIELD_BYTES_MAX;
+/// How many bytes of JSON a byte of text takes at most.
+const ESCAPED_BYTES_MAX: usize = 6;
+/// The fields of a line beside its headers.
+const FIELDS: usize = 7;
+/// The most bytes that a field or a header takes beside its content: names, braces, the longest number, the padding of base64.
+const FIELD_BYTES_MAX: usize = 64;
 
 /// A record as it stands in a line.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -148,6 +160,38 @@ mod tests {
             let read = read(line(&record).trim_end().as_bytes()).unwrap();
             assert_eq!((&read.key, &read.value), (&record.key, &record.value));
             assert_eq!((read.partition, read.timestamp_ms), (Some(2), Some(-5)));
+        }
+    }
+
+    #[test]
+    fn the_largest_record_has_room_in_a_line_whatever_it_holds() {
+        for byte in [b'\0', b'\x1f', b'"', b'x', b'\xff'] {
+            // No record is so large: its fields take room, too.
+            let each = RECORD_BYTES_MAX / RECORD_HEADERS_MAX - 8;
+            let bytes = Bytes::from(vec![byte; each]);
+            let header = || Header {
+                name: String::from_utf8_lossy(&[byte.min(b'x'); 8]).into_owned(),
+                value: bytes.clone(),
+            };
+            let many = ConsumedRecord {
+                headers: (0..RECORD_HEADERS_MAX).map(|_| header()).collect(),
+                offset: u64::MAX,
+                append_time_ms: u64::MAX,
+                timestamp_ms: i64::MIN,
+                partition: u32::MAX,
+                ..consumed(Some(b"\xff"), b"\xff")
+            };
+            let lone = ConsumedRecord {
+                headers: Vec::new(),
+                value: vec![byte; RECORD_BYTES_MAX].into(),
+                ..many.clone()
+            };
+            for record in [many, lone] {
+                let written = line(&record);
+                assert!(written.len() <= LINE_BYTES_MAX, "{byte}: {}", written.len());
+                let read = read(written.trim_end().as_bytes()).unwrap();
+                assert!(read.value == record.value && read.headers == record.headers, "{byte}");
+            }
         }
     }
 

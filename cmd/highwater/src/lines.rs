@@ -6,13 +6,10 @@
 use std::io::{self, Read};
 
 use bytes::{Bytes, BytesMut};
-use highwater::proto::limits::RECORD_BYTES_MAX;
 use tokio::sync::mpsc;
 
 use crate::exit::{Code, Failure, Result};
 
-/// The longest line, bytes: a record leaves some room for its key's and its own framing.
-pub(crate) const LINE_BYTES_MAX: usize = RECORD_BYTES_MAX - 64;
 /// How much is read at once, bytes.
 const READ_BYTES: usize = 128 * 1024;
 /// How many pieces may wait to be sent.
@@ -32,17 +29,21 @@ pub(crate) enum Input {
 pub(crate) enum End {
     /// Everything has been read.
     Complete,
-    /// This line, counted from 1, is longer than [`LINE_BYTES_MAX`].
+    /// This line, counted from 1, is longer than it may be.
     TooLong { line: u64 },
     /// Reading failed.
     Failed(io::Error),
 }
 
-/// Reads `input` to its end on a thread of its own.
-pub(crate) fn read(input: impl Read + Send + 'static, separator: u8) -> Result<mpsc::Receiver<Input>> {
+/// Reads `input` to its end on a thread of its own. No line may be longer than `line_bytes_max`.
+pub(crate) fn read(
+    input: impl Read + Send + 'static,
+    separator: u8,
+    line_bytes_max: usize,
+) -> Result<mpsc::Receiver<Input>> {
     let (sender, receiver) = mpsc::channel(PIECES_WAITING_MAX);
     let pass_on = move || {
-        let mut lines = Lines::new(input, separator);
+        let mut lines = Lines::new(input, separator, line_bytes_max);
         loop {
             let next = lines.next();
             let ended = matches!(next, Input::End(_));
@@ -62,6 +63,7 @@ pub(crate) fn read(input: impl Read + Send + 'static, separator: u8) -> Result<m
 struct Lines<R> {
     input: R,
     separator: u8,
+    line_bytes_max: usize,
     /// Read and not passed on: the beginning of a line, without separator.
     rest: BytesMut,
     /// How many lines were passed on.
@@ -70,10 +72,11 @@ struct Lines<R> {
 }
 
 impl<R: Read> Lines<R> {
-    fn new(input: R, separator: u8) -> Self {
+    fn new(input: R, separator: u8, line_bytes_max: usize) -> Self {
         Self {
             input,
             separator,
+            line_bytes_max,
             rest: BytesMut::new(),
             passed: 0,
             ended: false,
@@ -88,7 +91,7 @@ impl<R: Read> Lines<R> {
                 Ok(_) => {
                     // What was there before holds no end of a line.
                     let Some(end) = self.rest[begun..].iter().rposition(|byte| *byte == self.separator) else {
-                        if self.rest.len() > LINE_BYTES_MAX {
+                        if self.rest.len() > self.line_bytes_max {
                             return Input::End(End::TooLong { line: self.passed + 1 });
                         }
                         continue;
@@ -122,7 +125,7 @@ impl<R: Read> Lines<R> {
         for line in complete.split_inclusive(|byte| *byte == self.separator) {
             let end = begin + line.len();
             let length = line.strip_suffix(&[self.separator]).unwrap_or(line).len();
-            if length > LINE_BYTES_MAX {
+            if length > self.line_bytes_max {
                 return self.stop_before_too_long(lines, &complete[begin..]);
             }
             lines.push(complete.slice(begin..begin + length));
@@ -149,6 +152,8 @@ mod tests {
     use super::*;
     use std::io::Cursor;
 
+    const LINE_BYTES_MAX: usize = 1 << 20;
+
     /// Gives at most `step` bytes at a time, as a pipe does.
     struct Trickle<'a> {
         bytes: &'a [u8],
@@ -169,7 +174,7 @@ mod tests {
     }
 
     fn all_separated(input: impl Read, separator: u8) -> (Vec<Vec<u8>>, End) {
-        let mut lines = Lines::new(input, separator);
+        let mut lines = Lines::new(input, separator, LINE_BYTES_MAX);
         let mut collected = Vec::new();
         loop {
             match lines.next() {

@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::Bytes;
+use highwater::proto::limits::RECORD_BYTES_MAX;
 use highwater::{Delivered, Delivery, ProduceError, Producer, Record, TrySendError};
 use tokio::signal::ctrl_c;
 use tokio::sync::{Notify, mpsc};
@@ -26,12 +27,14 @@ use crate::durations;
 use crate::exit::{Code, Failure, Result};
 use crate::format;
 use crate::json_lines;
-use crate::lines::{self, End, Input, LINE_BYTES_MAX};
+use crate::lines::{self, End, Input};
 use crate::output;
 use crate::profile::{ProfileArgs, failure};
 use crate::progress::{Progress, Unit};
 use crate::sink::Sink;
 
+/// The longest line that is a value, bytes: the record leaves some room for its key's and its own framing.
+const VALUE_LINE_BYTES_MAX: usize = RECORD_BYTES_MAX - 64;
 /// How many pieces of the input may wait for their acknowledgements; the producer's own buffer is the real bound.
 const PIECES_IN_FLIGHT_MAX: usize = 1024;
 
@@ -87,6 +90,15 @@ enum LineFormat {
     Json,
 }
 
+impl LineFormat {
+    fn line_bytes_max(self) -> usize {
+        match self {
+            Self::Value => VALUE_LINE_BYTES_MAX,
+            Self::Json => json_lines::LINE_BYTES_MAX,
+        }
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
 pub(crate) enum Compression {
     #[default]
@@ -116,23 +128,11 @@ pub(crate) async fn run(args: &Args) -> Result<()> {
             "--separator is for lines that are values; in JSON each line is a record",
         ));
     }
-    let (input, bytes) = match &args.file {
-        None => (lines::read(std::io::stdin(), args.separator)?, None),
-        Some(path) => {
-            let file = open(path)?;
-            // Of what is no ordinary file nobody knows how much there is.
-            let bytes = file
-                .metadata()
-                .ok()
-                .filter(Metadata::is_file)
-                .map(|metadata| metadata.len());
-            (lines::read(file, args.separator)?, bytes)
-        }
-    };
+    let (input, bytes) = read_input(args)?;
     let producer = connect(args).await?;
     let progress = match args.verbose {
         true => Progress::hidden(), // what is printed shows it
-        false => Progress::new(Unit::Bytes, bytes),
+        false => Progress::new(Unit::Bytes, bytes.into()),
     };
     let sink = args.verbose.then(Sink::stdout).transpose()?;
     let run = Run {
@@ -156,6 +156,19 @@ pub(crate) async fn run(args: &Args) -> Result<()> {
         }
     };
     report(&tally, run.refused.into_inner(), printed)
+}
+
+/// The lines, and how many bytes they are, if that is known.
+fn read_input(args: &Args) -> Result<(mpsc::Receiver<Input>, Option<u64>)> {
+    let line_bytes_max = args.format.line_bytes_max();
+    let Some(path) = &args.file else {
+        return Ok((lines::read(std::io::stdin(), args.separator, line_bytes_max)?, None));
+    };
+    let file = open(path)?;
+    // Of what is no ordinary file nobody knows how much there is.
+    let metadata = file.metadata().ok().filter(Metadata::is_file);
+    let bytes = metadata.map(|metadata| metadata.len());
+    Ok((lines::read(file, args.separator, line_bytes_max)?, bytes))
 }
 
 fn open(path: &Path) -> Result<File> {
@@ -261,7 +274,7 @@ impl Run<'_> {
             };
             let lines = match next {
                 Some(Input::Lines(lines)) => lines,
-                Some(Input::End(end)) => return input_end(end),
+                Some(Input::End(end)) => return input_end(end, self.format.line_bytes_max()),
                 None => break,
             };
             let mut piece = Piece {
@@ -378,12 +391,12 @@ impl Run<'_> {
     }
 }
 
-fn input_end(end: End) -> std::result::Result<(), Refused> {
+fn input_end(end: End, line_bytes_max: usize) -> std::result::Result<(), Refused> {
     let failure = match end {
         End::Complete => return Ok(()),
         End::TooLong { line } => Failure::new(
             Code::Refused,
-            format!("line {line} is longer than {LINE_BYTES_MAX} bytes, the most that a record can hold"),
+            format!("line {line} is longer than {line_bytes_max} bytes, the most that a record can take"),
         )
         .hint("nothing from that line on was sent; split it, or leave it out"),
         End::Failed(error) => Failure::new(Code::Failure, format!("cannot read the input: {error}")),

@@ -3,6 +3,8 @@
 //! The next offset wanted is the only state that counts. Every stream starts from it and every batch moves it, so a
 //! change of replica leaves no gap and repeats nothing. A batch that begins beyond it is never accepted.
 //!
+//! A reader that another replica would serve better than the present one moves there (`returning`).
+//!
 //! A replica that hands its readers over, breaks off or falls silent is set aside for all readers of the client (`aside`).
 //!
 //! A batch that fails its check is fetched again from other replicas first, for the copy or the way may be at fault. If
@@ -16,11 +18,12 @@ use highwater_proto::limits::CONSUME_BYTES_MAX;
 use highwater_proto::v1::{self, Compression, freshness};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::{Instant, sleep, timeout};
-use tonic::Streaming;
+use tonic::{Status, Streaming};
 
 use super::Freshness;
 use super::decode;
 use super::prefetch::{Fetched, Item, News};
+use super::returning::Returning;
 use crate::backoff::Backoff;
 use crate::calls::{Caller, Target, connection_error, log_client, timed};
 use crate::connect::{Lease, call_error, has_timed_out};
@@ -79,8 +82,24 @@ struct Trouble {
     corrupt: Option<(u64, u32)>,
 }
 
+/// A stream from a replica.
+pub(super) struct Source {
+    pub(super) target: Target,
+    stream: Streaming<v1::ConsumeResponse>,
+    _lease: Lease,
+}
+
+/// What comes of an open stream.
+enum Event {
+    Response(Result<Option<v1::ConsumeResponse>, Status>),
+    /// The other nodes do not hear from the one that serves.
+    Dead,
+    /// Another one serves better from now on.
+    Better(Box<Source>),
+}
+
 /// Why a stream is left.
-enum End {
+pub(super) enum End {
     /// Another replica may do better.
     Retry(Error),
     /// No replica can.
@@ -153,35 +172,49 @@ impl Fetcher {
             Err(error) => return (String::new(), End::Retry(error)),
         };
         let node = target.node.clone();
-        match self.read_from(target, trouble).await {
-            Ok(end) | Err(end) => (node, end),
-        }
+        let changes = self.route.caller.resolver.changes();
+        let opening = self.opening(target, self.time_left(trouble));
+        let mut source = match opening.await {
+            Ok(source) => source,
+            Err(error) => return (node, self.refused(error)),
+        };
+        let end = self.read_on(&mut source, changes, trouble).await;
+        (source.target.node, end.unwrap_or_else(|end| end))
     }
 
-    async fn read_from(&mut self, target: Target, trouble: &mut Trouble) -> Result<End, End> {
-        let mut changes = self.route.caller.resolver.changes();
-        let lease = self.route.caller.connections.lease(&target.address);
-        let lease = lease.map_err(|problem| End::Retry(connection_error(&target.node, problem)))?;
-        let mut stream = self.open(&lease, &target, self.time_left(trouble)).await?;
+    async fn read_on(
+        &mut self,
+        source: &mut Source,
+        mut changes: watch::Receiver<u64>,
+        trouble: &mut Trouble,
+    ) -> Result<End, End> {
+        let mut returning = Returning::new();
         trouble.open_since = Some(Instant::now());
         loop {
-            let response = tokio::select! {
+            let node = &source.target.node;
+            let event = tokio::select! {
                 biased;
-                response = stream.message() => response,
-                () = until_dead(&self.route.caller, &target.node, &mut changes) => {
-                    let problem = ConnectionProblem::Broken("the other nodes do not hear from it".to_owned());
-                    return Err(End::Retry(connection_error(&target.node, problem)));
+                better = returning.better(self, node) => Event::Better(Box::new(better)),
+                response = source.stream.message() => Event::Response(response),
+                () = until_dead(&self.route.caller, node, &mut changes) => Event::Dead,
+            };
+            let broken = |problem: &str| {
+                let problem = ConnectionProblem::Broken(problem.to_owned());
+                Err(End::Retry(connection_error(node, problem)))
+            };
+            let response = match event {
+                Event::Response(Ok(Some(response))) => response,
+                Event::Response(Ok(None)) => return broken("the node ended the stream"),
+                Event::Response(Err(status)) => return Err(self.refused(call_error(node, &status))),
+                Event::Dead => return broken("the other nodes do not hear from it"),
+                Event::Better(better) => {
+                    self.move_to(source, *better, trouble);
+                    // What was told of that node while its stream was opened counts, too.
+                    changes.mark_changed();
+                    continue;
                 }
             };
-            let response = match response {
-                Ok(Some(response)) => response,
-                Ok(None) => {
-                    let problem = ConnectionProblem::Broken("the node ended the stream".to_owned());
-                    return Err(End::Retry(connection_error(&target.node, problem)));
-                }
-                Err(status) => return Err(self.refused(call_error(&target.node, &status))),
-            };
-            self.take_in(response, &target.node, trouble).await?;
+            self.take_in(response, node, trouble).await?;
             // What was asked for concerns the first answer only; a stream that broke before it has answered nothing.
             self.freshness = Freshness::Committed;
             if self.stop.is_some_and(|stop| self.next >= stop) {
@@ -190,18 +223,37 @@ impl Fetcher {
         }
     }
 
+    /// Reads on from another replica. What its stream has that was taken in meanwhile is passed over.
+    fn move_to(&self, source: &mut Source, better: Source, trouble: &mut Trouble) {
+        let (from, to) = (&source.target.node, &better.target.node);
+        tracing::debug!(
+            partition = self.partition,
+            offset = self.next,
+            from,
+            to,
+            "reading on from a better node"
+        );
+        let caller = &self.route.caller;
+        let topic = caller.wire_name(&self.route.topic);
+        caller.metrics.reader_moved(&topic, self.partition, from, to);
+        self.news.set_served_by(Some(to));
+        trouble.since = None;
+        trouble.open_since = Some(Instant::now());
+        *source = better;
+    }
+
     /// How long an opening may take.
     fn time_left(&self, trouble: &Trouble) -> Duration {
         let spent = trouble.since.map_or(Duration::ZERO, |since| since.elapsed());
         self.route.deadline.saturating_sub(spent)
     }
 
-    async fn open(
+    /// Opens a stream from the next offset wanted, as it is now.
+    pub(super) fn opening(
         &self,
-        lease: &Lease,
-        target: &Target,
+        target: Target,
         time_left: Duration,
-    ) -> Result<Streaming<v1::ConsumeResponse>, End> {
+    ) -> impl Future<Output = Result<Source, Error>> + Send + use<> {
         let kind = match self.freshness {
             Freshness::Committed => None,
             Freshness::MinOffset(offset) => Some(freshness::Kind::MinOffset(offset)),
@@ -215,19 +267,27 @@ impl Fetcher {
             freshness: kind.map(|kind| v1::Freshness { kind: Some(kind) }),
             bytes_max: self.route.prefetch_bytes.min(CONSUME_BYTES_MAX) as u32,
         };
-        let mut client = log_client(lease.connection.channel.clone());
-        match timeout(time_left, client.consume(timed(request, time_left))).await {
-            Ok(Ok(response)) => Ok(response.into_inner()),
-            Ok(Err(status)) if !has_timed_out(&status) => Err(self.refused(call_error(&target.node, &status))),
-            _ => {
-                let problem = ConnectionProblem::Timeout(time_left);
-                Err(End::Retry(connection_error(&target.node, problem)))
+        let lease = self.route.caller.connections.lease(&target.address);
+        async move {
+            let lease = lease.map_err(|problem| connection_error(&target.node, problem))?;
+            let mut client = log_client(lease.connection.channel.clone());
+            match timeout(time_left, client.consume(timed(request, time_left))).await {
+                Ok(Ok(response)) => Ok(Source {
+                    target,
+                    stream: response.into_inner(),
+                    _lease: lease,
+                }),
+                Ok(Err(status)) if !has_timed_out(&status) => Err(call_error(&target.node, &status)),
+                _ => {
+                    let problem = ConnectionProblem::Timeout(time_left);
+                    Err(connection_error(&target.node, problem))
+                }
             }
         }
     }
 
     /// What a node's error means for the stream.
-    fn refused(&self, error: Error) -> End {
+    pub(super) fn refused(&self, error: Error) -> End {
         let Error::Refused(refusal) = &error else {
             return End::Retry(error);
         };

@@ -5,7 +5,7 @@
 //! ```
 //!
 //! Reading prefers a follower, follows the tail without polling, and moves to another replica when the one in use fails,
-//! from exactly the next offset. When the application stops reading, the prefetch fills up, then the windows of the
+//! from exactly the next offset; and back to a better one when there is one again (`returning`). When the application stops reading, the prefetch fills up, then the windows of the
 //! streams, and then the nodes stop sending.
 //!
 //! Each partition can be paused, resumed and moved to another offset at any time (`part`).
@@ -22,6 +22,7 @@ mod fetcher;
 mod grouped;
 mod part;
 mod prefetch;
+mod returning;
 
 use std::future::poll_fn;
 use std::pin::Pin;

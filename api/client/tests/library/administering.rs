@@ -58,6 +58,9 @@ async fn a_creation_and_a_deletion_without_an_answer_still_succeed() {
         client.topics().create("letters", two_partitions()).await.unwrap();
         cluster.shared.lock().unanswered_calls = 1;
         client.topics().delete("letters").await.unwrap();
+        assert_eq!(cluster.shared.lock().unanswered_calls, 0, "both answers were lost");
+        let again = client.topics().delete("letters").await.unwrap_err();
+        assert_eq!(again.reason(), Some(Reason::TopicNotFound), "nothing was in doubt");
     })
     .await;
 }

@@ -158,6 +158,8 @@ pub struct State {
     pub batches_served: usize,
     /// What each opening of a consume stream asked for.
     pub freshness_asked: Vec<Option<v1::freshness::Kind>>,
+    /// The groups that partitions know, by name and partition.
+    pub groups: BTreeSet<(String, u32)>,
     /// Create and delete calls that still are to be done without an answer.
     pub unanswered_calls: u32,
 }
@@ -307,6 +309,7 @@ impl Cluster {
             watchers: vec![0; nodes],
             batches_served: 0,
             freshness_asked: Vec::new(),
+            groups: BTreeSet::new(),
             unanswered_calls: 0,
         };
         let shared = Arc::new(Shared {

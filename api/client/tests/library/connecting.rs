@@ -1,11 +1,15 @@
 //! Connecting: who is accepted, who is refused, and whether the user is told why.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::StreamExt;
-use highwater::{Client, ConnectionProblem, Error, NodeFailure, Profile, TlsFiles};
+use highwater::{
+    Client, ConnectionProblem, Error, News, NodeFailure, Picture, Profile, Resolver, TlsFiles, WatchResolver,
+};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 
 use crate::certificates::{Authority, EXPIRED, NOT_YET_VALID, VALID};
 use crate::cluster::{Cluster, TOPIC};
@@ -279,4 +283,48 @@ async fn nodes_without_a_watch_are_polled() {
     cluster.shared.lock().nodes[0].rack = "r1".to_owned();
     let rack = || client.cluster().picture().node("a").map(|node| node.rack.clone());
     until("the change is seen", || rack().as_deref() == Some("r1")).await;
+}
+
+/// The default resolver without one node.
+#[derive(Debug)]
+struct Without(WatchResolver, &'static str);
+
+impl Resolver for Without {
+    fn picture(&self) -> Arc<Picture> {
+        let mut picture = Picture::clone(&self.0.picture());
+        picture.retain_nodes(|node| node.name != self.1);
+        Arc::new(picture)
+    }
+    fn changes(&self) -> watch::Receiver<u64> {
+        self.0.changes()
+    }
+    fn learn(&self, news: News) -> bool {
+        self.0.learn(news)
+    }
+}
+
+#[tokio::test]
+async fn the_default_resolver_can_be_wrapped_and_follows_the_cluster_all_the_same() {
+    let cluster = Cluster::start(3, 1);
+    let settings = cluster.builder();
+    let resolver = Without(within(WatchResolver::connect(&settings)).await.unwrap(), "c");
+    let client = within(settings.resolver(Arc::new(resolver)).connect()).await.unwrap();
+    within(async {
+        let mut pictures = client.cluster().watch();
+        let names = |picture: &Picture| picture.nodes().map(|node| node.name.clone()).collect::<Vec<_>>();
+        assert_eq!(names(&pictures.next().await.unwrap()), ["a", "b"]);
+        crate::consuming::fill(&client, 0, 0..3).await;
+        for _ in 0..10 {
+            let mut consumer = client.consumer(TOPIC, 0).build().await.unwrap();
+            crate::consuming::take(&mut consumer, 3).await;
+            assert_eq!(consumer.served_by(0).unwrap(), "b");
+        }
+        cluster.set_leader(0, 1);
+        let leads = |picture: &Picture| picture.topic("acme", TOPIC).unwrap().partitions[0].leader == "b";
+        while !leads(&pictures.next().await.unwrap()) {}
+    })
+    .await;
+    let seedless = Client::builder().tls(cluster.authority.client());
+    let refused = within(WatchResolver::connect(&seedless)).await;
+    assert!(matches!(refused, Err(Error::InvalidArgument { .. })));
 }

@@ -20,6 +20,7 @@ pub enum Told {
     Consumed(u32, usize),
     Leader(u32, String, String),
     ReaderLeft(u32, String),
+    ReaderMoved(u32, String, String),
     Retried(String),
     SetAside(String),
     ReplicaSetAside(u32, String),
@@ -75,6 +76,10 @@ impl Metrics for Recorder {
     fn reader_left(&self, topic: &str, partition: u32, node: &str, _error: &Error) {
         assert_eq!(topic, TOPIC);
         self.note(Told::ReaderLeft(partition, node.to_owned()));
+    }
+    fn reader_moved(&self, topic: &str, partition: u32, from: &str, to: &str) {
+        assert_eq!(topic, TOPIC);
+        self.note(Told::ReaderMoved(partition, from.to_owned(), to.to_owned()));
     }
     fn call_retried(&self, node: &str, _error: &Error) {
         self.note(Told::Retried(node.to_owned()));

@@ -10,6 +10,7 @@ use futures::{Stream, StreamExt};
 use highwater::TlsFiles;
 use highwater::proto::detail;
 use highwater::proto::v1::cluster_service_server::{ClusterService, ClusterServiceServer};
+use highwater::proto::v1::group_service_server::GroupServiceServer;
 use highwater::proto::v1::log_service_server::{LogService, LogServiceServer};
 use highwater::proto::v1::produce_stream_response::Result as Answer;
 use highwater::proto::v1::topic_service_server::{TopicService, TopicServiceServer};
@@ -56,6 +57,7 @@ pub fn start(number: usize, address: SocketAddr, files: &TlsFiles, shared: Arc<S
         .initial_connection_window_size(16 * 1024 * 1024)
         .add_service(LogServiceServer::new(node.clone()))
         .add_service(TopicServiceServer::new(node.clone()))
+        .add_service(GroupServiceServer::new(node.clone()))
         .add_service(ClusterServiceServer::new(node));
     runtime.spawn(router.serve_with_incoming(ReceiverStream::new(incoming)));
     (runtime, address)
@@ -131,9 +133,9 @@ impl AsyncWrite for Connection {
 }
 
 #[derive(Clone)]
-struct Node {
+pub struct Node {
     number: usize,
-    shared: Arc<Shared>,
+    pub shared: Arc<Shared>,
 }
 
 type Boxed<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
@@ -142,7 +144,7 @@ fn boxed<T: Send + 'static>(receiver: mpsc::Receiver<Result<T, Status>>) -> Resp
     Response::new(ReceiverStream::new(receiver).boxed())
 }
 
-fn status(code: Code, detail: &ErrorDetail) -> Status {
+pub fn status(code: Code, detail: &ErrorDetail) -> Status {
     detail::to_status(code, detail)
 }
 
@@ -275,7 +277,7 @@ async fn serve(node: Node, request: v1::ConsumeRequest, responses: mpsc::Sender<
 
 impl Node {
     /// Whether this call is to be done, but not answered.
-    fn hides_answer(&self) -> bool {
+    pub fn hides_answer(&self) -> bool {
         let mut state = self.shared.lock();
         let hides = state.unanswered_calls > 0;
         state.unanswered_calls = state.unanswered_calls.saturating_sub(1);

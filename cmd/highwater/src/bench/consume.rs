@@ -13,6 +13,7 @@ use crate::durations;
 use crate::exit::Result;
 use crate::output::{self, Format};
 use crate::profile::failure;
+use crate::progress::{End, Progress, Unit};
 
 /// Read a topic from the beginning, all partitions at once, as fast as the records come.
 #[derive(Debug, clap::Args)]
@@ -78,16 +79,30 @@ async fn read(args: &Args, client: &Client, start: Instant, reading: &mut Readin
         .await
         .map_err(failure)?;
     let time = args.seconds.map(Duration::from_secs);
-    let read = read_all(&mut consumer, (args.records, time), start, reading).await;
+    let progress = Progress::beside(args.common.output, Unit::Records, end(args, &consumer));
+    let read = read_all(&mut consumer, (args.records, time), start, (reading, &progress)).await;
     reading.last = Some(Instant::now());
     read
+}
+
+/// When the reading is over, as far as that is known before it begins.
+fn end(args: &Args, consumer: &Consumer) -> End {
+    if let Some(seconds) = args.seconds {
+        return End::After(Duration::from_secs(seconds));
+    }
+    let left = |partition: u32| {
+        let (stop, position) = (consumer.stop_offset(partition)?, consumer.position(partition)?);
+        Some(stop.saturating_sub(position))
+    };
+    let to_ends: Option<u64> = consumer.partitions().into_iter().map(left).sum();
+    [to_ends, args.records].into_iter().flatten().min().into()
 }
 
 async fn read_all(
     consumer: &mut Consumer,
     (records, time): (Option<u64>, Option<Duration>),
     start: Instant,
-    reading: &mut Reading,
+    (reading, progress): (&mut Reading, &Progress),
 ) -> Result<()> {
     while let Some(batch) = consumer.next_batch().await {
         for record in batch.map_err(failure)? {
@@ -96,6 +111,7 @@ async fn read_all(
                 return Ok(());
             }
         }
+        progress.set(reading.records);
         if time.is_some_and(|time| start.elapsed() >= time) {
             break;
         }

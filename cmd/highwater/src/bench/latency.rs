@@ -111,12 +111,15 @@ async fn measure(args: &Args, client: &Client, target: &Target) -> Result<()> {
     let cluster = client.cluster();
     let used = Used::before(&cluster).await;
     let seen = Seen::new(load.begin(), stamp)?;
+    let progress = load.progress(args.load.common.output);
     let watched = tokio::select! {
         biased;
         () = interrupted_twice(&load.stop) => Ok(()),
+        () = progress.follow(|| load.acknowledged()) => Ok(()),
         ran = send_and_see(&load, &seen, args.load.deadline) => ran,
         failure = seen.watch(&mut consumer) => Err(failure),
     };
+    drop(progress);
     let cost = used.since(&cluster).await;
     let measured = load.finish();
     let report = LoadReport {

@@ -29,8 +29,10 @@ use super::target::{Target, TargetArgs};
 use super::{CommonArgs, RECORD_BYTES_MAX, RECORDS_MAX, SECONDS, SECONDS_MAX, WINDOW_MAX};
 use crate::durations;
 use crate::exit::{Code, Failure, Result};
+use crate::output::Format;
 use crate::produce::Compression;
 use crate::profile::failure;
+use crate::progress::{self, Progress, Unit};
 
 /// The linger of a record that others may join.
 const LINGER: Duration = Duration::from_millis(2);
@@ -216,6 +218,15 @@ impl Load {
     pub(super) fn begin(&mut self) -> Instant {
         self.schedule.start = Instant::now();
         self.schedule.start
+    }
+
+    /// Tells on a terminal how far the run is; to be called right before [`Load::run`].
+    pub(super) fn progress(&self, format: Format) -> Progress {
+        let end = match self.end {
+            End::Records(records) => progress::End::At(records),
+            End::Time(time) => progress::End::After(time),
+        };
+        Progress::beside(format, Unit::Records, end)
     }
 
     /// How many records were acknowledged so far.

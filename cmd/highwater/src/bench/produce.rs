@@ -46,11 +46,14 @@ async fn measure(args: &Args, client: &highwater::Client, target: &Target) -> Re
     let cluster = client.cluster();
     let used = Used::before(&cluster).await;
     load.begin();
+    let progress = load.progress(args.load.common.output);
     tokio::select! {
         biased;
         () = interrupted_twice(&load.stop) => {}
+        () = progress.follow(|| load.acknowledged()) => {}
         ran = load.run() => ran?,
     }
+    drop(progress);
     let cost = used.since(&cluster).await;
     let measured = load.finish();
     let report = LoadReport {

@@ -6,6 +6,7 @@
 mod describe;
 mod operate;
 mod recover;
+mod waiting;
 mod watch;
 
 use std::time::Duration;

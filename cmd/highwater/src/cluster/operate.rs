@@ -7,6 +7,7 @@ use highwater::{ChangeSettings, Cluster};
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
+use super::waiting::Waiting;
 use crate::durations;
 use crate::exit::{Code, Failure, Result};
 use crate::output::{self, Format};
@@ -98,13 +99,14 @@ pub(super) async fn transfer(cluster: &Cluster, args: &TransferArgs, format: For
 
 pub(super) async fn drain(cluster: &Cluster, args: &DrainArgs, format: Format) -> Result<()> {
     let node = &args.node;
-    let mut progress = Progress::default();
     let mut answer = cluster.drain(node, args.undo).await.map_err(failure)?;
+    let mut waiting = Waiting::new(format, answer.leaders_left);
     while !args.undo && !args.no_wait && answer.leaders_left > 0 {
         if answer.stuck == answer.leaders_left {
             return Err(nobody_else(node, answer.stuck));
         }
-        progress.tell(format!("{node} still leads {}", groups(answer.leaders_left)));
+        let left = answer.leaders_left;
+        waiting.tell(left, format!("{node} still leads {}", groups(left)));
         sleep(PROGRESS_INTERVAL).await;
         // Only a look: given again, the command would overturn what somebody else has undone.
         answer = cluster.drain_progress(node).await.map_err(failure)?;
@@ -112,6 +114,7 @@ pub(super) async fn drain(cluster: &Cluster, args: &DrainArgs, format: Format) -
             return Err(undone(node, "is not drained any more"));
         }
     }
+    drop(waiting);
     let left = answer.leaders_left;
     match (format, args.undo) {
         (Format::Json, undo) => output::json(&json!({ "node": node, "drained": !undo, "leaders_left": left })),
@@ -150,19 +153,22 @@ fn undone(node: &str, state: &str) -> Failure {
 
 pub(super) async fn decommission(cluster: &Cluster, args: &DecommissionArgs, format: Format) -> Result<()> {
     let node = &args.node;
-    let mut progress = Progress::default();
     let mut answer = cluster.decommission(node, args.undo).await.map_err(failure)?;
+    let mut waiting = Waiting::new(format, answer.replicas_left);
     while !args.undo && !args.no_wait && !answer.removed {
-        progress.tell(match answer.replicas_left {
+        let left = answer.replicas_left;
+        let state = match left {
             0 => format!("nothing is left on {node}; it is being removed"),
             left => format!("{left} replicas are left on {node}"),
-        });
+        };
+        waiting.tell(left, state);
         sleep(PROGRESS_INTERVAL).await;
         answer = cluster.decommission_progress(node).await.map_err(failure)?;
         if answer.undone {
             return Err(undone(node, "stays in the cluster"));
         }
     }
+    drop(waiting);
     let left = answer.replicas_left;
     match (format, args.undo) {
         (Format::Json, undo) => output::json(&json!({
@@ -253,22 +259,6 @@ pub(super) fn settings_document(settings: &Settings) -> Value {
         "groups_kept_ms": settings.groups_kept_ms,
     })
 }
-
-/// Tells how far something is, once for each change.
-#[derive(Default)]
-struct Progress {
-    told: String,
-}
-
-impl Progress {
-    fn tell(&mut self, state: String) {
-        if self.told != state {
-            output::note(&state);
-            self.told = state;
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::access::Access;
 use crate::aside::Aside;
 use crate::calls::Caller;
 use crate::connect::Connections;
@@ -214,6 +215,12 @@ impl Client {
     #[must_use]
     pub fn cluster(&self) -> Cluster {
         Cluster::new(self.caller.clone(), self.deadline)
+    }
+
+    /// Who may do what: the policy, and tenants.
+    #[must_use]
+    pub fn access(&self) -> Access {
+        Access::new(self.caller.clone(), self.deadline)
     }
 
     /// Consumer groups: list, describe, reset, delete.

@@ -63,6 +63,7 @@
 #[doc = include_str!("../README.md")]
 struct Readme;
 
+mod access;
 mod admin;
 mod aside;
 mod backoff;
@@ -106,6 +107,7 @@ mod record;
 mod resolver;
 mod tls;
 
+pub use access::Access;
 pub use admin::{Cluster, CreateTopic, Topics, UpdateTopic};
 pub use client::{Client, ClientBuilder};
 pub use compression::Compression;

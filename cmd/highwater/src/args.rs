@@ -4,7 +4,8 @@ use clap::{Parser, Subcommand};
 
 use crate::exit::{Code, EXIT_CODES_HELP, Failure, Result};
 use crate::{
-    bench, certs, cluster, completions, consume, dev, group, health, log, produce, profiles, serve, topic, version,
+    access, bench, certs, cluster, completions, consume, dev, group, health, log, produce, profiles, serve, tenant,
+    topic, version,
 };
 
 const EXAMPLES: &str = "\
@@ -32,6 +33,8 @@ enum Command {
     Produce(produce::Args),
     Consume(consume::Args),
     Group(group::Args),
+    Access(access::Args),
+    Tenant(tenant::Args),
     Bench(Box<bench::Args>),
     Cluster(cluster::Args),
     Config(profiles::Args),
@@ -54,6 +57,8 @@ impl Cli {
             Command::Produce(args) => block_on(produce::run(&args)),
             Command::Consume(args) => block_on(consume::run(&args)),
             Command::Group(args) => block_on(group::run(&args)),
+            Command::Access(args) => block_on(access::run(&args)),
+            Command::Tenant(args) => block_on(tenant::run(&args)),
             Command::Bench(args) => block_on(bench::run(&args)),
             Command::Cluster(args) => block_on(cluster::run(&args)),
             Command::Config(args) => profiles::run(&args),

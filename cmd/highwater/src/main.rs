@@ -7,6 +7,7 @@
 //!
 //! Deliberately absent: logic of the cluster. What a verb decides is how to ask and how to show the answer.
 
+mod access;
 mod args;
 mod bench;
 mod certificates;
@@ -33,6 +34,7 @@ mod progress;
 mod serve;
 mod settings;
 mod sink;
+mod tenant;
 mod topic;
 mod version;
 

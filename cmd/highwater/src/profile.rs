@@ -129,7 +129,8 @@ fn code_of_reason(reason: Reason) -> Code {
         | Reason::TopicChanged
         | Reason::PartitionNotFound
         | Reason::OffsetOutOfRange
-        | Reason::NodeNotFound => Code::NotFound,
+        | Reason::NodeNotFound
+        | Reason::TenantNotFound => Code::NotFound,
         Reason::TopicExists
         | Reason::InvalidArgument
         | Reason::TooLarge
@@ -142,6 +143,7 @@ fn code_of_reason(reason: Reason) -> Code {
         | Reason::NotEnoughNodes
         | Reason::Refused
         | Reason::StaleClaim
+        | Reason::PolicyChanged
         | Reason::MemberReplaced => Code::Refused,
         Reason::NotLeader
         | Reason::NoQuorum
@@ -177,9 +179,11 @@ fn hint(error: &Error, code: Code) -> Option<&'static str> {
         }
         (_, Some(Reason::TooLarge)) => Some("make it smaller, or leave it out"),
         (_, Some(Reason::PermissionDenied)) => Some(
-            "the profile's certificate decides what is allowed; to change the cluster, its client must be one of the \
-             `operators` in the nodes' configuration",
+            "`highwater access whoami` shows who the profile's certificate makes you, and `highwater access explain` why; \
+             who manages the tenant, or an operator, can grant it",
         ),
+        (_, Some(Reason::PolicyChanged)) => Some("somebody else changed the policy meanwhile: look again, and repeat"),
+        (_, Some(Reason::TenantNotFound)) => Some("`highwater tenant list` shows the tenants"),
         _ => match code {
             Code::Setup => Some("check the profile's certificates: same CA, same cluster, still valid"),
             Code::Unavailable => Some("`highwater health` shows which nodes serve; a majority of them is needed"),

@@ -166,6 +166,7 @@ fn certificates_decide_who_may_come_in() {
     );
 
     // Another tenant sees nothing, and cannot tell what is there from what is not.
+    crate::create_tenant(&cluster, "rival");
     let other = cluster.profile_for("rival", "app");
     assert_eq!(list(&other).success().stdout().lines().count(), 1, "only the heading");
     run(

@@ -3,6 +3,7 @@
 //! Each test has a cluster of its own. Sizes are small enough for two cores and an unoptimised build; the same
 //! scenarios with larger numbers are the demonstration and the benchmarks.
 
+mod access;
 mod bad_input;
 mod bench;
 mod chaos;
@@ -22,7 +23,7 @@ mod turns;
 
 use std::time::Duration;
 
-use highwater_tests::{TestCluster, run_with_input};
+use highwater_tests::{TestCluster, eventually, run_with_input};
 
 /// Longer than anything takes unless it hangs, also on a loaded machine.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -31,6 +32,14 @@ const PATIENCE: Duration = Duration::from_secs(120);
 #[track_caller]
 fn produce(cluster: &TestCluster, topic: &str, input: impl Into<Vec<u8>>) {
     run_with_input(&mut cluster.command(&["produce", topic]), input.into(), PATIENCE).success();
+}
+
+/// Makes a tenant, as soon as the cluster has its first policy.
+#[track_caller]
+fn create_tenant(cluster: &TestCluster, tenant: &str) {
+    eventually("a tenant can be made", PATIENCE, || {
+        (cluster.run(&["tenant", "create", tenant]).code() == 0).then_some(())
+    });
 }
 
 /// What the topic holds now, as printed.

@@ -76,7 +76,7 @@ impl fmt::Display for Reason {
             Reason::Rule(rule) => write!(out, "by the rule `{rule}`"),
             Reason::NoRule => out.write_str("no rule allows it"),
             Reason::ConfiguredOperator => out.write_str("the node's configuration names the client as an operator"),
-            Reason::UnknownTenant => out.write_str("the client's tenant does not exist"),
+            Reason::UnknownTenant => out.write_str("its tenant does not exist; an operator can make it"),
             Reason::SuspendedTenant => out.write_str("the tenant is suspended"),
             Reason::NotSetUp => {
                 out.write_str("there is no policy yet: each client may do everything in its own tenant")
@@ -136,6 +136,19 @@ impl Authority {
         self.operators.contains(&client.to_text())
     }
 
+    /// Why a client may do nothing at all, if that is so.
+    pub(super) fn shut_out(&self, client: Client<'_>) -> Option<Reason> {
+        let access = self.access();
+        if !access.is_set_up() {
+            return None;
+        }
+        match access.tenants().get(client.tenant) {
+            None => Some(Reason::UnknownTenant),
+            Some(Tenant { suspended: true }) => Some(Reason::SuspendedTenant),
+            Some(_) => None,
+        }
+    }
+
     /// The answer by a policy, with the reason.
     pub(crate) fn explain(
         &self,
@@ -175,7 +188,7 @@ impl Authority {
         match access.tenants().get(client.tenant) {
             None => return Some((false, Reason::UnknownTenant)),
             Some(Tenant { suspended: true }) => return Some((false, Reason::SuspendedTenant)),
-            Some(_) => {}
+            Some(Tenant { suspended: false }) => {}
         }
         let Domain::Tenant(tenant) = domain else { return None };
         let is_suspended = access.tenants().get(tenant).is_some_and(|tenant| tenant.suspended);

@@ -254,6 +254,12 @@ impl Authority {
                 resource,
             });
         }
+        if let Some(why) = self.shut_out(client) {
+            return Err(Denied::Forbidden {
+                principal: principal.to_string(),
+                what: format!("do anything here: {why}"),
+            });
+        }
         let may_know = action != Action::Describe && self.allows(client, domain, named, Action::Describe);
         match resource {
             Resource::Topic(name) if !may_know => Err(Denied::Hidden(name)),

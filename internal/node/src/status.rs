@@ -111,6 +111,8 @@ pub(crate) enum Problem {
         member: String,
         why: &'static str,
     },
+    #[error("there is no method {0:?}")]
+    NoSuchMethod(String),
     #[error("the policy was changed since: it has version {version} now; look again")]
     PolicyChanged { version: u64 },
     #[error("tenant `{tenant}` does not exist")]
@@ -155,6 +157,7 @@ impl Problem {
             Problem::StaleClaim { .. } => (C::FailedPrecondition, R::StaleClaim, O::NotApplied),
             Problem::MemberReplaced { .. } => (C::Aborted, R::MemberReplaced, O::NotApplied),
             Problem::SessionOver { .. } => (C::FailedPrecondition, R::SessionOver, O::NotApplied),
+            Problem::NoSuchMethod(_) => (C::Unimplemented, R::Refused, O::NotApplied),
             Problem::PolicyChanged { .. } => (C::Aborted, R::PolicyChanged, O::NotApplied),
             Problem::TenantNotFound { .. } => (C::NotFound, R::TenantNotFound, O::NotApplied),
             Problem::Internal(_) => (C::Internal, R::Internal, O::Unknown),

@@ -99,7 +99,10 @@ async fn open_streams_are_cut_on_every_node_when_their_client_may_no_longer_read
                     Ok(stream) => return stream.into_inner(),
                     Err(status) => {
                         let reason = reason(&status);
-                        assert!([Reason::TopicNotFound, Reason::Unavailable].contains(&reason), "{status}");
+                        assert!(
+                            [Reason::TopicNotFound, Reason::Unavailable].contains(&reason),
+                            "{status}"
+                        );
                     }
                 }
             }

@@ -5,6 +5,7 @@
 //!
 //! Deliberately absent: how problems look on the wire (`status`), and any state of partitions (`replicas`).
 
+mod classes;
 mod cluster;
 mod deadline;
 mod following;

@@ -10,17 +10,20 @@ use highwater_proto::v1::cluster_service_server::ClusterServiceServer;
 use highwater_proto::v1::group_service_server::GroupServiceServer;
 use highwater_proto::v1::log_service_server::LogServiceServer;
 use highwater_proto::v1::topic_service_server::TopicServiceServer;
+use tonic::Status;
+use tonic::body::Body;
 use tonic::transport::Server;
 use tonic_health::ServingStatus;
+use tower::filter::FilterLayer;
 use tower::util::MapResponseLayer;
 
-use super::Context;
 use super::cluster::Cluster;
 use super::groups::Groups;
 use super::health::{LIVE, keep_health};
 use super::log::Log;
 use super::policy::Policy;
 use super::topic::Topics;
+use super::{Context, classes};
 use crate::port::Incoming;
 use crate::status::explain_refusal;
 
@@ -65,6 +68,12 @@ pub(crate) async fn serve(parts: ServerParts) -> Result<(), String> {
         context: context.clone(),
     });
     let stopping = context.stopping.clone();
+    let admitted = FilterLayer::new(
+        move |request: http::Request<Body>| match classes::admit(&context, &request) {
+            Ok(()) => Ok(request),
+            Err(problem) => Err(Status::from(problem)),
+        },
+    );
     let server = Server::builder()
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
@@ -74,6 +83,7 @@ pub(crate) async fn serve(parts: ServerParts) -> Result<(), String> {
         .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
         .layer(MapResponseLayer::new(explain_refusal))
+        .layer(admitted)
         .add_service(health)
         .add_service(reflection)
         .add_service(reflection_alpha)

@@ -1,8 +1,10 @@
 //! `highwater serve`: one node, until it is told to stop.
 //!
 //! Where its settings come from is told in [`settings`](crate::settings). The process ends orderly on SIGTERM, SIGINT, or (with `--end-with-stdin`) when its standard input is
-//! closed, and with an error when the node reports a failure that it cannot go on from.
+//! closed, and with an error when the node reports a failure that it cannot go on from. SIGHUP has it look at its certificate
+//! files at once.
 
+use std::convert::Infallible;
 use std::io::Read;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -168,6 +170,8 @@ fn runtime(workers: usize) -> std::io::Result<tokio::runtime::Runtime> {
 
 async fn serve(config: Config, end_with_stdin: bool) -> Result<()> {
     let mut stop = Stop::new(end_with_stdin)?;
+    // From the start, since it would end the process otherwise.
+    let mut reload = listen(SignalKind::hangup())?;
     let name = config.node.clone();
     let started = tokio::select! {
         biased;
@@ -189,9 +193,23 @@ async fn serve(config: Config, end_with_stdin: bool) -> Result<()> {
             return shut_down(node, &mut stop).await;
         }
         failure = node.failed() => failure,
+        never = reload_when_told(&mut reload, &node) => match never {},
     };
     tracing::error!(node = %name, %failure, "ending");
     Err(Failure::new(Code::Failure, format!("the node had to end: {failure}")).hint(failure.hint()))
+}
+
+/// Has the certificates looked at whenever the signal comes; never returns.
+async fn reload_when_told(hangup: &mut Signal, node: &NodeHandle) -> Infallible {
+    while hangup.recv().await.is_some() {
+        tracing::info!("SIGHUP: looking at the certificate files");
+        node.reload_certificates();
+    }
+    std::future::pending().await
+}
+
+fn listen(kind: SignalKind) -> Result<Signal> {
+    signal(kind).map_err(|error| Failure::new(Code::Failure, format!("cannot listen for signals: {error}")))
 }
 
 async fn shut_down(node: NodeHandle, stop: &mut Stop) -> Result<()> {
@@ -227,9 +245,6 @@ struct Stop {
 
 impl Stop {
     fn new(end_with_stdin: bool) -> Result<Self> {
-        let listen = |kind| {
-            signal(kind).map_err(|error| Failure::new(Code::Failure, format!("cannot listen for signals: {error}")))
-        };
         Ok(Self {
             terminate: listen(SignalKind::terminate())?,
             interrupt: listen(SignalKind::interrupt())?,

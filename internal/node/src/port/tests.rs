@@ -192,6 +192,28 @@ async fn strangers_are_refused_with_a_reason_and_do_no_harm() {
 }
 
 #[tokio::test]
+async fn authorities_in_one_file_are_trusted_together_and_one_taken_out_is_not() {
+    let (old, new) = (TestCa::new(), TestCa::new());
+    let mut node = TestNode::start(&old, "n1").await;
+    let _served = node.incoming.take();
+    let config = |of: &TestCa| client_config(Some(&of.client_files("acme", "app")), &old, &[ALPN_GRPC]);
+    let (of_old, of_new) = (config(&old), config(&new));
+    assert!(last_words(&node, of_new.clone()).await.contains("alert"));
+
+    let pem = |ca: &TestCa| std::fs::read_to_string(ca.path("ca.pem")).unwrap();
+    let (first, second) = (pem(&old), pem(&new));
+    std::fs::write(old.path("ca.pem"), format!("{first}{second}")).unwrap();
+    node.credentials.look();
+    connect(&node, of_old.clone()).await.unwrap();
+    connect(&node, of_new.clone()).await.unwrap();
+
+    std::fs::write(old.path("ca.pem"), second).unwrap();
+    node.credentials.look();
+    assert!(last_words(&node, of_old).await.contains("alert"));
+    connect(&node, of_new).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_client_is_refused_on_the_peer_link_and_told_why() {
     let ca = TestCa::new();
     let node = TestNode::start(&ca, "n1").await;

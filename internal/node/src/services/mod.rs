@@ -68,6 +68,8 @@ pub(crate) struct Context {
     pub(crate) storage: Arc<Storage>,
     /// Why this node is not ready; None if it is.
     pub(crate) not_ready: watch::Receiver<Option<NotReady>>,
+    /// What else is to be known of this node, in words.
+    pub(crate) notices: watch::Receiver<Vec<String>>,
     pub(crate) in_flight: InFlight,
     /// The consumer groups that are coordinated here.
     pub(crate) coordinator: Coordinator,

@@ -15,6 +15,25 @@ use crate::identity::Identity;
 /// The largest PEM file that is read, bytes; a chain or a bundle of authorities is some kilobytes.
 const PEM_BYTES_MAX: u64 = 1024 * 1024;
 
+/// The bytes of the files.
+#[derive(Hash)]
+pub(super) struct Contents {
+    certificate: Vec<u8>,
+    key: Vec<u8>,
+    authorities: Vec<u8>,
+}
+
+impl Contents {
+    pub(super) fn read(files: &TlsFiles) -> Result<Contents, TlsError> {
+        warn_if_readable_by_others(&files.key);
+        Ok(Contents {
+            certificate: read_file(&files.certificate)?,
+            key: read_file(&files.key)?,
+            authorities: read_file(&files.authorities)?,
+        })
+    }
+}
+
 /// What the files hold, checked one by one.
 pub(super) struct Loaded {
     pub(super) chain: Vec<CertificateDer<'static>>,
@@ -24,10 +43,10 @@ pub(super) struct Loaded {
     pub(super) not_after: SystemTime,
 }
 
-pub(super) fn read(files: &TlsFiles) -> Result<Loaded, TlsError> {
-    let chain = read_certificates(&files.certificate)?;
-    let key = read_key(&files.key)?;
-    let roots = read_authorities(&files.authorities)?;
+pub(super) fn load(files: &TlsFiles, contents: &Contents) -> Result<Loaded, TlsError> {
+    let chain = certificates(&files.certificate, &contents.certificate)?;
+    let key = private_key(&files.key, &contents.key)?;
+    let roots = authorities(&files.authorities, &contents.authorities)?;
     let identity = Identity::from_certificate(&chain[0]).map_err(|source| TlsError::Identity {
         path: files.certificate.clone(),
         source,
@@ -43,9 +62,8 @@ pub(super) fn read(files: &TlsFiles) -> Result<Loaded, TlsError> {
 }
 
 /// At least one certificate, in the order of the file.
-fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let bytes = read_file(path)?;
-    let certificates = CertificateDer::pem_slice_iter(&bytes)
+fn certificates(path: &Path, bytes: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let certificates = CertificateDer::pem_slice_iter(bytes)
         .collect::<Result<Vec<_>, _>>()
         .map_err(|error| file_error(path, format!("it is not valid PEM: {}", describe(error))))?;
     if certificates.is_empty() {
@@ -57,18 +75,16 @@ fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsErr
     Ok(certificates)
 }
 
-fn read_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
-    let bytes = read_file(path)?;
-    warn_if_readable_by_others(path);
-    PrivateKeyDer::from_pem_slice(&bytes).map_err(|error| match error {
+fn private_key(path: &Path, bytes: &[u8]) -> Result<PrivateKeyDer<'static>, TlsError> {
+    PrivateKeyDer::from_pem_slice(bytes).map_err(|error| match error {
         pem::Error::NoItemsFound => file_error(path, "it holds no private key (looking for BEGIN PRIVATE KEY)"),
         error => file_error(path, format!("it is not a valid PEM key: {}", describe(error))),
     })
 }
 
-fn read_authorities(path: &Path) -> Result<RootCertStore, TlsError> {
+fn authorities(path: &Path, bytes: &[u8]) -> Result<RootCertStore, TlsError> {
     let mut roots = RootCertStore::empty();
-    for (number, certificate) in read_certificates(path)?.into_iter().enumerate() {
+    for (number, certificate) in certificates(path, bytes)?.into_iter().enumerate() {
         roots.add(certificate).map_err(|error| {
             file_error(
                 path,

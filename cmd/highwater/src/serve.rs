@@ -85,6 +85,9 @@ pub(crate) struct Args {
     /// The private key of the certificate.
     #[arg(long, value_name = "FILE", env = "HIGHWATER_KEY")]
     pub(crate) key: Option<PathBuf>,
+    /// Lists of revoked certificates, PEM.
+    #[arg(long, value_name = "FILE", env = "HIGHWATER_CRL")]
+    pub(crate) crl: Option<PathBuf>,
     /// Memory for recent frames, bytes.
     #[arg(long, value_name = "BYTES", env = "HIGHWATER_TAIL_CACHE_BYTES")]
     pub(crate) tail_cache_bytes: Option<u64>,

@@ -153,6 +153,7 @@ fn apply_flags(builder: Builder, args: &Args) -> std::result::Result<Builder, Co
         .set_override_option("tls.ca", path(&args.ca))?
         .set_override_option("tls.cert", path(&args.cert))?
         .set_override_option("tls.key", path(&args.key))?
+        .set_override_option("tls.crl", path(&args.crl))?
         .set_override_option("tail_cache_bytes", args.tail_cache_bytes)?
         .set_override_option("segment_bytes_max", args.segment_bytes_max)?
         .set_override_option("retention_interval_ms", args.retention_interval_ms)?

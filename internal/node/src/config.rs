@@ -70,6 +70,8 @@ pub struct TlsConfig {
     pub cert: PathBuf,
     /// The private key of `cert`.
     pub key: PathBuf,
+    /// Lists of certificates that are revoked (PEM, one or more); empty: there are none.
+    pub crl: PathBuf,
 }
 
 impl Default for Config {
@@ -261,6 +263,7 @@ mod tests {
                 ca: "ca.pem".into(),
                 cert: "a.pem".into(),
                 key: "a.key".into(),
+                ..TlsConfig::default()
             },
             bootstrap: ["a", "b", "c"].map(str::to_owned).to_vec(),
             seeds: vec!["b.example:7400".to_owned(), "[::1]:7400".to_owned()],

@@ -185,6 +185,7 @@ impl Foundation {
             host: self.host.clone(),
             registry: self.registry.clone(),
             failures: self.failures.clone(),
+            credentials: self.credentials.clone(),
             not_ready: self.not_ready.clone(),
             draining: draining.clone(),
         };

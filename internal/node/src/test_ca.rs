@@ -7,10 +7,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair, SanType,
-    date_time_ymd,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, ExtendedKeyUsagePurpose,
+    IsCa, KeyIdMethod, KeyPair, RevokedCertParams, SanType, SerialNumber, date_time_ymd,
 };
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
 use tempfile::TempDir;
+use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::tls::{Credentials, TlsFiles};
 
@@ -72,11 +75,28 @@ impl TestCa {
 
     /// A certificate in DER form, without files.
     pub(crate) fn der(&self, wanted: &Wanted) -> Vec<u8> {
-        use rustls::pki_types::pem::PemObject;
         let files = self.issue("der", wanted);
-        rustls::pki_types::CertificateDer::from_pem_file(files.certificate)
-            .unwrap()
-            .to_vec()
+        CertificateDer::from_pem_file(files.certificate).unwrap().to_vec()
+    }
+
+    /// Writes a list `crl.pem` that revokes these certificates, to be replaced by the begin of `due_year`.
+    pub(crate) fn revoke(&self, revoked: &[&TlsFiles], due_year: i32) {
+        let revoked_certs = revoked.iter().map(|files| RevokedCertParams {
+            serial_number: serial_of(&files.certificate),
+            revocation_time: date_time_ymd(2000, 1, 1),
+            reason_code: None,
+            invalidity_date: None,
+        });
+        let list = CertificateRevocationListParams {
+            this_update: date_time_ymd(2000, 1, 1),
+            next_update: date_time_ymd(due_year, 1, 1),
+            crl_number: SerialNumber::from(1),
+            issuing_distribution_point: None,
+            revoked_certs: revoked_certs.collect(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        let list = list.signed_by(&self.issuer).unwrap();
+        fs::write(self.path("crl.pem"), list.pem().unwrap()).unwrap();
     }
 
     pub(crate) fn files(&self, name: &str) -> TlsFiles {
@@ -84,6 +104,7 @@ impl TestCa {
             certificate: self.path(&format!("{name}.pem")),
             key: self.path(&format!("{name}.key")),
             authorities: self.path("ca.pem"),
+            revoked: None,
         }
     }
 
@@ -118,6 +139,12 @@ impl TestCa {
             },
         )
     }
+}
+
+fn serial_of(certificate: &Path) -> SerialNumber {
+    let der = CertificateDer::from_pem_file(certificate).unwrap();
+    let (_, certificate) = X509Certificate::from_der(&der).unwrap();
+    SerialNumber::from_slice(certificate.raw_serial())
 }
 
 fn write_key(path: &Path, pem: &str) {

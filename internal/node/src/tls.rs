@@ -10,16 +10,20 @@
 //! Invariants: the certificate in use always carries a node identity, and a reload never changes it. There is no early
 //! data and no session resumption in either direction (no tickets are issued, none are kept), so that every connection
 //! is checked against the certificates and authorities in force now.
-//! Deliberately absent: revocation lists.
+//! Open connections are judged again whenever what they are judged by changes (`trust.rs`).
 
+mod expiry;
 mod files;
 mod keep;
+mod lists;
 mod material;
 #[cfg(test)]
 mod tests;
+mod trust;
 mod verify;
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -30,7 +34,10 @@ use tokio::sync::{Notify, watch};
 use crate::identity::{Identity, IdentityError};
 use files::Contents;
 use keep::Seen;
-use material::{Material, client_config};
+use lists::Lists;
+use material::Material;
+use trust::Trusts;
+pub(crate) use trust::{Side, Trust};
 pub(crate) use verify::explain;
 
 /// ALPN of gRPC.
@@ -49,6 +56,8 @@ pub struct TlsFiles {
     pub key: PathBuf,
     /// The certificate authorities that are trusted, one or more.
     pub authorities: PathBuf,
+    /// Revocation lists, one or more; None: nothing is revoked.
+    pub revoked: Option<PathBuf>,
 }
 
 /// Why credentials cannot be used. None of these goes away by retrying: a file or the configuration must change.
@@ -119,7 +128,9 @@ pub struct Credentials {
     node_name: String,
     current: ArcSwap<Material>,
     seen: Mutex<Seen>,
+    trusts: Trusts,
     look_now: Notify,
+    is_expired: AtomicBool,
     /// What is to be known of the credentials, in words; empty if all is well.
     notices: watch::Sender<Vec<String>>,
 }
@@ -137,15 +148,24 @@ impl Credentials {
             });
         };
         let cluster = identity.cluster().to_owned();
-        let material = Material::new(loaded, &cluster)?;
+        let (lists, lists_read) = match &files.revoked {
+            Some(path) => {
+                let bytes = Lists::read(path)?;
+                (Lists::load(path, &bytes)?, bytes)
+            }
+            None => Default::default(),
+        };
+        let material = Material::new(loaded, lists, &cluster)?;
         Ok(Arc::new(Credentials {
             files,
             identity,
             cluster,
             node_name,
             current: ArcSwap::from_pointee(material),
-            seen: Mutex::new(Seen::new(&contents)),
+            seen: Mutex::new(Seen::new(&contents, &lists_read)),
+            trusts: Trusts::default(),
             look_now: Notify::new(),
+            is_expired: AtomicBool::new(false),
             notices: watch::Sender::default(),
         }))
     }
@@ -179,6 +199,11 @@ impl Credentials {
         self.current.load().not_after
     }
 
+    /// Whether the certificate in use had expired at the last look.
+    pub(crate) fn is_expired(&self) -> bool {
+        self.is_expired.load(Ordering::Relaxed)
+    }
+
     /// What is to be known of the credentials, in words for people; empty if all is well.
     pub(crate) fn notices(&self) -> watch::Receiver<Vec<String>> {
         self.notices.subscribe()
@@ -194,7 +219,7 @@ impl Credentials {
         let material = self.current.load();
         match expected {
             Expected::AnyNode => Ok(material.any_node.clone()),
-            Expected::Node(_) => client_config(&material.parts(), &self.cluster, expected),
+            Expected::Node(_) => material.client_config(&self.cluster, expected),
         }
     }
 

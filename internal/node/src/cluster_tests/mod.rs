@@ -131,6 +131,7 @@ impl TestCluster {
                 ca: files.authorities,
                 cert: files.certificate,
                 key: files.key,
+                ..TlsConfig::default()
             },
             operators: vec![format!("{OPERATOR_TENANT}/tester")],
             segment_bytes_max: 4 * 1024 * 1024,

@@ -66,7 +66,7 @@ pub(crate) use refusal::UNKNOWN_KIND;
 use inner::{Inner, answered, call_on};
 
 use crate::port::{Peer, ServerStream};
-use crate::tls::Credentials;
+use crate::tls::{Credentials, Trust};
 
 /// The group number of calls and streams to the node itself rather than to one of its replicas.
 pub const NODE_LEVEL: u64 = u64::MAX;
@@ -242,9 +242,10 @@ impl Link {
         self.inner.changes.subscribe()
     }
 
-    /// Serves a connection that another node has dialled; returns when it has ended.
-    pub async fn accept(&self, stream: ServerStream, peer: Arc<Peer>) {
-        greeting::accept(&self.inner, stream, &peer).await;
+    /// Serves a connection that another node has dialled; returns when it has ended, which it does when its certificate is
+    /// no longer good.
+    pub(crate) async fn accept(&self, stream: ServerStream, peer: Arc<Peer>, trust: Trust) {
+        greeting::accept(&self.inner, stream, &peer, trust).await;
     }
 
     /// Closes all connections and makes no more.

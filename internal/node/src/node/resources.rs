@@ -22,6 +22,7 @@ pub(super) fn load_credentials(config: &Config) -> Result<Arc<Credentials>, Star
         certificate: config.tls.cert.clone(),
         key: config.tls.key.clone(),
         authorities: config.tls.ca.clone(),
+        revoked: Some(config.tls.crl.clone()).filter(|path| !path.as_os_str().is_empty()),
     };
     let unusable = |error: TlsError| StartError::Credentials(error.to_string());
     let credentials = Credentials::load(files).map_err(unusable)?;

@@ -18,7 +18,7 @@ use super::{
     ServerStream, plain,
 };
 use crate::identity::Identity;
-use crate::tls::{ALPN_GRPC, ALPN_PEER, explain};
+use crate::tls::{ALPN_GRPC, ALPN_PEER, Side, Trust, explain};
 
 /// How long to leave the listener alone after the system refused a connection for want of something (descriptors).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -86,7 +86,7 @@ async fn pause_after(error: io::Error) {
 async fn handle(server: Arc<Server>, tcp: TcpStream, remote: SocketAddr, place: (OwnedSemaphorePermit, Place)) {
     server.counters.count_accepted();
     match timeout(HANDSHAKE_TIMEOUT, server.handshake(tcp, remote)).await {
-        Ok(Some((stream, peer))) => server.hand_over(stream, peer).await,
+        Ok(Some((stream, peer, trust))) => server.hand_over(stream, peer, trust).await,
         Ok(None) => {}
         Err(_) => server
             .counters
@@ -103,7 +103,7 @@ impl Server {
         self.counters.complain(Complaint::Crowded, remote, why);
     }
 
-    async fn handshake(&self, mut tcp: TcpStream, remote: SocketAddr) -> Option<(ServerStream, Arc<Peer>)> {
+    async fn handshake(&self, mut tcp: TcpStream, remote: SocketAddr) -> Option<(ServerStream, Arc<Peer>, Trust)> {
         let _ = tcp.set_nodelay(true);
         let mut first = [0];
         match tcp.peek(&mut first).await {
@@ -121,9 +121,15 @@ impl Server {
             }
             _ => return None, // closed without a word: a probe
         }
-        let acceptor = TlsAcceptor::from(self.options.credentials.server_config());
+        let credentials = &self.options.credentials;
+        let generation = credentials.generation();
+        let acceptor = TlsAcceptor::from(credentials.server_config());
         match acceptor.accept(tcp).await.and_then(|stream| with_peer(stream, remote)) {
-            Ok(accepted) => Some(accepted),
+            Ok((stream, peer)) => {
+                let chain = stream.get_ref().1.peer_certificates();
+                let trust = credentials.hold(generation, chain, Side::Theirs, remote);
+                Some((stream, peer, trust))
+            }
             Err(error) => {
                 self.counters.complain(Complaint::Failed, remote, explain(&error));
                 None
@@ -131,17 +137,23 @@ impl Server {
         }
     }
 
-    async fn hand_over(&self, stream: ServerStream, peer: Arc<Peer>) {
+    async fn hand_over(&self, stream: ServerStream, peer: Arc<Peer>, trust: Trust) {
         let protocol = stream.get_ref().1.alpn_protocol().map(<[u8]>::to_vec);
         match protocol.as_deref() {
-            Some(ALPN_GRPC) => self.hand_to(&self.options.grpc, stream, peer),
-            Some(ALPN_PEER) => self.hand_to_link(stream, peer).await,
-            _ => self.hand_to(&self.options.http, stream, peer),
+            Some(ALPN_GRPC) => self.hand_to(&self.options.grpc, stream, peer, trust),
+            Some(ALPN_PEER) => self.hand_to_link(stream, peer, trust).await,
+            _ => self.hand_to(&self.options.http, stream, peer, trust),
         }
     }
 
     /// Never waits: a server that is busy, or not up yet, must not hold up the handshakes of other nodes.
-    fn hand_to(&self, server: &mpsc::Sender<io::Result<Connection>>, stream: ServerStream, peer: Arc<Peer>) {
+    fn hand_to(
+        &self,
+        server: &mpsc::Sender<io::Result<Connection>>,
+        stream: ServerStream,
+        peer: Arc<Peer>,
+        trust: Trust,
+    ) {
         let remote_addr = peer.remote_addr;
         let Ok(permit) = self.connections.clone().try_acquire_owned() else {
             return self
@@ -151,6 +163,8 @@ impl Server {
         let connection = Connection {
             stream,
             peer,
+            cut: Box::pin(trust.lost().clone().cancelled_owned()),
+            trust,
             _permit: permit,
         };
         if server.try_send(Ok(connection)).is_err() {
@@ -160,14 +174,14 @@ impl Server {
     }
 
     /// The link keeps the connection for its whole life, in a task of its own.
-    async fn hand_to_link(&self, stream: ServerStream, peer: Arc<Peer>) {
+    async fn hand_to_link(&self, stream: ServerStream, peer: Arc<Peer>, trust: Trust) {
         if peer.identity.node_name().is_none() {
             let why = format!("{} is not a node", peer.identity);
             self.counters.complain(Complaint::Refused, peer.remote_addr, &why);
             return crate::link::refuse(stream, &why).await;
         }
         let link = self.options.link.clone();
-        tokio::spawn(async move { link.accept(stream, peer).await });
+        tokio::spawn(async move { link.accept(stream, peer, trust).await });
     }
 }
 

@@ -214,6 +214,37 @@ async fn authorities_in_one_file_are_trusted_together_and_one_taken_out_is_not()
 }
 
 #[tokio::test]
+async fn a_revoked_client_is_out_at_once_and_stays_out() {
+    let ca = TestCa::new();
+    let (good, bad) = (ca.client_files("acme", "good"), ca.client_files("acme", "bad"));
+    ca.revoke(&[], 2090);
+    let files = TlsFiles {
+        revoked: Some(ca.path("crl.pem")),
+        ..ca.node_files(CLUSTER, "n1")
+    };
+    let credentials = Credentials::load(files).unwrap();
+    let mut node = TestNode::start_with(credentials, None, 1, ([127, 0, 0, 1], 0).into()).await;
+    let config = |files| client_config(Some(files), &ca, &[ALPN_GRPC]);
+    let mut incoming = node.incoming.take().unwrap();
+    let mut taken = async || timeout(PATIENCE, incoming.next()).await.unwrap().unwrap().unwrap();
+    let _trusted = connect(&node, config(&good)).await.unwrap();
+    let mut of_good = taken().await;
+    let _revoked = connect(&node, config(&bad)).await.unwrap();
+    let mut of_bad = taken().await;
+
+    ca.revoke(&[&bad], 2090);
+    node.credentials.look();
+    let ended = timeout(PATIENCE, of_bad.read_u8()).await.unwrap().unwrap_err();
+    assert_eq!(ended.kind(), io::ErrorKind::ConnectionAborted);
+    assert!(of_bad.write_u8(0).await.is_err());
+    assert_eq!(node.credentials.connections_ended(), 1);
+    of_good.write_u8(0).await.unwrap();
+    let why = last_words(&node, config(&bad)).await;
+    assert!(why.contains("CertificateRevoked"), "{why}");
+    connect(&node, config(&good)).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_client_is_refused_on_the_peer_link_and_told_why() {
     let ca = TestCa::new();
     let node = TestNode::start(&ca, "n1").await;

@@ -95,7 +95,7 @@ fn authorities(path: &Path, bytes: &[u8]) -> Result<RootCertStore, TlsError> {
     Ok(roots)
 }
 
-fn read_file(path: &Path) -> Result<Vec<u8>, TlsError> {
+pub(super) fn read_file(path: &Path) -> Result<Vec<u8>, TlsError> {
     let metadata = fs::metadata(path).map_err(|error| file_error(path, format!("it cannot be read: {error}")))?;
     if metadata.len() > PEM_BYTES_MAX {
         let why = format!(
@@ -147,7 +147,7 @@ fn check_validity(path: &Path, der: &CertificateDer<'_>, now: SystemTime) -> Res
     })
 }
 
-fn describe(error: pem::Error) -> String {
+pub(super) fn describe(error: pem::Error) -> String {
     match error {
         pem::Error::MissingSectionEnd { end_marker } => {
             format!("the line {:?} is missing", String::from_utf8_lossy(&end_marker))
@@ -156,7 +156,7 @@ fn describe(error: pem::Error) -> String {
     }
 }
 
-fn file_error(path: &Path, why: impl Into<String>) -> TlsError {
+pub(super) fn file_error(path: &Path, why: impl Into<String>) -> TlsError {
     TlsError::File {
         path: path.to_owned(),
         why: why.into(),

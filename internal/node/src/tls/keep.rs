@@ -9,32 +9,102 @@
 //! content. The files are read by one task at a time, so a file system that hangs holds up one thread and nothing else.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::path::Path;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::time::timeout;
 
-use super::files::{self, Contents, Loaded};
+use super::expiry::Stage;
+use super::files::{self, Contents, file_error};
+use super::lists::Lists;
 use super::material::Material;
 use super::{Credentials, TlsError};
 
 /// How often the files are looked at.
 const LOOK_INTERVAL: Duration = Duration::from_secs(2);
 
-/// Which contents were met.
+/// What was met, and what was said of it.
 #[derive(Debug)]
 pub(super) struct Seen {
+    certificates: Half,
+    lists: Half,
+    stage: Stage,
+    overdue: Option<String>,
+}
+
+/// Of the certificate files, or of the revocation lists: one of them may be replaced while the other is of no use.
+#[derive(Debug)]
+struct Half {
     in_force: u64,
     /// What was told last of contents that cannot be used, and their fingerprint.
     refused: Option<(u64, String)>,
 }
 
 impl Seen {
-    pub(super) fn new(in_force: &Contents) -> Seen {
-        Seen {
-            in_force: fingerprint(in_force),
+    pub(super) fn new(in_force: &Contents, lists: &[u8]) -> Seen {
+        let half = |in_force| Half {
+            in_force,
             refused: None,
+        };
+        Seen {
+            certificates: half(fingerprint(in_force)),
+            lists: half(fingerprint(lists)),
+            stage: Stage::Fine,
+            overdue: None,
         }
+    }
+
+    fn notices(&self, not_after: SystemTime) -> Vec<String> {
+        let refused = [&self.certificates, &self.lists].into_iter();
+        let refused = refused.filter_map(|half| half.refused.as_ref().map(|(_, why)| why.clone()));
+        refused
+            .chain(self.stage.notice(not_after))
+            .chain(self.overdue.clone())
+            .collect()
+    }
+}
+
+impl Half {
+    /// Has `take` put what was read in force if it is new. Answers whether it was.
+    fn look<T: Hash>(
+        &mut self,
+        what: &str,
+        read: Result<T, TlsError>,
+        take: impl FnOnce(&T) -> Result<(), TlsError>,
+    ) -> bool {
+        let now = match &read {
+            Ok(contents) => fingerprint(contents),
+            Err(error) => fingerprint(&error.to_string()),
+        };
+        if now == self.in_force {
+            self.refused = None;
+            return false;
+        }
+        match read.and_then(|contents| take(&contents)) {
+            Ok(()) => {
+                tracing::info!("{what} are in force");
+                *self = Half {
+                    in_force: now,
+                    refused: None,
+                };
+                true
+            }
+            Err(error) => {
+                self.refuse(what, now, &error);
+                false
+            }
+        }
+    }
+
+    fn refuse(&mut self, what: &str, now: u64, error: &TlsError) {
+        if self.refused.as_ref().is_some_and(|(before, _)| *before == now) {
+            return;
+        }
+        let notice = format!("{what} cannot be used, the former ones stay in force: {error}");
+        tracing::warn!("{notice}");
+        self.refused = Some((now, notice));
     }
 }
 
@@ -54,44 +124,55 @@ impl Credentials {
         self.look_now.notify_one();
     }
 
-    /// Takes what the files hold, if it is new and can be used. Says what it has done, and what it could not. Blocks.
+    /// Takes what the files hold, if it is new and can be used, and ends connections that would not be let in by it. Says
+    /// what it has done, and what it could not. Blocks.
     pub(crate) fn look(&self) {
-        let contents = Contents::read(&self.files);
-        let now = match &contents {
-            Ok(contents) => fingerprint(contents),
-            Err(error) => fingerprint(&error.to_string()),
-        };
+        self.look_at(SystemTime::now());
+    }
+
+    pub(super) fn look_at(&self, now: SystemTime) {
         let mut seen = self.seen();
-        if now == seen.in_force {
-            seen.refused = None;
-        } else {
-            match contents.and_then(|contents| self.take(&contents)) {
-                Ok(()) => {
-                    *seen = Seen {
-                        in_force: now,
-                        refused: None,
-                    };
-                    tracing::info!(certificate = %self.files.certificate.display(), "new certificate files are in force");
-                }
-                Err(error) => refuse(&mut seen, now, &error),
-            }
+        let take = |contents: &Contents| self.take(contents);
+        let read = Contents::read(&self.files);
+        let mut is_new = seen.certificates.look("new certificate files", read, take);
+        if let Some(path) = &self.files.revoked {
+            let take = |bytes: &Vec<u8>| self.take_lists(path, bytes, now);
+            is_new |= seen.lists.look("new revocation lists", Lists::read(path), take);
         }
-        let refused = seen.refused.as_ref().map(|(_, why)| why.clone());
+        let material = self.current.load_full();
+        note_time(&mut seen, &material, now);
+        let notices = seen.notices(material.not_after);
         drop(seen);
-        self.publish(refused);
+        self.is_expired
+            .store(Stage::of(material.not_after, now) == Stage::Expired, Ordering::Relaxed);
+        self.publish(notices);
+        if is_new {
+            self.judge_all();
+        }
     }
 
     /// Puts these contents in force, if they are of the same identity.
     fn take(&self, contents: &Contents) -> Result<(), TlsError> {
-        let loaded: Loaded = files::load(&self.files, contents)?;
+        let loaded = files::load(&self.files, contents)?;
         self.require_identity(&loaded.identity, self.identity.clone())?;
-        self.current.store(Arc::new(Material::new(loaded, &self.cluster)?));
+        let lists = self.current.load().lists().clone();
+        self.current
+            .store(Arc::new(Material::new(loaded, lists, &self.cluster)?));
+        Ok(())
+    }
+
+    fn take_lists(&self, path: &Path, bytes: &[u8], now: SystemTime) -> Result<(), TlsError> {
+        let lists = Lists::load(path, bytes)?;
+        if let Some(why) = lists.overdue(now) {
+            return Err(file_error(path, why));
+        }
+        let material = self.current.load().with_lists(lists, &self.cluster)?;
+        self.current.store(Arc::new(material));
         Ok(())
     }
 
     /// Tells those who show it to people what is to be known of the credentials.
-    fn publish(&self, refused: Option<String>) {
-        let notices: Vec<String> = refused.into_iter().collect();
+    fn publish(&self, notices: Vec<String>) {
         self.notices.send_if_modified(|before| {
             let is_news = *before != notices;
             *before = notices;
@@ -104,17 +185,22 @@ impl Credentials {
     }
 }
 
-fn refuse(seen: &mut Seen, now: u64, error: &TlsError) {
-    if seen.refused.as_ref().is_some_and(|(before, _)| *before == now) {
-        return;
+/// Says once for each stage how near the end is.
+fn note_time(seen: &mut Seen, material: &Material, now: SystemTime) {
+    let stage = Stage::of(material.not_after, now);
+    if stage > seen.stage {
+        stage.tell(material.not_after);
     }
-    tracing::warn!(%error, "new certificate files cannot be used, the former ones stay in force");
-    let notice = format!("its certificate files cannot be used, the former ones stay in force: {error}");
-    seen.refused = Some((now, notice));
+    seen.stage = stage;
+    let overdue = material.lists().overdue(now);
+    if let Some(why) = overdue.as_ref().filter(|_| seen.overdue.is_none()) {
+        tracing::error!("{why}");
+    }
+    seen.overdue = overdue;
 }
 
 /// Tells contents apart. Whoever could make two alike on purpose may write our key anyway.
-fn fingerprint(contents: &impl Hash) -> u64 {
+fn fingerprint(contents: &(impl Hash + ?Sized)) -> u64 {
     let mut hasher = DefaultHasher::new();
     contents.hash(&mut hasher);
     hasher.finish()

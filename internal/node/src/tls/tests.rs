@@ -191,6 +191,7 @@ async fn files_behind_a_link_that_is_turned_are_found_when_asked_for() {
         certificate: place("tls.crt"),
         key: place("tls.key"),
         authorities: ca.path("ca.pem"),
+        revoked: None,
     })
     .unwrap();
     let before = credentials.not_after();
@@ -200,4 +201,83 @@ async fn files_behind_a_link_that_is_turned_are_found_when_asked_for() {
     credentials.ask_for_look();
     eventually("the new files are in force", || credentials.not_after() != before).await;
     keeping.abort();
+}
+
+#[test]
+fn the_end_of_a_certificate_is_told_in_time_and_once_it_is_over() {
+    let ca = TestCa::new();
+    ca.issue("n1", &renewed("n1"));
+    let credentials = Credentials::load(ca.files("n1")).unwrap();
+    let before = |days: u64| credentials.not_after() - Duration::from_secs(days * 24 * 60 * 60);
+    credentials.look_at(before(40));
+    assert!(notices(&credentials).is_empty() && !credentials.is_expired());
+    credentials.look_at(before(20));
+    let told = notices(&credentials);
+    assert!(
+        told.len() == 1 && told[0].contains("expires on Jan  1") && told[0].contains("2090"),
+        "{told:?}"
+    );
+    credentials.look_at(credentials.not_after() + Duration::from_secs(1));
+    assert!(notices(&credentials)[0].contains("expired on") && credentials.is_expired());
+    credentials.look();
+    assert!(notices(&credentials).is_empty() && !credentials.is_expired());
+}
+
+#[test]
+fn a_list_that_cannot_be_used_leaves_the_former_one_in_force_and_lets_certificates_be_renewed() {
+    let ca = TestCa::new();
+    let files = TlsFiles {
+        revoked: Some(ca.path("crl.pem")),
+        ..ca.node_files(CLUSTER, "n1")
+    };
+    assert!(
+        refusal(files.clone()).contains("crl.pem"),
+        "one that is configured must be there"
+    );
+    let (one, two) = (ca.client_files("acme", "one"), ca.client_files("acme", "two"));
+    ca.revoke(&[&one], 2090);
+    let credentials = Credentials::load(files).unwrap();
+    let lists = || credentials.current.load().lists().ders.clone();
+    let good = lists();
+    assert_eq!(good.len(), 1);
+
+    ca.revoke(&[&one, &two], 2001);
+    credentials.look();
+    let told = notices(&credentials);
+    assert!(
+        told.len() == 1 && told[0].contains("to be replaced by") && told[0].contains("2001"),
+        "{told:?}"
+    );
+    fs::write(ca.path("crl.pem"), "no list").unwrap();
+    ca.issue("n1", &renewed("n1"));
+    let before = credentials.not_after();
+    credentials.look();
+    let told = notices(&credentials);
+    assert!(told.len() == 1 && told[0].contains("BEGIN X509 CRL"), "{told:?}");
+    assert_eq!(lists(), good);
+    assert_ne!(
+        credentials.not_after(),
+        before,
+        "the new certificate is in force all the same"
+    );
+
+    ca.revoke(&[&one, &two], 2090);
+    credentials.look();
+    assert!(notices(&credentials).is_empty());
+    assert_ne!(lists(), good);
+}
+
+#[test]
+fn a_list_whose_time_is_over_stays_in_use_and_is_told() {
+    let ca = TestCa::new();
+    ca.revoke(&[&ca.client_files("acme", "one")], 2001);
+    let files = TlsFiles {
+        revoked: Some(ca.path("crl.pem")),
+        ..ca.node_files(CLUSTER, "n1")
+    };
+    let credentials = Credentials::load(files).unwrap();
+    credentials.look();
+    let told = notices(&credentials);
+    assert!(told.len() == 1 && told[0].contains("stays in use"), "{told:?}");
+    assert_eq!(credentials.current.load().lists().ders.len(), 1);
 }

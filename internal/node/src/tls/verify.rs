@@ -16,6 +16,7 @@ use rustls::{
     CertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError, RootCertStore, SignatureScheme,
 };
 
+use super::lists::Lists;
 use super::{Expected, TlsError};
 use crate::identity::{Identity, IdentityError};
 
@@ -35,9 +36,18 @@ enum Unwelcome {
 /// What went wrong on a TLS connection, in words for people.
 pub(crate) fn explain(error: &io::Error) -> String {
     match error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) {
-        Some(Error::InvalidCertificate(CertificateError::Other(OtherError(why)))) => why.to_string(),
-        Some(Error::AlertReceived(alert)) => format!("the other side refuses our certificate or protocol: {alert:?}"),
-        _ => error.to_string(),
+        Some(error) => describe(error),
+        None => error.to_string(),
+    }
+}
+
+/// The same of a TLS error itself.
+pub(super) fn describe(error: &Error) -> String {
+    match error {
+        Error::InvalidCertificate(CertificateError::Other(OtherError(why))) => why.to_string(),
+        Error::InvalidCertificate(CertificateError::Revoked) => "its certificate is revoked".to_owned(),
+        Error::AlertReceived(alert) => format!("the other side refuses our certificate or protocol: {alert:?}"),
+        error => error.to_string(),
     }
 }
 
@@ -66,10 +76,13 @@ pub(super) struct ClientVerifier {
 impl ClientVerifier {
     pub(super) fn new(
         roots: Arc<RootCertStore>,
+        lists: &Lists,
         provider: &Arc<CryptoProvider>,
         cluster: &str,
     ) -> Result<ClientVerifier, TlsError> {
         let chain = WebPkiClientVerifier::builder_with_provider(roots, provider.clone())
+            .with_crls(lists.ders.iter().cloned())
+            .allow_unknown_revocation_status()
             .build()
             .map_err(|error| TlsError::Unfit(error.to_string()))?;
         Ok(ClientVerifier {
@@ -122,6 +135,8 @@ impl ClientCertVerifier for ClientVerifier {
 #[derive(Debug)]
 pub(super) struct NodeVerifier {
     roots: Arc<RootCertStore>,
+    /// Knows the revocation lists; None if there are none. Nodes also call, so their certificates must pass there, too.
+    callers: Option<Arc<ClientVerifier>>,
     algorithms: WebPkiSupportedAlgorithms,
     cluster: String,
     expected: Expected,
@@ -130,6 +145,7 @@ pub(super) struct NodeVerifier {
 impl NodeVerifier {
     pub(super) fn new(
         roots: Arc<RootCertStore>,
+        callers: Option<Arc<ClientVerifier>>,
         provider: &CryptoProvider,
         cluster: &str,
         expected: Expected,
@@ -137,6 +153,7 @@ impl NodeVerifier {
         let algorithms = provider.signature_verification_algorithms;
         NodeVerifier {
             roots,
+            callers,
             algorithms,
             cluster: cluster.to_owned(),
             expected,
@@ -169,6 +186,9 @@ impl ServerCertVerifier for NodeVerifier {
     ) -> Result<ServerCertVerified, Error> {
         let parsed = ParsedCertificate::try_from(end_entity)?;
         verify_server_cert_signed_by_trust_anchor(&parsed, &self.roots, intermediates, now, self.algorithms.all)?;
+        if let Some(callers) = &self.callers {
+            callers.verify_client_cert(end_entity, intermediates, now)?;
+        }
         self.check_identity(end_entity).map_err(refuse)?;
         Ok(ServerCertVerified::assertion())
     }

@@ -25,7 +25,7 @@ pub(super) struct Contents {
 
 impl Contents {
     pub(super) fn read(files: &TlsFiles) -> Result<Contents, TlsError> {
-        warn_if_readable_by_others(&files.key);
+        check_key(&files.key)?;
         Ok(Contents {
             certificate: read_file(&files.certificate)?,
             key: read_file(&files.key)?,
@@ -107,20 +107,34 @@ pub(super) fn read_file(path: &Path) -> Result<Vec<u8>, TlsError> {
     fs::read(path).map_err(|error| file_error(path, format!("it cannot be read: {error}")))
 }
 
+/// Refuses a key that somebody else could have read, or could replace.
 #[cfg(unix)]
-fn warn_if_readable_by_others(path: &Path) {
-    use std::os::unix::fs::PermissionsExt;
+fn check_key(path: &Path) -> Result<(), TlsError> {
+    use std::os::unix::fs::MetadataExt;
     const OTHERS: u32 = 0o077;
-    let Ok(metadata) = fs::metadata(path) else { return };
-    let mode = metadata.permissions().mode();
+    const ROOT: u32 = 0;
+    let metadata = fs::metadata(path).map_err(|error| file_error(path, format!("it cannot be read: {error}")))?;
+    let (mode, owner, name) = (metadata.mode() & 0o777, metadata.uid(), path.display());
     if mode & OTHERS != 0 {
-        let mode = format!("{:o}", mode & 0o777);
-        tracing::warn!(path = %path.display(), mode, "the private key can be read by other users; set its mode to 600");
+        let why = format!(
+            "it is a private key that others than its owner may use, its mode is {mode:o}; `chmod 600 {name}` mends that"
+        );
+        return Err(file_error(path, why));
     }
+    let own = rustix::process::geteuid().as_raw();
+    if owner != own && owner != ROOT {
+        let why = format!(
+            "it is a private key of user {owner}, but the node runs as user {own}; `chown {own} {name}` mends that"
+        );
+        return Err(file_error(path, why));
+    }
+    Ok(())
 }
 
 #[cfg(not(unix))]
-fn warn_if_readable_by_others(_path: &Path) {}
+fn check_key(_path: &Path) -> Result<(), TlsError> {
+    Ok(())
+}
 
 /// The end of the certificate's validity, or why it is not valid at `now`.
 fn check_validity(path: &Path, der: &CertificateDer<'_>, now: SystemTime) -> Result<SystemTime, TlsError> {

@@ -48,7 +48,7 @@ fn every_complaint_names_the_file_and_the_reason() {
     for (name, pick, content, expected) in cases {
         let path = ca.path(name);
         if !content.is_empty() {
-            fs::write(&path, content).unwrap();
+            write_private(&path, content);
         }
         let mut files = good.clone();
         let replaced = pick(&files).clone();
@@ -60,6 +60,36 @@ fn every_complaint_names_the_file_and_the_reason() {
         let why = refusal(files);
         assert!(why.contains(name) && why.contains(expected), "{name}: {why}");
     }
+}
+
+fn write_private(path: &std::path::Path, content: &str) {
+    fs::write(path, content).unwrap();
+    #[cfg(unix)]
+    set_mode(path, 0o600);
+}
+
+#[cfg(unix)]
+fn set_mode(path: &std::path::Path, mode: u32) {
+    use std::os::unix::fs::PermissionsExt;
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+}
+
+#[cfg(unix)]
+#[test]
+fn a_key_that_others_may_read_is_refused_with_the_cure() {
+    let ca = TestCa::new();
+    let files = ca.node_files(CLUSTER, "n1");
+    for mode in [0o640, 0o604, 0o620] {
+        set_mode(&files.key, mode);
+        let why = refusal(files.clone());
+        let cure = format!("chmod 600 {}", files.key.display());
+        assert!(why.contains(&cure) && why.contains(&format!("{mode:o}")), "{why}");
+    }
+    set_mode(&files.key, 0o400);
+    let credentials = Credentials::load(files.clone()).unwrap();
+    set_mode(&files.key, 0o644);
+    credentials.look();
+    assert!(notices(&credentials)[0].contains("chmod 600"));
 }
 
 #[test]

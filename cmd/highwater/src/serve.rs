@@ -97,6 +97,9 @@ pub(crate) struct Args {
     /// How often partitions led here are looked at for records that their topics keep no longer, milliseconds.
     #[arg(long, value_name = "MS", env = "HIGHWATER_RETENTION_INTERVAL_MS")]
     pub(crate) retention_interval_ms: Option<u64>,
+    /// How old a client's connection may become before the client has to make another one, milliseconds.
+    #[arg(long, value_name = "MS", env = "HIGHWATER_CONNECTION_AGE_MAX_MS")]
+    pub(crate) connection_age_max_ms: Option<u64>,
     /// Worker threads beside the disk writer. 0 runs the node on one thread, which is fastest on small machines.
     /// Default: that on up to two cores, else half as many as there are cores, at most 4.
     #[arg(long, value_name = "COUNT", env = "HIGHWATER_WORKERS", value_parser = workers())]

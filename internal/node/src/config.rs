@@ -21,6 +21,9 @@ pub(crate) const SEGMENT_BYTES_LEAST: u64 = 4 * 1024 * 1024;
 /// How often retention may be looked after, milliseconds: up to once a day.
 pub(crate) const RETENTION_INTERVAL_MS: std::ops::RangeInclusive<u64> = 100..=24 * 60 * 60 * 1000;
 
+/// How old clients' connections may be allowed to become, milliseconds: up to a week.
+pub(crate) const CONNECTION_AGE_MAX_MS: std::ops::RangeInclusive<u64> = 1_000..=7 * 24 * 60 * 60 * 1000;
+
 /// The configuration of one node. `Default` is complete but for `node`, `data_dir` and `tls`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -58,6 +61,9 @@ pub struct Config {
     /// How often the partitions led here are looked at for records that are older or more than their topic keeps,
     /// milliseconds. Default 30,000.
     pub retention_interval_ms: u64,
+    /// How old a client's connection may become, milliseconds; then the client makes another one, and proves itself again.
+    /// Default 3,600,000.
+    pub connection_age_max_ms: u64,
 }
 
 /// The PEM files that a node proves itself with.
@@ -91,6 +97,7 @@ impl Default for Config {
             tail_cache_bytes: 256 * 1024 * 1024,
             segment_bytes_max: 128 * 1024 * 1024,
             retention_interval_ms: 30_000,
+            connection_age_max_ms: 60 * 60 * 1000,
         }
     }
 }
@@ -139,12 +146,16 @@ impl Config {
             let why = format!("{} is less than {SEGMENT_BYTES_LEAST}", self.segment_bytes_max);
             return Err(ConfigError::new("segment_bytes_max", why));
         }
-        if !RETENTION_INTERVAL_MS.contains(&self.retention_interval_ms) {
-            let (least, most) = RETENTION_INTERVAL_MS.into_inner();
-            let why = format!("{} is not between {least} and {most}", self.retention_interval_ms);
-            return Err(ConfigError::new("retention_interval_ms", why));
-        }
-        Ok(())
+        check_between(
+            "retention_interval_ms",
+            self.retention_interval_ms,
+            RETENTION_INTERVAL_MS,
+        )?;
+        check_between(
+            "connection_age_max_ms",
+            self.connection_age_max_ms,
+            CONNECTION_AGE_MAX_MS,
+        )
     }
 
     /// Where others reach this node, given the port that it really listens on (`listen` may have asked for any).
@@ -216,6 +227,17 @@ impl Config {
 
 fn check_name_field(field: &'static str, name: &str) -> Result<(), ConfigError> {
     names::validate(field, name).map_err(|why| ConfigError::new(field, why.to_string()))
+}
+
+fn check_between(field: &'static str, value: u64, allowed: std::ops::RangeInclusive<u64>) -> Result<(), ConfigError> {
+    if allowed.contains(&value) {
+        return Ok(());
+    }
+    let (least, most) = allowed.into_inner();
+    Err(ConfigError::new(
+        field,
+        format!("{value} is not between {least} and {most}"),
+    ))
 }
 
 fn check_address(field: &'static str, address: &str) -> Result<(), ConfigError> {
@@ -317,6 +339,7 @@ mod tests {
             "advertise"
         );
         assert_eq!(with(|config| config.segment_bytes_max = 1), "segment_bytes_max");
+        assert_eq!(with(|config| config.connection_age_max_ms = 0), "connection_age_max_ms");
     }
 
     #[test]

@@ -36,7 +36,7 @@ use crate::peer_handler::PeerHandler;
 use crate::port::{Port, PortOptions, connections};
 use crate::readiness::{NotReady, Readiness};
 use crate::replicas::{Keeper, KeeperOptions, Registry};
-use crate::services::{Context, InFlight, ServerParts, serve};
+use crate::services::{AgeMax, Context, InFlight, ServerParts, serve};
 use crate::storage::Storage;
 use crate::tls::Credentials;
 
@@ -292,6 +292,7 @@ impl Foundation {
             not_ready: self.not_ready.subscribe(),
             notices: self.credentials.notices(),
             in_flight: InFlight::default(),
+            connection_age: AgeMax(Duration::from_millis(self.config.connection_age_max_ms)),
             operators: Operators::new(&self.config.operators),
             draining: draining.clone(),
             stopping: stopping.clone(),

@@ -8,14 +8,13 @@
 //!
 //! Invariants: whoever gets past this file has a certificate of our authorities with an identity of our cluster, read
 //! once per connection. Nothing that a stranger sends can stop the accept loop or hold more than a bounded share:
-//! handshakes run beside the loop, limited in time and in number, also per address, and connections are limited in number.
-//! A connection whose certificate is no longer good ends as if it were broken off.
-//! Deliberately absent: limits of connections per address and per identity.
+//! handshakes run beside the loop, limited in time and in number, also per address, and connections are limited in number,
+//! also per address and per identity. A connection whose certificate is no longer good ends as if it were broken off.
 
 mod complaints;
-mod handshakes;
 mod plain;
 mod serve;
+mod shares;
 #[cfg(test)]
 mod tests;
 
@@ -28,7 +27,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::transport::server::Connected;
@@ -48,6 +47,10 @@ pub type Incoming = ReceiverStream<io::Result<Connection>>;
 const INCOMING_MAX: usize = 128;
 /// Connections of clients open at the same time, gRPC and HTTP; further ones are closed after the handshake.
 pub const CONNECTIONS_MAX: usize = 8192;
+/// Of these, at most so many from one address (or one /64 network).
+pub const CONNECTIONS_PER_ADDRESS_MAX: usize = CONNECTIONS_MAX / 2;
+/// And at most so many of one identity.
+pub const CONNECTIONS_PER_IDENTITY_MAX: usize = CONNECTIONS_MAX / 16;
 /// Handshakes going on at the same time; further connections wait in the backlog.
 pub const HANDSHAKES_MAX: usize = 256;
 /// Of these, at most so many with one address (or one /64 network): further connections from there are closed, so that one
@@ -77,7 +80,7 @@ pub struct Connection {
     /// Ready when it must end.
     cut: Pin<Box<WaitForCancellationFutureOwned>>,
     /// Our share of the connections allowed; given back when the connection is dropped.
-    _permit: OwnedSemaphorePermit,
+    _place: serve::Place,
 }
 
 /// Why the port cannot be served.
@@ -180,8 +183,8 @@ impl Connected for Connection {
 }
 
 impl Connection {
-    /// Cancelling it breaks the connection off.
-    pub(crate) fn cut(&self) -> CancellationToken {
+    /// Cancelled when the connection is over. Cancelling it breaks the connection off.
+    pub(crate) fn over(&self) -> CancellationToken {
         self.trust.lost().clone()
     }
 

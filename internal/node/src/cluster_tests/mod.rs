@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod absences;
+mod connections;
 mod following;
 mod founding;
 mod gateway;

@@ -1,7 +1,7 @@
 //! The accept loop, and what happens to one connection until it is handed over.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,10 +12,10 @@ use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
 use super::complaints::{Complaint, PortCounters};
-use super::handshakes::{Handshakes, Place};
+use super::shares::{Share, Shares, source_of};
 use super::{
-    CONNECTIONS_MAX, Connection, HANDSHAKE_TIMEOUT, HANDSHAKES_MAX, HANDSHAKES_PER_ADDRESS_MAX, Peer, PortOptions,
-    ServerStream, plain,
+    CONNECTIONS_MAX, CONNECTIONS_PER_ADDRESS_MAX, CONNECTIONS_PER_IDENTITY_MAX, Connection, HANDSHAKE_TIMEOUT,
+    HANDSHAKES_MAX, HANDSHAKES_PER_ADDRESS_MAX, Peer, PortOptions, ServerStream, plain,
 };
 use crate::identity::Identity;
 use crate::tls::{ALPN_GRPC, ALPN_PEER, Side, Trust, explain};
@@ -29,6 +29,16 @@ struct Server {
     options: PortOptions,
     counters: Arc<PortCounters>,
     connections: Arc<Semaphore>,
+    by_source: Shares<IpAddr>,
+    by_identity: Shares<Identity>,
+}
+
+/// What an open connection takes of what is allowed, in all, for its address and for its identity.
+#[derive(Debug)]
+pub(super) struct Place {
+    _in_all: OwnedSemaphorePermit,
+    _of_source: Share<IpAddr>,
+    _of_identity: Share<Identity>,
 }
 
 pub(super) async fn run(
@@ -41,9 +51,11 @@ pub(super) async fn run(
         options,
         counters,
         connections: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
+        by_source: Shares::new(CONNECTIONS_PER_ADDRESS_MAX),
+        by_identity: Shares::new(CONNECTIONS_PER_IDENTITY_MAX),
     });
     let handshakes = Arc::new(Semaphore::new(HANDSHAKES_MAX));
-    let sources = Handshakes::default();
+    let sources = Shares::new(HANDSHAKES_PER_ADDRESS_MAX);
     let mut tasks = JoinSet::new();
     tokio::pin!(shutdown);
     loop {
@@ -51,7 +63,7 @@ pub(super) async fn run(
             biased;
             () = &mut shutdown => return, // dropping the tasks ends unfinished handshakes
             accepted = accept(&listener, &handshakes) => match accepted {
-                Ok((tcp, remote, permit)) => match sources.begin(remote.ip()) {
+                Ok((tcp, remote, permit)) => match sources.take(source_of(remote.ip())) {
                     Some(place) => drop(tasks.spawn(handle(server.clone(), tcp, remote, (permit, place)))),
                     None => server.turn_away(remote),
                 },
@@ -83,7 +95,7 @@ async fn pause_after(error: io::Error) {
     sleep(ACCEPT_PAUSE).await;
 }
 
-async fn handle(server: Arc<Server>, tcp: TcpStream, remote: SocketAddr, place: (OwnedSemaphorePermit, Place)) {
+async fn handle(server: Arc<Server>, tcp: TcpStream, remote: SocketAddr, place: (OwnedSemaphorePermit, Share<IpAddr>)) {
     server.counters.count_accepted();
     match timeout(HANDSHAKE_TIMEOUT, server.handshake(tcp, remote)).await {
         Ok(Some((stream, peer, trust))) => server.hand_over(stream, peer, trust).await,
@@ -155,22 +167,36 @@ impl Server {
         trust: Trust,
     ) {
         let remote_addr = peer.remote_addr;
-        let Ok(permit) = self.connections.clone().try_acquire_owned() else {
-            return self
-                .counters
-                .complain(Complaint::Refused, remote_addr, "too many connections");
+        let place = match self.place(&peer) {
+            Ok(place) => place,
+            Err(why) => return self.counters.complain(Complaint::Refused, remote_addr, why),
         };
         let connection = Connection {
             stream,
             peer,
             cut: Box::pin(trust.lost().clone().cancelled_owned()),
             trust,
-            _permit: permit,
+            _place: place,
         };
         if server.try_send(Ok(connection)).is_err() {
             let why = "its server takes no connections at present";
             self.counters.complain(Complaint::Refused, remote_addr, why);
         }
+    }
+
+    fn place(&self, peer: &Peer) -> Result<Place, String> {
+        let in_all = self.connections.clone().try_acquire_owned();
+        let of_source = self.by_source.take(source_of(peer.remote_addr.ip()));
+        let of_identity = self.by_identity.take(peer.identity.clone());
+        Ok(Place {
+            _in_all: in_all.map_err(|_| format!("{CONNECTIONS_MAX} connections are open"))?,
+            _of_source: of_source
+                .ok_or_else(|| format!("{CONNECTIONS_PER_ADDRESS_MAX} connections from its address are open"))?,
+            _of_identity: of_identity.ok_or_else(|| {
+                let identity = &peer.identity;
+                format!("{CONNECTIONS_PER_IDENTITY_MAX} connections of {identity} are open")
+            })?,
+        })
     }
 
     /// The link keeps the connection for its whole life, in a task of its own.

@@ -347,6 +347,36 @@ async fn silent_connections_of_one_address_leave_room_for_others() {
 }
 
 #[tokio::test]
+async fn an_identity_has_its_share_of_connections_and_leaves_the_rest_to_others() {
+    let ca = TestCa::new();
+    let mut node = TestNode::start(&ca, "n1").await;
+    let mut incoming = node.incoming.take().unwrap();
+    let taking = tokio::spawn(async move {
+        let mut taken = Vec::new();
+        while taken.len() < CONNECTIONS_PER_IDENTITY_MAX {
+            taken.push(incoming.next().await.unwrap().unwrap());
+        }
+        (incoming, taken)
+    });
+    let greedy = client_config(Some(&ca.client_files("acme", "greedy")), &ca, &[ALPN_GRPC]);
+    let mut open = Vec::new();
+    for _ in 0..CONNECTIONS_PER_IDENTITY_MAX {
+        open.push(connect(&node, greedy.clone()).await.unwrap());
+    }
+    let (mut incoming, taken) = timeout(PATIENCE, taking).await.unwrap().unwrap();
+    assert_eq!(node.counters.refused(), 0);
+    let _ = last_words(&node, greedy.clone()).await;
+    assert_eq!(node.counters.refused(), 1);
+
+    let modest = client_config(Some(&ca.client_files("acme", "modest")), &ca, &[ALPN_GRPC]);
+    let _modest = connect(&node, modest).await.unwrap();
+    timeout(PATIENCE, incoming.next()).await.unwrap().unwrap().unwrap();
+    drop(taken);
+    let _again = connect(&node, greedy).await.unwrap();
+    timeout(PATIENCE, incoming.next()).await.unwrap().unwrap().unwrap();
+}
+
+#[tokio::test]
 async fn a_grpc_server_that_takes_nothing_holds_up_no_nodes() {
     let ca = TestCa::new();
     let (one, two) = (TestNode::start(&ca, "n1").await, TestNode::start(&ca, "n2").await);

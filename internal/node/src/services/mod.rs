@@ -6,6 +6,7 @@
 //! Deliberately absent: how problems look on the wire (`status`), and any state of partitions (`replicas`).
 
 mod cluster;
+mod connections;
 mod deadline;
 mod following;
 mod groups;
@@ -37,6 +38,7 @@ const LEADER_PATIENCE: Duration = Duration::from_secs(1);
 /// How soon it looks again.
 const LEADER_PAUSE: Duration = Duration::from_millis(20);
 
+pub(crate) use connections::AgeMax;
 pub(crate) use in_flight::InFlight;
 pub(crate) use produce::produce;
 pub(crate) use records::{Fetch, Start, fetch, partition_count};
@@ -71,6 +73,8 @@ pub(crate) struct Context {
     /// What else is to be known of this node, in words.
     pub(crate) notices: watch::Receiver<Vec<String>>,
     pub(crate) in_flight: InFlight,
+    /// How old a client's connection may become.
+    pub(crate) connection_age: AgeMax,
     /// The consumer groups that are coordinated here.
     pub(crate) coordinator: Coordinator,
     /// Who may change the cluster.

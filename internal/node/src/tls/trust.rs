@@ -63,7 +63,7 @@ pub(crate) struct Trust {
 }
 
 impl Trust {
-    /// Cancelled when the connection must end.
+    /// Cancelled when the connection must end, or has ended.
     pub(crate) fn lost(&self) -> &CancellationToken {
         &self.lost
     }
@@ -72,6 +72,7 @@ impl Trust {
 impl Drop for Trust {
     fn drop(&mut self) {
         self.credentials.trusts.lock().by_number.remove(&self.number);
+        self.lost.cancel();
     }
 }
 

@@ -78,6 +78,8 @@ pub struct TlsConfig {
     pub key: PathBuf,
     /// Lists of certificates that are revoked (PEM, one or more); empty: there are none.
     pub crl: PathBuf,
+    /// Whether a certificate without any URI may be that of a client whose common name is `tenant/client`. Default: no.
+    pub client_name_from_cn: bool,
 }
 
 impl Default for Config {

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rcgen::{
-    BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, ExtendedKeyUsagePurpose,
-    IsCa, KeyIdMethod, KeyPair, RevokedCertParams, SanType, SerialNumber, date_time_ymd,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, DistinguishedName, DnType,
+    ExtendedKeyUsagePurpose, IsCa, KeyIdMethod, KeyPair, RevokedCertParams, SanType, SerialNumber, date_time_ymd,
 };
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
@@ -30,6 +30,7 @@ pub(crate) struct TestCa {
 pub(crate) struct Wanted {
     pub(crate) uris: Vec<String>,
     pub(crate) dns_names: Vec<String>,
+    pub(crate) common_name: Option<String>,
     /// (first year, last year) of validity.
     pub(crate) years: Option<(i32, i32)>,
     pub(crate) client_only: bool,
@@ -52,6 +53,10 @@ impl TestCa {
     /// Writes a certificate and its key, and names the files.
     pub(crate) fn issue(&self, name: &str, wanted: &Wanted) -> TlsFiles {
         let mut params = CertificateParams::new(wanted.dns_names.clone()).unwrap();
+        if let Some(name) = &wanted.common_name {
+            params.distinguished_name = DistinguishedName::new();
+            params.distinguished_name.push(DnType::CommonName, name.clone());
+        }
         let uris = wanted
             .uris
             .iter()

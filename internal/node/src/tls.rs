@@ -38,7 +38,7 @@ use lists::Lists;
 use material::Material;
 use trust::Trusts;
 pub(crate) use trust::{Side, Trust};
-pub(crate) use verify::explain;
+pub(crate) use verify::{ClientNames, explain};
 
 /// ALPN of gRPC.
 pub const ALPN_GRPC: &[u8] = b"h2";
@@ -138,6 +138,11 @@ pub struct Credentials {
 impl Credentials {
     /// Reads and checks the files.
     pub fn load(files: TlsFiles) -> Result<Arc<Credentials>, TlsError> {
+        Credentials::load_with(files, ClientNames::Uri)
+    }
+
+    /// The same, and says where clients' identities may stand.
+    pub(crate) fn load_with(files: TlsFiles, names: ClientNames) -> Result<Arc<Credentials>, TlsError> {
         let contents = Contents::read(&files)?;
         let loaded = files::load(&files, &contents)?;
         let identity = loaded.identity.clone();
@@ -155,7 +160,7 @@ impl Credentials {
             }
             None => Default::default(),
         };
-        let material = Material::new(loaded, lists, &cluster)?;
+        let material = Material::new(loaded, lists, &cluster, names)?;
         Ok(Arc::new(Credentials {
             files,
             identity,
@@ -177,6 +182,11 @@ impl Credentials {
             name: node.to_owned(),
         };
         self.require_identity(&self.identity, expected)
+    }
+
+    /// Whose certificate it is that somebody showed who connected to us.
+    pub(crate) fn identity_of(&self, certificate: &[u8]) -> Result<Identity, IdentityError> {
+        self.current.load().callers.identity_of(certificate)
     }
 
     /// Our own identity; always a node's.

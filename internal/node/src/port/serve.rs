@@ -18,7 +18,7 @@ use super::{
     HANDSHAKES_MAX, HANDSHAKES_PER_ADDRESS_MAX, Peer, PortOptions, ServerStream, plain,
 };
 use crate::identity::Identity;
-use crate::tls::{ALPN_GRPC, ALPN_PEER, Side, Trust, explain};
+use crate::tls::{ALPN_GRPC, ALPN_PEER, Credentials, Side, Trust, explain};
 
 /// How long to leave the listener alone after the system refused a connection for want of something (descriptors).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -136,7 +136,11 @@ impl Server {
         let credentials = &self.options.credentials;
         let generation = credentials.generation();
         let acceptor = TlsAcceptor::from(credentials.server_config());
-        match acceptor.accept(tcp).await.and_then(|stream| with_peer(stream, remote)) {
+        match acceptor
+            .accept(tcp)
+            .await
+            .and_then(|stream| with_peer(credentials, stream, remote))
+        {
             Ok((stream, peer)) => {
                 let chain = stream.get_ref().1.peer_certificates();
                 let trust = credentials.hold(generation, chain, Side::Theirs, remote);
@@ -211,11 +215,15 @@ impl Server {
     }
 }
 
-fn with_peer(stream: ServerStream, remote_addr: SocketAddr) -> io::Result<(ServerStream, Arc<Peer>)> {
+fn with_peer(
+    credentials: &Credentials,
+    stream: ServerStream,
+    remote_addr: SocketAddr,
+) -> io::Result<(ServerStream, Arc<Peer>)> {
     let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default();
     let certificate = certificates
         .first()
         .ok_or_else(|| io::Error::other("no certificate was presented"))?;
-    let identity = Identity::from_certificate(certificate).map_err(io::Error::other)?;
+    let identity = credentials.identity_of(certificate).map_err(io::Error::other)?;
     Ok((stream, Arc::new(Peer { identity, remote_addr })))
 }

@@ -22,7 +22,7 @@ use tonic_health::pb::health_client::HealthClient;
 use super::*;
 use crate::test_ca::{CLUSTER, TestCa, Wanted};
 use crate::test_node::{PATIENCE, TestNode, eventually};
-use crate::tls::{ALPN_GRPC, ALPN_HTTP, ALPN_PEER, TlsFiles};
+use crate::tls::{ALPN_GRPC, ALPN_HTTP, ALPN_PEER, ClientNames, TlsFiles};
 
 fn client_config(files: Option<&TlsFiles>, ca: &TestCa, alpn: &[&[u8]]) -> Arc<ClientConfig> {
     let mut roots = RootCertStore::empty();
@@ -242,6 +242,35 @@ async fn a_revoked_client_is_out_at_once_and_stays_out() {
     let why = last_words(&node, config(&bad)).await;
     assert!(why.contains("CertificateRevoked"), "{why}");
     connect(&node, config(&good)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_client_with_a_common_name_alone_is_let_in_where_that_is_set_and_is_no_node() {
+    let ca = TestCa::new();
+    let named = ca.issue(
+        "named",
+        &Wanted {
+            common_name: Some("acme/app".to_owned()),
+            ..Wanted::default()
+        },
+    );
+    let config = |alpn| client_config(Some(&named), &ca, &[alpn]);
+    let strict = TestNode::start(&ca, "n1").await;
+    assert!(
+        last_words(&strict, config(ALPN_GRPC))
+            .await
+            .contains("CertificateUnknown")
+    );
+
+    let credentials = Credentials::load_with(ca.node_files(CLUSTER, "n2"), ClientNames::UriOrCommonName).unwrap();
+    let mut node = TestNode::start_with(credentials, None, 1, ([127, 0, 0, 1], 0).into()).await;
+    let mut incoming = node.incoming.take().unwrap();
+    let _client = connect(&node, config(ALPN_GRPC)).await.unwrap();
+    let taken = timeout(PATIENCE, incoming.next()).await.unwrap().unwrap().unwrap();
+    let identity = taken.connect_info().identity.to_string();
+    assert_eq!(identity, format!("spiffe://{CLUSTER}/tenant/acme/client/app"));
+    let words = last_words(&node, config(ALPN_PEER)).await;
+    assert!(words.contains("is not a node"), "{words:?}");
 }
 
 #[tokio::test]

@@ -155,9 +155,10 @@ impl Credentials {
     fn take(&self, contents: &Contents) -> Result<(), TlsError> {
         let loaded = files::load(&self.files, contents)?;
         self.require_identity(&loaded.identity, self.identity.clone())?;
-        let lists = self.current.load().lists().clone();
-        self.current
-            .store(Arc::new(Material::new(loaded, lists, &self.cluster)?));
+        let former = self.current.load();
+        let (lists, names) = (former.lists().clone(), former.callers.names());
+        let material = Material::new(loaded, lists, &self.cluster, names)?;
+        self.current.store(Arc::new(material));
         Ok(())
     }
 

@@ -9,7 +9,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 
 use super::lists::Lists;
-use super::verify::{ClientVerifier, NodeVerifier};
+use super::verify::{ClientNames, ClientVerifier, NodeVerifier};
 use super::{ALPN_GRPC, ALPN_HTTP, ALPN_PEER, Expected, TlsError, files};
 
 /// One consistent set of credentials.
@@ -35,10 +35,15 @@ struct Parts {
 }
 
 impl Material {
-    pub(super) fn new(loaded: files::Loaded, lists: Lists, cluster: &str) -> Result<Material, TlsError> {
+    pub(super) fn new(
+        loaded: files::Loaded,
+        lists: Lists,
+        cluster: &str,
+        names: ClientNames,
+    ) -> Result<Material, TlsError> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let roots = Arc::new(loaded.roots);
-        let callers = ClientVerifier::new(roots.clone(), &lists, &provider, cluster)?;
+        let callers = ClientVerifier::new(roots.clone(), &lists, &provider, cluster, names)?;
         let parts = Parts {
             chain: loaded.chain,
             key: loaded.key,
@@ -53,7 +58,7 @@ impl Material {
     /// The same with other revocation lists.
     pub(super) fn with_lists(&self, lists: Lists, cluster: &str) -> Result<Material, TlsError> {
         let (roots, provider) = (self.parts.roots.clone(), self.parts.provider.clone());
-        let callers = ClientVerifier::new(roots.clone(), &lists, &provider, cluster)?;
+        let callers = ClientVerifier::new(roots.clone(), &lists, &provider, cluster, self.callers.names())?;
         let parts = Parts {
             chain: self.parts.chain.clone(),
             key: self.parts.key.clone_key(),

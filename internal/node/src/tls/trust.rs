@@ -20,7 +20,6 @@ use tokio_util::sync::CancellationToken;
 use super::material::Material;
 use super::verify::describe;
 use super::{Credentials, Expected};
-use crate::identity::Identity;
 
 /// From which side a connection was made.
 #[derive(Debug, Clone)]
@@ -143,7 +142,7 @@ impl Credentials {
         let identity = entry
             .chain
             .first()
-            .and_then(|leaf| Identity::from_certificate(leaf).ok());
+            .and_then(|leaf| material.callers.identity_of(leaf).ok());
         let identity = identity.map(|identity| identity.to_string()).unwrap_or_default();
         let why = describe(&error);
         tracing::warn!(identity, remote = %entry.remote, why, "a connection is ended: its certificate is no longer good");

@@ -51,8 +51,7 @@ pub(super) fn describe(error: &Error) -> String {
     }
 }
 
-fn member_of(cluster: &str, certificate: &CertificateDer<'_>) -> Result<Identity, Unwelcome> {
-    let identity = Identity::from_certificate(certificate)?;
+fn member_of(cluster: &str, identity: Identity) -> Result<Identity, Unwelcome> {
     if identity.cluster() != cluster {
         return Err(Unwelcome::OtherCluster {
             identity,
@@ -71,6 +70,16 @@ fn refuse(why: Unwelcome) -> Error {
 pub(super) struct ClientVerifier {
     chain: Arc<dyn ClientCertVerifier>,
     cluster: String,
+    names: ClientNames,
+}
+
+/// Where a client's identity may stand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ClientNames {
+    /// In the certificate's URI, and nowhere else.
+    Uri,
+    /// Without any URI, in its common name.
+    UriOrCommonName,
 }
 
 impl ClientVerifier {
@@ -79,6 +88,7 @@ impl ClientVerifier {
         lists: &Lists,
         provider: &Arc<CryptoProvider>,
         cluster: &str,
+        names: ClientNames,
     ) -> Result<ClientVerifier, TlsError> {
         let chain = WebPkiClientVerifier::builder_with_provider(roots, provider.clone())
             .with_crls(lists.ders.iter().cloned())
@@ -88,7 +98,21 @@ impl ClientVerifier {
         Ok(ClientVerifier {
             chain,
             cluster: cluster.to_owned(),
+            names,
         })
+    }
+
+    /// Where it lets clients' identities stand.
+    pub(super) fn names(&self) -> ClientNames {
+        self.names
+    }
+
+    /// Whose certificate it is.
+    pub(super) fn identity_of(&self, certificate: &[u8]) -> Result<Identity, IdentityError> {
+        match self.names {
+            ClientNames::Uri => Identity::from_certificate(certificate),
+            ClientNames::UriOrCommonName => Identity::from_certificate_or_name(certificate, &self.cluster),
+        }
     }
 }
 
@@ -104,7 +128,8 @@ impl ClientCertVerifier for ClientVerifier {
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
         let verified = self.chain.verify_client_cert(end_entity, intermediates, now)?;
-        member_of(&self.cluster, end_entity).map_err(refuse)?;
+        let identity = self.identity_of(end_entity).map_err(|error| refuse(error.into()))?;
+        member_of(&self.cluster, identity).map_err(refuse)?;
         Ok(verified)
     }
 
@@ -161,7 +186,7 @@ impl NodeVerifier {
     }
 
     fn check_identity(&self, certificate: &CertificateDer<'_>) -> Result<(), Unwelcome> {
-        let identity = member_of(&self.cluster, certificate)?;
+        let identity = member_of(&self.cluster, Identity::from_certificate(certificate)?)?;
         let Some(name) = identity.node_name() else {
             return Err(Unwelcome::NotANode { identity });
         };

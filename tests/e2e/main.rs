@@ -5,6 +5,7 @@
 
 mod bad_input;
 mod bench;
+mod certificates;
 mod chaos;
 mod dev;
 mod faults;

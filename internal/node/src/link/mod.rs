@@ -14,6 +14,7 @@
 //! Invariants:
 //! * The name that a connection is attributed to is the one in the verified certificate; a hello that says otherwise
 //!   is refused. A node dialled by name is that very node, wherever its address has led.
+//! * A connection whose certificate would not be let in any more, by new authorities or revocation lists, ends.
 //! * Two sides that both know their cluster id, and know different ones, do not talk. The id is told in the hello and
 //!   again when it becomes known later.
 //! * Everything is bounded (see [`limits`]): frames, queues, calls and streams per connection. A call that finds no
@@ -130,7 +131,7 @@ pub struct Link {
 }
 
 impl Link {
-    /// A link without connections; they are made when needed, and by [`Link::accept`].
+    /// A link without connections; they are made when needed, and when others dial.
     pub fn new(options: LinkOptions) -> Link {
         Link {
             inner: Arc::new(Inner::new(options)),

@@ -6,6 +6,7 @@
 mod access;
 mod bad_input;
 mod bench;
+mod certificates;
 mod chaos;
 mod dev;
 mod faults;

@@ -104,6 +104,11 @@ impl TestNode {
         command
     }
 
+    /// Gives its process a setting more, from the next start on.
+    pub fn set(&mut self, flag: &str, value: &str) {
+        self.arguments.extend([flag.to_owned(), value.to_owned()]);
+    }
+
     /// Starts the process.
     #[track_caller]
     pub fn start(&mut self) {
@@ -141,6 +146,12 @@ impl TestNode {
         };
         let what = format!("{} ends after SIGTERM", self.name);
         eventually(&what, STOP_DEADLINE, || child.try_wait().ok().flatten())
+    }
+
+    /// Has it look at its certificate files.
+    #[track_caller]
+    pub fn hang_up(&self) {
+        self.signal(Signal::HUP);
     }
 
     /// Pauses the process, as a machine that hangs.

@@ -2,7 +2,7 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
@@ -46,6 +46,31 @@ pub(crate) fn make_directory(path: &Path) -> Result<()> {
 /// Reads a whole text file; `what` names it in the failure.
 pub(crate) fn read_text(what: &str, path: &Path) -> Result<String> {
     fs::read_to_string(path).map_err(|error| Failure::setup(format!("cannot read {what} {}: {error}", path.display())))
+}
+
+/// Refuses a private key that somebody else could have read, or could replace. One that is not there is for others to
+/// complain of.
+pub(crate) fn check_key(path: &Path) -> Result<()> {
+    const OTHERS: u32 = 0o077;
+    const ROOT: u32 = 0;
+    let Ok(metadata) = fs::metadata(path) else {
+        return Ok(());
+    };
+    let (mode, owner, name) = (metadata.mode() & 0o777, metadata.uid(), path.display());
+    if mode & OTHERS != 0 {
+        let why = format!(
+            "others than its owner may use the private key {name}, its mode is {mode:o}; `chmod 600 {name}` mends that"
+        );
+        return Err(Failure::setup(why));
+    }
+    let own = rustix::process::geteuid().as_raw();
+    if owner != own && owner != ROOT {
+        let why = format!(
+            "the private key {name} belongs to user {owner}, but this is user {own}; `chown {own} {name}` mends that"
+        );
+        return Err(Failure::setup(why));
+    }
+    Ok(())
 }
 
 /// Understands a TOML text; the error says in one line what is wrong, and where.
@@ -102,6 +127,18 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn a_key_that_others_may_read_is_refused_with_the_cure() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("key");
+        assert!(check_key(&path).is_ok(), "whoever reads it says that it is not there");
+        replace(&path, b"key", Access::Private).unwrap();
+        check_key(&path).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
+        let failure = check_key(&path).unwrap_err();
+        assert!(failure.message.contains("640"), "{failure}");
+    }
 
     #[test]
     fn a_private_file_is_private_even_over_a_leftover() {

@@ -8,6 +8,7 @@ use highwater::{Client, Error, Profile, Reason};
 
 use crate::durations;
 use crate::exit::{Code, Failure, Result};
+use crate::files;
 use crate::output::Format;
 
 /// Where profiles lie below the directory of all configuration.
@@ -50,7 +51,9 @@ impl ProfileArgs {
     /// Connects to the profile's cluster. What is left of `deadline` then is the deadline of each of the client's calls.
     pub(crate) async fn connect(&self, deadline: Duration) -> Result<Client> {
         let started = Instant::now();
-        let builder = self.load()?.builder().deadline(deadline);
+        let profile = self.load()?;
+        files::check_key(&profile.key)?;
+        let builder = profile.builder().deadline(deadline);
         let client = builder.connect().await.map_err(failure)?;
         let left = deadline.saturating_sub(started.elapsed());
         // Whole milliseconds are enough to be told of.

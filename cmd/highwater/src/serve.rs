@@ -1,8 +1,10 @@
 //! `highwater serve`: one node, until it is told to stop.
 //!
 //! Where its settings come from is told in [`settings`](crate::settings). The process ends orderly on SIGTERM, SIGINT, or (with `--end-with-stdin`) when its standard input is
-//! closed, and with an error when the node reports a failure that it cannot go on from.
+//! closed, and with an error when the node reports a failure that it cannot go on from. SIGHUP has it look at its certificate
+//! files at once.
 
+use std::convert::Infallible;
 use std::io::Read;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -86,6 +88,9 @@ pub(crate) struct Args {
     /// The private key of the certificate.
     #[arg(long, value_name = "FILE", env = "HIGHWATER_KEY")]
     pub(crate) key: Option<PathBuf>,
+    /// Lists of revoked certificates, PEM.
+    #[arg(long, value_name = "FILE", env = "HIGHWATER_CRL")]
+    pub(crate) crl: Option<PathBuf>,
     /// Memory for recent frames, bytes.
     #[arg(long, value_name = "BYTES", env = "HIGHWATER_TAIL_CACHE_BYTES")]
     pub(crate) tail_cache_bytes: Option<u64>,
@@ -95,6 +100,9 @@ pub(crate) struct Args {
     /// How often partitions led here are looked at for records that their topics keep no longer, milliseconds.
     #[arg(long, value_name = "MS", env = "HIGHWATER_RETENTION_INTERVAL_MS")]
     pub(crate) retention_interval_ms: Option<u64>,
+    /// How old a client's connection may become before the client has to make another one, milliseconds.
+    #[arg(long, value_name = "MS", env = "HIGHWATER_CONNECTION_AGE_MAX_MS")]
+    pub(crate) connection_age_max_ms: Option<u64>,
     /// Worker threads beside the disk writer. 0 runs the node on one thread, which is fastest on small machines.
     /// Default: that on up to two cores, else half as many as there are cores, at most 4.
     #[arg(long, value_name = "COUNT", env = "HIGHWATER_WORKERS", value_parser = workers())]
@@ -171,6 +179,8 @@ fn runtime(workers: usize) -> std::io::Result<tokio::runtime::Runtime> {
 
 async fn serve(config: Config, end_with_stdin: bool) -> Result<()> {
     let mut stop = Stop::new(end_with_stdin)?;
+    // From the start, since it would end the process otherwise.
+    let mut reload = listen(SignalKind::hangup())?;
     let name = config.node.clone();
     let started = tokio::select! {
         biased;
@@ -192,9 +202,23 @@ async fn serve(config: Config, end_with_stdin: bool) -> Result<()> {
             return shut_down(node, &mut stop).await;
         }
         failure = node.failed() => failure,
+        never = reload_when_told(&mut reload, &node) => match never {},
     };
     tracing::error!(node = %name, %failure, "ending");
     Err(Failure::new(Code::Failure, format!("the node had to end: {failure}")).hint(failure.hint()))
+}
+
+/// Has the certificates looked at whenever the signal comes; never returns.
+async fn reload_when_told(hangup: &mut Signal, node: &NodeHandle) -> Infallible {
+    while hangup.recv().await.is_some() {
+        tracing::info!("SIGHUP: looking at the certificate files");
+        node.reload_certificates();
+    }
+    std::future::pending().await
+}
+
+fn listen(kind: SignalKind) -> Result<Signal> {
+    signal(kind).map_err(|error| Failure::new(Code::Failure, format!("cannot listen for signals: {error}")))
 }
 
 async fn shut_down(node: NodeHandle, stop: &mut Stop) -> Result<()> {
@@ -230,9 +254,6 @@ struct Stop {
 
 impl Stop {
     fn new(end_with_stdin: bool) -> Result<Self> {
-        let listen = |kind| {
-            signal(kind).map_err(|error| Failure::new(Code::Failure, format!("cannot listen for signals: {error}")))
-        };
         Ok(Self {
             terminate: listen(SignalKind::terminate())?,
             interrupt: listen(SignalKind::interrupt())?,

@@ -154,9 +154,11 @@ fn apply_flags(builder: Builder, args: &Args) -> std::result::Result<Builder, Co
         .set_override_option("tls.ca", path(&args.ca))?
         .set_override_option("tls.cert", path(&args.cert))?
         .set_override_option("tls.key", path(&args.key))?
+        .set_override_option("tls.crl", path(&args.crl))?
         .set_override_option("tail_cache_bytes", args.tail_cache_bytes)?
         .set_override_option("segment_bytes_max", args.segment_bytes_max)?
         .set_override_option("retention_interval_ms", args.retention_interval_ms)?
+        .set_override_option("connection_age_max_ms", args.connection_age_max_ms)?
         .set_override_option("workers", args.workers)?
         .set_override_option("log", args.log.clone())?
         .set_override_option("log_format", args.log_format.map(LogFormat::name))

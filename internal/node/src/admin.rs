@@ -3,7 +3,7 @@
 //! | path | answers |
 //! |---|---|
 //! | `/livez` | 200 as long as the process works: whoever gets no answer may end it |
-//! | `/readyz` | 200 if the node is ready, else 503; the body says why in words |
+//! | `/readyz` | 200 if the node is ready, else 503; the body says why in words, and what else is to be known, a line each |
 //!
 //! Nobody proves who he is here, so there is nothing else to learn. Connections are few, and each lasts for a while at most:
 //! one that says nothing cannot keep others out.
@@ -44,6 +44,7 @@ pub(crate) struct Admin {
 }
 
 type Readiness = watch::Receiver<Option<NotReady>>;
+type Notices = watch::Receiver<Vec<String>>;
 type Answer = (StatusCode, [(HeaderName, &'static str); 1], String);
 
 impl Admin {
@@ -75,11 +76,11 @@ impl Admin {
     }
 
     /// Serves until it is cut off.
-    pub(crate) async fn run(self, not_ready: Readiness) {
+    pub(crate) async fn run(self, not_ready: Readiness, notices: Notices) {
         let pages = Router::new()
             .route("/livez", get(live))
             .route("/readyz", get(ready_or_why))
-            .with_state(not_ready);
+            .with_state((not_ready, notices));
         let listener = Bounded {
             listener: self.listener,
             room: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
@@ -93,11 +94,16 @@ async fn live() -> Answer {
     answer(StatusCode::OK, "live".to_owned())
 }
 
-async fn ready_or_why(State(not_ready): State<Readiness>) -> Answer {
-    match &*not_ready.borrow() {
-        None => answer(StatusCode::OK, "ready".to_owned()),
-        Some(why) => answer(StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {why}")),
+async fn ready_or_why(State((not_ready, notices)): State<(Readiness, Notices)>) -> Answer {
+    let (status, mut text) = match &*not_ready.borrow() {
+        None => (StatusCode::OK, "ready".to_owned()),
+        Some(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {why}")),
+    };
+    for notice in notices.borrow().iter() {
+        text.push_str("\nnotice: ");
+        text.push_str(notice);
     }
+    answer(status, text)
 }
 
 fn answer(status: StatusCode, text: String) -> Answer {
@@ -205,9 +211,10 @@ mod tests {
     #[tokio::test]
     async fn a_node_that_is_not_ready_is_alive_and_says_why() {
         let readiness = watch::Sender::new(Some(NotReady::Opening(2)));
+        let notices = watch::Sender::new(Vec::new());
         let admin = Admin::bind("127.0.0.1:0").await.unwrap().unwrap();
         let address = admin.address();
-        let serving = tokio::spawn(admin.run(readiness.subscribe()));
+        let serving = tokio::spawn(admin.run(readiness.subscribe(), notices.subscribe()));
         let not_ready = get(address, "/readyz").await;
         assert!(not_ready.starts_with("HTTP/1.1 503 "), "{not_ready}");
         assert!(not_ready.contains("not ready: 2 of its replicas"), "{not_ready}");
@@ -219,6 +226,9 @@ mod tests {
             ready.starts_with("HTTP/1.1 200 ") && ready.ends_with("ready\n"),
             "{ready}"
         );
+        notices.send_replace(vec!["it rains".to_owned()]);
+        let ready = get(address, "/readyz").await;
+        assert!(ready.ends_with("ready\nnotice: it rains\n"), "{ready}");
         let other = get(address, "/").await;
         assert!(other.starts_with("HTTP/1.1 404 "), "{other}");
         serving.abort();
@@ -235,10 +245,10 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn connections_that_say_nothing_do_not_keep_others_out() {
-        let readiness = watch::Sender::new(None);
+        let (readiness, notices) = (watch::Sender::new(None), watch::Sender::new(Vec::new()));
         let admin = Admin::bind("127.0.0.1:0").await.unwrap().unwrap();
         let address = admin.address();
-        let serving = tokio::spawn(admin.run(readiness.subscribe()));
+        let serving = tokio::spawn(admin.run(readiness.subscribe(), notices.subscribe()));
         let mut silent = Vec::new();
         for _ in 0..CONNECTIONS_MAX {
             silent.push(TcpStream::connect(address).await.unwrap());

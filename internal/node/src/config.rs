@@ -23,6 +23,9 @@ pub(crate) const SEGMENT_BYTES_LEAST: u64 = 4 * 1024 * 1024;
 /// How often retention may be looked after, milliseconds: up to once a day.
 pub(crate) const RETENTION_INTERVAL_MS: std::ops::RangeInclusive<u64> = 100..=24 * 60 * 60 * 1000;
 
+/// How old clients' connections may be allowed to become, milliseconds: up to a week.
+pub(crate) const CONNECTION_AGE_MAX_MS: std::ops::RangeInclusive<u64> = 1_000..=7 * 24 * 60 * 60 * 1000;
+
 /// The configuration of one node. `Default` is complete but for `node`, `data_dir` and `tls`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -64,6 +67,9 @@ pub struct Config {
     /// How often the partitions led here are looked at for records that are older or more than their topic keeps,
     /// milliseconds. Default 30,000.
     pub retention_interval_ms: u64,
+    /// How old a client's connection may become, milliseconds; then the client makes another one, and proves itself again.
+    /// Default 3,600,000.
+    pub connection_age_max_ms: u64,
 }
 
 /// The PEM files that a node proves itself with.
@@ -76,6 +82,10 @@ pub struct TlsConfig {
     pub cert: PathBuf,
     /// The private key of `cert`.
     pub key: PathBuf,
+    /// Lists of certificates that are revoked (PEM, one or more); empty: there are none.
+    pub crl: PathBuf,
+    /// Whether a certificate without any URI may be that of a client whose common name is `tenant/client`. Default: no.
+    pub client_name_from_cn: bool,
 }
 
 impl Default for Config {
@@ -96,6 +106,7 @@ impl Default for Config {
             tail_cache_bytes: 256 * 1024 * 1024,
             segment_bytes_max: 128 * 1024 * 1024,
             retention_interval_ms: 30_000,
+            connection_age_max_ms: 60 * 60 * 1000,
         }
     }
 }
@@ -145,12 +156,16 @@ impl Config {
             let why = format!("{} is less than {SEGMENT_BYTES_LEAST}", self.segment_bytes_max);
             return Err(ConfigError::new("segment_bytes_max", why));
         }
-        if !RETENTION_INTERVAL_MS.contains(&self.retention_interval_ms) {
-            let (least, most) = RETENTION_INTERVAL_MS.into_inner();
-            let why = format!("{} is not between {least} and {most}", self.retention_interval_ms);
-            return Err(ConfigError::new("retention_interval_ms", why));
-        }
-        Ok(())
+        check_between(
+            "retention_interval_ms",
+            self.retention_interval_ms,
+            RETENTION_INTERVAL_MS,
+        )?;
+        check_between(
+            "connection_age_max_ms",
+            self.connection_age_max_ms,
+            CONNECTION_AGE_MAX_MS,
+        )
     }
 
     /// Where others reach this node, given the port that it really listens on (`listen` may have asked for any).
@@ -235,6 +250,17 @@ fn check_name_field(field: &'static str, name: &str) -> Result<(), ConfigError> 
     names::validate(field, name).map_err(|why| ConfigError::new(field, why.to_string()))
 }
 
+fn check_between(field: &'static str, value: u64, allowed: std::ops::RangeInclusive<u64>) -> Result<(), ConfigError> {
+    if allowed.contains(&value) {
+        return Ok(());
+    }
+    let (least, most) = allowed.into_inner();
+    Err(ConfigError::new(
+        field,
+        format!("{value} is not between {least} and {most}"),
+    ))
+}
+
 fn check_address(field: &'static str, address: &str) -> Result<(), ConfigError> {
     let wrong = || ConfigError::new(field, format!("`{address}` is not of the form host:port"));
     if address.len() > ADDRESS_BYTES_MAX {
@@ -280,6 +306,7 @@ mod tests {
                 ca: "ca.pem".into(),
                 cert: "a.pem".into(),
                 key: "a.key".into(),
+                ..TlsConfig::default()
             },
             bootstrap: ["a", "b", "c"].map(str::to_owned).to_vec(),
             seeds: vec!["b.example:7400".to_owned(), "[::1]:7400".to_owned()],
@@ -338,6 +365,7 @@ mod tests {
             "advertise"
         );
         assert_eq!(with(|config| config.segment_bytes_max = 1), "segment_bytes_max");
+        assert_eq!(with(|config| config.connection_age_max_ms = 0), "connection_age_max_ms");
     }
 
     #[test]

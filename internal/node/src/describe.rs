@@ -14,14 +14,14 @@ use crate::readiness::NotReady;
 use crate::replicas::{Hosted, Registry};
 use crate::storage::Storage;
 
-/// What only this node can say: about its disk, its CPU time and whether it is ready (in `nodes`, of which the rest is empty), and about its replicas, without
-/// the catalog's own.
+/// What only this node can say: about its disk, its CPU time, whether it is ready and what else is to be known of it (in
+/// `nodes`, of which the rest is empty), and about its replicas, without the catalog's own.
 pub(crate) async fn own_part(
     name: &str,
     registry: &Registry,
     catalog: &CatalogHost,
     storage: &Storage,
-    not_ready: Option<NotReady>,
+    (not_ready, notices): (Option<NotReady>, Vec<String>),
 ) -> v1::DescribeClusterResponse {
     let hosted = registry.all();
     let described = hosted.iter().filter_map(|hosted| {
@@ -36,6 +36,7 @@ pub(crate) async fn own_part(
         disk: disk(storage),
         not_ready: not_ready.map(|why| why.to_string()).unwrap_or_default(),
         cpu_us: clock::cpu_us(),
+        notices,
         ..Default::default()
     };
     v1::DescribeClusterResponse {

@@ -6,7 +6,8 @@
 //! user, port, query or fragment. Everything else is refused with the reason, never repaired.
 //!
 //! Invariant: an [`Identity`] that exists was spelled by the rules. Whether the certificate is to be trusted is not
-//! decided here but in [`crate::tls`]. Deliberately absent: the common name, DNS names, and any other fallback.
+//! decided here but in [`crate::tls`]. The common name counts only where that is asked for, only without any URI, and only
+//! ever for a client ([`Identity::from_certificate_or_name`]). Deliberately absent: DNS names, and any other fallback.
 
 use std::fmt;
 
@@ -49,6 +50,11 @@ pub enum IdentityError {
         "the certificate has no identity: it needs one URI spiffe://<cluster>/node/<name> or spiffe://<cluster>/tenant/<tenant>/client/<name> among its alternative names"
     )]
     Missing,
+    /// There is no URI, and the common name, which would do here, is not `tenant/client`.
+    #[error(
+        "the certificate has no identity: it has no URI, and not exactly one common name of the form tenant/client"
+    )]
+    NoClientName,
     /// There are several; it would be unclear for whom the certificate speaks.
     #[error("the certificate has {count} URIs among its alternative names, exactly one is allowed")]
     Several {
@@ -87,6 +93,15 @@ impl Identity {
             [GeneralName::URI(uri)] => Identity::from_uri(uri),
             [_] => Err(IdentityError::Unreadable("its URI is not text".to_owned())),
             several => Err(IdentityError::Several { count: several.len() }),
+        }
+    }
+
+    /// The same; but a certificate without any URI may be that of a client of `cluster` whose only common name is
+    /// `tenant/client`. It is never that of a node.
+    pub fn from_certificate_or_name(der: &[u8], cluster: &str) -> Result<Identity, IdentityError> {
+        match Identity::from_certificate(der) {
+            Err(IdentityError::Missing) => client_by_name(der, cluster),
+            decided => decided,
         }
     }
 
@@ -159,6 +174,25 @@ impl fmt::Display for Identity {
             }
         }
     }
+}
+
+fn client_by_name(der: &[u8], cluster: &str) -> Result<Identity, IdentityError> {
+    let (_, certificate) =
+        X509Certificate::from_der(der).map_err(|error| IdentityError::Unreadable(error.to_string()))?;
+    let mut common_names = certificate.subject().iter_common_name();
+    let (Some(name), None) = (common_names.next(), common_names.next()) else {
+        return Err(IdentityError::NoClientName);
+    };
+    let text = name.as_str().map_err(|_| IdentityError::NoClientName)?;
+    let (tenant, client) = text.split_once('/').ok_or(IdentityError::NoClientName)?;
+    if !names::is_valid(tenant) || !names::is_valid(client) {
+        return Err(IdentityError::NoClientName);
+    }
+    Ok(Identity::Client {
+        cluster: cluster.to_owned(),
+        tenant: tenant.to_owned(),
+        name: client.to_owned(),
+    })
 }
 
 fn is_uri(name: &GeneralName<'_>) -> bool {
@@ -345,5 +379,58 @@ mod tests {
             }
             let _ = Identity::from_certificate(&der);
         }
+    }
+
+    #[test]
+    fn a_common_name_gives_a_client_where_it_is_asked_for_and_never_a_node() {
+        let ca = TestCa::new();
+        let der = |common_name: &str, uris: &[&str]| {
+            ca.der(&Wanted {
+                common_name: Some(common_name.to_owned()),
+                uris: uris.iter().map(|uri| (*uri).to_owned()).collect(),
+                ..Wanted::default()
+            })
+        };
+        let by_name = |der: &[u8]| Identity::from_certificate_or_name(der, "c");
+        let client = der("acme/app", &[]);
+        let expected = Identity::from_uri("spiffe://c/tenant/acme/client/app").unwrap();
+        assert_eq!(by_name(&client), Ok(expected));
+        assert_eq!(Identity::from_certificate(&client), Err(IdentityError::Missing));
+        for name in [
+            "n1",
+            "node/n1/x",
+            "/node/n1",
+            "acme:app",
+            "Acme/app",
+            "acme/",
+            "/app",
+            "acme/app/",
+            "acme/a..b",
+            "spiffe://c/node/n1",
+        ] {
+            assert_eq!(by_name(&der(name, &[])), Err(IdentityError::NoClientName), "{name}");
+        }
+        // Names are names: this is the client n1 of a tenant called node.
+        assert_eq!(by_name(&der("node/n1", &[])).unwrap().node_name(), None);
+    }
+
+    #[test]
+    fn a_common_name_never_overrides_a_uri_good_or_bad() {
+        let ca = TestCa::new();
+        let by_name = |uris: &[&str]| {
+            let der = ca.der(&Wanted {
+                common_name: Some("acme/app".to_owned()),
+                uris: uris.iter().map(|uri| (*uri).to_owned()).collect(),
+                ..Wanted::default()
+            });
+            Identity::from_certificate_or_name(&der, "c")
+        };
+        let other = "spiffe://c/tenant/rival/client/app";
+        assert_eq!(by_name(&[other]).unwrap().to_string(), other);
+        assert!(matches!(
+            by_name(&["https://c/app"]),
+            Err(IdentityError::Malformed { .. })
+        ));
+        assert!(matches!(by_name(&[other, other]), Err(IdentityError::Several { .. })));
     }
 }

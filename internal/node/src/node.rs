@@ -36,7 +36,7 @@ use crate::peer_handler::PeerHandler;
 use crate::port::{Port, PortOptions, connections};
 use crate::readiness::{NotReady, Readiness};
 use crate::replicas::{Keeper, KeeperOptions, Registry};
-use crate::services::{Context, InFlight, ServerParts, serve};
+use crate::services::{AgeMax, Context, InFlight, ServerParts, serve};
 use crate::storage::Storage;
 use crate::tls::Credentials;
 
@@ -123,6 +123,7 @@ impl Foundation {
                 gossip: mailbox,
                 told: told.clone(),
                 not_ready: not_ready.subscribe(),
+                notices: credentials.notices(),
                 gateway: entrance.clone(),
             }),
         });
@@ -184,6 +185,7 @@ impl Foundation {
             host: self.host.clone(),
             registry: self.registry.clone(),
             failures: self.failures.clone(),
+            credentials: self.credentials.clone(),
             not_ready: self.not_ready.clone(),
             draining: draining.clone(),
         };
@@ -218,7 +220,8 @@ impl Foundation {
         let address = self.port.local_addr();
         let admin_address = self.admin.as_ref().map(Admin::address);
         if let Some(admin) = self.admin {
-            loops.push(tokio::spawn(admin.run(self.not_ready.subscribe())));
+            let told = admin.run(self.not_ready.subscribe(), self.credentials.notices());
+            loops.push(tokio::spawn(told));
         }
         let (grpc, incoming) = connections();
         let (http, http_incoming) = connections();
@@ -228,7 +231,7 @@ impl Foundation {
         let grpc_server = run_server(parts, address, stopping.clone(), self.failures.clone());
         let server = tokio::spawn(join(grpc_server, gateway.serve(http_incoming)).map(drop));
         let options = PortOptions {
-            credentials: self.credentials,
+            credentials: self.credentials.clone(),
             link: self.link.clone(),
             grpc,
             http,
@@ -244,6 +247,7 @@ impl Foundation {
             storage: self.storage,
             leaders,
             link: self.link,
+            credentials: self.credentials,
             draining,
             stopping,
             server,
@@ -286,8 +290,10 @@ impl Foundation {
             link: self.link.clone(),
             storage: self.storage.clone(),
             not_ready: self.not_ready.subscribe(),
+            notices: self.credentials.notices(),
             in_flight: InFlight::default(),
             authority: Arc::new(Authority::new(self.host.clone(), &self.config.operators)),
+            connection_age: AgeMax(Duration::from_millis(self.config.connection_age_max_ms)),
             draining: draining.clone(),
             stopping: stopping.clone(),
         }
@@ -313,6 +319,7 @@ impl Foundation {
             leaders::publish_state(self.not_ready.subscribe(), self.storage.has_room(), gossip).boxed(),
             push.run(self.config.node.clone()).boxed(),
             addresses.boxed(),
+            self.credentials.clone().keep().boxed(),
         ]
     }
 

@@ -44,6 +44,8 @@ pub(crate) struct PeerHandler {
     /// Takes in who leads what.
     pub(crate) told: Arc<Told>,
     pub(crate) not_ready: watch::Receiver<Option<NotReady>>,
+    /// What else is to be known of this node, in words.
+    pub(crate) notices: watch::Receiver<Vec<String>>,
     /// Takes what other nodes' gateways forward.
     pub(crate) gateway: Entrance,
 }
@@ -116,8 +118,8 @@ impl PeerHandler {
             LEADERS => leaders::hear(&self.told, from, body),
             REPLICAS => {
                 let name = &self.membership.own().name;
-                let why = self.not_ready.borrow().clone();
-                let own = describe::own_part(name, &self.registry, &self.catalog, &self.storage, why).await;
+                let state = (self.not_ready.borrow().clone(), self.notices.borrow().clone());
+                let own = describe::own_part(name, &self.registry, &self.catalog, &self.storage, state).await;
                 Ok(own.encode_to_vec().into())
             }
             TRANSFER => {

@@ -8,13 +8,13 @@
 //!
 //! Invariants: whoever gets past this file has a certificate of our authorities with an identity of our cluster, read
 //! once per connection. Nothing that a stranger sends can stop the accept loop or hold more than a bounded share:
-//! handshakes run beside the loop, limited in time and in number, also per address, and connections are limited in number.
-//! Deliberately absent: limits of connections per address and per identity, and ending connections whose certificate has expired since.
+//! handshakes run beside the loop, limited in time and in number, also per address, and connections are limited in number,
+//! also per address and per identity. A connection whose certificate is no longer good ends as if it were broken off.
 
 mod complaints;
-mod handshakes;
 mod plain;
 mod serve;
+mod shares;
 #[cfg(test)]
 mod tests;
 
@@ -22,18 +22,19 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::transport::server::Connected;
 
 use crate::identity::Identity;
 use crate::link::Link;
-use crate::tls::Credentials;
+use crate::tls::{Credentials, Trust};
 
 pub use complaints::PortCounters;
 
@@ -46,6 +47,10 @@ pub type Incoming = ReceiverStream<io::Result<Connection>>;
 const INCOMING_MAX: usize = 128;
 /// Connections of clients open at the same time, gRPC and HTTP; further ones are closed after the handshake.
 pub const CONNECTIONS_MAX: usize = 8192;
+/// Of these, at most so many from one address (or one /64 network).
+pub const CONNECTIONS_PER_ADDRESS_MAX: usize = CONNECTIONS_MAX / 2;
+/// And at most so many of one identity.
+pub const CONNECTIONS_PER_IDENTITY_MAX: usize = CONNECTIONS_MAX / 16;
 /// Handshakes going on at the same time; further connections wait in the backlog.
 pub const HANDSHAKES_MAX: usize = 256;
 /// Of these, at most so many with one address (or one /64 network): further connections from there are closed, so that one
@@ -70,8 +75,12 @@ pub struct Peer {
 pub struct Connection {
     stream: ServerStream,
     peer: Arc<Peer>,
+    /// Whether its certificate is still good.
+    trust: Trust,
+    /// Ready when it must end.
+    cut: Pin<Box<WaitForCancellationFutureOwned>>,
     /// Our share of the connections allowed; given back when the connection is dropped.
-    _permit: OwnedSemaphorePermit,
+    _place: serve::Place,
 }
 
 /// Why the port cannot be served.
@@ -173,18 +182,39 @@ impl Connected for Connection {
     }
 }
 
+impl Connection {
+    /// Cancelled when the connection is over. Cancelling it breaks the connection off.
+    pub(crate) fn over(&self) -> CancellationToken {
+        self.trust.lost().clone()
+    }
+
+    fn is_cut(&self) -> io::Result<()> {
+        match self.trust.lost().is_cancelled() {
+            true => Err(io::ErrorKind::ConnectionAborted.into()),
+            false => Ok(()),
+        }
+    }
+}
+
 impl AsyncRead for Connection {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(context, buffer)
+        self.is_cut()?;
+        if let Poll::Ready(read) = Pin::new(&mut self.stream).poll_read(context, buffer) {
+            return Poll::Ready(read);
+        }
+        // So that it is noticed when nothing comes.
+        ready!(self.cut.as_mut().poll(context));
+        Poll::Ready(self.is_cut())
     }
 }
 
 impl AsyncWrite for Connection {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.is_cut()?;
         Pin::new(&mut self.stream).poll_write(context, bytes)
     }
 
@@ -193,6 +223,7 @@ impl AsyncWrite for Connection {
         context: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        self.is_cut()?;
         Pin::new(&mut self.stream).poll_write_vectored(context, slices)
     }
 

@@ -21,6 +21,7 @@ use crate::controller::Controller;
 use crate::error::Failure;
 use crate::failures::Failures;
 use crate::replicas::{CATALOG_GROUP, Registry};
+use crate::tls::Credentials;
 
 /// How often a node that is not ready looks again.
 const LOOK_INTERVAL: Duration = Duration::from_millis(250);
@@ -47,6 +48,9 @@ pub(crate) enum NotReady {
     /// Replicas are being opened or mended.
     #[error("{0} of its replicas are still being opened or mended")]
     Opening(usize),
+    /// Nobody takes it for what it is any more.
+    #[error("its certificate has expired")]
+    Expired,
     /// It stops.
     #[error("it is draining")]
     Draining,
@@ -102,6 +106,7 @@ pub(crate) struct Readiness {
     pub(crate) host: Arc<CatalogHost>,
     pub(crate) registry: Arc<Registry>,
     pub(crate) failures: Failures,
+    pub(crate) credentials: Arc<Credentials>,
     /// None: ready.
     pub(crate) not_ready: Arc<watch::Sender<Option<NotReady>>>,
     pub(crate) draining: CancellationToken,
@@ -113,6 +118,7 @@ impl Readiness {
         let mut changes = self.registry.changes();
         let mut applied = self.host.progress();
         let mut failed = self.failures.watch();
+        let mut notices = self.credentials.notices();
         let mut caught_up = false;
         let mut reminded = Instant::now();
         loop {
@@ -135,6 +141,7 @@ impl Readiness {
                 () = self.draining.cancelled() => {}
                 changed = failed.changed() => if changed.is_err() { return },
                 changed = changes.changed() => if changed.is_err() { return },
+                changed = notices.changed() => if changed.is_err() { return },
                 changed = applied.changed() => if changed.is_err() { return },
                 () = sleep(LOOK_INTERVAL), if not_ready.is_some() => {}
             }
@@ -147,6 +154,9 @@ impl Readiness {
         }
         if self.draining.is_cancelled() {
             return Some(NotReady::Draining);
+        }
+        if self.credentials.is_expired() {
+            return Some(NotReady::Expired);
         }
         if self.registry.hosted(CATALOG_GROUP).is_none() {
             return Some(NotReady::NoCluster);

@@ -7,10 +7,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair, SanType,
-    date_time_ymd,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, DistinguishedName, DnType,
+    ExtendedKeyUsagePurpose, IsCa, KeyIdMethod, KeyPair, RevokedCertParams, SanType, SerialNumber, date_time_ymd,
 };
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
 use tempfile::TempDir;
+use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::tls::{Credentials, TlsFiles};
 
@@ -27,6 +30,7 @@ pub(crate) struct TestCa {
 pub(crate) struct Wanted {
     pub(crate) uris: Vec<String>,
     pub(crate) dns_names: Vec<String>,
+    pub(crate) common_name: Option<String>,
     /// (first year, last year) of validity.
     pub(crate) years: Option<(i32, i32)>,
     pub(crate) client_only: bool,
@@ -49,6 +53,10 @@ impl TestCa {
     /// Writes a certificate and its key, and names the files.
     pub(crate) fn issue(&self, name: &str, wanted: &Wanted) -> TlsFiles {
         let mut params = CertificateParams::new(wanted.dns_names.clone()).unwrap();
+        if let Some(name) = &wanted.common_name {
+            params.distinguished_name = DistinguishedName::new();
+            params.distinguished_name.push(DnType::CommonName, name.clone());
+        }
         let uris = wanted
             .uris
             .iter()
@@ -72,11 +80,28 @@ impl TestCa {
 
     /// A certificate in DER form, without files.
     pub(crate) fn der(&self, wanted: &Wanted) -> Vec<u8> {
-        use rustls::pki_types::pem::PemObject;
         let files = self.issue("der", wanted);
-        rustls::pki_types::CertificateDer::from_pem_file(files.certificate)
-            .unwrap()
-            .to_vec()
+        CertificateDer::from_pem_file(files.certificate).unwrap().to_vec()
+    }
+
+    /// Writes a list `crl.pem` that revokes these certificates, to be replaced by the begin of `due_year`.
+    pub(crate) fn revoke(&self, revoked: &[&TlsFiles], due_year: i32) {
+        let revoked_certs = revoked.iter().map(|files| RevokedCertParams {
+            serial_number: serial_of(&files.certificate),
+            revocation_time: date_time_ymd(2000, 1, 1),
+            reason_code: None,
+            invalidity_date: None,
+        });
+        let list = CertificateRevocationListParams {
+            this_update: date_time_ymd(2000, 1, 1),
+            next_update: date_time_ymd(due_year, 1, 1),
+            crl_number: SerialNumber::from(1),
+            issuing_distribution_point: None,
+            revoked_certs: revoked_certs.collect(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        let list = list.signed_by(&self.issuer).unwrap();
+        fs::write(self.path("crl.pem"), list.pem().unwrap()).unwrap();
     }
 
     pub(crate) fn files(&self, name: &str) -> TlsFiles {
@@ -84,6 +109,7 @@ impl TestCa {
             certificate: self.path(&format!("{name}.pem")),
             key: self.path(&format!("{name}.key")),
             authorities: self.path("ca.pem"),
+            revoked: None,
         }
     }
 
@@ -118,6 +144,12 @@ impl TestCa {
             },
         )
     }
+}
+
+fn serial_of(certificate: &Path) -> SerialNumber {
+    let der = CertificateDer::from_pem_file(certificate).unwrap();
+    let (_, certificate) = X509Certificate::from_der(&der).unwrap();
+    SerialNumber::from_slice(certificate.raw_serial())
 }
 
 fn write_key(path: &Path, pem: &str) {

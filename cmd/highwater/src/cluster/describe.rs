@@ -81,6 +81,7 @@ fn state(node: &Node) -> String {
     if node.drained {
         states.push("drained".to_owned());
     }
+    states.extend(node.notices.iter().map(|notice| format!("NOTICE: {notice}")));
     states.join(", ")
 }
 
@@ -183,6 +184,7 @@ fn document(answer: &DescribeClusterResponse) -> Value {
             "alive": node.alive,
             "ready": node.not_ready.is_empty(),
             "not_ready": node.not_ready,
+            "notices": node.notices,
             "leaving": node.leaving,
             "drained": node.drained,
             "replicas": node.replicas,

@@ -4,6 +4,7 @@
 
 mod absences;
 mod access;
+mod connections;
 mod following;
 mod founding;
 mod gateway;
@@ -134,6 +135,7 @@ impl TestCluster {
                 ca: files.authorities,
                 cert: files.certificate,
                 key: files.key,
+                ..TlsConfig::default()
             },
             operators: vec![format!("{OPERATOR_TENANT}/tester")],
             tenants: TENANTS.map(str::to_owned).to_vec(),

@@ -46,6 +46,7 @@ impl Upgraded {
                 ca: files.authorities,
                 cert: files.certificate,
                 key: files.key,
+                ..TlsConfig::default()
             },
             ..Config::default()
         };

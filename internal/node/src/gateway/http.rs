@@ -19,7 +19,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tonic::transport::server::Connected;
 
 use super::answer::Answer;
@@ -69,6 +69,7 @@ impl Gateway {
             respond(self.clone(), peer.clone(), request)
         });
         let stream = TokioIo::new(Patient::new(connection, PATIENCE));
+        let old = sleep(self.context.connection_age.draw());
         let mut serving = pin!(protocol().serve_connection(stream, service));
         let ended = tokio::select! {
             biased; // an answer that is given because the node stops says that the connection ends, too
@@ -80,6 +81,10 @@ impl Gateway {
                 serving.await
             }
             ended = serving.as_mut() => ended,
+            () = old => {
+                serving.as_mut().graceful_shutdown();
+                serving.await // a request has limits of its own
+            }
         };
         if let Err(error) = ended {
             tracing::debug!(remote = %peer.remote_addr, %error, "an HTTP connection ended");

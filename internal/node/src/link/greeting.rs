@@ -20,7 +20,7 @@ use super::limits::{ACCEPTED_PER_NODE_MAX, CONNECT_TIMEOUT, DIAL_TIMEOUT, HELLO_
 use super::reader::text;
 use crate::identity::Identity;
 use crate::port::{Peer, ServerStream};
-use crate::tls::{ALPN_PEER, Expected, explain};
+use crate::tls::{ALPN_PEER, Expected, Side, Trust, explain};
 
 type ClientStream = tokio_rustls::client::TlsStream<TcpStream>;
 
@@ -30,11 +30,11 @@ const ADDRESSES_TRIED_MAX: usize = 4;
 /// Dials, greets, and starts the connection's tasks.
 pub(super) async fn dial(inner: &Arc<Inner>, target: &Target, lane: Lane) -> Result<Arc<Connection>, String> {
     let dialling = async {
-        let mut stream = connect(inner, target).await?;
+        let (mut stream, trust) = connect(inner, target).await?;
         let node = node_of(&stream)?;
         let said = inner.own_hello(lane);
         let hello = greet(inner, &mut stream, &said, &node).await?;
-        Ok(inner.start(Role::Dialler, hello, &said, stream))
+        Ok(inner.start(Role::Dialler, hello, &said, stream, Some(trust)))
     };
     timeout(DIAL_TIMEOUT, dialling)
         .await
@@ -42,11 +42,11 @@ pub(super) async fn dial(inner: &Arc<Inner>, target: &Target, lane: Lane) -> Res
 }
 
 /// Serves a connection that a node has dialled, to its end.
-pub(super) async fn accept(inner: &Arc<Inner>, mut stream: ServerStream, peer: &Peer) {
+pub(super) async fn accept(inner: &Arc<Inner>, mut stream: ServerStream, peer: &Peer, trust: Trust) {
     let Some(node) = peer.identity.node_name() else { return };
     let greeted = timeout(DIAL_TIMEOUT, answer_greeting(inner, &mut stream, node)).await;
     match greeted {
-        Ok(Ok((said, hello))) => inner.serve(Role::Acceptor, hello, &said, stream).await,
+        Ok(Ok((said, hello))) => inner.serve(Role::Acceptor, hello, &said, stream, Some(trust)).await,
         Ok(Err(why)) => {
             tracing::warn!(node, remote = %peer.remote_addr, why, "a node was turned away");
             refuse(stream, &why).await;
@@ -64,7 +64,7 @@ pub(crate) async fn refuse(mut stream: ServerStream, why: &str) {
     let _ = timeout(DIAL_TIMEOUT, refusal).await; // if it cannot be told, it is not
 }
 
-async fn connect(inner: &Inner, target: &Target) -> Result<ClientStream, String> {
+async fn connect(inner: &Inner, target: &Target) -> Result<(ClientStream, Trust), String> {
     let (address, expected) = match target {
         Target::Node(node) => {
             let address = inner.directory.address(node).ok_or("its address is not known")?;
@@ -78,14 +78,15 @@ async fn connect(inner: &Inner, target: &Target) -> Result<ClientStream, String>
     let mut why = format!("{address} has no address");
     for resolved in resolved.take(ADDRESSES_TRIED_MAX) {
         match connect_to(inner, resolved, &expected).await {
-            Ok(stream) => return Ok(stream),
+            Ok(connected) => return Ok(connected),
             Err(error) => why = format!("{address}: {error}"),
         }
     }
     Err(why)
 }
 
-async fn connect_to(inner: &Inner, address: SocketAddr, expected: &Expected) -> Result<ClientStream, String> {
+async fn connect_to(inner: &Inner, address: SocketAddr, expected: &Expected) -> Result<(ClientStream, Trust), String> {
+    let generation = inner.credentials.generation();
     let config = inner
         .credentials
         .peer_config(expected)
@@ -104,7 +105,9 @@ async fn connect_to(inner: &Inner, address: SocketAddr, expected: &Expected) -> 
     if stream.get_ref().1.alpn_protocol() != Some(ALPN_PEER) {
         return Err("it does not speak the peer protocol".to_owned());
     }
-    Ok(stream)
+    let (side, chain) = (Side::Ours(expected.clone()), stream.get_ref().1.peer_certificates());
+    let trust = inner.credentials.hold(generation, chain, side, address);
+    Ok((stream, trust))
 }
 
 fn node_of(stream: &ClientStream) -> Result<String, String> {

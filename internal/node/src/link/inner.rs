@@ -1,6 +1,7 @@
 //! What the link's tasks share: who we are, whom we dial, and which connections are up.
 
 use std::collections::{BTreeMap, HashMap};
+use std::convert::Infallible;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
@@ -19,7 +20,7 @@ use super::frame::{Frame, FrameType};
 use super::handlers::Handlers;
 use super::limits::NODES_MAX;
 use super::{Directory, Hello, LinkHandler, LinkOptions, hexadecimal};
-use crate::tls::Credentials;
+use crate::tls::{Credentials, Trust};
 
 /// What the link's tasks share.
 pub(super) struct Inner {
@@ -178,21 +179,34 @@ impl Inner {
     }
 
     /// Starts the tasks of a connection after the hello. `said` is what we said in it.
-    pub(super) fn start<S>(self: &Arc<Self>, role: Role, hello: Hello, said: &Hello, stream: S) -> Arc<Connection>
+    pub(super) fn start<S>(
+        self: &Arc<Self>,
+        role: Role,
+        hello: Hello,
+        said: &Hello,
+        stream: S,
+        trust: Option<Trust>,
+    ) -> Arc<Connection>
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        let (connection, serving) = self.clone().register(role, hello, said, stream);
+        let (connection, serving) = self.clone().register(role, hello, said, stream, trust);
         tokio::spawn(serving);
         connection
     }
 
     /// The same, to the end of the connection.
-    pub(super) async fn serve<S>(self: &Arc<Self>, role: Role, hello: Hello, said: &Hello, stream: S)
-    where
+    pub(super) async fn serve<S>(
+        self: &Arc<Self>,
+        role: Role,
+        hello: Hello,
+        said: &Hello,
+        stream: S,
+        trust: Option<Trust>,
+    ) where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        self.clone().register(role, hello, said, stream).1.await;
+        self.clone().register(role, hello, said, stream, trust).1.await;
     }
 
     fn register<S>(
@@ -201,6 +215,7 @@ impl Inner {
         hello: Hello,
         said: &Hello,
         stream: S,
+        trust: Option<Trust>,
     ) -> (Arc<Connection>, BoxFuture<'static, ()>)
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
@@ -219,7 +234,11 @@ impl Inner {
         let serving = Box::pin(async move {
             let served = &registered.connection;
             tracing::debug!(node = served.peer(), ?role, lane = ?served.lane(), "connected");
-            let why = served.run(stream, queues, &registered.inner).await;
+            let why = tokio::select! {
+                biased;
+                why = served.run(stream, queues, &registered.inner) => why,
+                never = end_untrusted(served, trust) => match never {},
+            };
             tracing::debug!(node = served.peer(), ?role, lane = ?served.lane(), why, "disconnected");
         });
         (connection, serving)
@@ -283,6 +302,15 @@ impl Drop for Registered {
         lock(&self.inner.connections).by_serial.remove(&self.serial);
         self.inner.changes.send_modify(|count| *count += 1);
     }
+}
+
+/// Ends the connection when its certificate is no longer good; never returns.
+async fn end_untrusted(connection: &Connection, trust: Option<Trust>) -> Infallible {
+    if let Some(trust) = trust {
+        trust.lost().cancelled().await;
+        connection.refuse("the certificate of the other side is no longer good".to_owned());
+    }
+    std::future::pending().await
 }
 
 impl Connections {

@@ -14,6 +14,7 @@
 //! Invariants:
 //! * The name that a connection is attributed to is the one in the verified certificate; a hello that says otherwise
 //!   is refused. A node dialled by name is that very node, wherever its address has led.
+//! * A connection whose certificate would not be let in any more, by new authorities or revocation lists, ends.
 //! * Two sides that both know their cluster id, and know different ones, do not talk. The id is told in the hello and
 //!   again when it becomes known later.
 //! * Everything is bounded (see [`limits`]): frames, queues, calls and streams per connection. A call that finds no
@@ -66,7 +67,7 @@ pub(crate) use refusal::UNKNOWN_KIND;
 use inner::{Inner, answered, call_on};
 
 use crate::port::{Peer, ServerStream};
-use crate::tls::Credentials;
+use crate::tls::{Credentials, Trust};
 
 /// The group number of calls and streams to the node itself rather than to one of its replicas.
 pub const NODE_LEVEL: u64 = u64::MAX;
@@ -130,7 +131,7 @@ pub struct Link {
 }
 
 impl Link {
-    /// A link without connections; they are made when needed, and by [`Link::accept`].
+    /// A link without connections; they are made when needed, and when others dial.
     pub fn new(options: LinkOptions) -> Link {
         Link {
             inner: Arc::new(Inner::new(options)),
@@ -242,9 +243,10 @@ impl Link {
         self.inner.changes.subscribe()
     }
 
-    /// Serves a connection that another node has dialled; returns when it has ended.
-    pub async fn accept(&self, stream: ServerStream, peer: Arc<Peer>) {
-        greeting::accept(&self.inner, stream, &peer).await;
+    /// Serves a connection that another node has dialled; returns when it has ended, which it does when its certificate is
+    /// no longer good.
+    pub(crate) async fn accept(&self, stream: ServerStream, peer: Arc<Peer>, trust: Trust) {
+        greeting::accept(&self.inner, stream, &peer, trust).await;
     }
 
     /// Closes all connections and makes no more.

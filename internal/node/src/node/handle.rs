@@ -23,6 +23,7 @@ use crate::link::Link;
 use crate::readiness::{self, NotReady};
 use crate::replicas::{Keeper, Registry};
 use crate::storage::Storage;
+use crate::tls::Credentials;
 
 /// How long a stopping node waits for its leaderships to move away.
 const HAND_OVER_PATIENCE: Duration = Duration::from_secs(10);
@@ -48,6 +49,7 @@ pub struct NodeHandle {
     pub(super) storage: Arc<Storage>,
     pub(super) leaders: Leaders,
     pub(super) link: Link,
+    pub(super) credentials: Arc<Credentials>,
     pub(super) draining: CancellationToken,
     pub(super) stopping: CancellationToken,
     pub(super) server: JoinHandle<()>,
@@ -122,6 +124,12 @@ impl NodeHandle {
         let failure = self.failures.wait().await;
         readiness::tell(&self.not_ready, Some(NotReady::Failed(failure.clone())));
         failure
+    }
+
+    /// Has the certificate files looked at now; by itself the node looks every few seconds. Returns at once: what comes of it
+    /// is logged, and told with the node's readiness.
+    pub fn reload_certificates(&self) {
+        self.credentials.ask_for_look();
     }
 
     /// Tells clients to go elsewhere, gives leaderships away, ends the streams, and closes the logs. Each step has a

@@ -11,7 +11,7 @@ use crate::data_dir::DataDir;
 use crate::error::StartError;
 use crate::hex::Id;
 use crate::port::{Port, PortError};
-use crate::tls::{Credentials, TlsError, TlsFiles};
+use crate::tls::{ClientNames, Credentials, TlsError, TlsFiles};
 
 /// How long a starting node waits for its own advertised name to become resolvable.
 const OWN_NAME_PATIENCE: Duration = Duration::from_secs(30);
@@ -22,9 +22,14 @@ pub(super) fn load_credentials(config: &Config) -> Result<Arc<Credentials>, Star
         certificate: config.tls.cert.clone(),
         key: config.tls.key.clone(),
         authorities: config.tls.ca.clone(),
+        revoked: Some(config.tls.crl.clone()).filter(|path| !path.as_os_str().is_empty()),
     };
     let unusable = |error: TlsError| StartError::Credentials(error.to_string());
-    let credentials = Credentials::load(files).map_err(unusable)?;
+    let names = match config.tls.client_name_from_cn {
+        true => ClientNames::UriOrCommonName,
+        false => ClientNames::Uri,
+    };
+    let credentials = Credentials::load_with(files, names).map_err(unusable)?;
     credentials.require(&config.cluster, &config.node).map_err(unusable)?;
     Ok(credentials)
 }

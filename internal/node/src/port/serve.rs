@@ -1,7 +1,7 @@
 //! The accept loop, and what happens to one connection until it is handed over.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,13 +12,13 @@ use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
 use super::complaints::{Complaint, PortCounters};
-use super::handshakes::{Handshakes, Place};
+use super::shares::{Share, Shares, source_of};
 use super::{
-    CONNECTIONS_MAX, Connection, HANDSHAKE_TIMEOUT, HANDSHAKES_MAX, HANDSHAKES_PER_ADDRESS_MAX, Peer, PortOptions,
-    ServerStream, plain,
+    CONNECTIONS_MAX, CONNECTIONS_PER_ADDRESS_MAX, CONNECTIONS_PER_IDENTITY_MAX, Connection, HANDSHAKE_TIMEOUT,
+    HANDSHAKES_MAX, HANDSHAKES_PER_ADDRESS_MAX, Peer, PortOptions, ServerStream, plain,
 };
 use crate::identity::Identity;
-use crate::tls::{ALPN_GRPC, ALPN_PEER, explain};
+use crate::tls::{ALPN_GRPC, ALPN_PEER, Credentials, Side, Trust, explain};
 
 /// How long to leave the listener alone after the system refused a connection for want of something (descriptors).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -29,6 +29,16 @@ struct Server {
     options: PortOptions,
     counters: Arc<PortCounters>,
     connections: Arc<Semaphore>,
+    by_source: Shares<IpAddr>,
+    by_identity: Shares<Identity>,
+}
+
+/// What an open connection takes of what is allowed, in all, for its address and for its identity.
+#[derive(Debug)]
+pub(super) struct Place {
+    _in_all: OwnedSemaphorePermit,
+    _of_source: Share<IpAddr>,
+    _of_identity: Share<Identity>,
 }
 
 pub(super) async fn run(
@@ -41,9 +51,11 @@ pub(super) async fn run(
         options,
         counters,
         connections: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
+        by_source: Shares::new(CONNECTIONS_PER_ADDRESS_MAX),
+        by_identity: Shares::new(CONNECTIONS_PER_IDENTITY_MAX),
     });
     let handshakes = Arc::new(Semaphore::new(HANDSHAKES_MAX));
-    let sources = Handshakes::default();
+    let sources = Shares::new(HANDSHAKES_PER_ADDRESS_MAX);
     let mut tasks = JoinSet::new();
     tokio::pin!(shutdown);
     loop {
@@ -51,7 +63,7 @@ pub(super) async fn run(
             biased;
             () = &mut shutdown => return, // dropping the tasks ends unfinished handshakes
             accepted = accept(&listener, &handshakes) => match accepted {
-                Ok((tcp, remote, permit)) => match sources.begin(remote.ip()) {
+                Ok((tcp, remote, permit)) => match sources.take(source_of(remote.ip())) {
                     Some(place) => drop(tasks.spawn(handle(server.clone(), tcp, remote, (permit, place)))),
                     None => server.turn_away(remote),
                 },
@@ -83,10 +95,10 @@ async fn pause_after(error: io::Error) {
     sleep(ACCEPT_PAUSE).await;
 }
 
-async fn handle(server: Arc<Server>, tcp: TcpStream, remote: SocketAddr, place: (OwnedSemaphorePermit, Place)) {
+async fn handle(server: Arc<Server>, tcp: TcpStream, remote: SocketAddr, place: (OwnedSemaphorePermit, Share<IpAddr>)) {
     server.counters.count_accepted();
     match timeout(HANDSHAKE_TIMEOUT, server.handshake(tcp, remote)).await {
-        Ok(Some((stream, peer))) => server.hand_over(stream, peer).await,
+        Ok(Some((stream, peer, trust))) => server.hand_over(stream, peer, trust).await,
         Ok(None) => {}
         Err(_) => server
             .counters
@@ -103,7 +115,7 @@ impl Server {
         self.counters.complain(Complaint::Crowded, remote, why);
     }
 
-    async fn handshake(&self, mut tcp: TcpStream, remote: SocketAddr) -> Option<(ServerStream, Arc<Peer>)> {
+    async fn handshake(&self, mut tcp: TcpStream, remote: SocketAddr) -> Option<(ServerStream, Arc<Peer>, Trust)> {
         let _ = tcp.set_nodelay(true);
         let mut first = [0];
         match tcp.peek(&mut first).await {
@@ -121,9 +133,19 @@ impl Server {
             }
             _ => return None, // closed without a word: a probe
         }
-        let acceptor = TlsAcceptor::from(self.options.credentials.server_config());
-        match acceptor.accept(tcp).await.and_then(|stream| with_peer(stream, remote)) {
-            Ok(accepted) => Some(accepted),
+        let credentials = &self.options.credentials;
+        let generation = credentials.generation();
+        let acceptor = TlsAcceptor::from(credentials.server_config());
+        match acceptor
+            .accept(tcp)
+            .await
+            .and_then(|stream| with_peer(credentials, stream, remote))
+        {
+            Ok((stream, peer)) => {
+                let chain = stream.get_ref().1.peer_certificates();
+                let trust = credentials.hold(generation, chain, Side::Theirs, remote);
+                Some((stream, peer, trust))
+            }
             Err(error) => {
                 self.counters.complain(Complaint::Failed, remote, explain(&error));
                 None
@@ -131,27 +153,34 @@ impl Server {
         }
     }
 
-    async fn hand_over(&self, stream: ServerStream, peer: Arc<Peer>) {
+    async fn hand_over(&self, stream: ServerStream, peer: Arc<Peer>, trust: Trust) {
         let protocol = stream.get_ref().1.alpn_protocol().map(<[u8]>::to_vec);
         match protocol.as_deref() {
-            Some(ALPN_GRPC) => self.hand_to(&self.options.grpc, stream, peer),
-            Some(ALPN_PEER) => self.hand_to_link(stream, peer).await,
-            _ => self.hand_to(&self.options.http, stream, peer),
+            Some(ALPN_GRPC) => self.hand_to(&self.options.grpc, stream, peer, trust),
+            Some(ALPN_PEER) => self.hand_to_link(stream, peer, trust).await,
+            _ => self.hand_to(&self.options.http, stream, peer, trust),
         }
     }
 
     /// Never waits: a server that is busy, or not up yet, must not hold up the handshakes of other nodes.
-    fn hand_to(&self, server: &mpsc::Sender<io::Result<Connection>>, stream: ServerStream, peer: Arc<Peer>) {
+    fn hand_to(
+        &self,
+        server: &mpsc::Sender<io::Result<Connection>>,
+        stream: ServerStream,
+        peer: Arc<Peer>,
+        trust: Trust,
+    ) {
         let remote_addr = peer.remote_addr;
-        let Ok(permit) = self.connections.clone().try_acquire_owned() else {
-            return self
-                .counters
-                .complain(Complaint::Refused, remote_addr, "too many connections");
+        let place = match self.place(&peer) {
+            Ok(place) => place,
+            Err(why) => return self.counters.complain(Complaint::Refused, remote_addr, why),
         };
         let connection = Connection {
             stream,
             peer,
-            _permit: permit,
+            cut: Box::pin(trust.lost().clone().cancelled_owned()),
+            trust,
+            _place: place,
         };
         if server.try_send(Ok(connection)).is_err() {
             let why = "its server takes no connections at present";
@@ -159,23 +188,42 @@ impl Server {
         }
     }
 
+    fn place(&self, peer: &Peer) -> Result<Place, String> {
+        let in_all = self.connections.clone().try_acquire_owned();
+        let of_source = self.by_source.take(source_of(peer.remote_addr.ip()));
+        let of_identity = self.by_identity.take(peer.identity.clone());
+        Ok(Place {
+            _in_all: in_all.map_err(|_| format!("{CONNECTIONS_MAX} connections are open"))?,
+            _of_source: of_source
+                .ok_or_else(|| format!("{CONNECTIONS_PER_ADDRESS_MAX} connections from its address are open"))?,
+            _of_identity: of_identity.ok_or_else(|| {
+                let identity = &peer.identity;
+                format!("{CONNECTIONS_PER_IDENTITY_MAX} connections of {identity} are open")
+            })?,
+        })
+    }
+
     /// The link keeps the connection for its whole life, in a task of its own.
-    async fn hand_to_link(&self, stream: ServerStream, peer: Arc<Peer>) {
+    async fn hand_to_link(&self, stream: ServerStream, peer: Arc<Peer>, trust: Trust) {
         if peer.identity.node_name().is_none() {
             let why = format!("{} is not a node", peer.identity);
             self.counters.complain(Complaint::Refused, peer.remote_addr, &why);
             return crate::link::refuse(stream, &why).await;
         }
         let link = self.options.link.clone();
-        tokio::spawn(async move { link.accept(stream, peer).await });
+        tokio::spawn(async move { link.accept(stream, peer, trust).await });
     }
 }
 
-fn with_peer(stream: ServerStream, remote_addr: SocketAddr) -> io::Result<(ServerStream, Arc<Peer>)> {
+fn with_peer(
+    credentials: &Credentials,
+    stream: ServerStream,
+    remote_addr: SocketAddr,
+) -> io::Result<(ServerStream, Arc<Peer>)> {
     let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default();
     let certificate = certificates
         .first()
         .ok_or_else(|| io::Error::other("no certificate was presented"))?;
-    let identity = Identity::from_certificate(certificate).map_err(io::Error::other)?;
+    let identity = credentials.identity_of(certificate).map_err(io::Error::other)?;
     Ok((stream, Arc::new(Peer { identity, remote_addr })))
 }

@@ -22,7 +22,7 @@ use tonic_health::pb::health_client::HealthClient;
 use super::*;
 use crate::test_ca::{CLUSTER, TestCa, Wanted};
 use crate::test_node::{PATIENCE, TestNode, eventually};
-use crate::tls::{ALPN_GRPC, ALPN_HTTP, ALPN_PEER, TlsFiles};
+use crate::tls::{ALPN_GRPC, ALPN_HTTP, ALPN_PEER, ClientNames, TlsFiles};
 
 fn client_config(files: Option<&TlsFiles>, ca: &TestCa, alpn: &[&[u8]]) -> Arc<ClientConfig> {
     let mut roots = RootCertStore::empty();
@@ -192,6 +192,88 @@ async fn strangers_are_refused_with_a_reason_and_do_no_harm() {
 }
 
 #[tokio::test]
+async fn authorities_in_one_file_are_trusted_together_and_one_taken_out_is_not() {
+    let (old, new) = (TestCa::new(), TestCa::new());
+    let mut node = TestNode::start(&old, "n1").await;
+    let _served = node.incoming.take();
+    let config = |of: &TestCa| client_config(Some(&of.client_files("acme", "app")), &old, &[ALPN_GRPC]);
+    let (of_old, of_new) = (config(&old), config(&new));
+    assert!(last_words(&node, of_new.clone()).await.contains("alert"));
+
+    let pem = |ca: &TestCa| std::fs::read_to_string(ca.path("ca.pem")).unwrap();
+    let (first, second) = (pem(&old), pem(&new));
+    std::fs::write(old.path("ca.pem"), format!("{first}{second}")).unwrap();
+    node.credentials.look();
+    connect(&node, of_old.clone()).await.unwrap();
+    connect(&node, of_new.clone()).await.unwrap();
+
+    std::fs::write(old.path("ca.pem"), second).unwrap();
+    node.credentials.look();
+    assert!(last_words(&node, of_old).await.contains("alert"));
+    connect(&node, of_new).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_revoked_client_is_out_at_once_and_stays_out() {
+    let ca = TestCa::new();
+    let (good, bad) = (ca.client_files("acme", "good"), ca.client_files("acme", "bad"));
+    ca.revoke(&[], 2090);
+    let files = TlsFiles {
+        revoked: Some(ca.path("crl.pem")),
+        ..ca.node_files(CLUSTER, "n1")
+    };
+    let credentials = Credentials::load(files).unwrap();
+    let mut node = TestNode::start_with(credentials, None, 1, ([127, 0, 0, 1], 0).into()).await;
+    let config = |files| client_config(Some(files), &ca, &[ALPN_GRPC]);
+    let mut incoming = node.incoming.take().unwrap();
+    let mut taken = async || timeout(PATIENCE, incoming.next()).await.unwrap().unwrap().unwrap();
+    let _trusted = connect(&node, config(&good)).await.unwrap();
+    let mut of_good = taken().await;
+    let _revoked = connect(&node, config(&bad)).await.unwrap();
+    let mut of_bad = taken().await;
+
+    ca.revoke(&[&bad], 2090);
+    node.credentials.look();
+    let ended = timeout(PATIENCE, of_bad.read_u8()).await.unwrap().unwrap_err();
+    assert_eq!(ended.kind(), io::ErrorKind::ConnectionAborted);
+    assert!(of_bad.write_u8(0).await.is_err());
+    assert_eq!(node.credentials.connections_ended(), 1);
+    of_good.write_u8(0).await.unwrap();
+    let why = last_words(&node, config(&bad)).await;
+    assert!(why.contains("CertificateRevoked"), "{why}");
+    connect(&node, config(&good)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_client_with_a_common_name_alone_is_let_in_where_that_is_set_and_is_no_node() {
+    let ca = TestCa::new();
+    let named = ca.issue(
+        "named",
+        &Wanted {
+            common_name: Some("acme/app".to_owned()),
+            ..Wanted::default()
+        },
+    );
+    let config = |alpn| client_config(Some(&named), &ca, &[alpn]);
+    let strict = TestNode::start(&ca, "n1").await;
+    assert!(
+        last_words(&strict, config(ALPN_GRPC))
+            .await
+            .contains("CertificateUnknown")
+    );
+
+    let credentials = Credentials::load_with(ca.node_files(CLUSTER, "n2"), ClientNames::UriOrCommonName).unwrap();
+    let mut node = TestNode::start_with(credentials, None, 1, ([127, 0, 0, 1], 0).into()).await;
+    let mut incoming = node.incoming.take().unwrap();
+    let _client = connect(&node, config(ALPN_GRPC)).await.unwrap();
+    let taken = timeout(PATIENCE, incoming.next()).await.unwrap().unwrap().unwrap();
+    let identity = taken.connect_info().identity.to_string();
+    assert_eq!(identity, format!("spiffe://{CLUSTER}/tenant/acme/client/app"));
+    let words = last_words(&node, config(ALPN_PEER)).await;
+    assert!(words.contains("is not a node"), "{words:?}");
+}
+
+#[tokio::test]
 async fn a_client_is_refused_on_the_peer_link_and_told_why() {
     let ca = TestCa::new();
     let node = TestNode::start(&ca, "n1").await;
@@ -291,6 +373,36 @@ async fn silent_connections_of_one_address_leave_room_for_others() {
     let config = client_config(Some(&ca.client_files("acme", "app")), &ca, &[ALPN_GRPC]);
     let name = ServerName::try_from("localhost").unwrap();
     TlsConnector::from(config).connect(name, tcp).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_identity_has_its_share_of_connections_and_leaves_the_rest_to_others() {
+    let ca = TestCa::new();
+    let mut node = TestNode::start(&ca, "n1").await;
+    let mut incoming = node.incoming.take().unwrap();
+    let taking = tokio::spawn(async move {
+        let mut taken = Vec::new();
+        while taken.len() < CONNECTIONS_PER_IDENTITY_MAX {
+            taken.push(incoming.next().await.unwrap().unwrap());
+        }
+        (incoming, taken)
+    });
+    let greedy = client_config(Some(&ca.client_files("acme", "greedy")), &ca, &[ALPN_GRPC]);
+    let mut open = Vec::new();
+    for _ in 0..CONNECTIONS_PER_IDENTITY_MAX {
+        open.push(connect(&node, greedy.clone()).await.unwrap());
+    }
+    let (mut incoming, taken) = timeout(PATIENCE, taking).await.unwrap().unwrap();
+    assert_eq!(node.counters.refused(), 0);
+    let _ = last_words(&node, greedy.clone()).await;
+    assert_eq!(node.counters.refused(), 1);
+
+    let modest = client_config(Some(&ca.client_files("acme", "modest")), &ca, &[ALPN_GRPC]);
+    let _modest = connect(&node, modest).await.unwrap();
+    timeout(PATIENCE, incoming.next()).await.unwrap().unwrap().unwrap();
+    drop(taken);
+    let _again = connect(&node, greedy).await.unwrap();
+    timeout(PATIENCE, incoming.next()).await.unwrap().unwrap().unwrap();
 }
 
 #[tokio::test]

@@ -51,6 +51,7 @@ impl ClusterService for Cluster {
                 .find(|own| own.name == node.name);
             node.disk = own.and_then(|own| own.disk);
             node.cpu_us = own.and_then(|own| own.cpu_us);
+            node.notices = own.map(|own| own.notices.clone()).unwrap_or_default();
             node.not_ready = own.map_or_else(|| SILENT.to_owned(), |own| own.not_ready.clone());
         }
         let mut replicas: Vec<v1::ReplicaStatus> = parts.into_iter().flat_map(|part| part.replicas).collect();
@@ -176,15 +177,8 @@ pub(super) fn view(context: &Context, principal: &Principal, tenant: &str) -> Vi
 
 /// What this node says of itself, and every other that answers in time.
 async fn gather_parts(context: &Context) -> Vec<v1::DescribeClusterResponse> {
-    let not_ready = context.not_ready.borrow().clone();
-    let own = describe::own_part(
-        &context.node,
-        &context.registry,
-        &context.host,
-        &context.storage,
-        not_ready,
-    )
-    .await;
+    let state = (context.not_ready.borrow().clone(), context.notices.borrow().clone());
+    let own = describe::own_part(&context.node, &context.registry, &context.host, &context.storage, state).await;
     let names: Vec<String> = context
         .host
         .read(|catalog| catalog.members().map(|node| node.name.clone()).collect());

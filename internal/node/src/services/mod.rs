@@ -7,6 +7,7 @@
 
 mod classes;
 mod cluster;
+mod connections;
 mod deadline;
 mod following;
 mod groups;
@@ -41,6 +42,7 @@ const LEADER_PATIENCE: Duration = Duration::from_secs(1);
 /// How soon it looks again.
 const LEADER_PAUSE: Duration = Duration::from_millis(20);
 
+pub(crate) use connections::AgeMax;
 pub(crate) use in_flight::InFlight;
 pub(crate) use produce::produce;
 pub(crate) use records::{Fetch, Start, fetch, partition_count};
@@ -72,7 +74,11 @@ pub(crate) struct Context {
     pub(crate) storage: Arc<Storage>,
     /// Why this node is not ready; None if it is.
     pub(crate) not_ready: watch::Receiver<Option<NotReady>>,
+    /// What else is to be known of this node, in words.
+    pub(crate) notices: watch::Receiver<Vec<String>>,
     pub(crate) in_flight: InFlight,
+    /// How old a client's connection may become.
+    pub(crate) connection_age: AgeMax,
     /// The consumer groups that are coordinated here.
     pub(crate) coordinator: Coordinator,
     /// Who may do what.

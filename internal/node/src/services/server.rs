@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::{FutureExt, TryFutureExt};
 use highwater_proto::FILE_DESCRIPTOR_SET;
 use highwater_proto::limits::{CONNECTION_STREAMS_MAX, HEADER_LIST_BYTES_MAX, MESSAGE_BYTES_MAX};
 use highwater_proto::v1::access_service_server::AccessServiceServer;
@@ -18,6 +19,7 @@ use tower::filter::FilterLayer;
 use tower::util::MapResponseLayer;
 
 use super::cluster::Cluster;
+use super::connections::{Single, serve_each};
 use super::groups::Groups;
 use super::health::{LIVE, keep_health};
 use super::log::Log;
@@ -31,6 +33,11 @@ use crate::status::explain_refusal;
 const STREAM_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
 const CONNECTION_WINDOW_BYTES: u32 = 16 * 1024 * 1024;
 const FRAME_BYTES_MAX: u32 = 1024 * 1024;
+/// Streams that a client may begin and give up again before they are looked at; one that goes on is disconnected. As many
+/// as it may have open, so that a client that gives up everything at once has nothing to fear.
+const RESETS_PENDING_MAX: usize = CONNECTION_STREAMS_MAX as usize;
+/// Streams that had to be ended because of what a client did on them; then it is disconnected.
+const RESETS_BY_US_MAX: usize = 1024;
 /// A connection is asked for a sign of life after this time of silence, and ended without one.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -67,21 +74,14 @@ pub(crate) async fn serve(parts: ServerParts) -> Result<(), String> {
     let access = AccessServiceServer::new(Policy {
         context: context.clone(),
     });
-    let stopping = context.stopping.clone();
+    let asked = context.clone();
     let admitted = FilterLayer::new(
-        move |request: http::Request<Body>| match classes::admit(&context, &request) {
+        move |request: http::Request<Body>| match classes::admit(&asked, &request) {
             Ok(()) => Ok(request),
             Err(problem) => Err(Status::from(problem)),
         },
     );
-    let server = Server::builder()
-        .initial_stream_window_size(STREAM_WINDOW_BYTES)
-        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-        .max_frame_size(FRAME_BYTES_MAX)
-        .max_concurrent_streams(CONNECTION_STREAMS_MAX)
-        .http2_max_header_list_size(HEADER_LIST_BYTES_MAX)
-        .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
-        .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+    let router = bounded()
         .layer(MapResponseLayer::new(explain_refusal))
         .layer(admitted)
         .add_service(health)
@@ -94,9 +94,33 @@ pub(crate) async fn serve(parts: ServerParts) -> Result<(), String> {
         .add_service(topics.max_decoding_message_size(MESSAGE_BYTES_MAX))
         .add_service(groups.max_decoding_message_size(MESSAGE_BYTES_MAX))
         .add_service(cluster.max_decoding_message_size(MESSAGE_BYTES_MAX))
-        .add_service(access.max_decoding_message_size(MESSAGE_BYTES_MAX))
-        .serve_with_incoming_shutdown(incoming, async move { stopping.cancelled().await });
-    server.await.map_err(|error| error.to_string())
+        .add_service(access.max_decoding_message_size(MESSAGE_BYTES_MAX));
+    let serve_one = move |connection: Single, graceful| {
+        let serving = router.clone().serve_with_incoming_shutdown(connection, graceful);
+        serving.map_err(|error| error.to_string()).boxed()
+    };
+    serve_each(
+        incoming,
+        context.connection_age,
+        context.stopping.clone(),
+        Arc::new(serve_one),
+    )
+    .await;
+    Ok(())
+}
+
+/// HTTP/2 with every limit that a connection has.
+fn bounded() -> Server {
+    Server::builder()
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .max_frame_size(FRAME_BYTES_MAX)
+        .max_concurrent_streams(CONNECTION_STREAMS_MAX)
+        .http2_max_header_list_size(HEADER_LIST_BYTES_MAX)
+        .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
+        .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+        .http2_max_pending_accept_reset_streams(Some(RESETS_PENDING_MAX))
+        .http2_max_local_error_reset_streams(Some(RESETS_BY_US_MAX))
 }
 
 /// What reflection tells: the public services and the health service.

@@ -15,6 +15,25 @@ use crate::identity::Identity;
 /// The largest PEM file that is read, bytes; a chain or a bundle of authorities is some kilobytes.
 const PEM_BYTES_MAX: u64 = 1024 * 1024;
 
+/// The bytes of the files.
+#[derive(Hash)]
+pub(super) struct Contents {
+    certificate: Vec<u8>,
+    key: Vec<u8>,
+    authorities: Vec<u8>,
+}
+
+impl Contents {
+    pub(super) fn read(files: &TlsFiles) -> Result<Contents, TlsError> {
+        check_key(&files.key)?;
+        Ok(Contents {
+            certificate: read_file(&files.certificate)?,
+            key: read_file(&files.key)?,
+            authorities: read_file(&files.authorities)?,
+        })
+    }
+}
+
 /// What the files hold, checked one by one.
 pub(super) struct Loaded {
     pub(super) chain: Vec<CertificateDer<'static>>,
@@ -24,10 +43,10 @@ pub(super) struct Loaded {
     pub(super) not_after: SystemTime,
 }
 
-pub(super) fn read(files: &TlsFiles) -> Result<Loaded, TlsError> {
-    let chain = read_certificates(&files.certificate)?;
-    let key = read_key(&files.key)?;
-    let roots = read_authorities(&files.authorities)?;
+pub(super) fn load(files: &TlsFiles, contents: &Contents) -> Result<Loaded, TlsError> {
+    let chain = certificates(&files.certificate, &contents.certificate)?;
+    let key = private_key(&files.key, &contents.key)?;
+    let roots = authorities(&files.authorities, &contents.authorities)?;
     let identity = Identity::from_certificate(&chain[0]).map_err(|source| TlsError::Identity {
         path: files.certificate.clone(),
         source,
@@ -43,9 +62,8 @@ pub(super) fn read(files: &TlsFiles) -> Result<Loaded, TlsError> {
 }
 
 /// At least one certificate, in the order of the file.
-fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let bytes = read_file(path)?;
-    let certificates = CertificateDer::pem_slice_iter(&bytes)
+fn certificates(path: &Path, bytes: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let certificates = CertificateDer::pem_slice_iter(bytes)
         .collect::<Result<Vec<_>, _>>()
         .map_err(|error| file_error(path, format!("it is not valid PEM: {}", describe(error))))?;
     if certificates.is_empty() {
@@ -57,18 +75,16 @@ fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsErr
     Ok(certificates)
 }
 
-fn read_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
-    let bytes = read_file(path)?;
-    warn_if_readable_by_others(path);
-    PrivateKeyDer::from_pem_slice(&bytes).map_err(|error| match error {
+fn private_key(path: &Path, bytes: &[u8]) -> Result<PrivateKeyDer<'static>, TlsError> {
+    PrivateKeyDer::from_pem_slice(bytes).map_err(|error| match error {
         pem::Error::NoItemsFound => file_error(path, "it holds no private key (looking for BEGIN PRIVATE KEY)"),
         error => file_error(path, format!("it is not a valid PEM key: {}", describe(error))),
     })
 }
 
-fn read_authorities(path: &Path) -> Result<RootCertStore, TlsError> {
+fn authorities(path: &Path, bytes: &[u8]) -> Result<RootCertStore, TlsError> {
     let mut roots = RootCertStore::empty();
-    for (number, certificate) in read_certificates(path)?.into_iter().enumerate() {
+    for (number, certificate) in certificates(path, bytes)?.into_iter().enumerate() {
         roots.add(certificate).map_err(|error| {
             file_error(
                 path,
@@ -79,7 +95,7 @@ fn read_authorities(path: &Path) -> Result<RootCertStore, TlsError> {
     Ok(roots)
 }
 
-fn read_file(path: &Path) -> Result<Vec<u8>, TlsError> {
+pub(super) fn read_file(path: &Path) -> Result<Vec<u8>, TlsError> {
     let metadata = fs::metadata(path).map_err(|error| file_error(path, format!("it cannot be read: {error}")))?;
     if metadata.len() > PEM_BYTES_MAX {
         let why = format!(
@@ -91,20 +107,34 @@ fn read_file(path: &Path) -> Result<Vec<u8>, TlsError> {
     fs::read(path).map_err(|error| file_error(path, format!("it cannot be read: {error}")))
 }
 
+/// Refuses a key that somebody else could have read, or could replace.
 #[cfg(unix)]
-fn warn_if_readable_by_others(path: &Path) {
-    use std::os::unix::fs::PermissionsExt;
+fn check_key(path: &Path) -> Result<(), TlsError> {
+    use std::os::unix::fs::MetadataExt;
     const OTHERS: u32 = 0o077;
-    let Ok(metadata) = fs::metadata(path) else { return };
-    let mode = metadata.permissions().mode();
+    const ROOT: u32 = 0;
+    let metadata = fs::metadata(path).map_err(|error| file_error(path, format!("it cannot be read: {error}")))?;
+    let (mode, owner, name) = (metadata.mode() & 0o777, metadata.uid(), path.display());
     if mode & OTHERS != 0 {
-        let mode = format!("{:o}", mode & 0o777);
-        tracing::warn!(path = %path.display(), mode, "the private key can be read by other users; set its mode to 600");
+        let why = format!(
+            "it is a private key that others than its owner may use, its mode is {mode:o}; `chmod 600 {name}` mends that"
+        );
+        return Err(file_error(path, why));
     }
+    let own = rustix::process::geteuid().as_raw();
+    if owner != own && owner != ROOT {
+        let why = format!(
+            "it is a private key of user {owner}, but the node runs as user {own}; `chown {own} {name}` mends that"
+        );
+        return Err(file_error(path, why));
+    }
+    Ok(())
 }
 
 #[cfg(not(unix))]
-fn warn_if_readable_by_others(_path: &Path) {}
+fn check_key(_path: &Path) -> Result<(), TlsError> {
+    Ok(())
+}
 
 /// The end of the certificate's validity, or why it is not valid at `now`.
 fn check_validity(path: &Path, der: &CertificateDer<'_>, now: SystemTime) -> Result<SystemTime, TlsError> {
@@ -131,7 +161,7 @@ fn check_validity(path: &Path, der: &CertificateDer<'_>, now: SystemTime) -> Res
     })
 }
 
-fn describe(error: pem::Error) -> String {
+pub(super) fn describe(error: pem::Error) -> String {
     match error {
         pem::Error::MissingSectionEnd { end_marker } => {
             format!("the line {:?} is missing", String::from_utf8_lossy(&end_marker))
@@ -140,7 +170,7 @@ fn describe(error: pem::Error) -> String {
     }
 }
 
-fn file_error(path: &Path, why: impl Into<String>) -> TlsError {
+pub(super) fn file_error(path: &Path, why: impl Into<String>) -> TlsError {
     TlsError::File {
         path: path.to_owned(),
         why: why.into(),

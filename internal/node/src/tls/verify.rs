@@ -16,6 +16,7 @@ use rustls::{
     CertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError, RootCertStore, SignatureScheme,
 };
 
+use super::lists::Lists;
 use super::{Expected, TlsError};
 use crate::identity::{Identity, IdentityError};
 
@@ -35,14 +36,22 @@ enum Unwelcome {
 /// What went wrong on a TLS connection, in words for people.
 pub(crate) fn explain(error: &io::Error) -> String {
     match error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) {
-        Some(Error::InvalidCertificate(CertificateError::Other(OtherError(why)))) => why.to_string(),
-        Some(Error::AlertReceived(alert)) => format!("the other side refuses our certificate or protocol: {alert:?}"),
-        _ => error.to_string(),
+        Some(error) => describe(error),
+        None => error.to_string(),
     }
 }
 
-fn member_of(cluster: &str, certificate: &CertificateDer<'_>) -> Result<Identity, Unwelcome> {
-    let identity = Identity::from_certificate(certificate)?;
+/// The same of a TLS error itself.
+pub(super) fn describe(error: &Error) -> String {
+    match error {
+        Error::InvalidCertificate(CertificateError::Other(OtherError(why))) => why.to_string(),
+        Error::InvalidCertificate(CertificateError::Revoked) => "its certificate is revoked".to_owned(),
+        Error::AlertReceived(alert) => format!("the other side refuses our certificate or protocol: {alert:?}"),
+        error => error.to_string(),
+    }
+}
+
+fn member_of(cluster: &str, identity: Identity) -> Result<Identity, Unwelcome> {
     if identity.cluster() != cluster {
         return Err(Unwelcome::OtherCluster {
             identity,
@@ -61,21 +70,49 @@ fn refuse(why: Unwelcome) -> Error {
 pub(super) struct ClientVerifier {
     chain: Arc<dyn ClientCertVerifier>,
     cluster: String,
+    names: ClientNames,
+}
+
+/// Where a client's identity may stand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ClientNames {
+    /// In the certificate's URI, and nowhere else.
+    Uri,
+    /// Without any URI, in its common name.
+    UriOrCommonName,
 }
 
 impl ClientVerifier {
     pub(super) fn new(
         roots: Arc<RootCertStore>,
+        lists: &Lists,
         provider: &Arc<CryptoProvider>,
         cluster: &str,
+        names: ClientNames,
     ) -> Result<ClientVerifier, TlsError> {
         let chain = WebPkiClientVerifier::builder_with_provider(roots, provider.clone())
+            .with_crls(lists.ders.iter().cloned())
+            .allow_unknown_revocation_status()
             .build()
             .map_err(|error| TlsError::Unfit(error.to_string()))?;
         Ok(ClientVerifier {
             chain,
             cluster: cluster.to_owned(),
+            names,
         })
+    }
+
+    /// Where it lets clients' identities stand.
+    pub(super) fn names(&self) -> ClientNames {
+        self.names
+    }
+
+    /// Whose certificate it is.
+    pub(super) fn identity_of(&self, certificate: &[u8]) -> Result<Identity, IdentityError> {
+        match self.names {
+            ClientNames::Uri => Identity::from_certificate(certificate),
+            ClientNames::UriOrCommonName => Identity::from_certificate_or_name(certificate, &self.cluster),
+        }
     }
 }
 
@@ -91,7 +128,8 @@ impl ClientCertVerifier for ClientVerifier {
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
         let verified = self.chain.verify_client_cert(end_entity, intermediates, now)?;
-        member_of(&self.cluster, end_entity).map_err(refuse)?;
+        let identity = self.identity_of(end_entity).map_err(|error| refuse(error.into()))?;
+        member_of(&self.cluster, identity).map_err(refuse)?;
         Ok(verified)
     }
 
@@ -122,6 +160,8 @@ impl ClientCertVerifier for ClientVerifier {
 #[derive(Debug)]
 pub(super) struct NodeVerifier {
     roots: Arc<RootCertStore>,
+    /// Knows the revocation lists; None if there are none. Nodes also call, so their certificates must pass there, too.
+    callers: Option<Arc<ClientVerifier>>,
     algorithms: WebPkiSupportedAlgorithms,
     cluster: String,
     expected: Expected,
@@ -130,6 +170,7 @@ pub(super) struct NodeVerifier {
 impl NodeVerifier {
     pub(super) fn new(
         roots: Arc<RootCertStore>,
+        callers: Option<Arc<ClientVerifier>>,
         provider: &CryptoProvider,
         cluster: &str,
         expected: Expected,
@@ -137,6 +178,7 @@ impl NodeVerifier {
         let algorithms = provider.signature_verification_algorithms;
         NodeVerifier {
             roots,
+            callers,
             algorithms,
             cluster: cluster.to_owned(),
             expected,
@@ -144,7 +186,7 @@ impl NodeVerifier {
     }
 
     fn check_identity(&self, certificate: &CertificateDer<'_>) -> Result<(), Unwelcome> {
-        let identity = member_of(&self.cluster, certificate)?;
+        let identity = member_of(&self.cluster, Identity::from_certificate(certificate)?)?;
         let Some(name) = identity.node_name() else {
             return Err(Unwelcome::NotANode { identity });
         };
@@ -169,6 +211,9 @@ impl ServerCertVerifier for NodeVerifier {
     ) -> Result<ServerCertVerified, Error> {
         let parsed = ParsedCertificate::try_from(end_entity)?;
         verify_server_cert_signed_by_trust_anchor(&parsed, &self.roots, intermediates, now, self.algorithms.all)?;
+        if let Some(callers) = &self.callers {
+            callers.verify_client_cert(end_entity, intermediates, now)?;
+        }
         self.check_identity(end_entity).map_err(refuse)?;
         Ok(ServerCertVerified::assertion())
     }

@@ -23,7 +23,7 @@ fn dialled(node: &TestNode, bundles: bool) -> (Arc<Connection>, DuplexStream) {
         ..said.clone()
     };
     let (here, there) = duplex(1024 * 1024);
-    (node.link.inner.start(Role::Dialler, hello, &said, here), there)
+    (node.link.inner.start(Role::Dialler, hello, &said, here, None), there)
 }
 
 /// The next frame that is no ping: its type, and the group of each call in it by its id.

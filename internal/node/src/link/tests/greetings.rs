@@ -3,7 +3,7 @@
 use super::*;
 use crate::test_ca::CLUSTER;
 use crate::test_node::{eventually, kinds};
-use crate::tls::Credentials;
+use crate::tls::{Credentials, TlsFiles};
 
 async fn with_cluster(ca: &TestCa, name: &str, cluster_id: Option<ClusterId>) -> TestNode {
     TestNode::start_with(ca.node(name), cluster_id, 1, ([127, 0, 0, 1], 0).into()).await
@@ -131,4 +131,35 @@ async fn the_handlers_refusal_is_told_to_the_dialler() {
         matches!(&why, PeerError::Unreachable { why, .. } if why.contains("this incarnation is dead")),
         "{why}"
     );
+}
+
+/// Whichever of them learns of it first.
+#[tokio::test]
+async fn a_node_whose_certificate_is_revoked_is_cut_off_and_not_dialled_again() {
+    for knows in ["the dialled", "the dialler"] {
+        let ca = TestCa::new();
+        ca.revoke(&[], 2090);
+        let with_lists = |name: &str| {
+            let files = TlsFiles {
+                revoked: Some(ca.path("crl.pem")),
+                ..ca.node_files(CLUSTER, name)
+            };
+            Credentials::load(files).unwrap()
+        };
+        let anywhere = ([127, 0, 0, 1], 0).into();
+        let one = TestNode::start_with(with_lists("n1"), None, 1, anywhere).await;
+        let two = TestNode::start_with(with_lists("n2"), None, 1, anywhere).await;
+        one.knows(&two);
+        call(&one, "n2", Lane::Control, kinds::ECHO, "hello").await.unwrap();
+
+        let (judge, revoked) = match knows {
+            "the dialled" => (&two, "n1"),
+            _ => (&one, "n2"),
+        };
+        ca.revoke(&[&ca.files(revoked)], 2090);
+        judge.credentials.look();
+        eventually("the connection has ended", || connections(judge).is_empty()).await;
+        let again = call(&one, "n2", Lane::Control, kinds::ECHO, "hello").await;
+        assert!(again.is_err(), "{knows}: {again:?}");
+    }
 }

@@ -11,7 +11,7 @@ use crate::test_node::kinds;
 fn begin(node: &TestNode, role: Role, other: &TestNode, stream: DuplexStream) -> Arc<Connection> {
     let said = node.link.inner.own_hello(Lane::Control);
     let hello = other.link.inner.own_hello(Lane::Control);
-    node.link.inner.start(role, hello, &said, stream)
+    node.link.inner.start(role, hello, &said, stream, None)
 }
 
 #[tokio::test]

@@ -63,7 +63,9 @@ impl Expression<'_> {
             Some(token) => token,
         };
         if self.tokens.next_if(|token| token == "WITH").is_none() {
-            return Ok(self.allowed.contains(&licence));
+            // "This version or any later" may be taken as this version.
+            let this_version = licence.strip_suffix('+').unwrap_or(&licence);
+            return Ok(self.allowed.contains(this_version));
         }
         let exception = self.tokens.next().ok_or("no exception behind WITH")?;
         Ok(self.allowed.contains(&format!("{licence} WITH {exception}")))
@@ -87,10 +89,30 @@ fn allow_list() -> BTreeSet<String> {
         .collect()
 }
 
-fn wrong_licences(graph: &Graph, allowed: &BTreeSet<String>) -> Vec<String> {
+/// Packages that may have a licence that others may not.
+fn exceptions() -> BTreeSet<(String, String)> {
+    let deny = deny_file();
+    let list = deny["licenses"]["exceptions"].as_array().cloned().unwrap_or_default();
+    let of_one = |exception: &toml::Value| {
+        let package = exception["crate"].as_str().unwrap_or_default().to_string();
+        let allowed = exception["allow"].as_array().cloned().unwrap_or_default();
+        let licences = allowed
+            .into_iter()
+            .filter_map(|licence| licence.as_str().map(str::to_string));
+        licences
+            .map(move |licence| (package.clone(), licence))
+            .collect::<Vec<_>>()
+    };
+    list.iter().flat_map(of_one).collect()
+}
+
+fn wrong_licences(graph: &Graph, generally: &BTreeSet<String>, exceptions: &BTreeSet<(String, String)>) -> Vec<String> {
     let mut wrong = Vec::new();
     for package in graph.packages.values() {
         let who = format!("{} {}", package.name, package.version);
+        let own = exceptions.iter().filter(|(name, _)| *name == package.name);
+        let own = own.map(|(_, licence)| licence.clone());
+        let allowed = &generally.iter().cloned().chain(own).collect();
         match package.license.as_deref().map(|text| (text, is_allowed(text, allowed))) {
             None => wrong.push(format!("{who} names no licence")),
             Some((text, Err(why))) => wrong.push(format!("{who}: {text:?} is no licence expression: {why}")),
@@ -110,7 +132,7 @@ fn wrong_licences(graph: &Graph, allowed: &BTreeSet<String>) -> Vec<String> {
 
 #[test]
 fn every_package_has_an_allowed_licence_and_source() {
-    let wrong = wrong_licences(&Graph::of_workspace(), &allow_list());
+    let wrong = wrong_licences(&Graph::of_workspace(), &allow_list(), &exceptions());
     assert!(wrong.is_empty(), "\n  {}\n", wrong.join("\n  "));
 }
 
@@ -122,8 +144,21 @@ fn every_allowed_licence_is_needed() {
     for licence in &allowed {
         let fewer: BTreeSet<String> = allowed.iter().filter(|other| *other != licence).cloned().collect();
         assert!(
-            !wrong_licences(&graph, &fewer).is_empty(),
+            !wrong_licences(&graph, &fewer, &exceptions()).is_empty(),
             "deny.toml allows {licence}, but nothing needs it"
+        );
+    }
+}
+
+#[test]
+fn every_exception_is_needed() {
+    let graph = Graph::of_workspace();
+    let all = exceptions();
+    for exception in &all {
+        let fewer: BTreeSet<_> = all.iter().filter(|other| *other != exception).cloned().collect();
+        assert!(
+            !wrong_licences(&graph, &allow_list(), &fewer).is_empty(),
+            "deny.toml makes the exception {exception:?}, but nothing needs it"
         );
     }
 }
@@ -149,6 +184,8 @@ mod of_made_up_packages {
     fn expressions_are_read_as_they_are_meant() {
         for (text, expected) in [
             ("MIT", true),
+            ("MIT+", true),
+            ("GPL-3.0+", false),
             ("GPL-3.0", false),
             ("GPL-3.0 OR MIT", true),
             ("GPL-3.0/MIT", true),
@@ -191,12 +228,16 @@ mod of_made_up_packages {
         add("c-silent", None, Some(PUBLIC_REGISTRY));
         add("d-elsewhere", Some("MIT"), Some("git+https://example.com/d"));
         add("e-ours", Some("MIT"), None);
-        let wrong = wrong_licences(&graph, &allowed());
+        add("f-excepted", Some("MPL-2.0+"), Some(PUBLIC_REGISTRY));
+        add("g-not-excepted", Some("MPL-2.0+"), Some(PUBLIC_REGISTRY));
+        let exceptions = [("f-excepted".to_string(), "MPL-2.0".to_string())].into();
+        let wrong = wrong_licences(&graph, &allowed(), &exceptions);
         let expected = [
             "does not allow",
             "names no licence",
             "not from the public registry",
             "is ours, but not under",
+            "g-not-excepted",
         ];
         assert_eq!(wrong.len(), expected.len(), "{wrong:?}");
         for (wrong, expected) in wrong.iter().zip(expected) {

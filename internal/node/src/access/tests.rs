@@ -1,3 +1,5 @@
+//! What the policy allows, by role, rule and tenant; and that a change counts at once.
+
 #![allow(clippy::unwrap_used)]
 
 mod random;

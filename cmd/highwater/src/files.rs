@@ -48,22 +48,32 @@ pub(crate) fn read_text(what: &str, path: &Path) -> Result<String> {
     fs::read_to_string(path).map_err(|error| Failure::setup(format!("cannot read {what} {}: {error}", path.display())))
 }
 
+/// The user who may do everything anyway.
+const ROOT: u32 = 0;
+
+/// The rights to a key that somebody else would have by this mode. Root may let a group read its file: so a container that runs as another
+/// user is given one (`fsGroup` in Kubernetes).
+fn foreign_rights(mode: u32, owner: u32, own: u32) -> u32 {
+    const GROUP_READS: u32 = 0o040;
+    const OTHERS: u32 = 0o077;
+    let is_lent = owner == ROOT && own != ROOT;
+    mode & if is_lent { OTHERS & !GROUP_READS } else { OTHERS }
+}
+
 /// Refuses a private key that somebody else could have read, or could replace. One that is not there is for others to
 /// complain of.
 pub(crate) fn check_key(path: &Path) -> Result<()> {
-    const OTHERS: u32 = 0o077;
-    const ROOT: u32 = 0;
     let Ok(metadata) = fs::metadata(path) else {
         return Ok(());
     };
     let (mode, owner, name) = (metadata.mode() & 0o777, metadata.uid(), path.display());
-    if mode & OTHERS != 0 {
+    let own = rustix::process::geteuid().as_raw();
+    if foreign_rights(mode, owner, own) != 0 {
         let why = format!(
             "others than its owner may use the private key {name}, its mode is {mode:o}; `chmod 600 {name}` mends that"
         );
         return Err(Failure::setup(why));
     }
-    let own = rustix::process::geteuid().as_raw();
     if owner != own && owner != ROOT {
         let why = format!(
             "the private key {name} belongs to user {owner}, but this is user {own}; `chown {own} {name}` mends that"

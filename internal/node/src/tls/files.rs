@@ -107,21 +107,33 @@ pub(super) fn read_file(path: &Path) -> Result<Vec<u8>, TlsError> {
     fs::read(path).map_err(|error| file_error(path, format!("it cannot be read: {error}")))
 }
 
+/// The user who may do everything anyway.
+#[cfg(unix)]
+const ROOT: u32 = 0;
+
+/// The rights to a key that somebody else would have by this mode. Root may let a group read its file: so a container that runs as another
+/// user is given one (`fsGroup` in Kubernetes).
+#[cfg(unix)]
+fn foreign_rights(mode: u32, owner: u32, own: u32) -> u32 {
+    const GROUP_READS: u32 = 0o040;
+    const OTHERS: u32 = 0o077;
+    let is_lent = owner == ROOT && own != ROOT;
+    mode & if is_lent { OTHERS & !GROUP_READS } else { OTHERS }
+}
+
 /// Refuses a key that somebody else could have read, or could replace.
 #[cfg(unix)]
 fn check_key(path: &Path) -> Result<(), TlsError> {
     use std::os::unix::fs::MetadataExt;
-    const OTHERS: u32 = 0o077;
-    const ROOT: u32 = 0;
     let metadata = fs::metadata(path).map_err(|error| file_error(path, format!("it cannot be read: {error}")))?;
     let (mode, owner, name) = (metadata.mode() & 0o777, metadata.uid(), path.display());
-    if mode & OTHERS != 0 {
+    let own = rustix::process::geteuid().as_raw();
+    if foreign_rights(mode, owner, own) != 0 {
         let why = format!(
             "it is a private key that others than its owner may use, its mode is {mode:o}; `chmod 600 {name}` mends that"
         );
         return Err(file_error(path, why));
     }
-    let own = rustix::process::geteuid().as_raw();
     if owner != own && owner != ROOT {
         let why = format!(
             "it is a private key of user {owner}, but the node runs as user {own}; `chown {own} {name}` mends that"
@@ -174,5 +186,28 @@ pub(super) fn file_error(path: &Path, why: impl Into<String>) -> TlsError {
     TlsError::File {
         path: path.to_owned(),
         why: why.into(),
+    }
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_root_may_lend_a_key_to_a_group_and_only_to_be_read() {
+        for (mode, owner, own, expected) in [
+            (0o600, 7, 7, 0),
+            (0o640, 7, 7, 0o040),
+            (0o640, 0, 0, 0o040),
+            (0o440, 0, 7, 0),
+            (0o660, 0, 7, 0o020),
+            (0o644, 0, 7, 0o004),
+        ] {
+            assert_eq!(
+                foreign_rights(mode, owner, own),
+                expected,
+                "{mode:o} of {owner} for {own}"
+            );
+        }
     }
 }

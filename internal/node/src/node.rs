@@ -34,6 +34,7 @@ use crate::link::{AddressBook, Link, LinkOptions};
 use crate::opening::Opening;
 use crate::peer_handler::PeerHandler;
 use crate::port::{Port, PortOptions, connections};
+use crate::quotas::Quotas;
 use crate::readiness::{NotReady, Readiness};
 use crate::replicas::{Keeper, KeeperOptions, Registry};
 use crate::services::{AgeMax, Context, InFlight, ServerParts, serve};
@@ -75,6 +76,7 @@ struct Foundation {
     storage: Arc<Storage>,
     registry: Arc<Registry>,
     host: Arc<CatalogHost>,
+    quotas: Arc<Quotas>,
     membership: Arc<Membership>,
     addresses: Arc<AddressBook>,
     link: Link,
@@ -97,6 +99,7 @@ impl Foundation {
         let storage = Arc::new(storage.map_err(|error| StartError::Internal(error.to_string()))?);
         let registry = Registry::new();
         let host = CatalogHost::new(failures.clone());
+        let quotas = Quotas::new(&config.node, host.clone(), registry.clone());
         let own = OwnName {
             name: config.node.clone(),
             address: config.advertised_address(port.local_addr()),
@@ -124,6 +127,7 @@ impl Foundation {
                 told: told.clone(),
                 not_ready: not_ready.subscribe(),
                 notices: credentials.notices(),
+                quotas: quotas.clone(),
                 gateway: entrance.clone(),
             }),
         });
@@ -147,6 +151,7 @@ impl Foundation {
             storage,
             registry,
             host,
+            quotas,
             membership,
             addresses,
             link,
@@ -233,6 +238,7 @@ impl Foundation {
         let options = PortOptions {
             credentials: self.credentials.clone(),
             link: self.link.clone(),
+            quotas: self.quotas.clone(),
             grpc,
             http,
         };
@@ -255,6 +261,8 @@ impl Foundation {
             data: self.data,
             #[cfg(test)]
             controller,
+            #[cfg(test)]
+            quotas: self.quotas,
         })
     }
 
@@ -292,6 +300,7 @@ impl Foundation {
             not_ready: self.not_ready.subscribe(),
             notices: self.credentials.notices(),
             in_flight: InFlight::default(),
+            quotas: self.quotas.clone(),
             authority: Arc::new(Authority::new(self.host.clone(), &self.config.operators)),
             connection_age: AgeMax(Duration::from_millis(self.config.connection_age_max_ms)),
             draining: draining.clone(),
@@ -320,6 +329,7 @@ impl Foundation {
             push.run(self.config.node.clone()).boxed(),
             addresses.boxed(),
             self.credentials.clone().keep().boxed(),
+            self.quotas.clone().keep(self.link.clone()).boxed(),
         ]
     }
 

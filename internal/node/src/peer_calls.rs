@@ -37,6 +37,9 @@ pub(crate) const STANDING: u8 = 10;
 /// (`gateway::Entrance`).
 pub(crate) const GATEWAY: u8 = 11;
 
+/// What is used of quotas at your node? The question is a `Wanted` of `quotas`, the answer a [`Usage`](crate::quotas::Usage), both JSON.
+pub(crate) const USAGE: u8 = 12;
+
 /// Whose leadership is to go where.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Transfer {

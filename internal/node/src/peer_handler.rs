@@ -24,7 +24,9 @@ use crate::leadership::transfer_here;
 use crate::link::{Hello, LinkHandler, NODE_LEVEL, Refusal, UNKNOWN_KIND};
 use crate::peer_calls::{
     self, ADOPT, APPLIED, CLOCK, COMMAND, CommandAnswer, GATEWAY, JOIN, LEADERS, PROBE, REPLICAS, STANDING, TRANSFER,
+    USAGE,
 };
+use crate::quotas::Quotas;
 use crate::readiness::NotReady;
 use crate::recoveries;
 use crate::replicas::Registry;
@@ -46,6 +48,8 @@ pub(crate) struct PeerHandler {
     pub(crate) not_ready: watch::Receiver<Option<NotReady>>,
     /// What else is to be known of this node, in words.
     pub(crate) notices: watch::Receiver<Vec<String>>,
+    /// What is used of quotas here.
+    pub(crate) quotas: Arc<Quotas>,
     /// Takes what other nodes' gateways forward.
     pub(crate) gateway: Entrance,
 }
@@ -130,6 +134,7 @@ impl PeerHandler {
                 let group = peer_calls::decode_number(&body).ok_or_else(|| "a question for no group".to_owned())?;
                 peer_calls::encode_json(&recoveries::standing(&self.registry, group).await?)
             }
+            USAGE => self.quotas.answer(&body).await,
             other => return Err(Refusal::NotBegun(format!("{UNKNOWN_KIND} {other}"))),
         };
         answer.map_err(Refusal::from)

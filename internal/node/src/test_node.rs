@@ -16,9 +16,13 @@ use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
+use crate::catalog::CatalogHost;
+use crate::failures::Failures;
 use crate::gossip::GossipMailbox;
 use crate::link::{AddressBook, Hello, Link, LinkHandler, LinkOptions, Refusal};
 use crate::port::{Incoming, Port, PortCounters, PortOptions, connections};
+use crate::quotas::Quotas;
+use crate::replicas::Registry;
 use crate::test_ca::TestCa;
 use crate::tls::Credentials;
 
@@ -163,6 +167,11 @@ impl TestNode {
         let options = PortOptions {
             credentials: credentials.clone(),
             link: link.clone(),
+            quotas: Quotas::new(
+                credentials.node_name(),
+                CatalogHost::new(Failures::default()),
+                Registry::new(),
+            ),
             grpc,
             http,
         };

@@ -46,6 +46,10 @@ impl Principal {
         }
     }
 
+    pub(crate) fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
     /// What stands for the principal where its name would take too much room.
     pub(crate) fn digest(&self) -> PrincipalDigest {
         self.digest

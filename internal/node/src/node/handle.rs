@@ -20,6 +20,8 @@ use crate::failures::Failures;
 use crate::leaders::Leaders;
 use crate::leadership::TRANSFERS_AT_ONCE;
 use crate::link::Link;
+#[cfg(test)]
+use crate::quotas::Quotas;
 use crate::readiness::{self, NotReady};
 use crate::replicas::{Keeper, Registry};
 use crate::storage::Storage;
@@ -58,6 +60,8 @@ pub struct NodeHandle {
     pub(super) data: Arc<DataDir>,
     #[cfg(test)]
     pub(super) controller: Arc<Controller>,
+    #[cfg(test)]
+    pub(super) quotas: Arc<Quotas>,
 }
 
 impl NodeHandle {
@@ -84,6 +88,11 @@ impl NodeHandle {
     #[cfg(test)]
     pub(crate) fn host(&self) -> &CatalogHost {
         self.leaders.catalog()
+    }
+
+    #[cfg(test)]
+    pub(crate) fn quotas(&self) -> &Quotas {
+        &self.quotas
     }
 
     #[cfg(test)]

@@ -17,9 +17,11 @@ mod joining;
 mod lanes;
 mod leaving;
 mod log;
+mod metering;
 mod operate;
 mod policy;
 mod produce;
+mod quotas;
 mod records;
 mod recover;
 mod revocation;
@@ -44,6 +46,7 @@ const LEADER_PAUSE: Duration = Duration::from_millis(20);
 
 pub(crate) use connections::AgeMax;
 pub(crate) use in_flight::InFlight;
+pub(crate) use metering::{pay_for_batch, pay_for_call, pay_for_read};
 pub(crate) use produce::produce;
 pub(crate) use records::{Fetch, Start, fetch, partition_count};
 pub(crate) use server::{ServerParts, serve};
@@ -56,6 +59,7 @@ use crate::hex::Id;
 use crate::leaders::Leaders;
 use crate::link::Link;
 use crate::port::Peer;
+use crate::quotas::{Payers, Quotas};
 use crate::readiness::NotReady;
 use crate::replicas::{Opened, Place, Registry};
 use crate::status::Problem;
@@ -77,6 +81,8 @@ pub(crate) struct Context {
     /// What else is to be known of this node, in words.
     pub(crate) notices: watch::Receiver<Vec<String>>,
     pub(crate) in_flight: InFlight,
+    /// How much everybody uses, and may use.
+    pub(crate) quotas: Arc<Quotas>,
     /// How old a client's connection may become.
     pub(crate) connection_age: AgeMax,
     /// The consumer groups that are coordinated here.
@@ -197,6 +203,12 @@ fn principal<T>(request: &Request<T>) -> Result<Principal, Problem> {
         Some(peer) => Ok(Principal::new(&peer.identity)),
         None => Err(Problem::Internal("a call without a proven caller".to_owned())),
     }
+}
+
+/// Who pays for the call.
+fn payers<T>(request: &Request<T>) -> Payers {
+    let peer = request.extensions().get::<Arc<Peer>>();
+    peer.map(|peer| peer.share.payers().clone()).unwrap_or_default()
 }
 
 impl Context {

@@ -146,6 +146,28 @@ impl AccessService for Policy {
         done.await?;
         Ok(Response::new(v1::DeleteTenantResponse {}))
     }
+
+    async fn describe_tenant(
+        &self,
+        request: Request<v1::DescribeTenantRequest>,
+    ) -> Result<Response<v1::DescribeTenantResponse>, Status> {
+        let (principal, deadline) = (principal(&request)?, deadline(request.metadata()));
+        let tenant = request.into_inner().tenant;
+        if self.context.operator(&principal).is_err() {
+            self.may(&principal, Action::Describe, &tenant)?;
+        }
+        Ok(Response::new(self.context.describe_tenant(&tenant, deadline).await?))
+    }
+
+    async fn change_quota(
+        &self,
+        request: Request<v1::ChangeQuotaRequest>,
+    ) -> Result<Response<v1::ChangeQuotaResponse>, Status> {
+        let (principal, deadline) = (principal(&request)?, deadline(request.metadata()));
+        let done = self.context.change_quota(&principal, request.into_inner(), deadline);
+        done.await?;
+        Ok(Response::new(v1::ChangeQuotaResponse {}))
+    }
 }
 
 impl Policy {

@@ -101,7 +101,12 @@ impl Context {
         Ok(())
     }
 
-    async fn change_tenant(&self, principal: &Principal, command: &Command, deadline: Instant) -> Result<(), Problem> {
+    pub(super) async fn change_tenant(
+        &self,
+        principal: &Principal,
+        command: &Command,
+        deadline: Instant,
+    ) -> Result<(), Problem> {
         self.operator(principal)?;
         let reply = self.catalog.command(command, deadline).await?;
         version_of(&reply)?;

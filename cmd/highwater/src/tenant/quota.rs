@@ -145,12 +145,12 @@ fn of_client(client: &ClientUse) -> [(Option<u64>, Option<u64>); COUNT] {
     std::array::from_fn(|at| (used[at], quota[at]))
 }
 
-/// Used, and of how much.
+/// Used, and of how much; `*` uses nothing itself.
 fn cell((used, quota): (Option<u64>, Option<u64>)) -> String {
-    let used = number(used.or(Some(0)));
-    match quota {
-        Some(quota) => format!("{used} of {quota}"),
-        None => used,
+    match (used, quota) {
+        (Some(used), Some(quota)) => format!("{used} of {quota}"),
+        (None, Some(quota)) => format!("of {quota}"),
+        (used, None) => number(used),
     }
 }
 
@@ -238,6 +238,7 @@ mod tests {
         });
         assert_eq!(object(quota), json!({ "streams": 4 }));
         assert_eq!(cell((Some(3), Some(4))), "3 of 4");
-        assert_eq!((cell((None, None)), number(None)), ("0".to_owned(), "-".to_owned()));
+        assert_eq!(cell((None, Some(4))), "of 4");
+        assert_eq!((cell((None, None)), number(None)), ("-".to_owned(), "-".to_owned()));
     }
 }

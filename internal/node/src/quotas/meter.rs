@@ -1,7 +1,7 @@
 //! How much of something is used in a second, and how much may be: a token bucket that goes into debt.
 //!
 //! A batch may be larger than what a small quota gives in a second, so tokens are not saved up for it: whoever finds the bucket not in
-//! debt may take what it needs, and the debt is paid by those that come next. They wait, up to [`DELAY_MAX`]; beyond that they are refused
+//! debt may take what it needs, and the debt is paid by those that come next. They wait, as long as they say; beyond that they are refused
 //! and told when to come back. So one caller after the other is slowed down to the rate, and many at once are not all kept waiting.
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,12 +10,16 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// The longest that anybody is made to wait; whoever would have to wait longer is refused.
+/// The longest that a call is made to wait; one that would have to wait longer is refused.
 pub(crate) const DELAY_MAX: Duration = Duration::from_secs(1);
+/// The same of a batch on a stream, which keeps the ones behind it waiting as well. Clients may take a stream that is silent for ten seconds
+/// for dead.
+pub(crate) const STREAM_DELAY_MAX: Duration = Duration::from_secs(5);
 /// How much may be used at once after a time of rest, seconds at the rate.
 const BURST_SECONDS: f64 = 1.0;
-/// The soonest that somebody who is refused is told to come back.
+/// The soonest that somebody who is refused is told to come back, and the latest: the share of this node may be larger by then.
 const RETRY_AFTER_LEAST: Duration = Duration::from_millis(10);
+const RETRY_AFTER_MOST: Duration = Duration::from_secs(5);
 /// Stands for "not limited" where a rate is kept.
 const UNLIMITED: u64 = 0;
 
@@ -72,8 +76,9 @@ impl Meter {
         self.rate.load(Ordering::Relaxed) != UNLIMITED
     }
 
-    /// Takes `cost`; the answer is how long to wait first. If that were too long nothing is taken, and the error says when to come back.
-    pub(super) fn take(&self, cost: u64, now: Instant) -> Result<Duration, Duration> {
+    /// Takes `cost`; the answer is how long to wait first. If that were longer than `patience`, nothing is taken, and the error says
+    /// when to come back.
+    pub(super) fn take(&self, cost: u64, patience: Duration, now: Instant) -> Result<Duration, Duration> {
         let rate = self.rate.load(Ordering::Relaxed);
         if rate == UNLIMITED {
             self.used.fetch_add(cost, Ordering::Relaxed);
@@ -82,8 +87,8 @@ impl Meter {
         let mut bucket = self.lock();
         bucket.refill(rate, now);
         let wait = bucket.debt(rate);
-        if wait > DELAY_MAX {
-            return Err((wait - DELAY_MAX).max(RETRY_AFTER_LEAST));
+        if wait > patience {
+            return Err((wait - patience).clamp(RETRY_AFTER_LEAST, RETRY_AFTER_MOST));
         }
         bucket.holds -= cost as f64;
         self.used.fetch_add(cost, Ordering::Relaxed);
@@ -157,7 +162,7 @@ mod tests {
     #[test]
     fn without_a_limit_everything_passes_and_is_counted() {
         let (meter, now) = (Meter::default(), Instant::now());
-        assert_eq!(meter.take(u64::MAX / 4, now), Ok(Duration::ZERO));
+        assert_eq!(meter.take(u64::MAX / 4, DELAY_MAX, now), Ok(Duration::ZERO));
         assert_eq!(meter.charge(5, now), Duration::ZERO);
         meter.give_back(3);
         assert_eq!(meter.used(), u64::MAX / 4 + 2);
@@ -166,12 +171,25 @@ mod tests {
     #[test]
     fn a_burst_passes_then_callers_wait_and_then_they_are_refused() {
         let (meter, now) = meter(1_000);
-        assert_eq!(meter.take(1_000, now), Ok(Duration::ZERO));
-        assert_eq!(meter.take(600, now), Ok(Duration::ZERO), "the bucket was not in debt");
-        assert_eq!(meter.take(600, now), Ok(millis(600)));
-        assert_eq!(meter.take(1, now), Err(millis(200)), "1.2 s would be too long");
-        assert_eq!(meter.take(1, now + millis(200)), Ok(millis(1_000)));
+        assert_eq!(meter.take(1_000, DELAY_MAX, now), Ok(Duration::ZERO));
+        assert_eq!(
+            meter.take(600, DELAY_MAX, now),
+            Ok(Duration::ZERO),
+            "the bucket was not in debt"
+        );
+        assert_eq!(meter.take(600, DELAY_MAX, now), Ok(millis(600)));
+        assert_eq!(
+            meter.take(1, DELAY_MAX, now),
+            Err(millis(200)),
+            "1.2 s would be too long"
+        );
+        assert_eq!(meter.take(1, DELAY_MAX, now + millis(200)), Ok(millis(1_000)));
         assert_eq!(meter.used(), 2_201, "what is refused is not counted");
+        assert_eq!(
+            meter.take(1, STREAM_DELAY_MAX, now + millis(200)),
+            Ok(millis(1_001)),
+            "who has more patience"
+        );
     }
 
     #[test]
@@ -179,7 +197,7 @@ mod tests {
         let (meter, begin) = meter(1_000);
         let (mut now, mut taken) = (begin, 0);
         while now < begin + Duration::from_secs(100) {
-            match meter.take(70, now) {
+            match meter.take(70, DELAY_MAX, now) {
                 Ok(wait) => {
                     taken += 70;
                     now += wait;
@@ -193,10 +211,13 @@ mod tests {
     #[test]
     fn a_batch_larger_than_the_quota_passes_and_is_paid_for_afterwards() {
         let (meter, now) = meter(1_000);
-        assert_eq!(meter.take(1_000_000, now), Ok(Duration::ZERO));
-        let retry_after = meter.take(1, now).unwrap_err();
-        assert_eq!(retry_after, Duration::from_secs(998));
-        assert_eq!(meter.take(1, now + Duration::from_secs(999)), Ok(Duration::ZERO));
+        assert_eq!(meter.take(1_000_000, DELAY_MAX, now), Ok(Duration::ZERO));
+        let retry_after = meter.take(1, DELAY_MAX, now).unwrap_err();
+        assert_eq!(retry_after, RETRY_AFTER_MOST);
+        assert_eq!(
+            meter.take(1, DELAY_MAX, now + Duration::from_secs(999)),
+            Ok(Duration::ZERO)
+        );
     }
 
     #[test]
@@ -204,16 +225,16 @@ mod tests {
         let (meter, now) = meter(1_000);
         assert_eq!(meter.charge(3_000, now), millis(2_000));
         assert_eq!(meter.charge(1_000, now), millis(3_000), "one after the other");
-        assert_eq!(meter.take(0, now), Err(millis(2_000)));
+        assert_eq!(meter.take(0, DELAY_MAX, now), Err(millis(2_000)));
     }
 
     #[test]
     fn rest_is_worth_one_burst_and_no_more() {
         let (meter, now) = meter(1_000);
         let later = now + Duration::from_secs(3_600);
-        assert_eq!(meter.take(1_000, later), Ok(Duration::ZERO));
-        assert_eq!(meter.take(1, later), Ok(Duration::ZERO));
-        assert_eq!(meter.take(1, later), Ok(millis(1)));
+        assert_eq!(meter.take(1_000, DELAY_MAX, later), Ok(Duration::ZERO));
+        assert_eq!(meter.take(1, DELAY_MAX, later), Ok(Duration::ZERO));
+        assert_eq!(meter.take(1, DELAY_MAX, later), Ok(millis(1)));
     }
 
     #[test]
@@ -224,7 +245,7 @@ mod tests {
         saved.limit(Some(20), now);
         assert_eq!(saved.charge(0, now), millis(500));
         saved.limit(None, now);
-        assert_eq!(saved.take(1_000_000, now), Ok(Duration::ZERO));
+        assert_eq!(saved.take(1_000_000, DELAY_MAX, now), Ok(Duration::ZERO));
     }
 
     #[test]

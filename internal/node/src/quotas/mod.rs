@@ -2,8 +2,8 @@
 //!
 //! How much each may use stands in the catalog ([`highwater_catalog::Quota`]). Here every tenant and client that has come has an account
 //! ([`account`]) with a meter for each rate ([`meter`]) and a count of what it holds. Whoever makes a call pays from two accounts, its own
-//! and its tenant's ([`Payers`]). What is a little too much is delayed; what would have to wait longer than [`meter::DELAY_MAX`] is refused
-//! with the time after which it is worth another try.
+//! and its tenant's ([`Payers`]). What is a little too much is delayed; what would have to wait longer than [`meter::DELAY_MAX`] or, on a
+//! stream, [`meter::STREAM_DELAY_MAX`], is refused with the time after which it is worth another try.
 //!
 //! Quotas are for the whole cluster. Nodes tell each other once a second what is used of those that are limited ([`exchange`]), and each
 //! gives its share ([`sharing`]). So a quota can be exceeded for some seconds after a change; nothing that could lose data hangs on it.

@@ -7,6 +7,7 @@ use highwater_catalog::Limit;
 use tokio::time::Instant;
 
 use super::account::{Account, HELD_RETRY_AFTER, Held, Hold};
+use super::meter::{DELAY_MAX, STREAM_DELAY_MAX};
 
 /// Something is refused because of a quota.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,9 +45,13 @@ impl Payers {
 
     /// Takes so much of a rate from each account, or nothing; the answer is how long to wait before doing what was paid for.
     pub(crate) fn take(&self, limit: Limit, cost: u64, now: Instant) -> Result<Duration, OverQuota> {
+        self.take_within(limit, cost, DELAY_MAX, now)
+    }
+
+    fn take_within(&self, limit: Limit, cost: u64, patience: Duration, now: Instant) -> Result<Duration, OverQuota> {
         let mut wait = Duration::ZERO;
         for (at, account) in self.0.iter().enumerate() {
-            match account.meter(limit).take(cost, now) {
+            match account.meter(limit).take(cost, patience, now) {
                 Ok(its) => wait = wait.max(its),
                 Err(retry_after) => {
                     give_back(&self.0[..at], limit, cost);
@@ -57,10 +62,10 @@ impl Payers {
         Ok(wait)
     }
 
-    /// A request, and the bytes of the batch that it brings.
+    /// A request on a stream, and the bytes of the batch that it brings.
     pub(crate) fn take_batch(&self, bytes: usize, now: Instant) -> Result<Duration, OverQuota> {
-        let of_request = self.take(Limit::RequestsPerSecond, 1, now)?;
-        match self.take(Limit::ProduceBytesPerSecond, bytes as u64, now) {
+        let of_request = self.take_within(Limit::RequestsPerSecond, 1, STREAM_DELAY_MAX, now)?;
+        match self.take_within(Limit::ProduceBytesPerSecond, bytes as u64, STREAM_DELAY_MAX, now) {
             Ok(of_bytes) => Ok(of_request.max(of_bytes)),
             Err(refused) => {
                 self.give_back(Limit::RequestsPerSecond, 1);

@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures::{Stream, StreamExt};
 use highwater_partition::log::{Decision, PrincipalDigest, Verdict};
 use highwater_partition::{Answer, NotApplied};
-use highwater_proto::limits::{NAME_BYTES_MAX, STREAM_IN_FLIGHT_BYTES_MAX};
+use highwater_proto::limits::{NAME_BYTES_MAX, PRODUCER_BATCHES_IN_FLIGHT_MAX, STREAM_IN_FLIGHT_BYTES_MAX};
 use highwater_proto::v1::{ProduceRequest, ProduceResponse, ProduceStreamResponse};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout_at};
@@ -29,6 +29,8 @@ const REQUEST_BYTES_LEAST: usize = 1024;
 const LANES_MAX: usize = 4096;
 /// The longest way to write a topic, `tenant/topic`, bytes.
 const TOPIC_BYTES_MAX: usize = 2 * NAME_BYTES_MAX + 1;
+/// So many refusals for want of quota, one after the other, are told at once: what was sent before the first of them came to be known.
+const REFUSED_AT_ONCE_MAX: usize = 8 * PRODUCER_BATCHES_IN_FLIGHT_MAX;
 /// How often a stream looks for requests that have waited too long.
 const SWEEP_INTERVAL: Duration = Duration::from_millis(500);
 /// How long a request on a stream waits for its answer.
@@ -153,6 +155,7 @@ pub(super) fn run_stream(
         caller,
         in_flight: Arc::new(Semaphore::new(STREAM_IN_FLIGHT_BYTES_MAX)),
         lanes: HashMap::new(),
+        refused_in_a_row: 0,
         out,
     };
     tokio::spawn(Box::pin(stream.run(incoming, refused)));
@@ -176,6 +179,8 @@ struct ProduceStream {
     /// Bytes; a share is given back when its answer has been taken by the connection.
     in_flight: Arc<Semaphore>,
     lanes: HashMap<LaneKey, OpenLane>,
+    /// Batches that a quota had no room for, since the last one that it had room for.
+    refused_in_a_row: usize,
     out: mpsc::UnboundedSender<Delivery>,
 }
 
@@ -263,16 +268,18 @@ impl ProduceStream {
         }
     }
 
-    /// Whether the quota has room for a request, and when. One that is refused is answered only after the longest delay, so that it holds
-    /// up what follows like one that is not.
-    fn weigh(&self, request: ProduceRequest) -> Pending {
+    /// Whether the quota has room for a request, and when. A caller that goes on although it is refused is slowed down like one that is not.
+    fn weigh(&mut self, request: ProduceRequest) -> Pending {
         let now = Instant::now();
         let (wait, over) = match self.caller.payers.take_batch(request.batch.len(), now) {
-            Ok(wait) => (wait, None),
-            Err(mut over) => {
-                let wait = over.retry_after.unwrap_or_default().min(DELAY_MAX);
-                over.retry_after = over.retry_after.map(|after| after.saturating_sub(wait));
-                (wait, Some(over))
+            Ok(wait) => {
+                self.refused_in_a_row = 0;
+                (wait, None)
+            }
+            Err(over) => {
+                self.refused_in_a_row = self.refused_in_a_row.saturating_add(1);
+                let goes_on = self.refused_in_a_row > REFUSED_AT_ONCE_MAX;
+                (if goes_on { DELAY_MAX } else { Duration::ZERO }, Some(over))
             }
         };
         Pending {

@@ -1,7 +1,7 @@
 //! TLS and HTTP/2 by hand, for what no library would send.
 
 use std::io::{self, Read, Write};
-use std::net::TcpStream;
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,6 +9,8 @@ use std::time::Duration;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use tokio::net::TcpSocket;
+use tokio::time::timeout;
 
 use crate::Failure;
 
@@ -16,6 +18,8 @@ pub(crate) type Tls = StreamOwned<ClientConnection, TcpStream>;
 
 /// How long an attacker waits for anything.
 const PATIENCE: Duration = Duration::from_millis(500);
+/// Where attackers come from.
+const OWN_ADDRESS: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 66);
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 pub(crate) const DATA: u8 = 0;
@@ -48,8 +52,17 @@ pub(crate) fn tls_config(certificates: &str, with_own: bool) -> Result<Arc<Clien
     Ok(Arc::new(config))
 }
 
+/// From an address of the attackers' own, as they would have on machines of their own.
 pub(crate) fn tcp(address: &str) -> io::Result<TcpStream> {
-    let tcp = TcpStream::connect(address)?;
+    let address: SocketAddr = address.parse().map_err(io::Error::other)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let connecting = async {
+        let socket = TcpSocket::new_v4()?;
+        socket.bind(SocketAddr::from((OWN_ADDRESS, 0)))?;
+        timeout(PATIENCE, socket.connect(address)).await?
+    };
+    let tcp = runtime.block_on(connecting)?.into_std()?;
+    tcp.set_nonblocking(false)?;
     tcp.set_nodelay(true)?;
     tcp.set_read_timeout(Some(PATIENCE))?;
     tcp.set_write_timeout(Some(PATIENCE))?;

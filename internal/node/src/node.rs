@@ -15,7 +15,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::access::{Authority, FirstPolicy};
-use crate::admin::Admin;
+use crate::admin::{self, Admin};
 use crate::catalog::{CatalogClient, CatalogHost, keep_addresses};
 use crate::clock::now_ms;
 use crate::config::Config;
@@ -225,8 +225,12 @@ impl Foundation {
         let address = self.port.local_addr();
         let admin_address = self.admin.as_ref().map(Admin::address);
         if let Some(admin) = self.admin {
-            let told = admin.run(self.not_ready.subscribe(), self.credentials.notices());
-            loops.push(tokio::spawn(told));
+            let told = admin::Told {
+                not_ready: self.not_ready.subscribe(),
+                notices: self.credentials.notices(),
+                quotas: self.quotas.clone(),
+            };
+            loops.push(tokio::spawn(admin.run(told)));
         }
         let (grpc, incoming) = connections();
         let (http, http_incoming) = connections();

@@ -50,6 +50,8 @@ pub(crate) struct Account {
     quota: Mutex<Quota>,
     /// Of batches that wait for their answer on this node.
     in_flight_bytes: AtomicU64,
+    /// What was refused because of it.
+    pub(super) refused: AtomicU64,
     /// Its partitions hold as many bytes as they may. Only of a tenant.
     pub(super) is_full: AtomicBool,
     pace: Mutex<Pace>,
@@ -142,6 +144,7 @@ impl Account {
             streams: Held::default(),
             quota: Mutex::default(),
             in_flight_bytes: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
             is_full: AtomicBool::new(false),
             pace: Mutex::new(Pace {
                 at: now,
@@ -185,7 +188,6 @@ impl Account {
         lock(&self.quota).get(&limit).copied()
     }
 
-    #[cfg(test)]
     pub(super) fn quota(&self) -> Quota {
         lock(&self.quota).clone()
     }
@@ -200,13 +202,18 @@ impl Account {
         if !self.is_full.load(Ordering::Relaxed) {
             return Ok(());
         }
-        let limit = Limit::StoredBytes;
-        Err(OverQuota {
+        Err(self.over(Limit::StoredBytes, FULL_RETRY_AFTER))
+    }
+
+    /// Something is refused.
+    pub(super) fn over(&self, limit: Limit, retry_after: Duration) -> OverQuota {
+        self.refused.fetch_add(1, Ordering::Relaxed);
+        OverQuota {
             who: self.owner.to_string(),
             limit,
             most: self.quota_of(limit).unwrap_or_default(),
-            retry_after: Some(FULL_RETRY_AFTER),
-        })
+            retry_after: Some(retry_after),
+        }
     }
 
     /// Bytes of batches that wait for their answer on this node.
@@ -277,9 +284,10 @@ impl Account {
         lock(&self.pace).rates
     }
 
-    /// Whether nothing was used lately.
-    pub(super) fn is_idle(&self) -> bool {
-        self.rates() == Rates::default()
+    /// Whether nothing was used lately, and everything is paid for.
+    pub(super) fn is_idle(&self, now: Instant) -> bool {
+        let meters = [&self.produce, &self.consume, &self.requests];
+        self.rates() == Rates::default() && !meters.into_iter().any(|meter| meter.is_in_debt(now))
     }
 }
 
@@ -335,6 +343,19 @@ mod tests {
             now += Duration::from_secs(1);
             account.measure(now);
         }
-        assert!(account.is_idle());
+        assert!(account.is_idle(now));
+        account.limit(
+            &Quota::from([(Limit::ProduceBytesPerSecond, 1)]),
+            &Elsewhere::default(),
+            1.0,
+            1.0,
+            now,
+        );
+        account.produce.charge(1_000, now);
+        for _ in 0..20 {
+            now += Duration::from_secs(1);
+            account.measure(now);
+        }
+        assert!(!account.is_idle(now), "its debt would be forgotten");
     }
 }

@@ -202,10 +202,16 @@ impl Quotas {
         all.as_elsewhere()
     }
 
-    /// Accounts that nobody holds and that have used nothing lately say nothing.
+    /// Accounts that nobody holds, that have used nothing lately and owe nothing say nothing. Those of tenants are few, and count on.
     fn forget_idle(&self) {
-        let is_used = |account: &Arc<Account>| Arc::strong_count(account) > 1 || !account.is_idle();
-        self.accounts().retain(|_, account| is_used(account));
+        let now = Instant::now();
+        let tenants: BTreeSet<String> = self
+            .host
+            .read(|catalog| catalog.access().tenants().keys().cloned().collect());
+        self.accounts().retain(|owner, account| {
+            let counts_on = owner.client.is_none() && tenants.contains(&owner.tenant);
+            counts_on || Arc::strong_count(account) > 1 || !account.is_idle(now)
+        });
     }
 
     fn limit_all(&self) {

@@ -116,6 +116,17 @@ impl Meter {
         }
     }
 
+    /// Whether somebody would have to wait.
+    pub(super) fn is_in_debt(&self, now: Instant) -> bool {
+        let rate = self.rate.load(Ordering::Relaxed);
+        if rate == UNLIMITED {
+            return false;
+        }
+        let mut bucket = self.lock();
+        bucket.refill(rate, now);
+        bucket.holds < 0.0
+    }
+
     /// What was used in all.
     pub(super) fn used(&self) -> u64 {
         self.used.load(Ordering::Relaxed)

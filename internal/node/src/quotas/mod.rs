@@ -17,6 +17,7 @@
 mod account;
 mod exchange;
 mod meter;
+mod metrics;
 mod payers;
 mod sharing;
 

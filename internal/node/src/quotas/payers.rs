@@ -55,7 +55,7 @@ impl Payers {
                 Ok(its) => wait = wait.max(its),
                 Err(retry_after) => {
                     give_back(&self.0[..at], limit, cost);
-                    return Err(over(account, limit, retry_after));
+                    return Err(account.over(limit, retry_after));
                 }
             }
         }
@@ -94,7 +94,7 @@ impl Payers {
     fn hold(&self, limit: Limit, of: fn(&Account) -> &Held) -> Result<Vec<Hold>, OverQuota> {
         let held = self.0.iter().map(|account| {
             let held = account.hold(of);
-            held.ok_or_else(|| over(account, limit, HELD_RETRY_AFTER))
+            held.ok_or_else(|| account.over(limit, HELD_RETRY_AFTER))
         });
         held.collect()
     }
@@ -132,13 +132,4 @@ impl ConnectionShare {
 
 fn give_back(accounts: &[Arc<Account>], limit: Limit, cost: u64) {
     accounts.iter().for_each(|paid| paid.meter(limit).give_back(cost));
-}
-
-fn over(account: &Account, limit: Limit, retry_after: Duration) -> OverQuota {
-    OverQuota {
-        who: account.owner.to_string(),
-        limit,
-        most: account.quota_of(limit).unwrap_or_default(),
-        retry_after: Some(retry_after),
-    }
 }

@@ -12,7 +12,7 @@ use highwater_proto::v1;
 use highwater_proto::v1::freshness::Kind;
 use highwater_proto::v1::list_offsets_request::Position;
 use highwater_proto::v1::log_service_server::LogService;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 use tonic::{Request, Response, Status, Streaming};
 
@@ -21,9 +21,8 @@ use super::following::{Following, Needs};
 use super::metering::{pay_for_batch, pay_for_read};
 use super::produce::Caller;
 use super::revocation::{Grounds, while_allowed};
-use super::{Context, Wanted, payers, principal, produce};
+use super::{Context, Wanted, caller, principal, produce};
 use crate::access::{Action, Resource};
-use crate::port::Peer;
 use crate::quotas::Payers;
 use crate::replicas::Opened;
 use crate::status::{Problem, range};
@@ -43,7 +42,8 @@ impl LogService for Log {
     async fn produce(&self, request: Request<v1::ProduceRequest>) -> Result<Response<v1::ProduceResponse>, Status> {
         let principal = principal(&request)?;
         let deadline = deadline(request.metadata());
-        let (payers, request) = (payers(&request), request.into_inner());
+        let payers = caller(&request)?.share.payers().clone();
+        let request = request.into_inner();
         pay_for_batch(&payers, request.batch.len(), deadline).await?;
         let produced = produce::produce(&self.context, (&principal, &payers), &request, deadline, deadline).await;
         Ok(Response::new(produced?))
@@ -57,11 +57,11 @@ impl LogService for Log {
     ) -> Result<Response<Self::ProduceStreamStream>, Status> {
         let principal = principal(&request)?;
         self.context.own_tenant(&principal)?;
-        let peer = request.extensions().get::<Arc<Peer>>();
+        let peer = caller(&request)?;
         let caller = Caller {
             principal,
-            payers: payers(&request),
-            in_flight: peer.map_or_else(|| Arc::new(Semaphore::new(0)), |peer| peer.in_flight.clone()),
+            payers: peer.share.payers().clone(),
+            in_flight: peer.in_flight.clone(),
         };
         let answers = produce::run_stream(self.context.clone(), caller, request.into_inner());
         Ok(Response::new(Box::pin(answers)))
@@ -72,7 +72,8 @@ impl LogService for Log {
     async fn consume(&self, request: Request<v1::ConsumeRequest>) -> Result<Response<Self::ConsumeStream>, Status> {
         let principal = principal(&request)?;
         let deadline = deadline(request.metadata());
-        let (payers, wanted) = (payers(&request), request.into_inner());
+        let payers = caller(&request)?.share.payers().clone();
+        let wanted = request.into_inner();
         pay_for_read(&payers).await?;
         let place = Wanted {
             topic: &wanted.topic,

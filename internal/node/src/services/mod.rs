@@ -59,7 +59,7 @@ use crate::hex::Id;
 use crate::leaders::Leaders;
 use crate::link::Link;
 use crate::port::Peer;
-use crate::quotas::{Payers, Quotas};
+use crate::quotas::Quotas;
 use crate::readiness::NotReady;
 use crate::replicas::{Opened, Place, Registry};
 use crate::status::Problem;
@@ -199,16 +199,13 @@ struct Wanted<'a> {
 
 /// Who calls: the identity proven by the connection's certificate.
 fn principal<T>(request: &Request<T>) -> Result<Principal, Problem> {
-    match request.extensions().get::<Arc<Peer>>() {
-        Some(peer) => Ok(Principal::new(&peer.identity)),
-        None => Err(Problem::Internal("a call without a proven caller".to_owned())),
-    }
+    Ok(Principal::new(&caller(request)?.identity))
 }
 
-/// Who pays for the call.
-fn payers<T>(request: &Request<T>) -> Payers {
+/// The other end of the connection that a call came on.
+fn caller<T>(request: &Request<T>) -> Result<&Arc<Peer>, Problem> {
     let peer = request.extensions().get::<Arc<Peer>>();
-    peer.map(|peer| peer.share.payers().clone()).unwrap_or_default()
+    peer.ok_or_else(|| Problem::Internal("a call without a proven caller".to_owned()))
 }
 
 impl Context {

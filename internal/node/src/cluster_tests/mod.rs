@@ -5,6 +5,7 @@
 mod absences;
 mod access;
 mod connections;
+mod currency;
 mod following;
 mod founding;
 mod gateway;
@@ -17,6 +18,7 @@ mod leading;
 mod moves;
 #[path = "../../../../tests/src/ports.rs"]
 mod ports;
+mod raw_client;
 mod readiness;
 mod records;
 mod recoveries;
@@ -45,6 +47,7 @@ use tokio::time::timeout;
 use tonic::transport::{Channel, Endpoint};
 
 use self::ports::ReservedPort;
+use crate::node::Pace;
 use crate::test_ca::{CLUSTER, TestCa};
 use crate::tls::TlsFiles;
 use crate::{Config, Node, NodeHandle, StartError, TlsConfig};
@@ -67,7 +70,7 @@ struct TestCluster {
     /// Whom the nodes are told to ask.
     seeds: Vec<usize>,
     nodes: [Option<NodeHandle>; 4],
-    gossip_interval: Duration,
+    pace: Pace,
     /// Off unless a test is about it: any free port may be the one that a stopped node comes back to.
     admin_listen: &'static str,
 }
@@ -89,7 +92,7 @@ impl TestCluster {
             _reserved: reserved,
             seeds: (0..4).collect(),
             nodes: [None, None, None, None],
-            gossip_interval: crate::gossip::INTERVAL,
+            pace: Pace::default(),
             admin_listen: "",
         }
     }
@@ -150,7 +153,7 @@ impl TestCluster {
     }
 
     async fn try_start(&self, number: usize) -> Result<NodeHandle, StartError> {
-        Box::pin(Node::start_gossiping(self.config(number), self.gossip_interval)).await
+        Box::pin(Node::start_at(self.config(number), self.pace)).await
     }
 
     async fn start(&mut self, number: usize) {

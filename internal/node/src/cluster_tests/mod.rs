@@ -15,6 +15,7 @@ mod groups_kept;
 mod http_client;
 mod joining;
 mod leading;
+mod matrix;
 mod moves;
 #[path = "../../../../tests/src/ports.rs"]
 mod ports;

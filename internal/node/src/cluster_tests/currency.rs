@@ -58,13 +58,13 @@ impl TestCluster {
     async fn leader_of_orders(&self) -> usize {
         let leading = async {
             loop {
-                for number in 0..3 {
+                for (number, name) in NAMES[..3].iter().enumerate() {
                     let mut client = self.client(number, "shop").await;
                     let request = v1::GetTopicRequest {
                         topic: "orders".to_owned(),
                     };
                     if let Ok(answer) = client.topics.get_topic(request).await
-                        && answer.into_inner().topic.unwrap().partitions[0].leader == NAMES[number]
+                        && answer.into_inner().topic.unwrap().partitions[0].leader == *name
                     {
                         return number;
                     }

@@ -1,35 +1,45 @@
 //! Answers that must not tell whether something is there.
 
-use super::Answer;
+use highwater_proto::detail;
+
 use super::reference::Outcome;
 use super::world::Target;
+use super::{Answer, Method, batch_refusal};
 
 /// All of an answer that a caller can see.
-pub(super) fn bytes(answer: &Answer) -> Vec<u8> {
+pub(super) fn text(method: &Method, answer: &Answer) -> String {
     match answer {
-        Ok(message) => message.as_deref().unwrap_or_default().to_vec(),
+        Ok(message) => match message.as_ref().and_then(|message| batch_refusal(method, message)) {
+            Some(detail) => format!("{detail:?}"),
+            None => format!("{message:?}"),
+        },
         Err(status) => {
-            let (code, message) = (status.code() as i32, status.message());
-            [format!("{code}: {message} ").as_bytes(), status.details()].concat()
+            let detail = detail::from_status(status);
+            let again = detail.as_ref().map(|detail| detail::to_status(status.code(), detail));
+            let is_whole =
+                again.is_none_or(|again| (again.message(), again.details()) == (status.message(), status.details()));
+            assert!(is_whole, "there is more in it than its detail: {status:?}");
+            format!("{:?} {} {detail:?}", status.code(), status.message())
         }
     }
 }
 
 /// Answers to one caller that tell more than that something cannot be had. `also_given`: what is given tells of others' things, too.
-pub(super) fn differences(answers: &[(Target, Outcome, Vec<u8>)], also_given: bool) -> Vec<String> {
+pub(super) fn differences(answers: &[(Target, Outcome, String)], also_given: bool) -> Vec<String> {
     let mut different = Vec::new();
-    for (there, found, text) in answers.iter().filter(|(target, ..)| target.exists) {
-        for (absent, found_absent, text_absent) in answers {
-            let is_pair = !absent.exists && absent.is_own == there.is_own;
-            let is_refused = *found != Outcome::Allowed || (also_given && !there.is_own);
-            if !is_pair || !is_refused || found != found_absent {
-                continue;
-            }
-            if there.renamed(absent, text) != *text_absent {
-                let (text, text_absent) = (String::from_utf8_lossy(text), String::from_utf8_lossy(text_absent));
-                let (there, absent) = (&there.topic, &absent.topic);
+    for (number, (one, found, text)) in answers.iter().enumerate() {
+        for (other, other_found, other_text) in &answers[..number] {
+            let is_same_place = one.is_own == other.is_own;
+            let must_be_alike = match found {
+                // What is hidden looks like what is not there, wherever.
+                Outcome::NotFound => true,
+                Outcome::Denied => is_same_place,
+                Outcome::Allowed => also_given && is_same_place && !one.is_own,
+            };
+            if found == other_found && must_be_alike && one.renamed(other, text) != *other_text {
+                let (one, other) = (&one.topic, &other.topic);
                 different.push(format!(
-                    "what is answered about {there} and {absent} differs: {text:?} {text_absent:?}"
+                    "what is answered about {one} and {other} differs: {text} {other_text}"
                 ));
             }
         }

@@ -41,14 +41,19 @@ fn refusal(method: &Method, answer: &Answer) -> Option<Reason> {
             let detail = detail::from_status(status);
             Some(detail.map_or(Reason::Unspecified, |detail| detail.reason()))
         }
-        Ok(Some(message)) if method.path.ends_with("/ProduceStream") => {
-            let answer = v1::ProduceStreamResponse::decode(message.clone()).unwrap();
-            match answer.result {
-                Some(v1::produce_stream_response::Result::Error(detail)) => Some(detail.reason()),
-                _ => None,
-            }
-        }
-        Ok(_) => None,
+        Ok(Some(message)) => batch_refusal(method, message).map(|detail| detail.reason()),
+        Ok(None) => None,
+    }
+}
+
+/// What is wrong with a batch, by its answer on its stream.
+fn batch_refusal(method: &Method, message: &Bytes) -> Option<v1::ErrorDetail> {
+    if !method.path.ends_with("/ProduceStream") {
+        return None;
+    }
+    match v1::ProduceStreamResponse::decode(message.clone()).unwrap().result {
+        Some(v1::produce_stream_response::Result::Error(detail)) => Some(detail),
+        _ => None,
     }
 }
 
@@ -121,7 +126,7 @@ async fn check(world: &World, row: &Row, who: Who) -> Vec<String> {
                 "{who:?}, {path} about {topic}: {found:?} and not {wanted:?}: {answer:?}"
             ));
         }
-        answers.push((target, found, alike::bytes(&answer)));
+        answers.push((target, found, alike::text(&method, &answer)));
     }
     let different = differences(&answers, row.needs == Needs::Client);
     wrong.extend(different.iter().map(|text| format!("{who:?}, {}: {text}", method.path)));
@@ -229,7 +234,7 @@ async fn the_gateway_answers_everybody_as_the_documents_say() {
                         "{who:?}, {method} {path}: {found:?} and not {wanted:?}: {answer:?}"
                     ));
                 }
-                answers.push((target, found, format!("{} {}", answer.status, answer.json).into_bytes()));
+                answers.push((target, found, format!("{} {}", answer.status, answer.json)));
             }
             let different = differences(&answers, false);
             wrong.extend(different.iter().map(|text| format!("{who:?}, {method}: {text}")));

@@ -13,13 +13,13 @@ use super::reference::Who;
 pub(super) const TOPIC: &str = "orders";
 /// And the consumer group.
 pub(super) const GROUP: &str = "billing";
-/// A topic and a group that nobody has. As long as the others: answers differ by these names alone.
+/// A topic and a group that nobody has.
 const NO_TOPIC: &str = "absent";
 const NO_GROUP: &str = "nothing";
 /// The tenants that have something.
 pub(super) const OWNERS: [&str; 3] = ["shop", "other", OPERATOR_TENANT];
-/// Tenants that nobody has made, by the length of their names.
-const NO_TENANTS: [&str; 3] = ["gon", "gone", "gone1"];
+/// A tenant that nobody has made.
+const NO_TENANT: &str = "gone";
 
 /// Everybody who calls.
 pub(super) const CALLERS: [Who; 12] = [
@@ -53,7 +53,7 @@ impl Who {
             Who::Longer => of_shop("longer"),
             Who::Stranger => of_shop("stranger"),
             Who::Other => Some(("other", "tester")),
-            Who::Unmade => Some(("gone", "tester")),
+            Who::Unmade => Some((NO_TENANT, "tester")),
         }
     }
 
@@ -68,10 +68,6 @@ impl Who {
     pub(super) fn targets(self) -> Vec<Target> {
         let (own, name) = self.client().unwrap_or(("shop", "none"));
         let foreign = if own == "shop" { "other" } else { "shop" };
-        let lost = NO_TENANTS
-            .into_iter()
-            .find(|tenant| tenant.len() == foreign.len())
-            .unwrap();
         let target = |tenant: &str, exists: bool| Target {
             caller: name.to_owned(),
             is_own: tenant == own,
@@ -88,7 +84,7 @@ impl Who {
             target(own, false),
             target(foreign, true),
             target(foreign, false),
-            target(lost, false),
+            target(NO_TENANT, false),
         ]
     }
 }
@@ -108,23 +104,16 @@ pub(super) struct Target {
 }
 
 impl Target {
-    /// Text about this as it would be about `other`. Their names are of the same lengths.
-    pub(super) fn renamed(&self, other: &Target, text: &[u8]) -> Vec<u8> {
-        let mut text = text.to_vec();
-        for (from, to) in [
+    /// Text about this as it would be about `other`. Messages put what they name between backquotes.
+    pub(super) fn renamed(&self, other: &Target, text: &str) -> String {
+        let names = [
             (&self.topic, &other.topic),
             (&self.group, &other.group),
             (&self.tenant, &other.tenant),
-        ] {
-            assert_eq!(from.len(), to.len(), "{from} {to}");
-            let mut at = 0;
-            while let Some(found) = text[at..].windows(from.len()).position(|part| part == from.as_bytes()) {
-                at += found;
-                text[at..at + to.len()].copy_from_slice(to.as_bytes());
-                at += to.len();
-            }
-        }
-        text
+        ];
+        names.iter().fold(text.to_owned(), |text, (from, to)| {
+            text.replace(&format!("`{from}`"), &format!("`{to}`"))
+        })
     }
 }
 

@@ -1,21 +1,25 @@
 //! One cluster, founded once, whatever is stopped and wiped.
 
 use super::*;
+use crate::hex::Id;
 
-async fn cluster_id(cluster: &TestCluster, number: usize) -> String {
-    cluster.client(number, "shop").await.describe().await.cluster_id
+/// The cluster that a node has recorded as its own; empty: none.
+fn cluster_id(cluster: &TestCluster, number: usize) -> String {
+    let recorded = cluster.nodes[number].as_ref().unwrap().cluster_id();
+    recorded.map(|id| Id(id.0).to_string()).unwrap_or_default()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn three_nodes_found_one_cluster_and_find_it_again() {
     let mut cluster = TestCluster::founded().await;
-    let id = cluster_id(&cluster, 0).await;
+    let id = cluster_id(&cluster, 0);
     assert_eq!(id.len(), 32);
     for number in 1..3 {
-        assert_eq!(cluster_id(&cluster, number).await, id);
+        assert_eq!(cluster_id(&cluster, number), id);
     }
     let described = cluster.client(1, "shop").await.describe().await;
     assert_eq!((described.cluster_name.as_str(), described.nodes.len()), (CLUSTER, 3));
+    assert_eq!(described.cluster_id, id);
     assert!(
         described.nodes.iter().all(|node| node.catalog_role == "voter"),
         "{described:?}"
@@ -28,7 +32,7 @@ async fn three_nodes_found_one_cluster_and_find_it_again() {
     }
     for number in 0..3 {
         cluster.ready(number).await;
-        assert_eq!(cluster_id(&cluster, number).await, id);
+        assert_eq!(cluster_id(&cluster, number), id);
     }
 }
 
@@ -39,7 +43,7 @@ async fn nothing_is_founded_until_every_listed_node_is_there() {
     cluster.start(1).await;
     let early = timeout(Duration::from_secs(2), cluster.nodes[0].as_ref().unwrap().ready()).await;
     assert!(early.is_err(), "two of three nodes founded a cluster");
-    assert_eq!(cluster_id(&cluster, 0).await, "");
+    assert_eq!(cluster_id(&cluster, 0), "");
     cluster.start(2).await;
     for number in 0..3 {
         cluster.ready(number).await;
@@ -74,7 +78,7 @@ async fn a_wiped_founder_comes_back_into_the_same_cluster_as_another_incarnation
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_wiped_of_three_never_found_a_second_cluster() {
     let mut cluster = TestCluster::founded().await;
-    let id = cluster_id(&cluster, 2).await;
+    let id = cluster_id(&cluster, 2);
     for number in 0..2 {
         cluster.stop(number).await;
         cluster.wipe(number);
@@ -93,10 +97,10 @@ async fn two_wiped_of_three_never_found_a_second_cluster() {
         "two wiped nodes founded a cluster beside the survivor"
     );
     for number in 0..2 {
-        let seen = cluster_id(&cluster, number).await;
+        let seen = cluster_id(&cluster, number);
         assert!(seen.is_empty() || seen == id, "{seen} instead of {id}");
     }
-    assert_eq!(cluster_id(&cluster, 2).await, id);
+    assert_eq!(cluster_id(&cluster, 2), id);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

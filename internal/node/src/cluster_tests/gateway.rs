@@ -169,12 +169,10 @@ async fn a_read_that_waits_wakes_with_an_append_and_ends_with_its_node() {
         )
     };
     let mut waiting = cluster.http(follower, "shop").await;
-    let hosted = cluster.nodes[follower]
-        .as_ref()
-        .unwrap()
-        .registry()
-        .hosted(group)
-        .unwrap();
+    let opened = || cluster.nodes[follower].as_ref().unwrap().registry().hosted(group);
+    // A topic is made as soon as a majority of its replicas is open.
+    eventually("its replica is open", || opened().is_some()).await;
+    let hosted = opened().unwrap();
     let unused = Arc::strong_count(&hosted);
     // A read holds the replica.
     let is_read = || Arc::strong_count(&hosted) >= unused + 2;

@@ -264,9 +264,18 @@ impl TestClient {
         created.unwrap().into_inner().topic.unwrap()
     }
 
+    /// As soon as the node serves clients.
     async fn describe(&mut self) -> v1::DescribeClusterResponse {
-        let described = self.cluster.describe_cluster(v1::DescribeClusterRequest {}).await;
-        described.unwrap().into_inner()
+        let describing = async {
+            loop {
+                match self.cluster.describe_cluster(v1::DescribeClusterRequest {}).await {
+                    Err(status) if reason(&status) == Reason::Unavailable => {}
+                    described => return described.unwrap().into_inner(),
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        timeout(PATIENCE, describing).await.expect("it serves nobody")
     }
 }
 

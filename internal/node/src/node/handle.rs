@@ -100,6 +100,11 @@ impl NodeHandle {
         &self.controller
     }
 
+    #[cfg(test)]
+    pub(crate) fn cluster_id(&self) -> Option<highwater_partition::log::ClusterId> {
+        self.data.cluster_id()
+    }
+
     /// The address that the port listens on.
     pub fn address(&self) -> SocketAddr {
         self.address

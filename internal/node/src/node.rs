@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::access::{Authority, FirstPolicy};
 use crate::admin::Admin;
+use crate::audit::{Audit, Ledger, Writer};
 use crate::catalog::{CatalogClient, CatalogHost, keep_addresses};
 use crate::clock::now_ms;
 use crate::config::Config;
@@ -83,6 +84,8 @@ struct Foundation {
     inbox: gossip::GossipInbox,
     keeper: Arc<Keeper>,
     entrance: Entrance,
+    audit: Audit,
+    ledger: Ledger,
 }
 
 impl Foundation {
@@ -108,6 +111,12 @@ impl Foundation {
         let told = Arc::new(Told::default());
         let not_ready = Arc::new(watch::Sender::new(Some(NotReady::Starting)));
         let entrance = Entrance::default();
+        let audit = Audit::new(host.clone(), !config.operators.is_empty());
+        let ledger = Ledger {
+            cluster: config.cluster.clone(),
+            host: host.clone(),
+            registry: registry.clone(),
+        };
         let boot = now_ms(); // later starts have larger ones
         let link = Link::new(LinkOptions {
             credentials: credentials.clone(),
@@ -125,6 +134,8 @@ impl Foundation {
                 not_ready: not_ready.subscribe(),
                 notices: credentials.notices(),
                 gateway: entrance.clone(),
+                audit: audit.clone(),
+                ledger: ledger.clone(),
             }),
         });
         let keeper = Arc::new(Keeper::new(KeeperOptions {
@@ -155,6 +166,8 @@ impl Foundation {
             inbox,
             keeper,
             entrance,
+            audit,
+            ledger,
         })
     }
 
@@ -213,6 +226,7 @@ impl Foundation {
                 .boxed(),
             controller.clone().keep_reported(dead_replicas).boxed(),
             readiness.keep().boxed(),
+            self.audit_writer(leaders.clone()).run().boxed(),
         ];
         works.extend(behind_catalog.map(|work| behind(catalog_opened.clone(), work).boxed()));
         let watch = |work| tokio::spawn(watched(work, self.failures.clone()));
@@ -235,6 +249,7 @@ impl Foundation {
             link: self.link.clone(),
             grpc,
             http,
+            audit: self.audit.clone(),
         };
         tokio::spawn(self.port.run(options, stopping.clone().cancelled_owned()));
         Ok(NodeHandle {
@@ -248,6 +263,7 @@ impl Foundation {
             leaders,
             link: self.link,
             credentials: self.credentials,
+            audit: self.audit,
             draining,
             stopping,
             server,
@@ -292,10 +308,26 @@ impl Foundation {
             not_ready: self.not_ready.subscribe(),
             notices: self.credentials.notices(),
             in_flight: InFlight::default(),
-            authority: Arc::new(Authority::new(self.host.clone(), &self.config.operators)),
+            authority: Arc::new(Authority::new(
+                self.host.clone(),
+                &self.config.operators,
+                self.audit.clone(),
+            )),
+            audit: self.audit.clone(),
             connection_age: AgeMax(Duration::from_millis(self.config.connection_age_max_ms)),
             draining: draining.clone(),
             stopping: stopping.clone(),
+        }
+    }
+
+    fn audit_writer(&self, leaders: Leaders) -> Writer {
+        Writer {
+            audit: self.audit.clone(),
+            ledger: self.ledger.clone(),
+            leaders,
+            link: self.link.clone(),
+            node: self.config.node.clone(),
+            data: self.data.clone(),
         }
     }
 

@@ -37,6 +37,9 @@ pub(crate) const STANDING: u8 = 10;
 /// (`gateway::Entrance`).
 pub(crate) const GATEWAY: u8 = 11;
 
+/// A batch for the audit's topic, from a node that does not lead it; the encoding is the audit's (`audit::Ledger`).
+pub(crate) const AUDIT: u8 = 12;
+
 /// Whose leadership is to go where.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Transfer {

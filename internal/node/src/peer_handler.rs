@@ -13,6 +13,7 @@ use prost::Message;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
+use crate::audit::{Audit, Ledger};
 use crate::catalog::{CatalogHost, Readable, propose_here};
 use crate::clock::now_ms;
 use crate::describe;
@@ -23,8 +24,10 @@ use crate::leaders::{self, Told};
 use crate::leadership::transfer_here;
 use crate::link::{Hello, LinkHandler, NODE_LEVEL, Refusal, UNKNOWN_KIND};
 use crate::peer_calls::{
-    self, ADOPT, APPLIED, CLOCK, COMMAND, CommandAnswer, GATEWAY, JOIN, LEADERS, PROBE, REPLICAS, STANDING, TRANSFER,
+    self, ADOPT, APPLIED, AUDIT, CLOCK, COMMAND, CommandAnswer, GATEWAY, JOIN, LEADERS, PROBE, REPLICAS, STANDING,
+    TRANSFER,
 };
+use crate::port::Peer;
 use crate::readiness::NotReady;
 use crate::recoveries;
 use crate::replicas::Registry;
@@ -48,6 +51,10 @@ pub(crate) struct PeerHandler {
     pub(crate) notices: watch::Receiver<Vec<String>>,
     /// Takes what other nodes' gateways forward.
     pub(crate) gateway: Entrance,
+    /// Is told of nodes that were turned away.
+    pub(crate) audit: Audit,
+    /// Takes what other nodes have to record.
+    pub(crate) ledger: Ledger,
 }
 
 impl LinkHandler for PeerHandler {
@@ -98,6 +105,12 @@ impl LinkHandler for PeerHandler {
     fn hello(&self, _from: &str, _hello: &Hello) -> Result<(), String> {
         Ok(())
     }
+
+    fn turned_away(&self, peer: &Peer, why: &str) {
+        let who = Some(peer.identity.to_string());
+        self.audit
+            .unauthenticated(peer.remote_addr, who, "connect", why.to_owned());
+    }
 }
 
 impl PeerHandler {
@@ -130,6 +143,7 @@ impl PeerHandler {
                 let group = peer_calls::decode_number(&body).ok_or_else(|| "a question for no group".to_owned())?;
                 peer_calls::encode_json(&recoveries::standing(&self.registry, group).await?)
             }
+            AUDIT => return self.ledger.receive(from, body).await,
             other => return Err(Refusal::NotBegun(format!("{UNKNOWN_KIND} {other}"))),
         };
         answer.map_err(Refusal::from)

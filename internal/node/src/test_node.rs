@@ -16,6 +16,7 @@ use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
+use crate::audit::Audit;
 use crate::gossip::GossipMailbox;
 use crate::link::{AddressBook, Hello, Link, LinkHandler, LinkOptions, Refusal};
 use crate::port::{Incoming, Port, PortCounters, PortOptions, connections};
@@ -165,6 +166,7 @@ impl TestNode {
             link: link.clone(),
             grpc,
             http,
+            audit: Audit::default(),
         };
         let stop = CancellationToken::new();
         tokio::spawn(port.run(options, stop.clone().cancelled_owned()));

@@ -10,6 +10,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+use crate::audit::Audit;
 #[cfg(test)]
 use crate::catalog::CatalogHost;
 #[cfg(test)]
@@ -50,6 +51,7 @@ pub struct NodeHandle {
     pub(super) leaders: Leaders,
     pub(super) link: Link,
     pub(super) credentials: Arc<Credentials>,
+    pub(super) audit: Audit,
     pub(super) draining: CancellationToken,
     pub(super) stopping: CancellationToken,
     pub(super) server: JoinHandle<()>,
@@ -143,6 +145,7 @@ impl NodeHandle {
             tracing::info!("some streams did not end in time and are cut off");
             self.server.abort();
         }
+        self.audit.finish().await;
         for running in std::mem::take(&mut self.loops) {
             running.abort();
             // That it was cut off is what was wanted.

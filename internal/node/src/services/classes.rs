@@ -9,7 +9,6 @@ use std::sync::Arc;
 
 use http::Request;
 
-use crate::access::{Action, Principal, Resource};
 use crate::port::Peer;
 use crate::services::Context;
 use crate::status::Problem;
@@ -94,16 +93,14 @@ pub(super) fn admit<B>(context: &Context, request: &Request<B>) -> Result<(), Pr
     if peer.identity.node_name().is_some() {
         let who = &peer.identity;
         let why = format!("{who} may not use the services for clients: it has a node's certificate");
+        context.audit_node(peer);
         return Err(Problem::Denied(why));
     }
     // Only here: a principal is a hash, and each handler makes its own.
-    if class == Class::Operator {
-        let principal = Principal::new(&peer.identity);
-        context
-            .authority
-            .authorize(&principal, Action::Admin, Resource::Cluster)?;
+    match class {
+        Class::Operator => context.admit_operator(peer, path),
+        _ => Ok(()),
     }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 //!
 //! Deliberately absent: how problems look on the wire (`status`), and any state of partitions (`replicas`).
 
+mod acts;
 mod classes;
 mod cluster;
 mod connections;
@@ -24,6 +25,7 @@ mod records;
 mod recover;
 mod revocation;
 mod server;
+mod targets;
 mod tenants;
 mod topic;
 mod watch_cluster;
@@ -49,6 +51,7 @@ pub(crate) use records::{Fetch, Start, fetch, partition_count};
 pub(crate) use server::{ServerParts, serve};
 
 use crate::access::{Action, Authority, Permit, Principal, Resource, TopicName};
+use crate::audit::Audit;
 use crate::catalog::{CatalogClient, CatalogHost};
 use crate::coordinator::Coordinator;
 use crate::data_dir::DataDir;
@@ -83,6 +86,8 @@ pub(crate) struct Context {
     pub(crate) coordinator: Coordinator,
     /// Who may do what.
     pub(crate) authority: Arc<Authority>,
+    /// Is told what was done, and what was refused.
+    pub(crate) audit: Audit,
     /// Clients are to go elsewhere.
     pub(crate) draining: CancellationToken,
     /// Streams are to end.
@@ -194,7 +199,7 @@ struct Wanted<'a> {
 /// Who calls: the identity proven by the connection's certificate.
 fn principal<T>(request: &Request<T>) -> Result<Principal, Problem> {
     match request.extensions().get::<Arc<Peer>>() {
-        Some(peer) => Ok(Principal::new(&peer.identity)),
+        Some(peer) => Ok(Principal::of(peer)),
         None => Err(Problem::Internal("a call without a proven caller".to_owned())),
     }
 }
@@ -228,7 +233,7 @@ impl Context {
         };
         let asked = self
             .authority
-            .authorize(principal, Action::Describe, Resource::Topic(name));
+            .check(principal, Action::Describe, &Resource::Topic(name));
         asked.is_ok()
     }
 }

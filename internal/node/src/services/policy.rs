@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use tonic::{Request, Response, Status};
 
 use super::deadline::deadline;
-use super::{Context, principal};
+use super::{Context, principal, targets};
 use crate::access::{Action, Client, Denied, Principal, Reason, Resource};
 use crate::status::Problem;
 
@@ -28,10 +28,6 @@ impl AccessService for Policy {
         let client = client_of(&principal)?;
         let authority = &self.context.authority;
         let access = authority.access();
-        let is_active = access
-            .tenants()
-            .get(client.tenant)
-            .is_some_and(|tenant| !tenant.suspended);
         let grants = access
             .grants()
             .filter(|grant| grant.includes(client.tenant, client.name));
@@ -42,7 +38,7 @@ impl AccessService for Policy {
             grants: grants.map(grant_on_the_wire).collect(),
             configured_operator: authority.is_configured_operator(client),
             no_policy: !access.is_set_up(),
-            shut_out: access.is_set_up() && !is_active,
+            shut_out: authority.shut_out(client).is_some(),
         }))
     }
 
@@ -72,14 +68,11 @@ impl AccessService for Policy {
         &self,
         request: Request<v1::ChangePolicyRequest>,
     ) -> Result<Response<v1::ChangePolicyResponse>, Status> {
-        let (principal, deadline) = (principal(&request)?, deadline(request.metadata()));
-        let request = request.into_inner();
-        let change = change_of(request.change.unwrap_or_default());
-        self.may_change(&principal, &change)?;
-        let version = self
-            .decide(&principal, request.expected_version, change, deadline)
-            .await?;
-        Ok(Response::new(v1::ChangePolicyResponse { version }))
+        let act = self
+            .context
+            .act(&request, "ChangePolicy", |_, request| lines_of(request))?;
+        let changed = self.change(act.principal(), request.into_inner(), act.deadline()).await;
+        act.end(changed).await
     }
 
     async fn explain(&self, request: Request<v1::ExplainRequest>) -> Result<Response<v1::ExplainResponse>, Status> {
@@ -121,30 +114,33 @@ impl AccessService for Policy {
         &self,
         request: Request<v1::CreateTenantRequest>,
     ) -> Result<Response<v1::CreateTenantResponse>, Status> {
-        let (principal, deadline) = (principal(&request)?, deadline(request.metadata()));
-        let made = self.context.create_tenant(&principal, request.into_inner(), deadline);
-        made.await?;
-        Ok(Response::new(v1::CreateTenantResponse {}))
+        let act = self.context.act(&request, "CreateTenant", targets::create_tenant)?;
+        let request = request.into_inner();
+        let done = self.context.create_tenant(act.principal(), request, act.deadline());
+        let done = done.await.map(|()| v1::CreateTenantResponse {});
+        act.end(done).await
     }
 
     async fn suspend_tenant(
         &self,
         request: Request<v1::SuspendTenantRequest>,
     ) -> Result<Response<v1::SuspendTenantResponse>, Status> {
-        let (principal, deadline) = (principal(&request)?, deadline(request.metadata()));
-        let done = self.context.suspend_tenant(&principal, request.into_inner(), deadline);
-        done.await?;
-        Ok(Response::new(v1::SuspendTenantResponse {}))
+        let act = self.context.act(&request, "SuspendTenant", targets::suspend_tenant)?;
+        let request = request.into_inner();
+        let done = self.context.suspend_tenant(act.principal(), request, act.deadline());
+        let done = done.await.map(|()| v1::SuspendTenantResponse {});
+        act.end(done).await
     }
 
     async fn delete_tenant(
         &self,
         request: Request<v1::DeleteTenantRequest>,
     ) -> Result<Response<v1::DeleteTenantResponse>, Status> {
-        let (principal, deadline) = (principal(&request)?, deadline(request.metadata()));
-        let done = self.context.delete_tenant(&principal, request.into_inner(), deadline);
-        done.await?;
-        Ok(Response::new(v1::DeleteTenantResponse {}))
+        let act = self.context.act(&request, "DeleteTenant", targets::delete_tenant)?;
+        let request = request.into_inner();
+        let done = self.context.delete_tenant(act.principal(), request, act.deadline());
+        let done = done.await.map(|()| v1::DeleteTenantResponse {});
+        act.end(done).await
     }
 }
 
@@ -158,9 +154,14 @@ impl Policy {
 
     /// Whether the caller may change what counts in a domain.
     fn may_manage(&self, principal: &Principal, domain: &str) -> Result<(), Problem> {
-        let as_operator = self.context.operator(principal);
-        if as_operator.is_ok() || domain == CLUSTER_DOMAIN || domain == "*" {
-            return as_operator;
+        if domain == CLUSTER_DOMAIN || domain == "*" {
+            return self.context.operator(principal);
+        }
+        // Asked in silence: who is no operator may still manage the tenant.
+        let authority = &self.context.authority;
+        let as_operator = authority.check(principal, Action::Admin, &Resource::Cluster);
+        if as_operator.is_ok() {
+            return Ok(());
         }
         self.may(principal, Action::Manage, domain)
     }
@@ -187,23 +188,22 @@ impl Policy {
             .try_for_each(|domain| self.may_manage(principal, domain))
     }
 
-    async fn decide(
+    async fn change(
         &self,
         principal: &Principal,
-        expected_version: u64,
-        change: PolicyChange,
+        request: v1::ChangePolicyRequest,
         deadline: Instant,
-    ) -> Result<u64, Problem> {
-        let lines = lines_of(&change);
+    ) -> Result<v1::ChangePolicyResponse, Problem> {
+        let change = change_of(request.change.unwrap_or_default());
+        self.may_change(principal, &change)?;
         let command = Command::ChangePolicy {
-            expected_version,
+            expected_version: request.expected_version,
             change,
         };
         let reply = self.context.catalog.command(&command, deadline).await?;
         let version = version_of(&reply)?;
-        tracing::info!(target: "audit", %principal, version, ?lines, "the policy is changed");
         self.context.catalog.catch_up(deadline).await;
-        Ok(version)
+        Ok(v1::ChangePolicyResponse { version })
     }
 
     fn explanation(
@@ -268,13 +268,15 @@ pub(super) fn version_of(reply: &Reply) -> Result<u64, Problem> {
     }
 }
 
-/// What is added and removed, for the audit.
-fn lines_of(change: &PolicyChange) -> Vec<String> {
+/// What is to be added and removed, for the audit.
+fn lines_of(request: &v1::ChangePolicyRequest) -> String {
+    let change = change_of(request.change.clone().unwrap_or_default());
     let added = change.add_rules.iter().map(|rule| format!("+ {rule}"));
     let added = added.chain(change.add_grants.iter().map(|grant| format!("+ {grant}")));
     let removed = change.remove_rules.iter().map(|rule| format!("- {rule}"));
     let removed = removed.chain(change.remove_grants.iter().map(|grant| format!("- {grant}")));
-    added.chain(removed).collect()
+    let lines: Vec<String> = added.chain(removed).collect();
+    format!("policy: {}", lines.join("; "))
 }
 
 // ------------------------------------------------------------------------------------------------------------- the wire

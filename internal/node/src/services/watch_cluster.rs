@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::{Context, cluster};
-use crate::access::Principal;
+use crate::access::{Action, Principal, Resource};
 use crate::catalog::Progress;
 use crate::gossip::GossipNode;
 
@@ -111,9 +111,10 @@ impl Watcher {
             self.nodes.mark_unchanged();
             self.connections.mark_unchanged();
             self.tellings.mark_unchanged();
-            let Ok(tenant) = self.context.own_tenant(&self.principal) else {
-                return None;
-            };
+            let asked = self
+                .context
+                .still(&self.principal, Action::Describe, &Resource::Cluster);
+            let tenant = self.principal.tenant().filter(|_| asked.is_ok())?;
             let now = cluster::view(&self.context, &self.principal, tenant);
             let response = match self.seen.replace(now.clone()) {
                 None => Some(now.in_full()),

@@ -4,6 +4,7 @@
 
 mod absences;
 mod access;
+mod audit;
 mod connections;
 mod following;
 mod founding;

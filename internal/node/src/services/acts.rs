@@ -21,7 +21,7 @@ use crate::port::Peer;
 use crate::status::Problem;
 
 /// The methods that are administrative acts.
-pub(super) const ACTS: [(&str, &str); 15] = [
+pub(crate) const ACTS: [(&str, &str); 15] = [
     ("AccessService", "ChangePolicy"),
     ("AccessService", "CreateTenant"),
     ("AccessService", "SuspendTenant"),

@@ -15,7 +15,7 @@ use crate::status::Problem;
 
 /// Who may call a method.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Class {
+pub(crate) enum Class {
     /// Whoever has a certificate of the cluster: health, and the description of the services.
     Public,
     /// Clients; what they may do there is the policy's.
@@ -32,7 +32,7 @@ const PUBLIC_SERVICES: [&str; 3] = [
 ];
 
 /// The methods of our own services.
-pub(super) const METHODS: [(&str, &str, Class); 32] = [
+pub(crate) const METHODS: [(&str, &str, Class); 32] = [
     ("AccessService", "WhoAmI", Class::Client),
     ("AccessService", "GetPolicy", Class::Client),
     ("AccessService", "ChangePolicy", Class::Client),

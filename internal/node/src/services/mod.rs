@@ -44,6 +44,10 @@ const LEADER_PATIENCE: Duration = Duration::from_secs(1);
 /// How soon it looks again.
 const LEADER_PAUSE: Duration = Duration::from_millis(20);
 
+#[cfg(test)]
+pub(crate) use acts::ACTS;
+#[cfg(test)]
+pub(crate) use classes::METHODS;
 pub(crate) use connections::AgeMax;
 pub(crate) use in_flight::InFlight;
 pub(crate) use produce::produce;

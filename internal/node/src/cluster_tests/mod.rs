@@ -24,6 +24,7 @@ mod recoveries;
 mod refusals;
 mod replacements;
 mod retention;
+mod trail;
 mod upgrades;
 
 use std::path::{Path, PathBuf};

@@ -4,6 +4,7 @@
 //! chain is the order of the log, and nothing is there twice. Meanwhile events wait in the queue, which is bounded.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use highwater_proto::v1::ProduceRequest;
@@ -83,25 +84,31 @@ impl Writer {
     /// Writes until the audit is finished.
     pub(crate) async fn run(self) {
         let inner = &self.audit.inner;
-        inner.is_written.store(true, std::sync::atomic::Ordering::Release);
-        let closing = inner.closing.clone();
-        let has_topic = closing.run_until_cancelled(self.until_topic()).await.is_some();
+        inner.is_written.store(true, Ordering::Release);
+        let has_topic = inner.closing.run_until_cancelled(self.until_topic()).await;
+        if has_topic.is_some() {
+            self.keep_writing().await;
+        }
+        inner.closed.cancel();
+    }
+
+    async fn keep_writing(&self) {
+        let (queue, closing) = (&self.audit.inner.queue, &self.audit.inner.closing);
         let mut work = Work::new(self.read_end().await);
-        while has_topic {
+        loop {
             let is_last = closing.is_cancelled();
             self.write_all(&mut work).await;
             self.note(&mut work, is_last).await;
             if is_last {
-                break;
+                return;
             }
             tokio::select! {
                 biased;
                 () = closing.cancelled() => {}
-                () = inner.queue.added() => {}
+                () = queue.added() => {}
                 () = sleep(NOTE_INTERVAL) => self.tell_suppressed(),
             }
         }
-        inner.closed.cancel();
     }
 
     async fn until_topic(&self) {

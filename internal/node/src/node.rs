@@ -116,6 +116,8 @@ impl Foundation {
             cluster: config.cluster.clone(),
             host: host.clone(),
             registry: registry.clone(),
+            #[cfg(test)]
+            answers_lost: Arc::default(),
         };
         let boot = now_ms(); // later starts have larger ones
         let link = Link::new(LinkOptions {
@@ -271,6 +273,8 @@ impl Foundation {
             data: self.data,
             #[cfg(test)]
             controller,
+            #[cfg(test)]
+            ledger: self.ledger,
         })
     }
 

@@ -54,6 +54,9 @@ pub(crate) struct Ledger {
     pub(crate) cluster: String,
     pub(crate) host: Arc<CatalogHost>,
     pub(crate) registry: Arc<Registry>,
+    /// For tests of what is tried again: so many answers are lost.
+    #[cfg(test)]
+    pub(crate) answers_lost: Arc<std::sync::atomic::AtomicUsize>,
 }
 
 impl Ledger {
@@ -86,11 +89,25 @@ impl Ledger {
             let _ = answer.send(answered);
         };
         opened.partition().propose(batch, Box::new(deliver));
-        match timeout(APPEND_TIMEOUT, answered).await {
+        let answered = timeout(APPEND_TIMEOUT, answered).await;
+        #[cfg(test)]
+        if self.loses_answer() {
+            return Appended::again("as ordered");
+        }
+        match answered {
             Ok(Ok(answer)) => interpret(&opened, answer),
             Ok(Err(_)) => Appended::again("the replica gave no answer"),
             Err(_) => Appended::again("no majority answered in time"),
         }
+    }
+}
+
+#[cfg(test)]
+impl Ledger {
+    fn loses_answer(&self) -> bool {
+        use std::sync::atomic::Ordering::SeqCst;
+        let one_less = |left: usize| left.checked_sub(1);
+        self.answers_lost.fetch_update(SeqCst, SeqCst, one_less).is_ok()
     }
 }
 

@@ -54,7 +54,7 @@ impl TestCluster {
     }
 
     /// Changes the policy as a client of a tenant, whatever its version is.
-    async fn change(&self, tenant: &str, change: v1::PolicyChange) -> Result<u64, Status> {
+    pub(super) async fn change(&self, tenant: &str, change: v1::PolicyChange) -> Result<u64, Status> {
         let mut client = self.access(0, tenant).await;
         let whole = v1::GetPolicyRequest {
             tenant: if tenant == OPERATOR_TENANT {

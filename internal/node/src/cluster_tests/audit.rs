@@ -171,9 +171,41 @@ async fn a_record_says_who_did_what_to_what_where_and_what_came_of_it() {
 async fn refused_calls_and_cut_streams_are_recorded_with_the_true_reason_and_looking_around_is_not() {
     let cluster = TestCluster::audited().await;
     cluster.client(0, "shop").await.create("orders", 1).await;
+    let mut other = cluster.client(1, "other").await;
+    other.create("secret", 1).await;
+    let deny = v1::Rule {
+        subject: "other/tester".to_owned(),
+        domain: "other".to_owned(),
+        resource: "topic:secret".to_owned(),
+        action: "*".to_owned(),
+        deny: true,
+    };
+    let change = v1::PolicyChange {
+        add_rules: vec![deny],
+        ..Default::default()
+    };
+    cluster.change("other", change).await.unwrap();
+    let hidden = async {
+        while !other
+            .topics
+            .list_topics(v1::ListTopicsRequest {})
+            .await
+            .unwrap()
+            .get_ref()
+            .topics
+            .is_empty()
+        {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(PATIENCE, hidden).await.expect("it stays in the list");
+    other.describe().await;
+    let watched = other.cluster.watch_cluster(v1::WatchClusterRequest {}).await;
+    timeout(PATIENCE, watched.unwrap().into_inner().message())
+        .await
+        .unwrap()
+        .unwrap();
     let mut thief = cluster.client(1, "thief").await;
-    thief.topics.list_topics(v1::ListTopicsRequest {}).await.unwrap();
-    thief.describe().await;
     let consume = || v1::ConsumeRequest {
         topic: "shop/orders".to_owned(),
         ..Default::default()
@@ -370,6 +402,31 @@ async fn acts_are_recorded_once_while_the_audits_leader_goes_away_and_chains_go_
     assert_eq!(former["boot"], before.json["boot"]);
     assert_eq!(former["number"], before.json["number"], "it was stopped in order");
     assert_eq!(former["hash"], before.hash);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_batch_that_is_sent_again_as_its_answer_was_lost_is_there_once() {
+    let cluster = TestCluster::audited().await;
+    let leader = cluster.audit_leader().await;
+    for number in 0..3 {
+        let ledger = cluster.nodes[leader].as_ref().unwrap().ledger();
+        ledger.answers_lost.store(3, std::sync::atomic::Ordering::SeqCst);
+        let request = v1::DeleteTopicRequest {
+            topic: format!("absent-{number}"),
+            topic_id: None,
+        };
+        let mut client = cluster.client(number, "shop").await;
+        client.topics.delete_topic(request).await.unwrap_err();
+    }
+    let lines = cluster
+        .until_trail("all acts", |lines| count(lines, "act", "DeleteTopic") >= 3)
+        .await;
+    for number in 0..3 {
+        let target = format!("topic shop/absent-{number}");
+        let found = lines.iter().filter(|line| line.text("target") == target).count();
+        assert_eq!(found, 1, "{target}");
+    }
+    assert_chained(&lines);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

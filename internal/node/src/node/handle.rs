@@ -12,6 +12,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::audit::Audit;
 #[cfg(test)]
+use crate::audit::Ledger;
+#[cfg(test)]
 use crate::catalog::CatalogHost;
 #[cfg(test)]
 use crate::controller::Controller;
@@ -60,12 +62,19 @@ pub struct NodeHandle {
     pub(super) data: Arc<DataDir>,
     #[cfg(test)]
     pub(super) controller: Arc<Controller>,
+    #[cfg(test)]
+    pub(super) ledger: Ledger,
 }
 
 impl NodeHandle {
     #[cfg(test)]
     pub(crate) fn registry(&self) -> &Registry {
         &self.registry
+    }
+
+    #[cfg(test)]
+    pub(crate) fn ledger(&self) -> &Ledger {
+        &self.ledger
     }
 
     #[cfg(test)]

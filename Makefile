@@ -10,7 +10,7 @@ SIM := $(TARGET_DIR)/sim/sim/sim
 SEED ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help check fix build test upgrade demo bench bench-quick bench-cluster bench-idle bench-log model fuzz chaos chaos-long chaos-selftest groups certs sim sim-long sim-build
+.PHONY: help check fix build test upgrade demo bench bench-quick bench-cluster bench-idle bench-access bench-abuse bench-log model fuzz chaos chaos-long chaos-selftest groups certs sim sim-long sim-build
 
 help: ## List the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -82,6 +82,13 @@ bench-build:
 bench-idle: ## What partitions cost that nobody uses: CPU, memory and wakeups of three idle nodes
 	$(CARGO) build --release --locked -p highwater-cli -p highwater-tests --bins
 	$(TARGET_DIR)/release/idle
+
+bench-access: ## What it costs to decide who may do what, with 10,000 rules
+	$(CARGO) test --release --locked -p highwater-node --lib -- --ignored --nocapture what_decisions_cost
+
+bench-abuse: ## What others feel of floods, bombs and a tenant that sends ten times its quota (10 minutes)
+	$(CARGO) build --release --locked -p highwater-cli -p highwater-tests --bins
+	$(TARGET_DIR)/release/abuse
 
 bench-cluster: ## How long clients wait when leaders die or move and nodes restart; freshness of followers (10 minutes)
 	$(CARGO) build --release --locked -p highwater-cli -p highwater-tests --bins

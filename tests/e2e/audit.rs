@@ -21,9 +21,7 @@ const ACTS: usize = 40;
 
 fn cluster() -> TestCluster {
     let cluster = TestCluster::start(3);
-    eventually("there is an audit", PATIENCE, || {
-        (cluster.run(&["topic", "describe", "system/audit"]).code() == 0).then_some(())
-    });
+    cluster.wait_audited();
     cluster
 }
 

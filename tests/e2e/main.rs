@@ -18,6 +18,7 @@ mod json_lines;
 mod members;
 mod nodes;
 mod profiles;
+mod quotas;
 mod replicas;
 mod round_trip;
 mod tail;

@@ -142,6 +142,29 @@ impl Access {
         call!(self, &action, request, suspend_tenant, &Doubt::default()).map(drop)
     }
 
+    /// What a tenant and its clients may use, and what they use now, as far as the cluster's nodes answer. Cancel safe.
+    ///
+    /// # Errors
+    /// Reasons `PERMISSION_DENIED` (it is for operators, and who may `describe` the tenant), `TENANT_NOT_FOUND`; [`Error::Deadline`].
+    pub async fn describe_tenant(&self, tenant: &str) -> Result<v1::DescribeTenantResponse, Error> {
+        let request = v1::DescribeTenantRequest {
+            tenant: tenant.to_owned(),
+        };
+        let action = format!("describe tenant {tenant}");
+        call!(self, &action, request, describe_tenant, &Doubt::default())
+    }
+
+    /// Changes what a tenant, or one of its clients, may use; limits that are not named stay. For operators. Repeating it changes nothing.
+    ///
+    /// Not cancel safe: if the future is dropped, it may be done all the same.
+    ///
+    /// # Errors
+    /// Reasons `TENANT_NOT_FOUND`, `INVALID_ARGUMENT`, `REFUSED` (too many clients with quotas), `PERMISSION_DENIED`; [`Error::Deadline`].
+    pub async fn change_quota(&self, request: v1::ChangeQuotaRequest) -> Result<(), Error> {
+        let action = format!("change a quota of tenant {}", request.tenant);
+        call!(self, &action, request, change_quota, &Doubt::default()).map(drop)
+    }
+
     /// Forgets a tenant with its rules and grants, and if `delete_topics` with its topics and all their records. For operators.
     ///
     /// Not cancel safe: if the future is dropped, it may be done all the same, also in part; it can be called again.

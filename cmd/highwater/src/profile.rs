@@ -147,6 +147,7 @@ fn code_of_reason(reason: Reason) -> Code {
         | Reason::Refused
         | Reason::StaleClaim
         | Reason::PolicyChanged
+        | Reason::QuotaExceeded
         | Reason::MemberReplaced => Code::Refused,
         Reason::NotLeader
         | Reason::NoQuorum
@@ -186,6 +187,9 @@ fn hint(error: &Error, code: Code) -> Option<&'static str> {
              who manages the tenant, or an operator, can grant it",
         ),
         (_, Some(Reason::PolicyChanged)) => Some("somebody else changed the policy meanwhile: look again, and repeat"),
+        (_, Some(Reason::QuotaExceeded)) => Some(
+            "`highwater tenant describe` shows quotas and use; an operator can raise them with `highwater tenant quota`",
+        ),
         (_, Some(Reason::TenantNotFound)) => Some("`highwater tenant list` shows the tenants"),
         _ => match code {
             Code::Setup => Some("check the profile's certificates: same CA, same cluster, still valid"),

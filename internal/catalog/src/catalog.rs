@@ -172,6 +172,9 @@ impl Catalog {
                 self.create_tenant(index, tenant, clients_role.as_deref())
             }
             Command::SuspendTenant { tenant, suspended } => self.suspend_tenant(index, tenant, *suspended),
+            Command::ChangeQuota { tenant, client, change } => {
+                self.change_quota(index, tenant, client.as_deref(), change)
+            }
             Command::DeleteTenant { tenant } => self.delete_tenant(index, tenant),
             Command::RaiseFeatureLevel { level } => self.raise_feature_level(index, *level),
         }

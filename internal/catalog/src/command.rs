@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::access::PolicyChange;
+use crate::access::{PolicyChange, QuotaChange};
 use crate::codec::{self, Error, hex16};
 use crate::levels::{CHANGES_LEVEL, FEATURE_LEVEL, FIRST_LEVEL, POLICIES_LEVEL};
 use crate::limits::MESSAGE_BYTES_MAX;
@@ -230,6 +230,16 @@ pub enum Command {
         /// Whether its clients are shut out.
         suspended: bool,
     },
+    /// Changes how much a tenant, or a client of it, may use. What is set or cleared already is no error. Level 4.
+    ChangeQuota {
+        /// Its name.
+        tenant: String,
+        /// One of its clients, or [`EACH_CLIENT`](crate::EACH_CLIENT); None: all of them together.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        client: Option<String>,
+        /// What to set and to clear.
+        change: QuotaChange,
+    },
     /// Forgets a tenant without topics, and all rules and grants that are about it. Level 4.
     DeleteTenant {
         /// Its name.
@@ -309,6 +319,7 @@ impl Command {
             | Command::ChangePolicy { .. }
             | Command::CreateTenant { .. }
             | Command::SuspendTenant { .. }
+            | Command::ChangeQuota { .. }
             | Command::DeleteTenant { .. } => POLICIES_LEVEL,
         }
     }

@@ -14,7 +14,7 @@ pub const FIRST_LEVEL: u32 = 1;
 pub const CHANGES_LEVEL: u32 = 2;
 /// Consumer groups: claims, offset commits and forgotten groups in the logs of partitions. Nothing of the catalog's own.
 pub const GROUPS_LEVEL: u32 = 3;
-/// What operators decide: tenants, who may do what, and how long unused groups are kept.
+/// What operators decide: tenants, who may do what and how much, and how long unused groups are kept.
 pub const POLICIES_LEVEL: u32 = 4;
 
 /// The highest feature level that this build supports.

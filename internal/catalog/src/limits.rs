@@ -25,6 +25,8 @@ pub const TOPIC_PARTITIONS_MAX: u32 = 1_024;
 pub const TENANT_TOPICS_MAX: usize = 10_000;
 /// The most tenants.
 pub const TENANTS_MAX: usize = 10_000;
+/// The most clients of one tenant that have quotas of their own.
+pub const CLIENT_QUOTAS_MAX: usize = 1_000;
 /// The most rules of the policy.
 pub const RULES_MAX: usize = 20_000;
 /// The most rules about one role or client in one domain: as many as a decision has to look at.

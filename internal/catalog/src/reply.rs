@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::access::Limit;
 use crate::codec::{self, Error, hex16};
 use crate::limits::MESSAGE_BYTES_MAX;
 use crate::model::Topic;
@@ -306,6 +307,16 @@ pub enum Refusal {
     TenantSuspended {
         /// Its name.
         tenant: String,
+    },
+    /// The tenant would own more than its quota allows.
+    #[error("tenant {tenant} may have {limit} {of}; its quota can be changed by an operator")]
+    OverQuota {
+        /// Its name.
+        tenant: String,
+        /// What it would have more of.
+        of: Limit,
+        /// How much it may have.
+        limit: u64,
     },
     /// Only a tenant without topics can be deleted.
     #[error("tenant {tenant} has {topics} topics; delete them first")]

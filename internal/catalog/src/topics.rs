@@ -69,6 +69,7 @@ impl Catalog {
         self.require_active_tenant(&topic.tenant)?;
         self.check_new_topic(&topic)?;
         self.check_partitions(0, partitions)?;
+        self.check_tenant_quota(&topic.tenant, 1, partitions.into())?;
         checks::avoided(avoid)?;
         add_partitions(&mut topic, partitions, &mut self.placer(avoid));
         topic.topic_id = take(&mut self.state.next_topic_id);
@@ -192,6 +193,7 @@ impl Catalog {
                 return Err(Refusal::FewerPartitions { wanted, have });
             }
             self.check_partitions(have, wanted)?;
+            self.check_tenant_quota(&topic.tenant, 0, u64::from(wanted - have))?;
         }
         match update.replication {
             Some(0) => Err(checks::invalid(

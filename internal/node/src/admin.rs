@@ -4,8 +4,9 @@
 //! |---|---|
 //! | `/livez` | 200 as long as the process works: whoever gets no answer may end it |
 //! | `/readyz` | 200 if the node is ready, else 503; the body says why in words, and what else is to be known, a line each |
+//! | `/metrics` | what tenants use here, for Prometheus; only on a loopback address |
 //!
-//! Nobody proves who he is here, so there is nothing else to learn. Connections are few, and each lasts for a while at most:
+//! Nobody proves who he is here, so from elsewhere there is nothing else to learn. Connections are few, and each lasts for a while at most:
 //! one that says nothing cannot keep others out.
 
 use std::io;
@@ -18,7 +19,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::State;
 use axum::http::StatusCode;
-use axum::http::header::{CACHE_CONTROL, HeaderName};
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName};
 use axum::routing::get;
 use axum::serve::Listener;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -27,12 +28,15 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{Sleep, sleep};
 
 use crate::error::StartError;
+use crate::quotas::Quotas;
 use crate::readiness::NotReady;
 
 /// Connections at the same time; further ones wait.
 const CONNECTIONS_MAX: usize = 64;
 /// How long a connection may last.
 const CONNECTION_TIME_MAX: Duration = Duration::from_secs(30);
+/// Of Prometheus' text format.
+const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 /// How long to wait after a connection could not be taken.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -45,6 +49,13 @@ pub(crate) struct Admin {
 
 type Readiness = watch::Receiver<Option<NotReady>>;
 type Notices = watch::Receiver<Vec<String>>;
+/// What the pages tell.
+pub(crate) struct Told {
+    pub(crate) not_ready: Readiness,
+    pub(crate) notices: Notices,
+    pub(crate) quotas: Arc<Quotas>,
+}
+
 type Answer = (StatusCode, [(HeaderName, &'static str); 1], String);
 
 impl Admin {
@@ -76,11 +87,14 @@ impl Admin {
     }
 
     /// Serves until it is cut off.
-    pub(crate) async fn run(self, not_ready: Readiness, notices: Notices) {
-        let pages = Router::new()
+    pub(crate) async fn run(self, told: Told) {
+        let mut pages = Router::new()
             .route("/livez", get(live))
-            .route("/readyz", get(ready_or_why))
-            .with_state((not_ready, notices));
+            .route("/readyz", get(ready_or_why));
+        if self.address.ip().is_loopback() {
+            pages = pages.route("/metrics", get(metrics));
+        }
+        let pages = pages.with_state(Arc::new(told));
         let listener = Bounded {
             listener: self.listener,
             room: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
@@ -94,12 +108,16 @@ async fn live() -> Answer {
     answer(StatusCode::OK, "live".to_owned())
 }
 
-async fn ready_or_why(State((not_ready, notices)): State<(Readiness, Notices)>) -> Answer {
-    let (status, mut text) = match &*not_ready.borrow() {
+async fn metrics(State(told): State<Arc<Told>>) -> ([(HeaderName, &'static str); 1], String) {
+    ([(CONTENT_TYPE, METRICS_TYPE)], told.quotas.metrics())
+}
+
+async fn ready_or_why(State(told): State<Arc<Told>>) -> Answer {
+    let (status, mut text) = match &*told.not_ready.borrow() {
         None => (StatusCode::OK, "ready".to_owned()),
         Some(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {why}")),
     };
-    for notice in notices.borrow().iter() {
+    for notice in told.notices.borrow().iter() {
         text.push_str("\nnotice: ");
         text.push_str(notice);
     }
@@ -198,6 +216,15 @@ mod tests {
 
     const PATIENCE: Duration = Duration::from_secs(10);
 
+    fn told(not_ready: &watch::Sender<Option<NotReady>>, notices: &watch::Sender<Vec<String>>) -> Told {
+        let host = crate::catalog::CatalogHost::new(Default::default());
+        Told {
+            not_ready: not_ready.subscribe(),
+            notices: notices.subscribe(),
+            quotas: Quotas::new("a", host, crate::replicas::Registry::new()),
+        }
+    }
+
     async fn get(address: SocketAddr, path: &str) -> String {
         let mut stream = TcpStream::connect(address).await.unwrap();
         let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
@@ -214,7 +241,7 @@ mod tests {
         let notices = watch::Sender::new(Vec::new());
         let admin = Admin::bind("127.0.0.1:0").await.unwrap().unwrap();
         let address = admin.address();
-        let serving = tokio::spawn(admin.run(readiness.subscribe(), notices.subscribe()));
+        let serving = tokio::spawn(admin.run(told(&readiness, &notices)));
         let not_ready = get(address, "/readyz").await;
         assert!(not_ready.starts_with("HTTP/1.1 503 "), "{not_ready}");
         assert!(not_ready.contains("not ready: 2 of its replicas"), "{not_ready}");
@@ -229,6 +256,11 @@ mod tests {
         notices.send_replace(vec!["it rains".to_owned()]);
         let ready = get(address, "/readyz").await;
         assert!(ready.ends_with("ready\nnotice: it rains\n"), "{ready}");
+        let metrics = get(address, "/metrics").await;
+        assert!(
+            metrics.starts_with("HTTP/1.1 200 ") && metrics.contains("# TYPE highwater_tenant_"),
+            "{metrics}"
+        );
         let other = get(address, "/").await;
         assert!(other.starts_with("HTTP/1.1 404 "), "{other}");
         serving.abort();
@@ -248,7 +280,7 @@ mod tests {
         let (readiness, notices) = (watch::Sender::new(None), watch::Sender::new(Vec::new()));
         let admin = Admin::bind("127.0.0.1:0").await.unwrap().unwrap();
         let address = admin.address();
-        let serving = tokio::spawn(admin.run(readiness.subscribe(), notices.subscribe()));
+        let serving = tokio::spawn(admin.run(told(&readiness, &notices)));
         let mut silent = Vec::new();
         for _ in 0..CONNECTIONS_MAX {
             silent.push(TcpStream::connect(address).await.unwrap());

@@ -60,6 +60,7 @@ mod peer_calls;
 mod peer_handler;
 mod planner;
 pub mod port;
+mod quotas;
 mod readiness;
 mod record_file;
 mod recoveries;

@@ -15,7 +15,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::access::{Authority, FirstPolicy};
-use crate::admin::Admin;
+use crate::admin::{self, Admin};
 use crate::audit::{Audit, Ledger, Writer};
 use crate::catalog::{CatalogClient, CatalogHost, keep_addresses};
 use crate::clock::now_ms;
@@ -35,6 +35,7 @@ use crate::link::{AddressBook, Link, LinkOptions};
 use crate::opening::Opening;
 use crate::peer_handler::PeerHandler;
 use crate::port::{Port, PortOptions, connections};
+use crate::quotas::Quotas;
 use crate::readiness::{NotReady, Readiness};
 use crate::replicas::{Keeper, KeeperOptions, Registry};
 use crate::services::{AgeMax, Context, InFlight, ServerParts, serve};
@@ -76,6 +77,7 @@ struct Foundation {
     storage: Arc<Storage>,
     registry: Arc<Registry>,
     host: Arc<CatalogHost>,
+    quotas: Arc<Quotas>,
     membership: Arc<Membership>,
     addresses: Arc<AddressBook>,
     link: Link,
@@ -100,6 +102,7 @@ impl Foundation {
         let storage = Arc::new(storage.map_err(|error| StartError::Internal(error.to_string()))?);
         let registry = Registry::new();
         let host = CatalogHost::new(failures.clone());
+        let quotas = Quotas::new(&config.node, host.clone(), registry.clone());
         let own = OwnName {
             name: config.node.clone(),
             address: config.advertised_address(port.local_addr()),
@@ -135,6 +138,7 @@ impl Foundation {
                 told: told.clone(),
                 not_ready: not_ready.subscribe(),
                 notices: credentials.notices(),
+                quotas: quotas.clone(),
                 gateway: entrance.clone(),
                 audit: audit.clone(),
                 ledger: ledger.clone(),
@@ -160,6 +164,7 @@ impl Foundation {
             storage,
             registry,
             host,
+            quotas,
             membership,
             addresses,
             link,
@@ -236,8 +241,12 @@ impl Foundation {
         let address = self.port.local_addr();
         let admin_address = self.admin.as_ref().map(Admin::address);
         if let Some(admin) = self.admin {
-            let told = admin.run(self.not_ready.subscribe(), self.credentials.notices());
-            loops.push(tokio::spawn(told));
+            let told = admin::Told {
+                not_ready: self.not_ready.subscribe(),
+                notices: self.credentials.notices(),
+                quotas: self.quotas.clone(),
+            };
+            loops.push(tokio::spawn(admin.run(told)));
         }
         let (grpc, incoming) = connections();
         let (http, http_incoming) = connections();
@@ -249,6 +258,7 @@ impl Foundation {
         let options = PortOptions {
             credentials: self.credentials.clone(),
             link: self.link.clone(),
+            quotas: self.quotas.clone(),
             grpc,
             http,
             audit: self.audit.clone(),
@@ -275,6 +285,8 @@ impl Foundation {
             controller,
             #[cfg(test)]
             ledger: self.ledger,
+            #[cfg(test)]
+            quotas: self.quotas,
         })
     }
 
@@ -318,6 +330,7 @@ impl Foundation {
                 self.audit.clone(),
             )),
             audit: self.audit.clone(),
+            quotas: self.quotas.clone(),
             connection_age: AgeMax(Duration::from_millis(self.config.connection_age_max_ms)),
             draining: draining.clone(),
             stopping: stopping.clone(),
@@ -356,6 +369,7 @@ impl Foundation {
             push.run(self.config.node.clone()).boxed(),
             addresses.boxed(),
             self.credentials.clone().keep().boxed(),
+            self.quotas.clone().keep(self.link.clone()).boxed(),
         ]
     }
 

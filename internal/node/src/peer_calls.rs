@@ -37,8 +37,11 @@ pub(crate) const STANDING: u8 = 10;
 /// (`gateway::Entrance`).
 pub(crate) const GATEWAY: u8 = 11;
 
+/// What is used of quotas at your node? The question is a `Wanted` of `quotas`, the answer a [`Usage`](crate::quotas::Usage), both JSON.
+pub(crate) const USAGE: u8 = 12;
+
 /// A batch for the audit's topic, from a node that does not lead it; the encoding is the audit's (`audit::Ledger`).
-pub(crate) const AUDIT: u8 = 12;
+pub(crate) const AUDIT: u8 = 13;
 
 /// Whose leadership is to go where.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -25,9 +25,10 @@ use crate::leadership::transfer_here;
 use crate::link::{Hello, LinkHandler, NODE_LEVEL, Refusal, UNKNOWN_KIND};
 use crate::peer_calls::{
     self, ADOPT, APPLIED, AUDIT, CLOCK, COMMAND, CommandAnswer, GATEWAY, JOIN, LEADERS, PROBE, REPLICAS, STANDING,
-    TRANSFER,
+    TRANSFER, USAGE,
 };
 use crate::port::Peer;
+use crate::quotas::Quotas;
 use crate::readiness::NotReady;
 use crate::recoveries;
 use crate::replicas::Registry;
@@ -49,6 +50,8 @@ pub(crate) struct PeerHandler {
     pub(crate) not_ready: watch::Receiver<Option<NotReady>>,
     /// What else is to be known of this node, in words.
     pub(crate) notices: watch::Receiver<Vec<String>>,
+    /// What is used of quotas here.
+    pub(crate) quotas: Arc<Quotas>,
     /// Takes what other nodes' gateways forward.
     pub(crate) gateway: Entrance,
     /// Is told of nodes that were turned away.
@@ -144,6 +147,7 @@ impl PeerHandler {
                 peer_calls::encode_json(&recoveries::standing(&self.registry, group).await?)
             }
             AUDIT => return self.ledger.receive(from, body).await,
+            USAGE => self.quotas.answer(&body).await,
             other => return Err(Refusal::NotBegun(format!("{UNKNOWN_KIND} {other}"))),
         };
         answer.map_err(Refusal::from)

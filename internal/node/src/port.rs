@@ -27,7 +27,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::transport::server::Connected;
@@ -35,6 +35,7 @@ use tonic::transport::server::Connected;
 use crate::audit::Audit;
 use crate::identity::Identity;
 use crate::link::Link;
+use crate::quotas::{ConnectionShare, Quotas};
 use crate::tls::{Credentials, Trust};
 
 pub use complaints::PortCounters;
@@ -53,6 +54,8 @@ pub const CONNECTIONS_MAX: usize = 8192;
 pub const CONNECTIONS_PER_ADDRESS_MAX: usize = CONNECTIONS_MAX / 2;
 /// And at most so many of one identity.
 pub const CONNECTIONS_PER_IDENTITY_MAX: usize = CONNECTIONS_MAX / 16;
+/// Bytes of batches that may wait for their answer on one connection; it is read no further then.
+pub const CONNECTION_IN_FLIGHT_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Handshakes going on at the same time; further connections wait in the backlog.
 pub const HANDSHAKES_MAX: usize = 256;
 /// Of these, at most so many with one address (or one /64 network): further connections from there are closed, so that one
@@ -64,12 +67,16 @@ pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 const BACKLOG: u32 = 1024;
 
 /// Who is at the other end of a connection; found in the extensions of every gRPC request as `Arc<Peer>`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Peer {
     /// The identity in the verified certificate.
     pub identity: Identity,
     /// Where the connection comes from; only for logs.
     pub remote_addr: SocketAddr,
+    /// Whether it is one of the connections that its client may have.
+    pub(crate) share: ConnectionShare,
+    /// Bytes of batches that may wait for their answer on it.
+    pub(crate) in_flight: Arc<Semaphore>,
 }
 
 /// A client's connection, handed over after the handshake.
@@ -119,6 +126,8 @@ pub struct PortOptions {
     pub credentials: Arc<Credentials>,
     /// Takes the connections of other nodes.
     pub link: Link,
+    /// Who may have how many connections.
+    pub(crate) quotas: Arc<Quotas>,
     /// Takes gRPC connections; from [`connections`].
     pub grpc: mpsc::Sender<io::Result<Connection>>,
     /// Takes HTTP connections; the same.

@@ -1,9 +1,11 @@
 //! The one place that says how what went wrong looks to a client: gRPC code, reason, outcome, and what helps it on; in
-//! `http`, how that looks over HTTP.
+//! `http`, how that looks over HTTP; in `refusals`, what the catalog's refusals are.
 
 mod http;
+mod refusals;
 
-use highwater_catalog::Refusal;
+use std::time::Duration;
+
 use highwater_catalog::names::InvalidName;
 use highwater_partition::log::{Decision, Verdict};
 use highwater_partition::{CommandError, ReadError, Watermark};
@@ -13,6 +15,7 @@ use highwater_proto::v1::{ErrorDetail, LeaderHint, OffsetRange, Outcome, Reason}
 use tonic::{Code, Status};
 
 use crate::access::Denied;
+use crate::quotas::OverQuota;
 
 /// How soon a client should come back when something bounded is used up, milliseconds.
 const RETRY_AFTER_MS: u64 = 100;
@@ -117,6 +120,13 @@ pub(crate) enum Problem {
     PolicyChanged { version: u64 },
     #[error("tenant `{tenant}` does not exist")]
     TenantNotFound { tenant: String },
+    #[error("{who} has reached its quota: {limit} = {most}; nothing was done")]
+    OverQuota {
+        who: String,
+        limit: &'static str,
+        most: u64,
+        retry_after: Option<Duration>,
+    },
     #[error("internal error: {0}")]
     Internal(String),
 }
@@ -159,6 +169,7 @@ impl Problem {
             Problem::SessionOver { .. } => (C::FailedPrecondition, R::SessionOver, O::NotApplied),
             Problem::NoSuchMethod(_) => (C::Unimplemented, R::Refused, O::NotApplied),
             Problem::PolicyChanged { .. } => (C::Aborted, R::PolicyChanged, O::NotApplied),
+            Problem::OverQuota { .. } => (C::ResourceExhausted, R::QuotaExceeded, O::NotApplied),
             Problem::TenantNotFound { .. } => (C::NotFound, R::TenantNotFound, O::NotApplied),
             Problem::Internal(_) => (C::Internal, R::Internal, O::Unknown),
         }
@@ -219,6 +230,16 @@ impl Problem {
             }
             Problem::SequenceGap { expected } => detail.expected_sequence = Some(*expected),
             Problem::Overloaded(_) => detail.retry_after_ms = Some(RETRY_AFTER_MS),
+            Problem::OverQuota {
+                limit,
+                most,
+                retry_after,
+                ..
+            } => {
+                detail.field = (*limit).to_owned();
+                detail.limit = Some(*most);
+                detail.retry_after_ms = retry_after.map(|after| after.as_millis() as u64);
+            }
             _ => {}
         }
         detail
@@ -251,94 +272,6 @@ impl Problem {
                 Problem::Unknown("the batch is older than those that the partition remembers".to_owned())
             }
             other => Problem::Internal(format!("the log decided {other:?} about a batch")),
-        }
-    }
-
-    /// What the catalog refused.
-    pub(crate) fn from_refusal(refusal: &Refusal) -> Problem {
-        match refusal {
-            Refusal::TopicExists { tenant, name, .. } => Problem::TopicExists {
-                topic: format!("{tenant}/{name}"),
-            },
-            Refusal::TopicNotFound { tenant, name } => Problem::TopicNotFound {
-                topic: format!("{tenant}/{name}"),
-            },
-            Refusal::TopicChanged {
-                tenant, name, wanted, ..
-            } => Problem::TopicChanged {
-                topic: format!("{tenant}/{name}"),
-                wanted: *wanted,
-            },
-            Refusal::NotEnoughNodes { wanted, have } => Problem::NotEnoughNodes {
-                wanted: *wanted,
-                have: *have,
-            },
-            Refusal::TooManyTopics { limit, .. } => {
-                let limit = *limit as u64;
-                Problem::TooLarge {
-                    field: "topics",
-                    found: limit + 1,
-                    limit,
-                }
-            }
-            Refusal::TooManyPartitions { wanted, limit } => Problem::TooLarge {
-                field: "partitions",
-                found: u64::from(*wanted),
-                limit: u64::from(*limit),
-            },
-            Refusal::TooManyReplicas { wanted, limit } => Problem::TooLarge {
-                field: "replication",
-                found: u64::from(*wanted),
-                limit: u64::from(*limit),
-            },
-            Refusal::InvalidName { field, why } => Problem::Invalid {
-                field: name_field(field),
-                why: why.clone(),
-            },
-            Refusal::InvalidValue { field, why } => Problem::Invalid {
-                field: request_field(field),
-                why: why.clone(),
-            },
-            Refusal::NodeNotFound { node } => Problem::NodeNotFound { node: node.clone() },
-            Refusal::FewerPartitions { .. } => Problem::Invalid {
-                field: "partitions",
-                why: refusal.to_string(),
-            },
-            Refusal::PolicyChanged { version, .. } => Problem::PolicyChanged { version: *version },
-            Refusal::TenantNotFound { tenant } => Problem::TenantNotFound { tenant: tenant.clone() },
-            Refusal::AccessNotSetUp
-            | Refusal::PolicyTooLarge { .. }
-            | Refusal::RoleNotFound { .. }
-            | Refusal::LastOperator
-            | Refusal::TenantExists { .. }
-            | Refusal::TenantSuspended { .. }
-            | Refusal::TenantInUse { .. } => Problem::Refused(refusal.to_string()),
-            Refusal::NodeRemoved { .. }
-            | Refusal::NodeLeaving { .. }
-            | Refusal::NodeNeeded { .. }
-            | Refusal::LastNode { .. }
-            | Refusal::ReplicaHeld { .. }
-            | Refusal::ReplicaDead { .. }
-            | Refusal::ReplicaNotFound { .. }
-            | Refusal::TooManyReplaced { .. }
-            | Refusal::Unfinished { .. } => Problem::Refused(refusal.to_string()),
-            Refusal::NotFounded => Problem::Unavailable {
-                why: "the cluster is not founded yet".to_owned(),
-                hint: None,
-            },
-            other => Problem::Internal(other.to_string()),
-        }
-    }
-
-    /// A command to the catalog that its nodes could not read.
-    pub(crate) fn from_unreadable_command(error: &highwater_catalog::Error) -> Problem {
-        match error {
-            highwater_catalog::Error::TooLarge { bytes, limit, .. } => Problem::TooLarge {
-                field: "request",
-                found: *bytes as u64,
-                limit: *limit as u64,
-            },
-            other => Problem::Internal(other.to_string()),
         }
     }
 
@@ -420,6 +353,17 @@ impl From<Denied> for Problem {
     }
 }
 
+impl From<OverQuota> for Problem {
+    fn from(over: OverQuota) -> Problem {
+        Problem::OverQuota {
+            who: over.who,
+            limit: over.limit.name(),
+            most: over.most,
+            retry_after: over.retry_after,
+        }
+    }
+}
+
 impl From<InvalidName> for Problem {
     fn from(invalid: InvalidName) -> Problem {
         Problem::Invalid {
@@ -443,32 +387,6 @@ fn only(offset: u64) -> OffsetRange {
         log_start: offset,
         high_watermark: offset + 1,
     }
-}
-
-/// The field of a request by its name in the catalog; what is not known by name is part of the configuration.
-fn request_field(name: &str) -> &'static str {
-    const FIELDS: [&str; 11] = [
-        "subject",
-        "domain",
-        "resource",
-        "action",
-        "client",
-        "change",
-        "timer_step",
-        "replace_after_ms",
-        "catch_up_bytes_per_second",
-        "groups_kept_ms",
-        "leader_rack",
-    ];
-    let known = FIELDS.into_iter().find(|field| *field == name);
-    known.unwrap_or("config")
-}
-
-/// The field of a request that a name is of.
-fn name_field(name: &str) -> &'static str {
-    const FIELDS: [&str; 4] = ["tenant", "client", "role", "resource"];
-    let known = FIELDS.into_iter().find(|field| *field == name);
-    known.unwrap_or("topic")
 }
 
 #[cfg(test)]

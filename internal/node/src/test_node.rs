@@ -17,9 +17,13 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::audit::Audit;
+use crate::catalog::CatalogHost;
+use crate::failures::Failures;
 use crate::gossip::GossipMailbox;
 use crate::link::{AddressBook, Hello, Link, LinkHandler, LinkOptions, Refusal};
 use crate::port::{Incoming, Port, PortCounters, PortOptions, connections};
+use crate::quotas::Quotas;
+use crate::replicas::Registry;
 use crate::test_ca::TestCa;
 use crate::tls::Credentials;
 
@@ -164,6 +168,11 @@ impl TestNode {
         let options = PortOptions {
             credentials: credentials.clone(),
             link: link.clone(),
+            quotas: Quotas::new(
+                credentials.node_name(),
+                CatalogHost::new(Failures::default()),
+                Registry::new(),
+            ),
             grpc,
             http,
             audit: Audit::default(),

@@ -100,6 +100,8 @@ impl Refusal {
                 self.code,
                 Code::Unavailable | Code::Cancelled | Code::Unknown | Code::Internal | Code::Aborted
             ),
+            // A rate is there again in a moment; a number of topics is not.
+            Reason::QuotaExceeded => self.retry_after.is_some(),
             reason => reason_is_retryable(reason),
         }
     }

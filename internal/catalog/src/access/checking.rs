@@ -20,8 +20,9 @@ impl Access {
     }
 
     fn check(&self) -> Result<(), Refusal> {
-        for tenant in self.tenants.keys() {
-            names::validate("tenant", tenant)?;
+        for (name, tenant) in &self.tenants {
+            names::validate("tenant", name)?;
+            tenant.check_quotas()?;
         }
         self.rules.iter().try_for_each(pattern::check_rule)?;
         self.grants.iter().try_for_each(pattern::check_grant)?;

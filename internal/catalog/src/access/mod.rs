@@ -1,4 +1,4 @@
-//! Who may do what: tenants, the rules of roles and clients, and who has which role.
+//! Who may do what, and how much: tenants with their quotas, the rules of roles and clients, and who has which role.
 //!
 //! This is what casbin reads: a [`Rule`] is a `p` line and a [`Grant`] a `g` line of its policy, with the tenant as domain. Here they are
 //! only kept, checked and changed; who decides by them lives elsewhere. Everything is refused that nobody could mean: unknown actions,
@@ -12,6 +12,7 @@
 mod changing;
 mod checking;
 mod pattern;
+mod quotas;
 mod tenants;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,6 +21,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 pub use pattern::{CLUSTER_DOMAIN, Domain, OPERATOR_ROLE, Resource, covers};
+pub use quotas::{EACH_CLIENT, Limit, Quota, QuotaChange};
 
 use crate::catalog::Catalog;
 use crate::reply::Refusal;
@@ -48,6 +50,12 @@ pub struct Tenant {
     /// Its clients may do nothing until it is resumed. Its data stays.
     #[serde(default, skip_serializing_if = "is_false")]
     pub suspended: bool,
+    /// How much all its clients together may use, and what it may own.
+    #[serde(default, skip_serializing_if = "Quota::is_empty")]
+    pub quota: Quota,
+    /// How much single clients may use, by name, or [`EACH_CLIENT`]; never empty ones.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub client_quotas: BTreeMap<String, Quota>,
 }
 
 /// What a role, or one client, may or may not do: a `p` line.

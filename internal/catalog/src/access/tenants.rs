@@ -36,7 +36,9 @@ impl Catalog {
         self.require_access()?;
         self.state.access.require_tenant(tenant)?;
         let mut access = self.state.access.clone();
-        access.tenants.insert(tenant.to_owned(), Tenant { suspended });
+        if let Some(tenant) = access.tenants.get_mut(tenant) {
+            tenant.suspended = suspended;
+        }
         self.put_access(index, access)
     }
 
@@ -76,7 +78,7 @@ impl Catalog {
         }
         access.require_tenant(tenant)?;
         match access.tenants.get(tenant) {
-            Some(Tenant { suspended: true }) => Err(Refusal::TenantSuspended {
+            Some(Tenant { suspended: true, .. }) => Err(Refusal::TenantSuspended {
                 tenant: tenant.to_owned(),
             }),
             _ => Ok(()),

@@ -2,8 +2,9 @@
 
 use super::access::{first_policy, grant, rule, set_up};
 use super::golden::{assert_golden, stored};
+use super::quotas::{change_quota, setting};
 use super::*;
-use crate::{Effect, Error, PolicyChange};
+use crate::{Effect, Error, Limit, PolicyChange, QuotaChange};
 
 const FIRST_POLICY: &str = concat!(
     r#"{"add_rules":[{"subject":"operator","domain":"@cluster","resource":"cluster:","action":"*","effect":"allow"},"#,
@@ -11,6 +12,13 @@ const FIRST_POLICY: &str = concat!(
     r#""add_grants":[{"client":"ops/anna","role":"operator","domain":"@cluster"},"#,
     r#"{"client":"acme/*","role":"owner","domain":"acme"}]}"#
 );
+
+fn clearing_streams() -> QuotaChange {
+    QuotaChange {
+        clear: [Limit::Streams].into(),
+        ..QuotaChange::default()
+    }
+}
 
 #[test]
 fn commands_have_this_form() {
@@ -53,6 +61,18 @@ fn commands_have_this_form() {
             r#"{"suspend_tenant":{"tenant":"shop","suspended":true}}"#.to_string(),
         ),
         (
+            change_quota("shop", None, setting(&[(Limit::ProduceBytesPerSecond, 1_000), (Limit::Topics, 3)])),
+            concat!(
+                r#"{"change_quota":{"tenant":"shop","#,
+                r#""change":{"set":{"produce_bytes_per_second":1000,"topics":3}}}}"#
+            )
+            .to_string(),
+        ),
+        (
+            change_quota("shop", Some("web"), clearing_streams()),
+            r#"{"change_quota":{"tenant":"shop","client":"web","change":{"clear":["streams"]}}}"#.to_string(),
+        ),
+        (
             Command::DeleteTenant {
                 tenant: "shop".to_string(),
             },
@@ -89,6 +109,25 @@ fn a_checkpoint_holds_tenants_rules_and_grants() {
     let expected = ACCESS.replace(r#""version":7"#, &format!(r#""version":{version}"#));
     assert!(text.ends_with(&expected), "{text}");
     assert_eq!(Catalog::decode(&checkpoint), Ok(fixture.catalog));
+}
+
+#[test]
+fn a_checkpoint_holds_quotas_and_refuses_impossible_ones() {
+    let mut fixture = Fixture::with_access();
+    fixture.version(change_quota("ops", None, setting(&[(Limit::StoredBytes, 5)])));
+    fixture.version(change_quota("ops", Some("*"), setting(&[(Limit::Connections, 2)])));
+    let checkpoint = String::from_utf8(fixture.catalog.encode()[1..].to_vec()).unwrap();
+    let expected = concat!(
+        r#""tenants":{"acme":{},"ops":{"quota":{"stored_bytes":5},"#,
+        r#""client_quotas":{"*":{"connections":2}}}}"#
+    );
+    assert!(checkpoint.contains(expected), "{checkpoint}");
+    assert_eq!(Catalog::decode(&stored(&checkpoint)), Ok(fixture.catalog));
+    let broken = checkpoint.replacen(r#""connections":2"#, r#""topics":2"#, 1);
+    match Catalog::decode(&stored(&broken)) {
+        Err(Error::Inconsistent { why, .. }) => assert!(why.contains("topics"), "{why}"),
+        other => panic!("{other:?}"),
+    }
 }
 
 #[test]

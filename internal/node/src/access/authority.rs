@@ -157,7 +157,7 @@ impl Authority {
         }
         match access.tenants().get(client.tenant) {
             None => Some(Reason::UnknownTenant),
-            Some(Tenant { suspended: true }) => Some(Reason::SuspendedTenant),
+            Some(Tenant { suspended: true, .. }) => Some(Reason::SuspendedTenant),
             Some(_) => None,
         }
     }
@@ -203,8 +203,8 @@ impl Authority {
         }
         match access.tenants().get(client.tenant) {
             None => return Some((false, Reason::UnknownTenant)),
-            Some(Tenant { suspended: true }) => return Some((false, Reason::SuspendedTenant)),
-            Some(Tenant { suspended: false }) => {}
+            Some(Tenant { suspended: true, .. }) => return Some((false, Reason::SuspendedTenant)),
+            Some(Tenant { suspended: false, .. }) => {}
         }
         let Domain::Tenant(tenant) = domain else { return None };
         let is_suspended = access.tenants().get(tenant).is_some_and(|tenant| tenant.suspended);

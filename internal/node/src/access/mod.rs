@@ -105,6 +105,10 @@ impl Principal {
         self.remote
     }
 
+    pub(crate) fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
     /// What stands for the principal where its name would take too much room.
     pub(crate) fn digest(&self) -> PrincipalDigest {
         self.digest

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod cost;
 mod random;
 
 use highwater_catalog::{

@@ -18,6 +18,7 @@ mod leading;
 mod moves;
 #[path = "../../../../tests/src/ports.rs"]
 mod ports;
+mod quotas;
 mod readiness;
 mod records;
 mod recoveries;

@@ -13,7 +13,7 @@ use super::producers::Purpose;
 use super::query::Query;
 use super::{Call, Gateway, Hop};
 use crate::clock::now_ms;
-use crate::services::{partition_count, produce};
+use crate::services::{partition_count, pay_for_batch, produce};
 use crate::status::Problem;
 
 /// What is to be appended, and where.
@@ -50,6 +50,9 @@ impl Gateway {
             Hop::FromNode { partition } => partition,
             Hop::FromClient => None,
         };
+        if call.hop == Hop::FromClient {
+            pay_for_batch(&self.payers(call), encoded.batch_bytes(), call.begin_by()).await?;
+        }
         let partition = match chosen.or(body.partition) {
             Some(partition) => partition,
             None => self.choose_partition(call, topic, &encoded).await?,
@@ -110,7 +113,8 @@ impl Gateway {
         let request = append
             .encoded
             .request(topic, partition, producer, append.expected_offset);
-        produce(&self.context, &call.principal, &request, call.begin_by(), call.deadline).await
+        let caller = (&call.principal, &self.payers(call));
+        produce(&self.context, caller, &request, call.begin_by(), call.deadline).await
     }
 }
 

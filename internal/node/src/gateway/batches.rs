@@ -24,6 +24,10 @@ pub(super) struct Encoded {
 }
 
 impl Encoded {
+    pub(super) fn batch_bytes(&self) -> usize {
+        self.batch.len()
+    }
+
     /// Encodes records; `timestamp_ms` is the time of those that say none.
     pub(super) fn new(records: &[JsonRecord], timestamp_ms: i64) -> Result<Encoded, Problem> {
         let decoded = (0..)

@@ -10,8 +10,8 @@ use super::answer::Answer;
 use super::batches::{Cut, to_json};
 use super::limits::{FETCH_BYTES_DEFAULT, FETCH_BYTES_MAX, FETCH_RECORDS_DEFAULT, FETCH_RECORDS_MAX, WAIT_MS_MAX};
 use super::query::Query;
-use super::{Call, Gateway};
-use crate::services::{Fetch, Start, fetch};
+use super::{Call, Gateway, Hop};
+use crate::services::{Fetch, Start, fetch, pay_for_read};
 use crate::status::Problem;
 
 /// The parameters.
@@ -80,7 +80,11 @@ impl Gateway {
             wait_until: call.deadline.min(Instant::now() + wanted.wait),
             deadline: call.deadline,
         };
-        let fetched = match fetch(&self.context, &call.principal, &asked).await {
+        let payers = self.payers(call);
+        if call.hop == Hop::FromClient {
+            pay_for_read(&payers).await?;
+        }
+        let fetched = match fetch(&self.context, (&call.principal, &payers), &asked).await {
             Ok(fetched) => fetched,
             Err(failed) => {
                 let wait_left = asked.wait_until.saturating_duration_since(Instant::now());

@@ -32,6 +32,8 @@ use super::patient::{Patience, Patient};
 use super::{Call, Gateway, Hop, origin};
 use crate::access::Principal;
 use crate::port::{Connection, Incoming, Peer};
+use crate::quotas::StreamShare;
+use crate::services::pay_for_call;
 use crate::status::Problem;
 
 /// How slow callers may be in taking their answers.
@@ -92,6 +94,7 @@ impl Gateway {
     }
 
     async fn receive(&self, peer: &Peer, request: Request<Incomplete>) -> Result<Received, Problem> {
+        let stream = pay_for_call(peer).await?;
         let (head, body) = request.into_parts();
         let principal = Principal::of(peer);
         let (body, share) = match head.method {
@@ -114,6 +117,7 @@ impl Gateway {
                 hop: Hop::FromClient,
             },
             _share: share,
+            _stream: stream,
         })
     }
 
@@ -155,10 +159,11 @@ impl Gateway {
     }
 }
 
-/// A request with its share of the memory.
+/// A request with its shares of the memory and of the calls that its client may have.
 struct Received {
     call: Call,
     _share: Option<Share>,
+    _stream: StreamShare,
 }
 
 fn protocol() -> http1::Builder {

@@ -53,6 +53,7 @@ use tokio::time::Instant;
 pub(crate) use forward::Entrance;
 
 use crate::access::Principal;
+use crate::quotas::Payers;
 use crate::services::Context;
 use buffers::Buffers;
 use forward::Forwards;
@@ -104,5 +105,10 @@ impl Gateway {
             forwards: Forwards::default(),
             producers: Producers::default(),
         })
+    }
+
+    /// Who pays for what a call moves.
+    fn payers(&self, call: &Call) -> Payers {
+        self.context.quotas.payers(call.principal.identity())
     }
 }

@@ -23,6 +23,8 @@ use crate::failures::Failures;
 use crate::leaders::Leaders;
 use crate::leadership::TRANSFERS_AT_ONCE;
 use crate::link::Link;
+#[cfg(test)]
+use crate::quotas::Quotas;
 use crate::readiness::{self, NotReady};
 use crate::replicas::{Keeper, Registry};
 use crate::storage::Storage;
@@ -64,6 +66,8 @@ pub struct NodeHandle {
     pub(super) controller: Arc<Controller>,
     #[cfg(test)]
     pub(super) ledger: Ledger,
+    #[cfg(test)]
+    pub(super) quotas: Arc<Quotas>,
 }
 
 impl NodeHandle {
@@ -95,6 +99,11 @@ impl NodeHandle {
     #[cfg(test)]
     pub(crate) fn host(&self) -> &CatalogHost {
         self.leaders.catalog()
+    }
+
+    #[cfg(test)]
+    pub(crate) fn quotas(&self) -> &Quotas {
+        &self.quotas
     }
 
     #[cfg(test)]

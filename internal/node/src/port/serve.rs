@@ -14,10 +14,11 @@ use tokio_rustls::TlsAcceptor;
 use super::complaints::{Complaint, PortCounters};
 use super::shares::{Share, Shares, source_of};
 use super::{
-    CONNECTIONS_MAX, CONNECTIONS_PER_ADDRESS_MAX, CONNECTIONS_PER_IDENTITY_MAX, Connection, HANDSHAKE_TIMEOUT,
-    HANDSHAKES_MAX, HANDSHAKES_PER_ADDRESS_MAX, Peer, PortOptions, ServerStream, plain,
+    CONNECTION_IN_FLIGHT_BYTES_MAX, CONNECTIONS_MAX, CONNECTIONS_PER_ADDRESS_MAX, CONNECTIONS_PER_IDENTITY_MAX,
+    Connection, HANDSHAKE_TIMEOUT, HANDSHAKES_MAX, HANDSHAKES_PER_ADDRESS_MAX, Peer, PortOptions, ServerStream, plain,
 };
 use crate::identity::Identity;
+use crate::quotas::{ConnectionShare, Quotas};
 use crate::tls::{ALPN_GRPC, ALPN_PEER, Credentials, Side, Trust, explain};
 
 /// How long to leave the listener alone after the system refused a connection for want of something (descriptors).
@@ -146,7 +147,7 @@ impl Server {
         match acceptor
             .accept(tcp)
             .await
-            .and_then(|stream| with_peer(credentials, stream, remote))
+            .and_then(|stream| with_peer((credentials, &self.options.quotas), stream, remote))
         {
             Ok((stream, peer)) => {
                 let chain = stream.get_ref().1.peer_certificates();
@@ -223,7 +224,7 @@ impl Server {
 }
 
 fn with_peer(
-    credentials: &Credentials,
+    (credentials, quotas): (&Credentials, &Quotas),
     stream: ServerStream,
     remote_addr: SocketAddr,
 ) -> io::Result<(ServerStream, Arc<Peer>)> {
@@ -232,5 +233,11 @@ fn with_peer(
         .first()
         .ok_or_else(|| io::Error::other("no certificate was presented"))?;
     let identity = credentials.identity_of(certificate).map_err(io::Error::other)?;
-    Ok((stream, Arc::new(Peer { identity, remote_addr })))
+    let peer = Peer {
+        share: ConnectionShare::new(quotas.payers(&identity)),
+        identity,
+        remote_addr,
+        in_flight: Arc::new(Semaphore::new(CONNECTION_IN_FLIGHT_BYTES_MAX)),
+    };
+    Ok((stream, Arc::new(peer)))
 }

@@ -162,6 +162,12 @@ impl Hosted {
         Ok(groups)
     }
 
+    /// The consumer groups that keep offsets here.
+    pub(crate) fn group_names(&self) -> Vec<Bytes> {
+        let groups = self.partition.groups();
+        groups.into_iter().map(|(name, _)| name).collect()
+    }
+
     /// Forgets a consumer group, if it is still as it was seen.
     pub(crate) async fn forget_group(&self, name: Bytes, seen: &GroupState) -> Result<(), String> {
         let forgotten = self.partition.forget_group(name, seen).await;

@@ -26,6 +26,8 @@ pub(crate) struct Opened {
     pub(crate) hosted: Arc<Hosted>,
     /// The partition, for messages.
     pub(crate) what: Arc<str>,
+    /// Whose the topic is.
+    pub(crate) tenant: Arc<str>,
     topic: Arc<str>,
 }
 
@@ -215,6 +217,7 @@ impl Registry {
             Some(hosted) => Place::Here(Opened {
                 hosted,
                 what: what.into(),
+                tenant: name.tenant.as_str().into(),
                 topic: topic.into(),
             }),
             None => Place::Elsewhere { group_id, what },

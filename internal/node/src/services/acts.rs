@@ -21,11 +21,12 @@ use crate::port::Peer;
 use crate::status::Problem;
 
 /// The methods that are administrative acts.
-pub(crate) const ACTS: [(&str, &str); 15] = [
+pub(crate) const ACTS: [(&str, &str); 16] = [
     ("AccessService", "ChangePolicy"),
     ("AccessService", "CreateTenant"),
     ("AccessService", "SuspendTenant"),
     ("AccessService", "DeleteTenant"),
+    ("AccessService", "ChangeQuota"),
     ("ClusterService", "TransferLeader"),
     ("ClusterService", "DrainNode"),
     ("ClusterService", "DecommissionNode"),
@@ -188,11 +189,12 @@ mod tests {
     use super::*;
 
     /// Methods that change nothing of the cluster. What clients do with their records and their places in groups is no administration.
-    const OTHERS: [(&str, &str); 17] = [
+    const OTHERS: [(&str, &str); 18] = [
         ("AccessService", "WhoAmI"),
         ("AccessService", "GetPolicy"),
         ("AccessService", "Explain"),
         ("AccessService", "ListTenants"),
+        ("AccessService", "DescribeTenant"),
         ("ClusterService", "DescribeCluster"),
         ("ClusterService", "WatchCluster"),
         ("GroupService", "JoinGroup"),

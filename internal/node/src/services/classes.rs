@@ -32,7 +32,7 @@ const PUBLIC_SERVICES: [&str; 3] = [
 ];
 
 /// The methods of our own services.
-pub(crate) const METHODS: [(&str, &str, Class); 32] = [
+pub(crate) const METHODS: [(&str, &str, Class); 34] = [
     ("AccessService", "WhoAmI", Class::Client),
     ("AccessService", "GetPolicy", Class::Client),
     ("AccessService", "ChangePolicy", Class::Client),
@@ -41,6 +41,8 @@ pub(crate) const METHODS: [(&str, &str, Class); 32] = [
     ("AccessService", "CreateTenant", Class::Operator),
     ("AccessService", "SuspendTenant", Class::Operator),
     ("AccessService", "DeleteTenant", Class::Operator),
+    ("AccessService", "DescribeTenant", Class::Client),
+    ("AccessService", "ChangeQuota", Class::Operator),
     ("ClusterService", "DescribeCluster", Class::Client),
     ("ClusterService", "WatchCluster", Class::Client),
     ("ClusterService", "TransferLeader", Class::Operator),
@@ -77,6 +79,11 @@ fn class_of(path: &str) -> Option<Class> {
     let mut methods = METHODS.iter();
     let found = methods.find(|(known, name, _)| *known == service && *name == method);
     found.map(|(_, _, class)| *class)
+}
+
+/// Whether a method is for everybody.
+pub(super) fn is_public(path: &str) -> bool {
+    class_of(path) == Some(Class::Public)
 }
 
 /// Whether the request's caller may call its method at all.

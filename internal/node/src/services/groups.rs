@@ -61,6 +61,7 @@ impl GroupService for Groups {
         let member = name("member", &request.member)?;
         let place = wanted(&request.topic, request.topic_id, request.partition);
         let led = self.open(call, Action::Consume, &place, &request.group).await?;
+        led.check_quota()?;
         let claimed = led.partition().claim(led.group.clone(), member);
         let claimed = led.decided(claimed).await?;
         Ok(Response::new(v1::ClaimPartitionResponse {
@@ -253,7 +254,16 @@ impl Led<'_> {
         self.opened.partition()
     }
 
+    /// Whether the topic's tenant may have one more group, if this one is new here.
+    fn check_quota(&self) -> Result<(), Problem> {
+        if self.partition().group(&self.group).is_none() {
+            self.context.quotas.check_groups(&self.opened.tenant, &self.group)?;
+        }
+        Ok(())
+    }
+
     async fn reset(&self, offset: u64) -> Result<(), Problem> {
+        self.check_quota()?;
         let partition = self.partition();
         // Before anybody is shut out for it; what is decided in the end is the partition's own.
         let log_end = self.confirmed_end().await?;

@@ -20,7 +20,23 @@ use tokio::time::Instant;
 use crate::status::Problem;
 
 /// An answer on its way to the connection, with its share of the bytes in flight.
-pub(super) type Delivery = (ProduceStreamResponse, OwnedSemaphorePermit);
+pub(super) type Delivery = (ProduceStreamResponse, Share);
+
+/// A request's share of the bytes that its stream, and its connection, may have in flight.
+#[derive(Debug)]
+pub(super) struct Share {
+    _of_stream: OwnedSemaphorePermit,
+    _of_connection: OwnedSemaphorePermit,
+}
+
+impl Share {
+    pub(super) fn new(of_stream: OwnedSemaphorePermit, of_connection: OwnedSemaphorePermit) -> Share {
+        Share {
+            _of_stream: of_stream,
+            _of_connection: of_connection,
+        }
+    }
+}
 
 /// The requests of one stream for one partition that are not answered yet.
 pub(super) struct Lane {
@@ -38,7 +54,7 @@ struct Slots {
 struct Slot {
     request_id: u64,
     since: Instant,
-    share: OwnedSemaphorePermit,
+    share: Share,
     answer: Option<Outcome>,
 }
 
@@ -51,7 +67,7 @@ impl Lane {
     }
 
     /// Takes a slot behind all others, and its ticket.
-    pub(super) fn enter(&self, request_id: u64, share: OwnedSemaphorePermit) -> u64 {
+    pub(super) fn enter(&self, request_id: u64, share: Share) -> u64 {
         let mut slots = self.lock();
         slots.waiting.push_back(Slot {
             request_id,
@@ -130,8 +146,9 @@ mod tests {
         (Lane::new(out), answers, Arc::new(Semaphore::new(100)))
     }
 
-    fn share(semaphore: &Arc<Semaphore>) -> OwnedSemaphorePermit {
-        semaphore.clone().try_acquire_many_owned(10).unwrap()
+    fn share(semaphore: &Arc<Semaphore>) -> Share {
+        let take = |count| semaphore.clone().try_acquire_many_owned(count).unwrap();
+        Share::new(take(6), take(4))
     }
 
     fn appended(base_offset: u64) -> Result<ProduceResponse, Problem> {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::{Stream, stream};
+use highwater_catalog::Limit;
 use highwater_partition::{Partition, ReadError, StoredBatch, Watermark};
 use highwater_proto::limits::CONSUME_BYTES_MAX;
 use highwater_proto::v1;
@@ -12,14 +13,17 @@ use highwater_proto::v1::freshness::Kind;
 use highwater_proto::v1::list_offsets_request::Position;
 use highwater_proto::v1::log_service_server::LogService;
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 use tonic::{Request, Response, Status, Streaming};
 
 use super::deadline::deadline;
 use super::following::{Following, Needs};
+use super::metering::{pay_for_batch, pay_for_read};
+use super::produce::Caller;
 use super::revocation::{Grounds, while_allowed};
-use super::{Context, Wanted, principal, produce};
+use super::{Context, Wanted, caller, principal, produce};
 use crate::access::{Action, Resource};
+use crate::quotas::Payers;
 use crate::replicas::Opened;
 use crate::status::{Problem, range};
 
@@ -38,7 +42,10 @@ impl LogService for Log {
     async fn produce(&self, request: Request<v1::ProduceRequest>) -> Result<Response<v1::ProduceResponse>, Status> {
         let principal = principal(&request)?;
         let deadline = deadline(request.metadata());
-        let produced = produce::produce(&self.context, &principal, request.get_ref(), deadline, deadline).await;
+        let payers = caller(&request)?.share.payers().clone();
+        let request = request.into_inner();
+        pay_for_batch(&payers, request.batch.len(), deadline).await?;
+        let produced = produce::produce(&self.context, (&principal, &payers), &request, deadline, deadline).await;
         Ok(Response::new(produced?))
     }
 
@@ -50,7 +57,13 @@ impl LogService for Log {
     ) -> Result<Response<Self::ProduceStreamStream>, Status> {
         let principal = principal(&request)?;
         self.context.own_tenant(&principal)?;
-        let answers = produce::run_stream(self.context.clone(), principal, request.into_inner());
+        let peer = caller(&request)?;
+        let caller = Caller {
+            principal,
+            payers: peer.share.payers().clone(),
+            in_flight: peer.in_flight.clone(),
+        };
+        let answers = produce::run_stream(self.context.clone(), caller, request.into_inner());
         Ok(Response::new(Box::pin(answers)))
     }
 
@@ -59,7 +72,9 @@ impl LogService for Log {
     async fn consume(&self, request: Request<v1::ConsumeRequest>) -> Result<Response<Self::ConsumeStream>, Status> {
         let principal = principal(&request)?;
         let deadline = deadline(request.metadata());
+        let payers = caller(&request)?.share.payers().clone();
         let wanted = request.into_inner();
+        pay_for_read(&payers).await?;
         let place = Wanted {
             topic: &wanted.topic,
             topic_id: wanted.topic_id,
@@ -69,7 +84,7 @@ impl LogService for Log {
         if let Some(kind) = wanted.freshness.as_ref().and_then(|freshness| freshness.kind) {
             wait_until_fresh(&self.context, &opened, kind, deadline).await?;
         }
-        let reader = Reader::new(self.context.clone(), opened, &wanted)?;
+        let reader = Reader::new(self.context.clone(), opened, payers, &wanted)?;
         let topic = Resource::Topic(self.context.topic_name(&principal, &wanted.topic)?);
         let grounds = Grounds::new(self.context.clone(), principal, vec![(Action::Consume, topic)]);
         let batches = stream::unfold(Some(reader), |reader| async {
@@ -216,13 +231,21 @@ pub(super) struct Reader {
     /// The next offset to send.
     offset: u64,
     bytes_max: usize,
+    payers: Payers,
+    /// What was sent last is paid for then.
+    not_before: Option<Instant>,
     /// Nothing has been sent yet. The first response comes at once, even if empty: it tells who serves and how far.
     is_first: bool,
     following: Following,
 }
 
 impl Reader {
-    pub(super) fn new(context: Arc<Context>, opened: Opened, wanted: &v1::ConsumeRequest) -> Result<Reader, Problem> {
+    pub(super) fn new(
+        context: Arc<Context>,
+        opened: Opened,
+        payers: Payers,
+        wanted: &v1::ConsumeRequest,
+    ) -> Result<Reader, Problem> {
         let watermark = opened.partition().watermark();
         let range = range(*watermark.borrow());
         if wanted.offset < range.log_start {
@@ -240,11 +263,14 @@ impl Reader {
             watermark,
             offset: wanted.offset,
             bytes_max,
+            payers,
+            not_before: None,
             is_first: true,
         })
     }
 
     pub(super) async fn next(&mut self) -> Result<v1::ConsumeResponse, Problem> {
+        self.rest().await?;
         loop {
             // Seen before reading, so that what is committed during the read wakes the next wait.
             self.watermark.mark_unchanged();
@@ -264,6 +290,19 @@ impl Reader {
         }
     }
 
+    /// Waits until what was sent is paid for.
+    async fn rest(&mut self) -> Result<(), Problem> {
+        let Some(not_before) = self.not_before.take() else {
+            return Ok(());
+        };
+        tokio::select! {
+            biased;
+            () = self.context.stopping.cancelled() => Err(self.opened.gone()),
+            () = self.opened.hosted.ended() => Err(self.opened.gone()),
+            () = sleep_until(not_before) => Ok(()),
+        }
+    }
+
     async fn read(&self) -> Result<Vec<StoredBatch>, Problem> {
         if self.context.stopping.is_cancelled() {
             return Err(self.opened.gone());
@@ -278,6 +317,10 @@ impl Reader {
         if let Some(last) = batches.last() {
             self.offset = last.base_offset + u64::from(last.record_count);
         }
+        let bytes = batches.iter().map(|batch| batch.payload.len() as u64).sum();
+        let now = Instant::now();
+        let wait = self.payers.charge(Limit::ConsumeBytesPerSecond, bytes, now);
+        self.not_before = (!wait.is_zero()).then(|| now + wait);
         let records = batches.iter().map(|batch| u64::from(batch.record_count)).sum();
         self.opened.hosted.count_served(records);
         v1::ConsumeResponse {

@@ -18,9 +18,11 @@ mod joining;
 mod lanes;
 mod leaving;
 mod log;
+mod metering;
 mod operate;
 mod policy;
 mod produce;
+mod quotas;
 mod records;
 mod recover;
 mod revocation;
@@ -50,6 +52,7 @@ pub(crate) use acts::ACTS;
 pub(crate) use classes::METHODS;
 pub(crate) use connections::AgeMax;
 pub(crate) use in_flight::InFlight;
+pub(crate) use metering::{pay_for_batch, pay_for_call, pay_for_read};
 pub(crate) use produce::produce;
 pub(crate) use records::{Fetch, Start, fetch, partition_count};
 pub(crate) use server::{ServerParts, serve};
@@ -63,6 +66,7 @@ use crate::hex::Id;
 use crate::leaders::Leaders;
 use crate::link::Link;
 use crate::port::Peer;
+use crate::quotas::Quotas;
 use crate::readiness::NotReady;
 use crate::replicas::{Opened, Place, Registry};
 use crate::status::Problem;
@@ -84,6 +88,8 @@ pub(crate) struct Context {
     /// What else is to be known of this node, in words.
     pub(crate) notices: watch::Receiver<Vec<String>>,
     pub(crate) in_flight: InFlight,
+    /// How much everybody uses, and may use.
+    pub(crate) quotas: Arc<Quotas>,
     /// How old a client's connection may become.
     pub(crate) connection_age: AgeMax,
     /// The consumer groups that are coordinated here.
@@ -202,10 +208,13 @@ struct Wanted<'a> {
 
 /// Who calls: the identity proven by the connection's certificate.
 fn principal<T>(request: &Request<T>) -> Result<Principal, Problem> {
-    match request.extensions().get::<Arc<Peer>>() {
-        Some(peer) => Ok(Principal::of(peer)),
-        None => Err(Problem::Internal("a call without a proven caller".to_owned())),
-    }
+    Ok(Principal::of(caller(request)?))
+}
+
+/// The other end of the connection that a call came on.
+fn caller<T>(request: &Request<T>) -> Result<&Arc<Peer>, Problem> {
+    let peer = request.extensions().get::<Arc<Peer>>();
+    peer.ok_or_else(|| Problem::Internal("a call without a proven caller".to_owned()))
 }
 
 impl Context {

@@ -142,6 +142,29 @@ impl AccessService for Policy {
         let done = done.await.map(|()| v1::DeleteTenantResponse {});
         act.end(done).await
     }
+
+    async fn describe_tenant(
+        &self,
+        request: Request<v1::DescribeTenantRequest>,
+    ) -> Result<Response<v1::DescribeTenantResponse>, Status> {
+        let (principal, deadline) = (principal(&request)?, deadline(request.metadata()));
+        let tenant = request.into_inner().tenant;
+        if !self.context.is_operator(&principal) {
+            self.may(&principal, Action::Describe, &tenant)?;
+        }
+        Ok(Response::new(self.context.describe_tenant(&tenant, deadline).await?))
+    }
+
+    async fn change_quota(
+        &self,
+        request: Request<v1::ChangeQuotaRequest>,
+    ) -> Result<Response<v1::ChangeQuotaResponse>, Status> {
+        let act = self.context.act(&request, "ChangeQuota", targets::change_quota)?;
+        let request = request.into_inner();
+        let done = self.context.change_quota(act.principal(), request, act.deadline());
+        let done = done.await.map(|()| v1::ChangeQuotaResponse {});
+        act.end(done).await
+    }
 }
 
 impl Policy {
@@ -157,10 +180,7 @@ impl Policy {
         if domain == CLUSTER_DOMAIN || domain == "*" {
             return self.context.operator(principal);
         }
-        // Asked in silence: who is no operator may still manage the tenant.
-        let authority = &self.context.authority;
-        let as_operator = authority.check(principal, Action::Admin, &Resource::Cluster);
-        if as_operator.is_ok() {
+        if self.context.is_operator(principal) {
             return Ok(());
         }
         self.may(principal, Action::Manage, domain)

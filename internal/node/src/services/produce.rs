@@ -7,18 +7,19 @@ use std::time::Duration;
 use futures::{Stream, StreamExt};
 use highwater_partition::log::{Decision, PrincipalDigest, Verdict};
 use highwater_partition::{Answer, NotApplied};
-use highwater_proto::limits::{NAME_BYTES_MAX, STREAM_IN_FLIGHT_BYTES_MAX};
+use highwater_proto::limits::{NAME_BYTES_MAX, PRODUCER_BATCHES_IN_FLIGHT_MAX, STREAM_IN_FLIGHT_BYTES_MAX};
 use highwater_proto::v1::{ProduceRequest, ProduceResponse, ProduceStreamResponse};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
-use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
+use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout_at};
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tonic::{Status, Streaming};
 
 use super::deadline::DEADLINE_DEFAULT;
-use super::lanes::{Delivery, Lane};
+use super::lanes::{Delivery, Lane, Share};
 use super::{Context, Wanted};
 use crate::access::{Action, Principal};
 use crate::batch;
+use crate::quotas::{Account, DELAY_MAX, OverQuota, Payers};
 use crate::replicas::Opened;
 use crate::status::Problem;
 
@@ -28,6 +29,8 @@ const REQUEST_BYTES_LEAST: usize = 1024;
 const LANES_MAX: usize = 4096;
 /// The longest way to write a topic, `tenant/topic`, bytes.
 const TOPIC_BYTES_MAX: usize = 2 * NAME_BYTES_MAX + 1;
+/// So many refusals for want of quota, one after the other, are told at once: what was sent before the first of them came to be known.
+const REFUSED_AT_ONCE_MAX: usize = 8 * PRODUCER_BATCHES_IN_FLIGHT_MAX;
 /// How often a stream looks for requests that have waited too long.
 const SWEEP_INTERVAL: Duration = Duration::from_millis(500);
 /// How long a request on a stream waits for its answer.
@@ -36,7 +39,7 @@ const PATIENCE: Duration = DEADLINE_DEFAULT;
 /// One batch; answered by `deadline` in any case, and proposed by `begin_by` or not at all.
 pub(crate) async fn produce(
     context: &Arc<Context>,
-    principal: &Principal,
+    (principal, payers): (&Principal, &Payers),
     request: &ProduceRequest,
     begin_by: Instant,
     deadline: Instant,
@@ -45,6 +48,7 @@ pub(crate) async fn produce(
         .open(principal, Action::Produce, &wanted(request), deadline)
         .await?;
     let batch = batch::check(request, digest)?;
+    context.quotas.tenant(&opened.tenant).check_room()?;
     let what = opened.what.clone();
     if Instant::now() > begin_by {
         let why = format!("no time is left in which {what} could answer");
@@ -55,7 +59,7 @@ pub(crate) async fn produce(
         // The caller may have given up.
         let _ = answer.send(result);
     };
-    propose(context, &opened, batch, deliver);
+    propose(context, &opened, batch, payers, deliver);
     match timeout_at(deadline, answered).await {
         Ok(Ok(result)) => result,
         Ok(Err(_)) => Err(Problem::Unknown(format!("{what} gave no answer"))),
@@ -78,10 +82,11 @@ fn propose(
     context: &Arc<Context>,
     opened: &Opened,
     batch: highwater_partition::log::Batch,
+    payers: &Payers,
     deliver: impl FnOnce(Result<ProduceResponse, Problem>) + Send + 'static,
 ) {
     let held = opened.partition().in_flight_bytes();
-    let Some(share) = context.in_flight.take(batch.payload.len(), held) else {
+    let Some(share) = context.in_flight.take(batch.payload.len(), held, payers.tenant()) else {
         let why = format!("node {} has too much in flight", context.node);
         return deliver(Err(Problem::Overloaded(why)));
     };
@@ -140,16 +145,17 @@ fn decided(opened: &Opened, decision: &Decision) -> Result<ProduceResponse, Prob
 /// last item says why no more is read, if that is the caller's fault.
 pub(super) fn run_stream(
     context: Arc<Context>,
-    principal: Principal,
+    caller: Caller,
     incoming: Streaming<ProduceRequest>,
 ) -> impl Stream<Item = Result<ProduceStreamResponse, Status>> + Send {
     let (out, answers) = mpsc::unbounded_channel();
     let (refused, refusal) = oneshot::channel();
     let stream = ProduceStream {
         context,
-        principal,
+        caller,
         in_flight: Arc::new(Semaphore::new(STREAM_IN_FLIGHT_BYTES_MAX)),
         lanes: HashMap::new(),
+        refused_in_a_row: 0,
         out,
     };
     tokio::spawn(Box::pin(stream.run(incoming, refused)));
@@ -159,12 +165,22 @@ pub(super) fn run_stream(
     answers.chain(refusal)
 }
 
+/// Who sends a stream of batches, and on which connection.
+pub(super) struct Caller {
+    pub(super) principal: Principal,
+    pub(super) payers: Payers,
+    /// Bytes that may wait for their answer on the connection, on all its streams together.
+    pub(super) in_flight: Arc<Semaphore>,
+}
+
 struct ProduceStream {
     context: Arc<Context>,
-    principal: Principal,
+    caller: Caller,
     /// Bytes; a share is given back when its answer has been taken by the connection.
     in_flight: Arc<Semaphore>,
     lanes: HashMap<LaneKey, OpenLane>,
+    /// Batches that a quota had no room for, since the last one that it had room for.
+    refused_in_a_row: usize,
     out: mpsc::UnboundedSender<Delivery>,
 }
 
@@ -173,14 +189,32 @@ type LaneKey = (String, Option<u64>, u32);
 /// A partition as this stream uses it, opened anew when the catalog has changed.
 struct OpenLane {
     lane: Arc<Lane>,
-    opened: Option<(Opened, PrincipalDigest, u64)>,
+    opened: Option<OpenPartition>,
+}
+
+struct OpenPartition {
+    opened: Opened,
+    digest: PrincipalDigest,
+    /// Whose topic it is.
+    tenant: Arc<Account>,
+    /// Of the catalog, when it was opened.
+    revision: u64,
+}
+
+/// A request that has been read and waits until it is its turn.
+struct Pending {
+    request: ProduceRequest,
+    /// The quota's delay ends then; None: there is none.
+    not_before: Option<Instant>,
+    /// It will be refused.
+    over: Option<OverQuota>,
 }
 
 /// What a stream does next.
 enum Next {
     Sweep,
     Request(ProduceRequest),
-    Room(OwnedSemaphorePermit),
+    Room(Share),
     HalfClosed,
     Refused(Problem),
     End,
@@ -190,7 +224,7 @@ impl ProduceStream {
     async fn run(mut self, mut incoming: Streaming<ProduceRequest>, refused: oneshot::Sender<Problem>) {
         let mut sweep = interval(SWEEP_INTERVAL);
         sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut pending: Option<ProduceRequest> = None;
+        let mut pending: Option<Pending> = None;
         loop {
             let next = tokio::select! {
                 biased;
@@ -209,10 +243,10 @@ impl ProduceStream {
                     return self.finish(sweep).await;
                 }
                 Next::Sweep => self.sweep(),
-                Next::Request(request) => pending = Some(request),
+                Next::Request(request) => pending = Some(self.weigh(request)),
                 Next::Room(share) => {
-                    if let Some(request) = pending.take() {
-                        self.take(request, share).await;
+                    if let Some(pending) = pending.take() {
+                        self.take(pending, share).await;
                     }
                 }
             }
@@ -234,16 +268,44 @@ impl ProduceStream {
         }
     }
 
-    async fn room_for(&self, request: Option<&ProduceRequest>) -> Next {
-        let bytes = request.map_or(0, |request| request.batch.len());
-        let cost = bytes.clamp(REQUEST_BYTES_LEAST, STREAM_IN_FLIGHT_BYTES_MAX) as u32;
-        match self.in_flight.clone().acquire_many_owned(cost).await {
-            Ok(share) => Next::Room(share),
-            Err(_) => Next::End,
+    /// Whether the quota has room for a request, and when. A caller that goes on although it is refused is slowed down like one that is not.
+    fn weigh(&mut self, request: ProduceRequest) -> Pending {
+        let now = Instant::now();
+        let (wait, over) = match self.caller.payers.take_batch(request.batch.len(), now) {
+            Ok(wait) => {
+                self.refused_in_a_row = 0;
+                (wait, None)
+            }
+            Err(over) => {
+                self.refused_in_a_row = self.refused_in_a_row.saturating_add(1);
+                let goes_on = self.refused_in_a_row > REFUSED_AT_ONCE_MAX;
+                (if goes_on { DELAY_MAX } else { Duration::ZERO }, Some(over))
+            }
+        };
+        Pending {
+            request,
+            not_before: (!wait.is_zero()).then(|| now + wait),
+            over,
         }
     }
 
-    async fn take(&mut self, request: ProduceRequest, share: OwnedSemaphorePermit) {
+    async fn room_for(&self, pending: Option<&Pending>) -> Next {
+        if let Some(not_before) = pending.and_then(|pending| pending.not_before) {
+            sleep_until(not_before).await;
+        }
+        let bytes = pending.map_or(0, |pending| pending.request.batch.len());
+        let cost = bytes.clamp(REQUEST_BYTES_LEAST, STREAM_IN_FLIGHT_BYTES_MAX) as u32;
+        // In this order everywhere, and what is held is given back by answers alone: nobody waits for anybody in a circle.
+        let of_stream = self.in_flight.clone().acquire_many_owned(cost).await;
+        let of_connection = self.caller.in_flight.clone().acquire_many_owned(cost).await;
+        match (of_stream, of_connection) {
+            (Ok(of_stream), Ok(of_connection)) => Next::Room(Share::new(of_stream, of_connection)),
+            _ => Next::End,
+        }
+    }
+
+    async fn take(&mut self, pending: Pending, share: Share) {
+        let Pending { request, over, .. } = pending;
         let key = lane_key(&request);
         self.make_room_for_lane(&key);
         let out = &self.out;
@@ -253,8 +315,14 @@ impl ProduceStream {
         });
         let lane = open.lane.clone();
         let ticket = lane.enter(request.request_id, share);
-        match checked(&self.context, &self.principal, open, &request).await {
-            Ok((opened, batch)) => propose(&self.context, &opened, batch, move |answer| lane.answer(ticket, answer)),
+        if let Some(over) = over {
+            return lane.answer(ticket, Err(over.into()));
+        }
+        match checked(&self.context, &self.caller.principal, open, &request).await {
+            Ok((opened, batch)) => {
+                let deliver = move |answer| lane.answer(ticket, answer);
+                propose(&self.context, &opened, batch, &self.caller.payers, deliver);
+            }
             Err(problem) => lane.answer(ticket, Err(problem)),
         }
     }
@@ -299,20 +367,29 @@ async fn checked(
     request: &ProduceRequest,
 ) -> Result<(Opened, highwater_partition::log::Batch), Problem> {
     let revision = context.host.now().revision;
-    let is_stale = |(opened, _, at): &(Opened, PrincipalDigest, u64)| *at != revision || opened.hosted.has_ended();
+    let is_stale = |open: &OpenPartition| open.revision != revision || open.opened.hosted.has_ended();
     if open.opened.as_ref().is_none_or(is_stale) {
         let deadline = Instant::now() + PATIENCE;
         let (opened, digest) = context
             .open(principal, Action::Produce, &wanted(request), deadline)
             .await?;
-        open.opened = Some((opened, digest, revision));
+        open.opened = Some(OpenPartition {
+            tenant: context.quotas.tenant(&opened.tenant),
+            opened,
+            digest,
+            revision,
+        });
     }
-    let Some((opened, digest, _)) = &open.opened else {
+    let Some(OpenPartition {
+        opened, digest, tenant, ..
+    }) = &open.opened
+    else {
         return Err(Problem::Internal(
             "a partition that is neither open nor refused".to_owned(),
         ));
     };
     let batch = batch::check(request, *digest)?;
+    tenant.check_room()?;
     Ok((opened.clone(), batch))
 }
 

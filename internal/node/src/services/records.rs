@@ -9,6 +9,7 @@ use tokio::time::{Instant, timeout_at};
 use super::log::{Reader, find_offset};
 use super::{Context, Wanted};
 use crate::access::{Action, Principal};
+use crate::quotas::Payers;
 use crate::replicas::Opened;
 use crate::status::Problem;
 
@@ -52,13 +53,13 @@ pub(crate) struct NotRead {
 /// Committed batches from the start on; none if there is none yet and none comes in time.
 pub(crate) async fn fetch(
     context: &Arc<Context>,
-    principal: &Principal,
+    (principal, payers): (&Principal, &Payers),
     fetch: &Fetch<'_>,
 ) -> Result<Fetched, NotRead> {
     let (opened, offset) = begin(context, principal, fetch)
         .await
         .map_err(|problem| NotRead { problem, offset: None })?;
-    let read = read(context, opened, offset, fetch).await;
+    let read = read(context, opened, payers.clone(), (offset, fetch)).await;
     read.map(|response| Fetched { offset, response })
         .map_err(|problem| NotRead {
             problem,
@@ -80,15 +81,15 @@ async fn begin(context: &Arc<Context>, principal: &Principal, fetch: &Fetch<'_>)
 async fn read(
     context: &Arc<Context>,
     opened: Opened,
-    offset: u64,
-    fetch: &Fetch<'_>,
+    payers: Payers,
+    (offset, fetch): (u64, &Fetch<'_>),
 ) -> Result<v1::ConsumeResponse, Problem> {
     let wanted = v1::ConsumeRequest {
         offset,
         bytes_max: fetch.bytes_max,
         ..Default::default()
     };
-    let mut reader = Reader::new(context.clone(), opened, &wanted)?;
+    let mut reader = Reader::new(context.clone(), opened, payers, &wanted)?;
     // The first answer comes at once, the next one with the next commit.
     let response = reader.next().await?;
     if !response.batches.is_empty() || fetch.wait_until <= Instant::now() {

@@ -23,6 +23,7 @@ use super::connections::{Single, serve_each};
 use super::groups::Groups;
 use super::health::{LIVE, keep_health};
 use super::log::Log;
+use super::metering::Metering;
 use super::policy::Policy;
 use super::topic::Topics;
 use super::{Context, classes};
@@ -84,6 +85,7 @@ pub(crate) async fn serve(parts: ServerParts) -> Result<(), String> {
     let router = bounded()
         .layer(MapResponseLayer::new(explain_refusal))
         .layer(admitted)
+        .layer(Metering)
         .add_service(health)
         .add_service(reflection)
         .add_service(reflection_alpha)

@@ -5,6 +5,7 @@
 
 use highwater_proto::v1;
 
+use super::quotas::quota_of;
 use crate::access::Principal;
 
 /// A topic in full.
@@ -151,6 +152,16 @@ pub(super) fn suspend_tenant(_: &Principal, request: &v1::SuspendTenantRequest) 
 pub(super) fn delete_tenant(_: &Principal, request: &v1::DeleteTenantRequest) -> String {
     let with_topics = flag(request.delete_topics);
     with(format!("tenant {}", request.tenant), &[("delete_topics", with_topics)])
+}
+
+pub(super) fn change_quota(_: &Principal, request: &v1::ChangeQuotaRequest) -> String {
+    let client = request.client.as_ref().map(|client| format!(", client {client}"));
+    let set = quota_of(&request.set.unwrap_or_default());
+    let set = set.iter().map(|(limit, value)| format!("{limit} {value}"));
+    let cleared = request.clear.iter().map(|limit| format!("{limit} none"));
+    let changes: Vec<String> = set.chain(cleared).collect();
+    let of = format!("quota of tenant {}{}", request.tenant, client.unwrap_or_default());
+    format!("{of}: {}", changes.join(", "))
 }
 
 #[cfg(test)]

@@ -1,14 +1,19 @@
 //! Tenants, for operators.
 
+use std::time::Duration;
+
 use highwater_catalog::names::SYSTEM_TENANT;
 use highwater_catalog::{Catalog, Command, Reply};
 use highwater_proto::v1;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 use super::Context;
 use super::policy::version_of;
 use crate::access::{OWNER_ROLE, Principal};
 use crate::status::Problem;
+
+/// How long a change waits for the first policy.
+const ACCESS_PATIENCE: Duration = Duration::from_secs(5);
 
 impl Context {
     pub(super) async fn list_tenants(
@@ -96,12 +101,33 @@ impl Context {
         Ok(())
     }
 
-    async fn change_tenant(&self, principal: &Principal, command: &Command, deadline: Instant) -> Result<(), Problem> {
+    pub(super) async fn change_tenant(
+        &self,
+        principal: &Principal,
+        command: &Command,
+        deadline: Instant,
+    ) -> Result<(), Problem> {
         self.operator(principal)?;
+        self.wait_for_access(deadline).await;
         let reply = self.catalog.command(command, deadline).await?;
         version_of(&reply)?;
         self.catalog.catch_up(deadline).await;
         Ok(())
+    }
+
+    /// A cluster whose nodes name an operator gets its first policy within seconds of its founding. Whoever is faster waits for it.
+    async fn wait_for_access(&self, deadline: Instant) {
+        let mut applied = self.host.progress();
+        let set_up = async {
+            while !self.host.read(|catalog| catalog.access().is_set_up()) {
+                if applied.changed().await.is_err() {
+                    return; // the node stops
+                }
+            }
+        };
+        let until = deadline.min(Instant::now() + ACCESS_PATIENCE);
+        // Without a policy the catalog says so itself.
+        let _ = timeout_at(until, set_up).await;
     }
 }
 

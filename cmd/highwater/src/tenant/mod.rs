@@ -1,4 +1,6 @@
-//! `highwater tenant list|create|suspend|resume|delete`.
+//! `highwater tenant list|describe|create|quota|suspend|resume|delete`.
+
+mod quota;
 
 use highwater::Access;
 use serde_json::json;
@@ -12,13 +14,17 @@ Examples:
   highwater tenant list
   highwater tenant create shop
   highwater tenant create billing --clients-role none       an operator grants roles one by one
+  highwater tenant describe shop                            what it uses, and may use
+  highwater tenant quota shop --set produce_bytes_per_second=20M --set topics=50
+  highwater tenant quota shop --client web --set connections=8
+  highwater tenant quota shop --clear topics
   highwater tenant suspend shop
   highwater tenant delete shop --with-topics --confirm shop
 
 A tenant is a name in certificates (spiffe://CLUSTER/tenant/NAME/client/…): `highwater certs client` makes them. All commands are for
-operators.";
+operators; who may describe a tenant may describe it here, too.";
 
-/// Make, list, suspend and delete tenants.
+/// Make, list, limit, suspend and delete tenants.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
@@ -32,6 +38,13 @@ pub(crate) struct Args {
 enum Command {
     /// List all tenants.
     List,
+    /// Show what a tenant and its clients use, and may use.
+    Describe {
+        /// The tenant.
+        tenant: String,
+    },
+    /// Change what a tenant, or one of its clients, may use.
+    Quota(quota::Change),
     /// Make a tenant.
     Create {
         /// Its name, as in its clients' certificates.
@@ -74,6 +87,8 @@ pub(crate) async fn run(args: &Args) -> Result<()> {
     let access = args.common.connect().await?.access();
     match &args.command {
         Command::List => list(&access, format).await,
+        Command::Describe { tenant } => quota::describe(&access, tenant, format).await,
+        Command::Quota(change) => quota::change(&access, change, format).await,
         Command::Create { tenant, clients_role } => {
             let role = if clients_role == "none" { "" } else { clients_role };
             access.create_tenant(tenant, Some(role)).await.map_err(failure)?;

@@ -1,0 +1,202 @@
+//! `make bench-abuse`: what well-behaved clients feel while others do what they should not.
+//!
+//! One run prints everything. It measures, and asserts only what must never be: a node that restarts, or memory that grows without end.
+//! `abuse [--seconds N] [--pairs N] [--only NAME]`.
+//!
+//! | section | what others do |
+//! |---|---|
+//! | `neighbour` | a tenant sends ten times its quota |
+//! | `handshakes` | 500 handshakes a second without a certificate |
+//! | `slow` | connections that begin a handshake and do not go on |
+//! | `resets` | calls that are begun and given up at once, as fast as they go |
+//! | `headers` | ever more request headers |
+//! | `bombs` | messages, and batches, that would be large if somebody unpacked them |
+//!
+//! A victim sends records at a fixed rate meanwhile; its p99 counts from when a record was due. Each attack is beside a time without it, turn
+//! by turn, and what is shown is the median of the ratios. Attackers run at low priority: here they share two cores with everybody else.
+
+mod attack;
+mod neighbour;
+mod raw;
+mod victim;
+
+use std::process::{Child, Command, ExitCode};
+
+use highwater_tests::{TestCluster, measured};
+
+pub(crate) type Failure = Box<dyn std::error::Error>;
+
+/// How long each time lasts, with and without an attack, seconds.
+const SECONDS: u64 = 30;
+/// How often an attack is beside a time without it.
+const PAIRS: usize = 1;
+/// The same for the neighbour, whose effect is smaller.
+const NEIGHBOUR_PAIRS: usize = 9;
+/// How long the neighbour's times last at most, seconds.
+const NEIGHBOUR_SECONDS: u64 = 10;
+/// How much memory a node may have more after an attack, MiB.
+const GROWTH_MIB_MAX: i64 = 64;
+
+const USAGE: &str = "abuse [--seconds N] [--pairs N] [--only SECTION]";
+
+#[derive(Debug)]
+struct Arguments {
+    seconds: u64,
+    pairs: Option<usize>,
+    only: Option<String>,
+    /// This process is an attacker: what it does, and whom it attacks with which certificates.
+    attack: Option<(String, String, String)>,
+}
+
+fn main() -> ExitCode {
+    measured(USAGE, arguments, measure)
+}
+
+fn arguments(mut given: impl Iterator<Item = String>) -> Result<Arguments, String> {
+    let mut arguments = Arguments {
+        seconds: SECONDS,
+        pairs: None,
+        only: None,
+        attack: None,
+    };
+    while let Some(name) = given.next() {
+        let mut value = || given.next().ok_or_else(|| format!("{name} needs a value"));
+        let number = |text: String| text.parse().map_err(|_| format!("{name} {text}: not a number"));
+        match name.as_str() {
+            "--seconds" => arguments.seconds = number(value()?)?,
+            "--pairs" => arguments.pairs = Some(number(value()?)? as usize),
+            "--only" => arguments.only = Some(known(value()?)?),
+            "--attack" => arguments.attack = Some((known(value()?)?, value()?, value()?)),
+            _ => return Err(format!("{name} is not known")),
+        }
+    }
+    Ok(arguments)
+}
+
+fn known(name: String) -> Result<String, String> {
+    let known: Vec<&str> = sections().collect();
+    match known.contains(&name.as_str()) {
+        true => Ok(name),
+        false => Err(format!("there is no section {name}, but {}", known.join(", "))),
+    }
+}
+
+fn sections() -> impl Iterator<Item = &'static str> {
+    ["neighbour"].into_iter().chain(attack::ALL.map(|(name, _)| name))
+}
+
+fn measure(arguments: &Arguments) -> Result<(), Failure> {
+    if let Some((name, address, certificates)) = &arguments.attack {
+        return attack::run(name, address, certificates);
+    }
+    let mut cluster = TestCluster::start(3);
+    cluster.create_topic(victim::TOPIC, 1);
+    cluster.wait_acquainted();
+    victim::warm_up(&cluster)?;
+    println!(
+        "Three nodes, their attackers and a victim that sends {} records a second, on this machine.\n\n{:<12} {:>12} {:>12} {:>8} {:>22} {:>14}",
+        victim::RATE,
+        "SECTION",
+        "P99 WITHOUT",
+        "P99 WITH",
+        "RATIO",
+        "RATIOS FROM - TO",
+        "MEMORY GREW"
+    );
+    for name in sections() {
+        if arguments.only.as_ref().is_none_or(|only| only == name) {
+            section(&mut cluster, arguments, name)?;
+        }
+    }
+    Ok(())
+}
+
+fn section(cluster: &mut TestCluster, arguments: &Arguments, name: &str) -> Result<(), Failure> {
+    let is_neighbour = name == "neighbour";
+    let pairs = arguments
+        .pairs
+        .unwrap_or(if is_neighbour { NEIGHBOUR_PAIRS } else { PAIRS });
+    let seconds = if is_neighbour {
+        arguments.seconds.min(NEIGHBOUR_SECONDS)
+    } else {
+        arguments.seconds
+    };
+    if is_neighbour {
+        neighbour::prepare(cluster)?;
+    }
+    let before = memory(cluster)?;
+    let mut times = Vec::new();
+    for pair in 0..pairs.max(1) {
+        // Turn by turn, and not always the same first: the machine has moods.
+        let attacked_first = pair % 2 == 1;
+        let mut one = [0.0; 2];
+        for attacked in [attacked_first, !attacked_first] {
+            let mut attackers = match attacked {
+                false => Vec::new(),
+                true if is_neighbour => vec![neighbour::start(cluster, seconds)?],
+                true => start(cluster, name)?,
+            };
+            one[usize::from(attacked)] = victim::p99_us(cluster, seconds)?;
+            attackers.iter_mut().for_each(end);
+        }
+        times.push(one);
+    }
+    show(name, times, memory(cluster)?, before)?;
+    let restarted = (0..3).filter(|position| !cluster.node(*position).runs()).count();
+    if restarted > 0 {
+        return Err(format!("{name}: {restarted} nodes have ended").into());
+    }
+    Ok(())
+}
+
+fn show(name: &str, mut times: Vec<[f64; 2]>, after: Vec<i64>, before: Vec<i64>) -> Result<(), Failure> {
+    let grew = after.iter().zip(&before).map(|(after, before)| after - before).max();
+    let grew_mib = grew.unwrap_or_default() / (1024 * 1024);
+    times.sort_by(|one, other| (one[1] / one[0]).total_cmp(&(other[1] / other[0])));
+    let ratio = |pair: &[f64; 2]| pair[1] / pair[0];
+    let middle = times[times.len() / 2];
+    println!(
+        "{name:<12} {:>9.2} ms {:>9.2} ms {:>8.2} {:>22} {:>10} MiB",
+        middle[0] / 1_000.0,
+        middle[1] / 1_000.0,
+        ratio(&middle),
+        format!("{:.2} - {:.2}", ratio(&times[0]), ratio(&times[times.len() - 1])),
+        grew_mib,
+    );
+    if grew_mib > GROWTH_MIB_MAX {
+        return Err(format!("{name}: a node has {grew_mib} MiB more, {GROWTH_MIB_MAX} are allowed").into());
+    }
+    Ok(())
+}
+
+/// An attacker for each node, in processes of their own.
+fn start(cluster: &TestCluster, name: &str) -> Result<Vec<Child>, Failure> {
+    let own = std::env::current_exe()?;
+    let attackers = cluster.nodes().iter().map(|node| {
+        let mut command = Command::new("nice");
+        command.args(["-n", "19"]).arg(&own);
+        command.args(["--attack", name, &node.address(), &cluster.certificates()]);
+        command.spawn()
+    });
+    Ok(attackers.collect::<Result<Vec<Child>, _>>()?)
+}
+
+fn end(attacker: &mut Child) {
+    // It has ended by itself, or ends now.
+    let _ = attacker.kill();
+    let _ = attacker.wait();
+}
+
+/// Resident bytes of each node.
+fn memory(cluster: &TestCluster) -> Result<Vec<i64>, Failure> {
+    let mut resident = Vec::new();
+    for node in cluster.nodes() {
+        let pid = node.pid().ok_or_else(|| format!("{} does not run", node.name()))?;
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kib = line.and_then(|line| line.trim().strip_suffix("kB"));
+        let kib: i64 = kib.ok_or("no VmRSS in the status of a process")?.trim().parse()?;
+        resident.push(kib * 1024);
+    }
+    Ok(resident)
+}

@@ -84,6 +84,32 @@ fn two_nodes_that_only_the_third_reaches_keep_one_leader() {
     scene.end();
 }
 
+/// It hears nothing of the catalog, and serves no client after a while; its partitions have a quorum by way of the third node.
+#[test]
+fn a_node_that_does_not_reach_the_catalog_s_leader_leaves_its_partitions_to_one_that_does() {
+    let small = Set::small(14);
+    let mut scene = Scene::open(Set {
+        load: Load {
+            // Every node leads some.
+            partitions: 6,
+            ..small.load
+        },
+        ..small
+    });
+    let leader_of = |described: &serde_json::Value| described["catalog_leader"].as_str().map(str::to_owned);
+    let is_led = |described: &serde_json::Value| leader_of(described).is_some_and(|name| !name.is_empty());
+    let catalog_leader = leader_of(&scene.described("the catalog is led", is_led));
+    let leader = (0..3).find(|node| Some(scene.name(*node)) == catalog_leader);
+    let leader = leader.unwrap_or_else(|| panic!("{catalog_leader:?} is no node"));
+    let mut rules = scene.rules();
+    rules.set_both(leader, scene.others(leader)[0], Rule::Hold);
+    scene.with_links(FaultKind::LinkCut, rules, |scene| {
+        scene.pass(12_000, 13_000);
+        scene.goes_on("long after a node has lost its link to the catalog's leader");
+    });
+    scene.end();
+}
+
 #[test]
 fn two_halves_of_five_that_share_one_node_keep_one_leader() {
     let small = Set::small(13);

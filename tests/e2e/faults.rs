@@ -1,14 +1,17 @@
 //! Kills, lost quorums and lost disks: what was acknowledged stays, once, in order.
 
+use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use highwater_tests::{Produced, Producing, TestCluster, run_with_input};
+use highwater_tests::{Produced, Producing, TestCluster, TestNode, run, run_with_input};
 use serde_json::Value;
 
 use crate::{PATIENCE, consume, numbers, produce};
 
 /// How many acknowledged lines show that producing goes on.
 const PROGRESS: usize = 5_000;
+/// Longer than a node goes on by what it knows of who may do what.
+const STALE_AFTER: Duration = Duration::from_secs(11);
 
 #[test]
 fn killing_the_leader_three_times_loses_repeats_and_reorders_nothing() {
@@ -124,6 +127,26 @@ fn nodes_that_hang_keep_no_command_beyond_its_deadline() {
     cluster.wait_ready();
     // Whether `more` was created all the same is open; anything else works again.
     cluster.run(&["topic", "create", "other"]).success();
+}
+
+#[test]
+fn a_node_that_stood_still_serves_nobody_before_it_has_heard_from_the_others_again() {
+    let cluster = TestCluster::start(3);
+    cluster.create_topic("numbers", 1);
+    let look = || {
+        let mut command = cluster.command(&["topic", "describe", "numbers", "--deadline", "4s"]);
+        run(&mut command, PATIENCE)
+    };
+    let (still, others) = (&cluster.nodes()[0], &cluster.nodes()[1..]);
+    still.pause();
+    // The time itself is what matters: what the node knew is too old then.
+    sleep(STALE_AFTER);
+    others.iter().for_each(TestNode::pause);
+    still.resume();
+    look().fails_with(5, &["has not heard from a quorum of the catalog for"]);
+    others.iter().for_each(TestNode::resume);
+    cluster.wait_ready();
+    look().success();
 }
 
 #[test]

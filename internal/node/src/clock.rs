@@ -1,4 +1,4 @@
-//! The time of day, where nodes compare it, and what the process has used of its CPUs.
+//! The time of day, where nodes compare it; time that goes on while the machine sleeps; what the process has used of its CPUs.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -8,6 +8,13 @@ use rustix::time::{ClockId, clock_gettime};
 pub(crate) fn now_ms() -> u64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Milliseconds since the machine started, also those in which it slept; for what must not be older than it seems.
+pub(crate) fn since_boot_ms() -> u64 {
+    let time = clock_gettime(ClockId::Boottime);
+    let (seconds, nanoseconds) = (time.tv_sec.unsigned_abs(), time.tv_nsec.unsigned_abs());
+    seconds * 1_000 + nanoseconds / 1_000_000
 }
 
 /// CPU time of this process since it started, user and system, microseconds.

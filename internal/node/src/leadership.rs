@@ -79,7 +79,12 @@ impl Controller {
     }
 
     async fn give_away(&self, memory: &mut Memory) {
-        let steady = memory.steady(&self.leaders.usable_nodes());
+        let usable = self.leaders.usable_nodes();
+        let mut steady = memory.steady(&usable);
+        if !usable.contains(&self.own.name) {
+            // It may be cut off from some, and know of them by hearsay; those can take nothing from here.
+            steady.retain(|node| self.leaders.is_connected(node));
+        }
         let due: Vec<(Arc<Hosted>, ReplicaId)> = self.due_transfers(&steady, &memory.not_before);
         let moves = futures::stream::iter(due).map(|(hosted, to)| async move {
             let moved = timeout(TRANSFER_TIMEOUT, transfer(&hosted, &[to])).await;

@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use crate::access::{Authority, FirstPolicy};
 use crate::admin::{self, Admin};
 use crate::audit::{Audit, Ledger, Writer};
-use crate::catalog::{CatalogClient, CatalogHost, keep_addresses};
+use crate::catalog::{CatalogClient, CatalogHost, Currency, STALE_AFTER, keep_addresses};
 use crate::clock::now_ms;
 use crate::config::Config;
 use crate::controller::Controller;
@@ -56,18 +56,35 @@ impl Node {
     /// port is served; opening the replicas and finding or founding the cluster goes on behind it (see
     /// [`NodeHandle::ready`] and [`NodeHandle::failed`]).
     pub async fn start(config: Config) -> Result<NodeHandle, StartError> {
-        Node::start_gossiping(config, gossip::INTERVAL).await
+        Node::start_at(config, Pace::default()).await
     }
 
-    pub(crate) async fn start_gossiping(config: Config, gossip_interval: Duration) -> Result<NodeHandle, StartError> {
-        Foundation::lay(config, gossip_interval).await?.serve().await
+    pub(crate) async fn start_at(config: Config, pace: Pace) -> Result<NodeHandle, StartError> {
+        Foundation::lay(config, pace).await?.serve().await
+    }
+}
+
+/// Times that only tests choose.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Pace {
+    pub(crate) gossip_interval: Duration,
+    /// After what silence of the catalog's quorum clients are refused.
+    pub(crate) stale_after: Duration,
+}
+
+impl Default for Pace {
+    fn default() -> Pace {
+        Pace {
+            gossip_interval: gossip::INTERVAL,
+            stale_after: STALE_AFTER,
+        }
     }
 }
 
 /// What everything else stands on: the directory, the port, the link and who keeps the replicas.
 struct Foundation {
     config: Config,
-    gossip_interval: Duration,
+    pace: Pace,
     credentials: Arc<Credentials>,
     failures: Failures,
     port: Port,
@@ -91,7 +108,7 @@ struct Foundation {
 }
 
 impl Foundation {
-    async fn lay(config: Config, gossip_interval: Duration) -> Result<Foundation, StartError> {
+    async fn lay(config: Config, pace: Pace) -> Result<Foundation, StartError> {
         config.validate()?;
         let credentials = load_credentials(&config)?;
         let data = Arc::new(open_data_dir(&config).await?);
@@ -154,7 +171,7 @@ impl Foundation {
         }));
         Ok(Foundation {
             config,
-            gossip_interval,
+            pace,
             credentials,
             failures,
             port,
@@ -197,11 +214,12 @@ impl Foundation {
         };
         let controller = Arc::new(self.controller(catalog.clone(), first_start.clone(), leaders.clone()));
         let (draining, stopping) = (CancellationToken::new(), CancellationToken::new());
+        let currency = Currency::new(&self.config.node, self.pace.stale_after);
         let opening = Opening::new(self.data.clone(), first_start);
         let readiness = Readiness {
             opening: opening.waiting(),
             controller: controller.clone(),
-            catalog: catalog.clone(),
+            currency: currency.clone(),
             host: self.host.clone(),
             registry: self.registry.clone(),
             failures: self.failures.clone(),
@@ -209,7 +227,8 @@ impl Foundation {
             not_ready: self.not_ready.clone(),
             draining: draining.clone(),
         };
-        let context = Arc::new(self.context(catalog, leaders.clone(), &draining, &stopping));
+        let keep_current = currency.clone().keep(catalog.clone());
+        let context = Arc::new(self.context(catalog, currency, leaders.clone(), &draining, &stopping));
         let catalog_opened = CancellationToken::new();
         let begin = Begin {
             opening,
@@ -232,6 +251,7 @@ impl Foundation {
                 .keep_retention(Duration::from_millis(self.config.retention_interval_ms))
                 .boxed(),
             controller.clone().keep_reported(dead_replicas).boxed(),
+            keep_current.boxed(),
             readiness.keep().boxed(),
             self.audit_writer(leaders.clone()).run().boxed(),
         ];
@@ -306,6 +326,7 @@ impl Foundation {
     fn context(
         &self,
         catalog: CatalogClient,
+        currency: Arc<Currency>,
         leaders: Leaders,
         draining: &CancellationToken,
         stopping: &CancellationToken,
@@ -317,6 +338,7 @@ impl Foundation {
             registry: self.registry.clone(),
             host: self.host.clone(),
             catalog,
+            currency,
             coordinator: Coordinator::new(self.host.clone(), leaders.clone(), stopping.clone()),
             leaders,
             link: self.link.clone(),
@@ -390,7 +412,7 @@ impl Foundation {
             incarnation: self.data.incarnation().0,
             cluster_id: self.data.cluster_id(),
             seeds: self.config.seeds.clone(),
-            interval: self.gossip_interval,
+            interval: self.pace.gossip_interval,
         };
         let started = Gossip::start(options).await;
         started.map_err(|error| StartError::Internal(error.to_string()))

@@ -43,6 +43,10 @@ pub(crate) const USAGE: u8 = 12;
 /// A batch for the audit's topic, from a node that does not lead it; the encoding is the audit's (`audit::Ledger`).
 pub(crate) const AUDIT: u8 = 13;
 
+/// Which revision of the catalog is in force? Answered by its leader alone, as long as a majority acknowledges it, in the form of
+/// [`encode_number`].
+pub(crate) const REVISION: u8 = 14;
+
 /// Whose leadership is to go where.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Transfer {
@@ -70,7 +74,7 @@ pub(crate) fn decode_json<T: DeserializeOwned>(body: &[u8]) -> Result<T, String>
     serde_json::from_slice(body).map_err(|error| format!("a message that cannot be read: {error}"))
 }
 
-/// The answer to [`APPLIED`] or [`CLOCK`], and the question of [`STANDING`].
+/// The answer to [`APPLIED`], [`CLOCK`] or [`REVISION`], and the question of [`STANDING`].
 pub(crate) fn encode_number(number: u64) -> Bytes {
     Bytes::copy_from_slice(&number.to_le_bytes())
 }

@@ -24,8 +24,8 @@ use crate::leaders::{self, Told};
 use crate::leadership::transfer_here;
 use crate::link::{Hello, LinkHandler, NODE_LEVEL, Refusal, UNKNOWN_KIND};
 use crate::peer_calls::{
-    self, ADOPT, APPLIED, AUDIT, CLOCK, COMMAND, CommandAnswer, GATEWAY, JOIN, LEADERS, PROBE, REPLICAS, STANDING,
-    TRANSFER, USAGE,
+    self, ADOPT, APPLIED, AUDIT, CLOCK, COMMAND, CommandAnswer, GATEWAY, JOIN, LEADERS, PROBE, REPLICAS, REVISION,
+    STANDING, TRANSFER, USAGE,
 };
 use crate::port::Peer;
 use crate::quotas::Quotas;
@@ -36,6 +36,8 @@ use crate::storage::Storage;
 
 /// How long a handed-over command waits for a quorum; who sent it has given up by then.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long the catalog's leader waits for a majority before it does not tell its revision; who asked has given up by then.
+const REVISION_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Takes what other nodes send; cheap to clone.
 #[derive(Clone)]
@@ -148,9 +150,20 @@ impl PeerHandler {
             }
             AUDIT => return self.ledger.receive(from, body).await,
             USAGE => self.quotas.answer(&body).await,
+            REVISION => self.revision().await.map(peer_calls::encode_number),
             other => return Err(Refusal::NotBegun(format!("{UNKNOWN_KIND} {other}"))),
         };
         answer.map_err(Refusal::from)
+    }
+
+    /// The catalog's revision, if nobody else can know a newer one.
+    async fn revision(&self) -> Result<u64, String> {
+        let catalog = self.registry.catalog().ok_or("it has not found its cluster yet")?;
+        let confirmed = timeout(REVISION_TIMEOUT, catalog.confirmed_by_lease()).await;
+        confirmed
+            .map_err(|_| "no majority has acknowledged it in time".to_owned())?
+            .map_err(|error| error.to_string())?;
+        Ok(self.catalog.now().revision)
     }
 
     /// A node registers nobody but itself. What else it hands over may come from a client, whom it has authorised.

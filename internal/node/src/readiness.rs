@@ -1,10 +1,10 @@
 //! Readiness: whether this node is as useful as it can be, and if not, why.
 //!
 //! Ready means: this node is a member of the committed catalog under its present incarnation, its copy of the catalog
-//! has caught up with the leader's once since the process started, its replicas are opened, nothing has failed that the
-//! node cannot go on from (a Raft core that ended, a disk that does not take writes), and it is not on its way out. It does
-//! not mean that there is a quorum: a node that has no majority beside it is as ready as it can be. Neither does it mean
-//! that there is room on the disk: a full disk serves and votes.
+//! is current (it has heard from a quorum within the last seconds: without that it answers no clients), its replicas are
+//! opened, nothing has failed that the node cannot go on from (a Raft core that ended, a disk that does not take writes), and
+//! it is not on its way out. It does not mean that partitions have a quorum, nor that there is room on the disk: a full disk
+//! serves and votes.
 //!
 //! Whether the process works at all, liveness, is another question and has another answer: see `services/health` and
 //! `admin`.
@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
-use crate::catalog::{CatalogClient, CatalogHost};
+use crate::catalog::{CatalogHost, Currency};
 use crate::controller::Controller;
 use crate::error::Failure;
 use crate::failures::Failures;
@@ -27,8 +27,6 @@ use crate::tls::Credentials;
 const LOOK_INTERVAL: Duration = Duration::from_millis(250);
 /// How often a node that is not ready says why.
 const REMINDER: Duration = Duration::from_secs(30);
-/// How long one attempt to catch up takes.
-const CATCH_UP: Duration = Duration::from_secs(2);
 
 /// Why a node is not ready. Its text is for a person.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -45,6 +43,9 @@ pub(crate) enum NotReady {
     /// The catalog here may be old.
     #[error("its catalog has not caught up yet{}", waiting(.leader, .voters))]
     Behind { leader: String, voters: Vec<String> },
+    /// It had caught up, and what it knows may be old by now.
+    #[error("it does not hear from a quorum of the catalog any more, and answers no clients{}", waiting(.leader, .voters))]
+    CutOff { leader: String, voters: Vec<String> },
     /// Replicas are being opened or mended.
     #[error("{0} of its replicas are still being opened or mended")]
     Opening(usize),
@@ -102,7 +103,7 @@ pub(crate) struct Readiness {
     /// How many replicas are still to be opened.
     pub(crate) opening: watch::Receiver<usize>,
     pub(crate) controller: Arc<Controller>,
-    pub(crate) catalog: CatalogClient,
+    pub(crate) currency: Arc<Currency>,
     pub(crate) host: Arc<CatalogHost>,
     pub(crate) registry: Arc<Registry>,
     pub(crate) failures: Failures,
@@ -119,13 +120,15 @@ impl Readiness {
         let mut applied = self.host.progress();
         let mut failed = self.failures.watch();
         let mut notices = self.credentials.notices();
+        let mut is_current = self.currency.changes();
         let mut caught_up = false;
         let mut reminded = Instant::now();
         loop {
             changes.mark_unchanged();
             applied.mark_unchanged();
             let is_member = self.controller.is_member();
-            caught_up = caught_up || (is_member && self.catalog.catch_up(Instant::now() + CATCH_UP).await);
+            let is_current_now = *is_current.borrow_and_update();
+            caught_up = caught_up || (is_member && is_current_now);
             let not_ready = self.judge(is_member, caught_up);
             tell(&self.not_ready, not_ready.clone());
             match &not_ready {
@@ -142,6 +145,7 @@ impl Readiness {
                 changed = failed.changed() => if changed.is_err() { return },
                 changed = changes.changed() => if changed.is_err() { return },
                 changed = notices.changed() => if changed.is_err() { return },
+                changed = is_current.changed() => if changed.is_err() { return },
                 changed = applied.changed() => if changed.is_err() { return },
                 () = sleep(LOOK_INTERVAL), if not_ready.is_some() => {}
             }
@@ -167,6 +171,9 @@ impl Readiness {
         }
         if !caught_up {
             return Some(NotReady::Behind { leader, voters });
+        }
+        if self.currency.check().is_err() {
+            return Some(NotReady::CutOff { leader, voters });
         }
         match *self.opening.borrow() {
             0 => None,

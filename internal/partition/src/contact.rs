@@ -7,10 +7,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use openraft::async_runtime::watch::WatchReceiver;
-use openraft::{Instant as _, ServerState};
+use openraft::{Instant as _, LinearizerOption, ServerState};
 use tokio::time::Instant;
 
 use crate::config::Timers;
+use crate::error::CommandError;
 use crate::partition::Partition;
 use crate::status::Role;
 use crate::types::AppendRequest;
@@ -92,6 +93,19 @@ impl Partition {
     /// Since when this replica leads; None if it does not, or not for long enough to have noticed.
     pub fn leads_since(&self) -> Option<Instant> {
         self.inner.observer.leadership.since()
+    }
+
+    /// Returns once this replica has applied everything that was committed anywhere before the call, as the leader; an error if it
+    /// does not lead, or no majority has acknowledged that within its lease.
+    ///
+    /// Unlike [`Partition::confirmed_high_watermark`] it sends nothing: it takes the last heartbeats, or waits for those that are due.
+    /// Nobody else can be elected before the lease is over, if the clocks of the members run about equally fast. So many may ask often.
+    pub async fn confirmed_by_lease(&self) -> Result<(), CommandError> {
+        if self.inner.stopped() {
+            return Err(CommandError::Stopped);
+        }
+        let lease = LinearizerOption::new(None, false);
+        self.inner.confirmed_here(lease).await.map(drop)
     }
 
     /// Whether this replica leads a group of which it has not heard a majority for longer than in a sound one. It does not step

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use futures::FutureExt;
 use highwater_log::{Batch, Body, GroupId, Log, ReplicaId, Space};
 use openraft::errors::{ClientWriteError, ForwardToLeader, InitializeError, LinearizableReadError, RaftError};
-use openraft::{ChangeMembers, ReadPolicy};
+use openraft::{ChangeMembers, LinearizerOption, ReadPolicy};
 use tokio::sync::watch;
 
 use crate::codec::calls::{self, Confirmation};
@@ -153,7 +153,7 @@ impl Partition {
         }
         let status = self.status();
         if status.role == Role::Leader {
-            return inner.confirmed_here().await;
+            return inner.confirmed_here(ReadPolicy::ReadIndex).await;
         }
         let (term, Some(leader)) = (status.term, status.leader) else {
             return Err(CommandError::NotLeader {
@@ -333,7 +333,7 @@ impl Partition {
 }
 
 impl Inner {
-    fn stopped(&self) -> bool {
+    pub(crate) fn stopped(&self) -> bool {
         self.shutting_down.load(Ordering::Acquire) || self.ending.borrow().is_some() || self.observer.ended().is_some()
     }
 
@@ -385,9 +385,9 @@ impl Inner {
         }
     }
 
-    /// The high watermark after a round of heartbeats has shown that this replica still leads.
-    async fn confirmed_here(&self) -> Result<u64, CommandError> {
-        let linearizer = match self.raft.get_read_linearizer(ReadPolicy::ReadIndex).await {
+    /// The high watermark after a majority has shown that this replica still leads, and all is applied that was committed until then.
+    pub(crate) async fn confirmed_here(&self, how: impl Into<LinearizerOption>) -> Result<u64, CommandError> {
+        let linearizer = match self.raft.get_read_linearizer(how).await {
             Ok(linearizer) => linearizer,
             Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(forward))) => {
                 return Err(self.forwarded(&forward));
@@ -400,7 +400,7 @@ impl Inner {
     }
 
     async fn confirmation(&self) -> Confirmation {
-        match self.confirmed_here().await {
+        match self.confirmed_here(ReadPolicy::ReadIndex).await {
             Ok(offset) => Confirmation::HighWatermark(offset),
             Err(CommandError::NotLeader { term, .. }) => Confirmation::NotLeader { term },
             Err(_) => Confirmation::Unconfirmed,

@@ -148,7 +148,10 @@ impl Authority {
 
     /// Why a client may do nothing at all, if that is so.
     pub(crate) fn shut_out(&self, client: Client<'_>) -> Option<Reason> {
-        let access = self.access();
+        Authority::shut_out_by(&self.access(), client)
+    }
+
+    fn shut_out_by(access: &Access, client: Client<'_>) -> Option<Reason> {
         if system::is_of_system(client) {
             return Some(Reason::System(SystemRule::NoClients));
         }
@@ -173,14 +176,21 @@ impl Authority {
     ) -> (bool, Reason) {
         let may_admin = || self.explain(access, client, Domain::Cluster, Resource::Cluster, Action::Admin);
         let is_operator = || may_admin().0;
-        if let Some(answer) = self.without_policy(access, (client, domain, resource, action), is_operator) {
+        let answer = self.without_policy(access, (client, domain, resource, action), is_operator);
+        // That another tenant is suspended counts only where something would be allowed; nobody else is told of it.
+        let of_other = Some((false, Reason::SuspendedTenant));
+        let is_of_other = answer == of_other && Authority::shut_out_by(access, client).is_none();
+        if let Some(answer) = answer.filter(|_| !is_of_other) {
             return answer;
         }
         let decider = Decider::new(access, client, domain);
         let resource = resource.to_text();
         let rule = decider.deciding_rule(&resource, action.name());
         let allowed = decider.allows(&resource, action.name());
-        (allowed, rule.cloned().map_or(Reason::NoRule, Reason::Rule))
+        match of_other {
+            Some(answer) if is_of_other && allowed => answer,
+            _ => (allowed, rule.cloned().map_or(Reason::NoRule, Reason::Rule)),
+        }
     }
 
     /// What is decided without looking at rules.

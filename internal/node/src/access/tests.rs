@@ -299,6 +299,26 @@ fn clients_of_unknown_and_suspended_tenants_may_do_nothing() {
 }
 
 #[test]
+fn that_another_tenant_is_suspended_is_told_to_those_who_may_do_something_there() {
+    let mut policy = Policy::first();
+    policy.add(Vec::new(), vec![grant("ops/feed", "producer", "shop")]);
+    policy.apply(Command::SuspendTenant {
+        tenant: "shop".to_owned(),
+        suspended: true,
+    });
+    let authority = policy.authority();
+    let explain = |tenant, name, action| {
+        let (domain, resource) = (Domain::Tenant("shop"), catalog::Resource::Topic("orders"));
+        authority.explain(&policy.access(), Client { tenant, name }, domain, resource, action)
+    };
+    let suspended = (false, Reason::SuspendedTenant);
+    assert_eq!(explain("ops", "feed", Action::Produce), suspended);
+    assert_eq!(explain("shop", "web", Action::Produce), suspended);
+    assert_eq!(explain("ops", "feed", Action::Consume), (false, Reason::NoRule));
+    assert_eq!(explain("next", "web", Action::Produce), (false, Reason::NoRule));
+}
+
+#[test]
 fn a_change_counts_at_once_also_for_what_was_decided_before() {
     let mut policy = Policy::first();
     let authority = policy.authority();

@@ -8,6 +8,7 @@
 
 mod addresses;
 mod client;
+mod currency;
 mod host;
 
 use highwater_catalog::Replica;
@@ -16,6 +17,7 @@ use highwater_partition::log::ReplicaId;
 
 pub(crate) use addresses::keep_addresses;
 pub(crate) use client::{CatalogClient, Readable, propose_here};
+pub(crate) use currency::{Currency, STALE_AFTER};
 pub(crate) use host::{CatalogHost, Progress};
 
 /// A replica that the catalog has placed, as its group knows it.

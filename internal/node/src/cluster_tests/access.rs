@@ -7,7 +7,7 @@ use tonic::Status;
 
 use super::*;
 
-fn grant(client: &str, role: &str, domain: &str) -> v1::Grant {
+pub(super) fn grant(client: &str, role: &str, domain: &str) -> v1::Grant {
     v1::Grant {
         client: client.to_owned(),
         role: role.to_owned(),
@@ -15,7 +15,7 @@ fn grant(client: &str, role: &str, domain: &str) -> v1::Grant {
     }
 }
 
-fn rule(subject: &str, domain: &str, resource: &str, action: &str) -> v1::Rule {
+pub(super) fn rule(subject: &str, domain: &str, resource: &str, action: &str) -> v1::Rule {
     v1::Rule {
         subject: subject.to_owned(),
         domain: domain.to_owned(),
@@ -49,7 +49,7 @@ async fn cluster() -> TestCluster {
 }
 
 impl TestCluster {
-    async fn access(&self, number: usize, tenant: &str) -> AccessServiceClient<Channel> {
+    pub(super) async fn access(&self, number: usize, tenant: &str) -> AccessServiceClient<Channel> {
         AccessServiceClient::new(self.client(number, tenant).await.channel)
     }
 

@@ -42,7 +42,7 @@ async fn lonely(connection_age_max_ms: u64) -> (TestCluster, NodeHandle) {
         connection_age_max_ms,
         ..cluster.config(0)
     };
-    let node = Box::pin(Node::start_gossiping(config, cluster.gossip_interval)).await;
+    let node = Box::pin(Node::start_at(config, cluster.pace)).await;
     (cluster, node.unwrap())
 }
 

@@ -6,6 +6,7 @@ mod absences;
 mod access;
 mod audit;
 mod connections;
+mod currency;
 mod following;
 mod founding;
 mod gateway;
@@ -15,10 +16,12 @@ mod groups_kept;
 mod http_client;
 mod joining;
 mod leading;
+mod matrix;
 mod moves;
 #[path = "../../../../tests/src/ports.rs"]
 mod ports;
 mod quotas;
+mod raw_client;
 mod readiness;
 mod records;
 mod recoveries;
@@ -48,6 +51,7 @@ use tokio::time::timeout;
 use tonic::transport::{Channel, Endpoint};
 
 use self::ports::ReservedPort;
+use crate::node::Pace;
 use crate::test_ca::{CLUSTER, TestCa};
 use crate::tls::TlsFiles;
 use crate::{Config, Node, NodeHandle, StartError, TlsConfig};
@@ -70,7 +74,7 @@ struct TestCluster {
     /// Whom the nodes are told to ask.
     seeds: Vec<usize>,
     nodes: [Option<NodeHandle>; 4],
-    gossip_interval: Duration,
+    pace: Pace,
     /// Off unless a test is about it: any free port may be the one that a stopped node comes back to.
     admin_listen: &'static str,
 }
@@ -92,7 +96,7 @@ impl TestCluster {
             _reserved: reserved,
             seeds: (0..4).collect(),
             nodes: [None, None, None, None],
-            gossip_interval: crate::gossip::INTERVAL,
+            pace: Pace::default(),
             admin_listen: "",
         }
     }
@@ -153,7 +157,7 @@ impl TestCluster {
     }
 
     async fn try_start(&self, number: usize) -> Result<NodeHandle, StartError> {
-        Box::pin(Node::start_gossiping(self.config(number), self.gossip_interval)).await
+        Box::pin(Node::start_at(self.config(number), self.pace)).await
     }
 
     async fn start(&mut self, number: usize) {

@@ -37,7 +37,7 @@ impl Line {
     }
 }
 
-fn has_audit(catalog: &Catalog) -> bool {
+pub(super) fn has_audit(catalog: &Catalog) -> bool {
     catalog.topic(SYSTEM_TENANT, AUDIT_TOPIC).is_some()
 }
 

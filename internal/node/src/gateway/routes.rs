@@ -71,6 +71,7 @@ impl Gateway {
     }
 
     async fn records(&self, call: &Call, topic: &str) -> Result<Answer, Problem> {
+        self.context.currency.check()?;
         match call.method {
             Method::GET => self.fetch(call, topic).await,
             Method::POST => self.append(call, topic).await,

@@ -3,6 +3,8 @@
 //! Each handler asks the policy about what it is to do; this asks before any of them, by the name of the method alone. A method that is
 //! not in the table is refused, so that one that somebody adds and forgets here is found by its first call, and by a test.
 //!
+//! Whatever asks the policy needs one that is current: a node that is cut off from the catalog refuses all of it here.
+//!
 //! Deliberately absent: calls between nodes. They are no gRPC methods, and no client's connection reaches them.
 
 use std::sync::Arc;
@@ -103,6 +105,7 @@ pub(super) fn admit<B>(context: &Context, request: &Request<B>) -> Result<(), Pr
         context.audit_node(peer);
         return Err(Problem::Denied(why));
     }
+    context.currency.check()?;
     // Only here: a principal is a hash, and each handler makes its own.
     match class {
         Class::Operator => context.admit_operator(peer, path),

@@ -12,9 +12,10 @@ use highwater_proto::v1::cluster_service_server::ClusterService;
 use prost::Message;
 use tonic::{Request, Response, Status};
 
+use super::revocation::{Grounds, while_allowed};
 use super::watch_cluster::{self, View};
 use super::{Context, operate, principal, targets};
-use crate::access::Principal;
+use crate::access::{Action, Principal, Resource};
 use crate::describe;
 use crate::peer_calls::REPLICAS;
 use crate::replicas::CATALOG_GROUP;
@@ -79,8 +80,13 @@ impl ClusterService for Cluster {
     ) -> Result<Response<Self::WatchClusterStream>, Status> {
         let principal = principal(&request)?;
         self.context.own_tenant(&principal)?;
+        let looking = vec![(Action::Describe, Resource::Cluster)];
+        let grounds = Grounds::new(self.context.clone(), principal.clone(), looking);
         let changes = watch_cluster::watch(self.context.clone(), principal);
-        Ok(Response::new(Box::pin(changes.map(Ok))))
+        Ok(Response::new(Box::pin(while_allowed(
+            Box::pin(changes.map(Ok)),
+            grounds,
+        ))))
     }
 
     async fn transfer_leader(

@@ -59,7 +59,7 @@ pub(crate) use server::{ServerParts, serve};
 
 use crate::access::{Action, Authority, Permit, Principal, Resource, TopicName};
 use crate::audit::Audit;
-use crate::catalog::{CatalogClient, CatalogHost};
+use crate::catalog::{CatalogClient, CatalogHost, Currency};
 use crate::coordinator::Coordinator;
 use crate::data_dir::DataDir;
 use crate::hex::Id;
@@ -80,6 +80,8 @@ pub(crate) struct Context {
     pub(crate) registry: Arc<Registry>,
     pub(crate) host: Arc<CatalogHost>,
     pub(crate) catalog: CatalogClient,
+    /// Whether the policy known here is new enough to serve clients by it.
+    pub(crate) currency: Arc<Currency>,
     pub(crate) leaders: Leaders,
     pub(crate) link: Link,
     pub(crate) storage: Arc<Storage>,
@@ -121,6 +123,8 @@ impl Context {
         wanted: &Wanted<'_>,
         deadline: Instant,
     ) -> Result<(Opened, PrincipalDigest), Problem> {
+        // Again, for calls that try for long.
+        self.currency.check()?;
         let permit = self.permit_topic(principal, action, wanted.topic)?;
         let mut place = self.place(&permit, action, wanted);
         if matches!(place, Err(Problem::TopicNotFound { .. } | Problem::TopicChanged { .. })) {

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use highwater_catalog::{self as catalog, Access, CLUSTER_DOMAIN, Command, Domain, Effect, PolicyChange, Reply};
+use highwater_catalog::{self as catalog, Access, CLUSTER_DOMAIN, Command, Domain, Effect, PolicyChange, Reply, names};
 use highwater_proto::v1;
 use highwater_proto::v1::access_service_server::AccessService;
 use tokio::time::Instant;
@@ -48,10 +48,7 @@ impl AccessService for Policy {
     ) -> Result<Response<v1::GetPolicyResponse>, Status> {
         let (principal, deadline) = (principal(&request)?, deadline(request.metadata()));
         let tenant = request.into_inner().tenant;
-        match tenant.as_str() {
-            "" => self.context.operator(&principal)?,
-            tenant => self.may(&principal, Action::Describe, tenant)?,
-        }
+        self.may(&principal, Action::Describe, &tenant)?;
         self.context.know_catalog(deadline).await?;
         let access = self.context.authority.access();
         let is_shown = |domain: &str| tenant.is_empty() || domain == tenant || domain == "*";
@@ -86,7 +83,7 @@ impl AccessService for Policy {
         };
         let change = request.change.map(change_of);
         if client != own || change.is_some() {
-            self.may_manage(&principal, &request.domain)?;
+            self.may(&principal, Action::Manage, &request.domain)?;
         }
         let access = self.context.authority.access();
         let access = match change {
@@ -168,22 +165,19 @@ impl AccessService for Policy {
 }
 
 impl Policy {
-    /// Whether the caller may do `action` to a tenant as such.
-    fn may(&self, principal: &Principal, action: Action, tenant: &str) -> Result<(), Problem> {
-        let resource = Resource::Tenant(tenant.to_owned());
-        self.context.authority.authorize(principal, action, resource)?;
-        Ok(())
-    }
-
-    /// Whether the caller may change what counts in a domain.
-    fn may_manage(&self, principal: &Principal, domain: &str) -> Result<(), Problem> {
-        if domain == CLUSTER_DOMAIN || domain == "*" {
-            return self.context.operator(principal);
-        }
+    /// Whether the caller may do `action` to the policy of a domain: an operator, or who may do it to that tenant.
+    fn may(&self, principal: &Principal, action: Action, domain: &str) -> Result<(), Problem> {
+        // Asked in silence: who is no operator may still be allowed it in the tenant.
         if self.context.is_operator(principal) {
             return Ok(());
         }
-        self.may(principal, Action::Manage, domain)
+        // What is no tenant's name is never asked about: answers are kept, by the names as they are written.
+        if !names::is_valid(domain) {
+            return self.context.operator(principal);
+        }
+        let resource = Resource::Tenant(domain.to_owned());
+        self.context.authority.authorize(principal, action, resource)?;
+        Ok(())
     }
 
     fn may_change(&self, principal: &Principal, change: &PolicyChange) -> Result<(), Problem> {
@@ -205,7 +199,7 @@ impl Policy {
         }
         domains
             .into_iter()
-            .try_for_each(|domain| self.may_manage(principal, domain))
+            .try_for_each(|domain| self.may(principal, Action::Manage, domain))
     }
 
     async fn change(

@@ -359,13 +359,14 @@ fn received(message: Result<Option<ProduceRequest>, Status>) -> Next {
 }
 
 /// Opens the lane's partition, unless it is open and neither the catalog nor the replica has changed since, and checks the
-/// batch.
+/// batch. While nobody can tell whether the catalog has changed, the batch is refused.
 async fn checked(
     context: &Arc<Context>,
     principal: &Principal,
     open: &mut OpenLane,
     request: &ProduceRequest,
 ) -> Result<(Opened, highwater_partition::log::Batch), Problem> {
+    context.currency.check()?;
     let revision = context.host.now().revision;
     let is_stale = |open: &OpenPartition| open.revision != revision || open.opened.hosted.has_ended();
     if open.opened.as_ref().is_none_or(is_stale) {

@@ -7,8 +7,9 @@ use highwater_proto::v1::list_offsets_request::Position;
 use tokio::time::{Instant, timeout_at};
 
 use super::log::{Reader, find_offset};
+use super::revocation::Grounds;
 use super::{Context, Wanted};
-use crate::access::{Action, Principal};
+use crate::access::{Action, Principal, Resource};
 use crate::quotas::Payers;
 use crate::replicas::Opened;
 use crate::status::Problem;
@@ -56,10 +57,15 @@ pub(crate) async fn fetch(
     (principal, payers): (&Principal, &Payers),
     fetch: &Fetch<'_>,
 ) -> Result<Fetched, NotRead> {
-    let (opened, offset) = begin(context, principal, fetch)
+    let (opened, offset, mut grounds) = begin(context, principal, fetch)
         .await
         .map_err(|problem| NotRead { problem, offset: None })?;
-    let read = read(context, opened, payers.clone(), (offset, fetch)).await;
+    let read = tokio::select! {
+        biased;
+        // Who waits for records must still be allowed to see them when they come.
+        problem = grounds.lost() => Err(problem),
+        read = read(context, opened, payers.clone(), (offset, fetch)) => read,
+    };
     read.map(|response| Fetched { offset, response })
         .map_err(|problem| NotRead {
             problem,
@@ -67,7 +73,12 @@ pub(crate) async fn fetch(
         })
 }
 
-async fn begin(context: &Arc<Context>, principal: &Principal, fetch: &Fetch<'_>) -> Result<(Opened, u64), Problem> {
+/// The partition, the offset, and what the read stands on for as long as it waits.
+async fn begin(
+    context: &Arc<Context>,
+    principal: &Principal,
+    fetch: &Fetch<'_>,
+) -> Result<(Opened, u64, Grounds), Problem> {
     let place = Wanted {
         topic: fetch.topic,
         topic_id: None,
@@ -75,7 +86,9 @@ async fn begin(context: &Arc<Context>, principal: &Principal, fetch: &Fetch<'_>)
     };
     let (opened, _) = context.open(principal, Action::Consume, &place, fetch.deadline).await?;
     let offset = start_offset(context, &opened, fetch).await?;
-    Ok((opened, offset))
+    let topic = Resource::Topic(context.topic_name(principal, fetch.topic)?);
+    let grounds = Grounds::new(context.clone(), principal.clone(), vec![(Action::Consume, topic)]);
+    Ok((opened, offset, grounds))
 }
 
 async fn read(

@@ -1,6 +1,7 @@
 //! Streams that stay open for long end when their caller may no longer do what they are for.
 //!
-//! A change of the policy is a commit of the catalog, and every node applies it: each stream looks again then, and only then.
+//! A change of the policy is a commit of the catalog, and every node applies it: each stream looks again then, and only then. A node
+//! that may have missed a change ends them all.
 
 use std::sync::Arc;
 
@@ -19,6 +20,8 @@ pub(super) struct Grounds {
     principal: Principal,
     all: Vec<(Action, Resource)>,
     applied: watch::Receiver<Progress>,
+    /// Whether the policy known here is new enough.
+    is_current: watch::Receiver<bool>,
 }
 
 impl Grounds {
@@ -27,6 +30,7 @@ impl Grounds {
         let mut applied = context.host.progress();
         applied.mark_changed();
         Grounds {
+            is_current: context.currency.changes(),
             context,
             principal,
             all,
@@ -34,10 +38,18 @@ impl Grounds {
         }
     }
 
-    /// Returns as soon as something of it is no longer allowed. Cancel safe.
-    async fn lost(&mut self) -> Problem {
+    /// Returns as soon as something of it is no longer allowed, or nobody can tell any more. Cancel safe.
+    pub(super) async fn lost(&mut self) -> Problem {
         loop {
-            if self.applied.changed().await.is_err() {
+            let is_open = tokio::select! {
+                biased;
+                over = self.is_current.wait_for(|is_current| !is_current) => match over {
+                    Ok(_) => return self.context.currency.refusal(),
+                    Err(_) => false,
+                },
+                changed = self.applied.changed() => changed.is_ok(),
+            };
+            if !is_open {
                 std::future::pending::<()>().await; // the node stops, which ends streams by itself
             }
             let mut all = self.all.iter();

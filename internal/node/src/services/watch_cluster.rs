@@ -1,17 +1,16 @@
 //! One WatchCluster stream: everything first, then what changes, as it happens.
 //!
-//! A node that hears nothing of the catalog any more sees a cluster of its own, in which all others are dead. It ends its
-//! watches after a while, so that whoever can reach another node looks there.
+//! A node that hears nothing of the catalog any more sees a cluster of its own, in which all others are dead. Its watches end after a
+//! while like all streams (`revocation`), and whoever can reach another node looks there.
 
 use std::collections::BTreeMap;
-use std::future::pending;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::{Stream, stream};
 use highwater_proto::v1::{Node, Topic, WatchClusterResponse};
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::sleep;
 
 use super::{Context, cluster};
 use crate::access::{Action, Principal, Resource};
@@ -20,9 +19,6 @@ use crate::gossip::GossipNode;
 
 /// Changes that come within this time of the first one are sent together.
 const GATHER: Duration = Duration::from_millis(10);
-
-/// For how long a watched node may hear nothing from the catalog's leader.
-const CUT_OFF_AFTER: Duration = Duration::from_secs(10);
 
 /// All that one tenant's client may see.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -80,7 +76,6 @@ pub(super) fn watch(context: Arc<Context>, principal: Principal) -> impl Stream<
         connections: context.leaders.connections(),
         tellings: context.leaders.tellings(),
         told_draining: false,
-        began: Instant::now(),
         context,
     };
     stream::unfold(watcher, |mut watcher| async {
@@ -100,7 +95,6 @@ struct Watcher {
     connections: watch::Receiver<u64>,
     tellings: watch::Receiver<u64>,
     told_draining: bool,
-    began: Instant,
 }
 
 impl Watcher {
@@ -111,9 +105,9 @@ impl Watcher {
             self.nodes.mark_unchanged();
             self.connections.mark_unchanged();
             self.tellings.mark_unchanged();
-            let asked = self
-                .context
-                .still(&self.principal, Action::Describe, &Resource::Cluster);
+            // Whoever may not look any more is told so, and the audit too, by the grounds of its stream.
+            let authority = &self.context.authority;
+            let asked = authority.check(&self.principal, Action::Describe, &Resource::Cluster);
             let tenant = self.principal.tenant().filter(|_| asked.is_ok())?;
             let now = cluster::view(&self.context, &self.principal, tenant);
             let response = match self.seen.replace(now.clone()) {
@@ -158,27 +152,11 @@ impl Watcher {
             changed = self.nodes.changed() => changed.is_ok(),
             changed = self.connections.changed() => changed.is_ok(),
             changed = self.tellings.changed() => changed.is_ok(),
-            () = cut_off(&context, self.began) => false,
         };
         if goes_on {
             sleep(GATHER).await;
         }
         goes_on
-    }
-}
-
-/// Returns when this node has heard nothing from the catalog's leader for too long, and the stream has stood for as long.
-async fn cut_off(context: &Context, began: Instant) {
-    loop {
-        let Some(catalog) = context.registry.catalog() else {
-            return pending().await; // it is looking for its cluster, and a change will wake the stream
-        };
-        let contact = catalog.contact();
-        let end = contact.heard_at.max(began) + CUT_OFF_AFTER.max(contact.silence_max);
-        if Instant::now() >= end {
-            return;
-        }
-        sleep_until(end).await;
     }
 }
 

@@ -4,6 +4,7 @@
 //! scenarios with larger numbers are the demonstration and the benchmarks.
 
 mod access;
+mod audit;
 mod bad_input;
 mod bench;
 mod certificates;

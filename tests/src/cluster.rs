@@ -279,6 +279,14 @@ impl TestCluster {
         });
     }
 
+    /// Waits until the cluster has made the topic of its audit, which it does by itself once it has a policy.
+    #[track_caller]
+    pub fn wait_audited(&self) {
+        eventually("there is an audit", READY_DEADLINE, || {
+            (self.run(&["topic", "describe", "system/audit"]).code() == 0).then_some(())
+        });
+    }
+
     #[track_caller]
     fn wait_serving(&self, addresses: &[String]) {
         let wait = format!("{}s", READY_DEADLINE.as_secs());

@@ -4,8 +4,8 @@ use clap::{Parser, Subcommand};
 
 use crate::exit::{Code, EXIT_CODES_HELP, Failure, Result};
 use crate::{
-    access, bench, certs, cluster, completions, consume, dev, group, health, log, produce, profiles, serve, tenant,
-    topic, version,
+    access, audit, bench, certs, cluster, completions, consume, dev, group, health, log, produce, profiles, serve,
+    tenant, topic, version,
 };
 
 const EXAMPLES: &str = "\
@@ -35,6 +35,7 @@ enum Command {
     Group(group::Args),
     Access(access::Args),
     Tenant(tenant::Args),
+    Audit(audit::Args),
     Bench(Box<bench::Args>),
     Cluster(cluster::Args),
     Config(profiles::Args),
@@ -59,6 +60,7 @@ impl Cli {
             Command::Group(args) => block_on(group::run(&args)),
             Command::Access(args) => block_on(access::run(&args)),
             Command::Tenant(args) => block_on(tenant::run(&args)),
+            Command::Audit(args) => block_on(audit::run(&args)),
             Command::Bench(args) => block_on(bench::run(&args)),
             Command::Cluster(args) => block_on(cluster::run(&args)),
             Command::Config(args) => profiles::run(&args),

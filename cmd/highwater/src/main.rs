@@ -9,6 +9,7 @@
 
 mod access;
 mod args;
+mod audit;
 mod bench;
 mod certificates;
 mod certs;

@@ -12,6 +12,12 @@ use crate::limits::NAME_BYTES_MAX;
 pub const RULE: &str =
     "1 to 128 characters of a-z, 0-9, '.', '_' and '-', starting with a letter or digit, without '..'";
 
+/// The tenant that is the cluster's own. No client can be of it, and nobody makes, suspends or deletes it.
+pub const SYSTEM_TENANT: &str = "system";
+
+/// The topic of [`SYSTEM_TENANT`] that holds what was done to the cluster, and what was refused.
+pub const AUDIT_TOPIC: &str = "audit";
+
 /// A name that is not valid: which field it was for, and what is wrong with it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the {field} name is not valid: {flaw}; a name is {RULE}")]

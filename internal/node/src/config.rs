@@ -6,7 +6,7 @@
 use std::path::PathBuf;
 
 use highwater_catalog::limits::{ADDRESS_BYTES_MAX, RACK_BYTES_MAX};
-use highwater_catalog::names;
+use highwater_catalog::names::{self, SYSTEM_TENANT};
 use serde::{Deserialize, Serialize};
 
 /// The most seed addresses that a node accepts.
@@ -214,6 +214,7 @@ impl Config {
                 return Err(ConfigError::new("operators", why));
             };
             check_name_field("operators", tenant)?;
+            check_not_system("operators", tenant)?;
             check_name_field("operators", client)?;
         }
         Ok(())
@@ -225,9 +226,11 @@ impl Config {
             let why = format!("names {count} tenants, at most {FIRST_TENANTS_MAX} are accepted; others are made later");
             return Err(ConfigError::new("tenants", why));
         }
-        self.tenants
-            .iter()
-            .try_for_each(|tenant| check_name_field("tenants", tenant))
+        for tenant in &self.tenants {
+            check_name_field("tenants", tenant)?;
+            check_not_system("tenants", tenant)?;
+        }
+        Ok(())
     }
 
     fn check_bootstrap(&self) -> Result<(), ConfigError> {
@@ -248,6 +251,14 @@ impl Config {
 
 fn check_name_field(field: &'static str, name: &str) -> Result<(), ConfigError> {
     names::validate(field, name).map_err(|why| ConfigError::new(field, why.to_string()))
+}
+
+fn check_not_system(field: &'static str, tenant: &str) -> Result<(), ConfigError> {
+    if tenant != SYSTEM_TENANT {
+        return Ok(());
+    }
+    let why = format!("names the tenant `{SYSTEM_TENANT}`, which is the cluster's own and has no clients");
+    Err(ConfigError::new(field, why))
 }
 
 fn check_between(field: &'static str, value: u64, allowed: std::ops::RangeInclusive<u64>) -> Result<(), ConfigError> {
@@ -352,6 +363,11 @@ mod tests {
         );
         assert_eq!(
             with(|config| config.operators = vec!["ops/anna".to_owned(); OPERATORS_MAX + 1]),
+            "operators"
+        );
+        assert_eq!(with(|config| config.tenants = vec!["system".to_owned()]), "tenants");
+        assert_eq!(
+            with(|config| config.operators = vec!["system/anna".to_owned()]),
             "operators"
         );
         assert_eq!(with(|config| config.rack = "r\n".to_owned()), "rack");

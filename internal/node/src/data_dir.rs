@@ -4,6 +4,7 @@
 //! lock                          held with flock while a process lives; its content has no meaning
 //! node                          cluster name, node name, incarnation, cluster id and founding plan once known
 //! replicas                      every replica that was ever placed here, and how far its making came
+//! audit                         how far the audit's chain of this node has come, now and then
 //! groups/GROUP-REPLICA/         one log (internal/log)
 //! ```
 //!
@@ -36,6 +37,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use highwater_partition::log::{ClusterId, GroupId, ReplicaId};
 use serde::{Deserialize, Serialize};
 
+use crate::audit::End;
 use crate::founding::Plan;
 use crate::hex::Id;
 use crate::record_file;
@@ -45,9 +47,11 @@ pub use error::DataDirError;
 const LOCK_FILE: &str = "lock";
 const NODE_FILE: &str = "node";
 const REPLICAS_FILE: &str = "replicas";
+const AUDIT_FILE: &str = "audit";
 const GROUPS: &str = "groups";
 const NODE_KIND: &str = "highwater-node";
 const REPLICAS_KIND: &str = "highwater-replicas";
+const AUDIT_KIND: &str = "highwater-audit";
 /// The `node` file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -246,6 +250,16 @@ impl DataDir {
         self.update_replicas(|replicas| {
             replicas.remove(&(group.0, replica.0));
         })
+    }
+
+    /// Where the audit's chain of this node had come to when that was noted last.
+    pub(crate) fn audit_end(&self) -> Result<Option<End>, DataDirError> {
+        record_file::read(&self.path.join(AUDIT_FILE), AUDIT_KIND)
+    }
+
+    /// Notes where the audit's chain of this node has come to.
+    pub(crate) fn note_audit_end(&self, end: &End) -> Result<(), DataDirError> {
+        record_file::write(&self.path.join(AUDIT_FILE), AUDIT_KIND, end)
     }
 
     /// Where the replica's log is.

@@ -16,6 +16,7 @@
 //! * `catalog`, `controller`, `replicas`: the committed target, and making it come true here.
 //! * `leaders`: who leads what and who may, told by each node to every other.
 //! * `access`, `services`, `status`: who may do what, the gRPC services, and how problems look to a client.
+//! * `audit`: what was done and what was refused, as records in a topic of the cluster's own.
 //! * `gateway`: the same in JSON over HTTP.
 //! * `coordinator`: which member of a consumer group should consume what.
 //!
@@ -28,6 +29,7 @@
 mod absences;
 mod access;
 mod admin;
+mod audit;
 mod batch;
 mod catalog;
 mod catalog_members;

@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::access::{Authority, FirstPolicy};
 use crate::admin::{self, Admin};
+use crate::audit::{Audit, Ledger, Writer};
 use crate::catalog::{CatalogClient, CatalogHost, Currency, STALE_AFTER, keep_addresses};
 use crate::clock::now_ms;
 use crate::config::Config;
@@ -102,6 +103,8 @@ struct Foundation {
     inbox: gossip::GossipInbox,
     keeper: Arc<Keeper>,
     entrance: Entrance,
+    audit: Audit,
+    ledger: Ledger,
 }
 
 impl Foundation {
@@ -128,6 +131,14 @@ impl Foundation {
         let told = Arc::new(Told::default());
         let not_ready = Arc::new(watch::Sender::new(Some(NotReady::Starting)));
         let entrance = Entrance::default();
+        let audit = Audit::new(host.clone(), !config.operators.is_empty());
+        let ledger = Ledger {
+            cluster: config.cluster.clone(),
+            host: host.clone(),
+            registry: registry.clone(),
+            #[cfg(test)]
+            answers_lost: Arc::default(),
+        };
         let boot = now_ms(); // later starts have larger ones
         let link = Link::new(LinkOptions {
             credentials: credentials.clone(),
@@ -146,6 +157,8 @@ impl Foundation {
                 notices: credentials.notices(),
                 quotas: quotas.clone(),
                 gateway: entrance.clone(),
+                audit: audit.clone(),
+                ledger: ledger.clone(),
             }),
         });
         let keeper = Arc::new(Keeper::new(KeeperOptions {
@@ -177,6 +190,8 @@ impl Foundation {
             inbox,
             keeper,
             entrance,
+            audit,
+            ledger,
         })
     }
 
@@ -238,6 +253,7 @@ impl Foundation {
             controller.clone().keep_reported(dead_replicas).boxed(),
             keep_current.boxed(),
             readiness.keep().boxed(),
+            self.audit_writer(leaders.clone()).run().boxed(),
         ];
         works.extend(behind_catalog.map(|work| behind(catalog_opened.clone(), work).boxed()));
         let watch = |work| tokio::spawn(watched(work, self.failures.clone()));
@@ -265,6 +281,7 @@ impl Foundation {
             quotas: self.quotas.clone(),
             grpc,
             http,
+            audit: self.audit.clone(),
         };
         tokio::spawn(self.port.run(options, stopping.clone().cancelled_owned()));
         Ok(NodeHandle {
@@ -278,6 +295,7 @@ impl Foundation {
             leaders,
             link: self.link,
             credentials: self.credentials,
+            audit: self.audit,
             draining,
             stopping,
             server,
@@ -285,6 +303,8 @@ impl Foundation {
             data: self.data,
             #[cfg(test)]
             controller,
+            #[cfg(test)]
+            ledger: self.ledger,
             #[cfg(test)]
             quotas: self.quotas,
         })
@@ -326,11 +346,27 @@ impl Foundation {
             not_ready: self.not_ready.subscribe(),
             notices: self.credentials.notices(),
             in_flight: InFlight::default(),
+            authority: Arc::new(Authority::new(
+                self.host.clone(),
+                &self.config.operators,
+                self.audit.clone(),
+            )),
+            audit: self.audit.clone(),
             quotas: self.quotas.clone(),
-            authority: Arc::new(Authority::new(self.host.clone(), &self.config.operators)),
             connection_age: AgeMax(Duration::from_millis(self.config.connection_age_max_ms)),
             draining: draining.clone(),
             stopping: stopping.clone(),
+        }
+    }
+
+    fn audit_writer(&self, leaders: Leaders) -> Writer {
+        Writer {
+            audit: self.audit.clone(),
+            ledger: self.ledger.clone(),
+            leaders,
+            link: self.link.clone(),
+            node: self.config.node.clone(),
+            data: self.data.clone(),
         }
     }
 

@@ -40,6 +40,9 @@ pub(crate) const GATEWAY: u8 = 11;
 /// What is used of quotas at your node? The question is a `Wanted` of `quotas`, the answer a [`Usage`](crate::quotas::Usage), both JSON.
 pub(crate) const USAGE: u8 = 12;
 
+/// A batch for the audit's topic, from a node that does not lead it; the encoding is the audit's (`audit::Ledger`).
+pub(crate) const AUDIT: u8 = 13;
+
 /// Which revision of the catalog is in force? Answered by its leader alone, as long as a majority acknowledges it, in the form of
 /// [`encode_number`].
 pub(crate) const REVISION: u8 = 14;

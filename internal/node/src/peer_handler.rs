@@ -13,6 +13,7 @@ use prost::Message;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
+use crate::audit::{Audit, Ledger};
 use crate::catalog::{CatalogHost, Readable, propose_here};
 use crate::clock::now_ms;
 use crate::describe;
@@ -23,9 +24,10 @@ use crate::leaders::{self, Told};
 use crate::leadership::transfer_here;
 use crate::link::{Hello, LinkHandler, NODE_LEVEL, Refusal, UNKNOWN_KIND};
 use crate::peer_calls::{
-    self, ADOPT, APPLIED, CLOCK, COMMAND, CommandAnswer, GATEWAY, JOIN, LEADERS, PROBE, REPLICAS, REVISION, STANDING,
-    TRANSFER, USAGE,
+    self, ADOPT, APPLIED, AUDIT, CLOCK, COMMAND, CommandAnswer, GATEWAY, JOIN, LEADERS, PROBE, REPLICAS, REVISION,
+    STANDING, TRANSFER, USAGE,
 };
+use crate::port::Peer;
 use crate::quotas::Quotas;
 use crate::readiness::NotReady;
 use crate::recoveries;
@@ -54,6 +56,10 @@ pub(crate) struct PeerHandler {
     pub(crate) quotas: Arc<Quotas>,
     /// Takes what other nodes' gateways forward.
     pub(crate) gateway: Entrance,
+    /// Is told of nodes that were turned away.
+    pub(crate) audit: Audit,
+    /// Takes what other nodes have to record.
+    pub(crate) ledger: Ledger,
 }
 
 impl LinkHandler for PeerHandler {
@@ -104,6 +110,12 @@ impl LinkHandler for PeerHandler {
     fn hello(&self, _from: &str, _hello: &Hello) -> Result<(), String> {
         Ok(())
     }
+
+    fn turned_away(&self, peer: &Peer, why: &str) {
+        let who = Some(peer.identity.to_string());
+        self.audit
+            .unauthenticated(peer.remote_addr, who, "connect", why.to_owned());
+    }
 }
 
 impl PeerHandler {
@@ -136,6 +148,7 @@ impl PeerHandler {
                 let group = peer_calls::decode_number(&body).ok_or_else(|| "a question for no group".to_owned())?;
                 peer_calls::encode_json(&recoveries::standing(&self.registry, group).await?)
             }
+            AUDIT => return self.ledger.receive(from, body).await,
             USAGE => self.quotas.answer(&body).await,
             REVISION => self.revision().await.map(peer_calls::encode_number),
             other => return Err(Refusal::NotBegun(format!("{UNKNOWN_KIND} {other}"))),

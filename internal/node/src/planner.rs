@@ -15,13 +15,14 @@ use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use highwater_catalog::planning::View;
-use highwater_catalog::{Catalog, Command, FEATURE_LEVEL, LeftOn};
+use highwater_catalog::{Catalog, Command, FEATURE_LEVEL, LeftOn, Reply};
 use highwater_partition::Role;
 use highwater_partition::log::GroupId;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use crate::absences::Absences;
-use crate::controller::Controller;
+use crate::audit;
+use crate::controller::{COMMAND_TIMEOUT, Controller};
 
 /// How often the planner looks.
 const PLAN_INTERVAL: Duration = Duration::from_secs(1);
@@ -77,6 +78,7 @@ impl Controller {
             return self.raise_feature_level(&members).await;
         }
         self.set_up_access().await?;
+        self.set_up_audit(&members).await;
         for command in self.plan_moves().await {
             tracing::info!(?command, "the cluster's balance changes");
             self.decide(command).await?;
@@ -136,6 +138,19 @@ impl Controller {
                 self.decide(command).await
             }
             None => Ok(()),
+        }
+    }
+
+    /// Gives a cluster with a policy the topic for its audit. Nothing else waits for that.
+    async fn set_up_audit(&self, members: &[String]) {
+        let is_away = |node: &&String| **node != self.own.name && !self.leaders.is_alive(node);
+        let avoid: Vec<String> = members.iter().filter(is_away).cloned().collect();
+        while let Some(command) = self.host.read(|catalog| audit::next_step(catalog, avoid.clone())) {
+            let decided = self.client.command(&command, Instant::now() + COMMAND_TIMEOUT).await;
+            match decided {
+                Ok(Reply::Policy { .. } | Reply::Topic(_)) => {}
+                other => return tracing::warn!(?other, "the cluster has no topic for its audit yet"),
+            }
         }
     }
 

@@ -32,12 +32,14 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::transport::server::Connected;
 
+use crate::audit::Audit;
 use crate::identity::Identity;
 use crate::link::Link;
 use crate::quotas::{ConnectionShare, Quotas};
 use crate::tls::{Credentials, Trust};
 
 pub use complaints::PortCounters;
+pub(crate) use shares::source_of;
 
 /// The server's side of a TLS connection.
 pub type ServerStream = tokio_rustls::server::TlsStream<TcpStream>;
@@ -130,6 +132,8 @@ pub struct PortOptions {
     pub grpc: mpsc::Sender<io::Result<Connection>>,
     /// Takes HTTP connections; the same.
     pub http: mpsc::Sender<io::Result<Connection>>,
+    /// Is told who was refused.
+    pub(crate) audit: Audit,
 }
 
 /// The way of connections from the port to a server, bounded.

@@ -175,6 +175,11 @@ impl Problem {
         }
     }
 
+    /// Whether nobody knows what became of it.
+    pub(crate) fn is_unknown(&self) -> bool {
+        self.class().2 == Outcome::Unknown
+    }
+
     /// For a person. What it repeats of the request may be long, and it travels in a header.
     fn message(&self) -> String {
         let mut message = self.to_string();

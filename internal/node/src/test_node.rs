@@ -16,6 +16,7 @@ use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
+use crate::audit::Audit;
 use crate::catalog::CatalogHost;
 use crate::failures::Failures;
 use crate::gossip::GossipMailbox;
@@ -174,6 +175,7 @@ impl TestNode {
             ),
             grpc,
             http,
+            audit: Audit::default(),
         };
         let stop = CancellationToken::new();
         tokio::spawn(port.run(options, stop.clone().cancelled_owned()));

@@ -20,6 +20,8 @@ pub(crate) const SCAN_DEADLINE: Duration = Duration::from_secs(120);
 const REST: Duration = Duration::from_millis(2_500);
 /// How often files are looked at meanwhile.
 const LOOK_INTERVAL: Duration = Duration::from_millis(250);
+/// The group of the audit's topic, where that was made first.
+const AUDIT_GROUP: u64 = 1;
 /// How long damaged files may take to be whole again.
 const WHOLE_DEADLINE: Duration = Duration::from_secs(60);
 
@@ -139,8 +141,8 @@ fn notice_panics(stage: &mut Stage) {
     }
 }
 
-/// Groups are numbered as they were made: the catalog is 0, the partitions of the topic follow in order, and then that of the
-/// trimmed topic, which has a history of its own.
+/// Groups are numbered as they were made: the catalog is 0, then comes the audit, the partitions of the topic follow in order, and then
+/// that of the trimmed topic, which has a history of its own.
 fn read_logs(stage: &Stage, history: &mut History, load: Load, problems: &mut Vec<String>) -> logs::Compared {
     let mut nodes = Vec::new();
     for number in stage.cast.iter().copied() {
@@ -158,6 +160,10 @@ fn read_logs(stage: &Stage, history: &mut History, load: Load, problems: &mut Ve
     let mut groups: Vec<u64> = groups.filter(|group| *group != 0).collect();
     groups.sort_unstable();
     groups.dedup();
+    match stage.is_audited_first {
+        true => groups.retain(|group| *group != AUDIT_GROUP),
+        false => groups.truncate(load.partitions_of_all() as usize),
+    }
     if groups.len() != load.partitions_of_all() as usize {
         problems.push(format!(
             "{} partitions, but the groups on disk are {groups:?}",

@@ -66,6 +66,8 @@ pub(crate) struct Stage {
     pub(crate) stop: Stop,
     pub(crate) running: Option<Running>,
     pub(crate) trimmed: Option<Trimmed>,
+    /// Whether the topic of the audit was made before all others; otherwise behind them, if at all.
+    pub(crate) is_audited_first: bool,
     client: Client,
     pub(crate) runtime: Runtime,
     pub(crate) place: Place,
@@ -169,6 +171,10 @@ impl Stage {
         }
         cluster.wait_ready();
         cluster.wait_acquainted();
+        if !setting.is_previous {
+            // The cluster makes that topic by itself, at about this time: its group is to have a known number.
+            cluster.wait_audited();
+        }
         let (partitions, replicas) = (load.partitions.to_string(), setting.replicas.to_string());
         cluster
             .run(&[
@@ -218,6 +224,7 @@ impl Stage {
             stop,
             running: Some(running),
             trimmed,
+            is_audited_first: !setting.is_previous,
             client,
             runtime,
             place,

@@ -14,6 +14,8 @@ use highwater_catalog::{Access, Catalog, Domain, Resource, Rule, Tenant};
 
 use super::Action;
 use super::decider::{Client, Decider};
+use super::system::{self, SystemRule};
+use crate::audit::Audit;
 use crate::catalog::CatalogHost;
 
 /// How many decisions are kept; beyond that all begin anew.
@@ -26,6 +28,8 @@ pub(crate) struct Authority {
     source: Source,
     /// Clients that may do everything to the cluster, whatever the policy says: `tenant/client`, from the node's configuration.
     operators: HashSet<String>,
+    /// Is told what is refused.
+    pub(super) audit: Audit,
     current: ArcSwap<Snapshot>,
 }
 
@@ -67,6 +71,8 @@ pub(crate) enum Reason {
     SuspendedTenant,
     /// There is no policy yet: each client may do everything in its own tenant.
     NotSetUp,
+    /// What belongs to the cluster itself has a rule of its own.
+    System(SystemRule),
 }
 
 /// For a person.
@@ -81,19 +87,20 @@ impl fmt::Display for Reason {
             Reason::NotSetUp => {
                 out.write_str("there is no policy yet: each client may do everything in its own tenant")
             }
+            Reason::System(rule) => rule.fmt(out),
         }
     }
 }
 
 impl Authority {
-    pub(crate) fn new(host: Arc<CatalogHost>, operators: &[String]) -> Authority {
-        Authority::of(Source::Catalog(host), operators)
+    pub(crate) fn new(host: Arc<CatalogHost>, operators: &[String], audit: Audit) -> Authority {
+        Authority::of(Source::Catalog(host), operators, audit)
     }
 
     /// With a policy that no catalog has.
     #[cfg(test)]
     pub(super) fn fixed(access: Access, operators: &[String]) -> Authority {
-        Authority::of(Source::Fixed(Mutex::new(Arc::new(access))), operators)
+        Authority::of(Source::Fixed(Mutex::new(Arc::new(access))), operators, Audit::default())
     }
 
     #[cfg(test)]
@@ -103,10 +110,11 @@ impl Authority {
         }
     }
 
-    fn of(source: Source, operators: &[String]) -> Authority {
+    fn of(source: Source, operators: &[String], audit: Audit) -> Authority {
         Authority {
             source,
             operators: operators.iter().cloned().collect(),
+            audit,
             current: ArcSwap::from_pointee(Snapshot::new(Arc::default())),
         }
     }
@@ -120,7 +128,9 @@ impl Authority {
         action: Action,
     ) -> bool {
         let snapshot = self.snapshot();
-        if let Some((allowed, _)) = self.without_policy(&snapshot.access, client, domain, resource, action) {
+        let is_operator = || self.allows(client, Domain::Cluster, Resource::Cluster, Action::Admin);
+        let by_itself = self.without_policy(&snapshot.access, (client, domain, resource, action), is_operator);
+        if let Some((allowed, _)) = by_itself {
             return allowed;
         }
         snapshot.decide(client, domain, resource, action)
@@ -137,11 +147,14 @@ impl Authority {
     }
 
     /// Why a client may do nothing at all, if that is so.
-    pub(super) fn shut_out(&self, client: Client<'_>) -> Option<Reason> {
+    pub(crate) fn shut_out(&self, client: Client<'_>) -> Option<Reason> {
         Authority::shut_out_by(&self.access(), client)
     }
 
     fn shut_out_by(access: &Access, client: Client<'_>) -> Option<Reason> {
+        if system::is_of_system(client) {
+            return Some(Reason::System(SystemRule::NoClients));
+        }
         if !access.is_set_up() {
             return None;
         }
@@ -161,7 +174,9 @@ impl Authority {
         resource: Resource<'_>,
         action: Action,
     ) -> (bool, Reason) {
-        let answer = self.without_policy(access, client, domain, resource, action);
+        let may_admin = || self.explain(access, client, Domain::Cluster, Resource::Cluster, Action::Admin);
+        let is_operator = || may_admin().0;
+        let answer = self.without_policy(access, (client, domain, resource, action), is_operator);
         // That another tenant is suspended counts only where something would be allowed; nobody else is told of it.
         let of_other = Some((false, Reason::SuspendedTenant));
         let is_of_other = answer == of_other && Authority::shut_out_by(access, client).is_none();
@@ -182,11 +197,12 @@ impl Authority {
     fn without_policy(
         &self,
         access: &Access,
-        client: Client<'_>,
-        domain: Domain<'_>,
-        resource: Resource<'_>,
-        action: Action,
+        (client, domain, resource, action): (Client<'_>, Domain<'_>, Resource<'_>, Action),
+        is_operator: impl Fn() -> bool,
     ) -> Option<(bool, Reason)> {
+        if let Some((allowed, rule)) = system::judge(client, domain, action, is_operator) {
+            return Some((allowed, Reason::System(rule)));
+        }
         if domain == Domain::Cluster && self.is_configured_operator(client) {
             return Some((true, Reason::ConfiguredOperator));
         }

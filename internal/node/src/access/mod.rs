@@ -8,14 +8,20 @@
 //! * A topic that the caller may not even look at is answered exactly like one that does not exist, so that nobody can learn by trying
 //!   what others have.
 //! * A node is not a client and may do nothing here: nodes talk over the peer link.
+//! * What is refused to a call is told to the audit, once. Whoever only looks what may be shown uses [`Authority::check`], which
+//!   tells nobody.
+//! * What belongs to the cluster itself has rules above the policy (`system`).
 //!
 //! Deliberately absent: addresses, headers and times of day, which decide nothing.
 
 mod authority;
 mod decider;
 mod defaults;
+mod system;
 
 use std::fmt;
+use std::net::SocketAddr;
+use std::sync::{Arc, OnceLock};
 
 use highwater_catalog::names::{self, InvalidName};
 use highwater_catalog::{self as catalog, Domain};
@@ -25,14 +31,39 @@ use sha2::{Digest, Sha256};
 pub(crate) use authority::{Authority, Reason};
 pub(crate) use decider::Client;
 pub(crate) use defaults::{FirstPolicy, OWNER_ROLE};
+pub(crate) use system::audit_writer;
 
 use crate::identity::Identity;
+use crate::port::Peer;
 
 /// Who calls, as proven by the connection's certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Principal {
     identity: Identity,
     digest: PrincipalDigest,
+    /// Where it calls from, if that is at hand; for the audit, and decides nothing.
+    remote: Option<SocketAddr>,
+    /// Takes in what was refused, if that is recorded with what was to be done. Otherwise it is recorded by itself.
+    refused: Option<Arc<OnceLock<Refused>>>,
+}
+
+/// What was refused to somebody.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Refused {
+    pub(crate) action: Action,
+    pub(crate) resource: Resource,
+    /// It was answered as if it did not exist.
+    is_hidden: bool,
+}
+
+impl Refused {
+    pub(crate) fn new(action: Action, resource: &Resource, denied: &Denied) -> Refused {
+        Refused {
+            action,
+            resource: resource.clone(),
+            is_hidden: matches!(denied, Denied::Hidden(_)),
+        }
+    }
 }
 
 impl Principal {
@@ -43,7 +74,35 @@ impl Principal {
         Principal {
             identity: identity.clone(),
             digest: PrincipalDigest(digest),
+            remote: None,
+            refused: None,
         }
+    }
+
+    /// Who is at the other end of a connection.
+    pub(crate) fn of(peer: &Peer) -> Principal {
+        Principal {
+            remote: Some(peer.remote_addr),
+            ..Principal::new(&peer.identity)
+        }
+    }
+
+    /// The same, as one who carries out an act: what is refused to it is noted here, and told with the act.
+    pub(crate) fn in_an_act(self) -> Principal {
+        Principal {
+            refused: Some(Arc::default()),
+            ..self
+        }
+    }
+
+    /// What was refused to who carries out an act, if anything was.
+    pub(crate) fn refused(&self) -> Option<&Refused> {
+        self.refused.as_ref()?.get()
+    }
+
+    /// Where it calls from, if that is at hand.
+    pub(crate) fn remote(&self) -> Option<SocketAddr> {
+        self.remote
     }
 
     pub(crate) fn identity(&self) -> &Identity {
@@ -237,26 +296,35 @@ impl Denied {
 }
 
 impl Authority {
-    /// Whether `principal` may do `action` to `resource`.
+    /// Whether `principal` may do `action` to `resource`. That it may not is told to the audit.
     pub(crate) fn authorize(
         &self,
         principal: &Principal,
         action: Action,
         resource: Resource,
     ) -> Result<Permit, Denied> {
+        if let Err(denied) = self.check(principal, action, &resource) {
+            self.tell_audit(principal, action, &resource, &denied);
+            return Err(denied);
+        }
+        Ok(Permit {
+            principal: principal.digest,
+            action,
+            resource,
+        })
+    }
+
+    /// The same for who only looks what may be shown: it permits nothing, and nobody is told.
+    pub(crate) fn check(&self, principal: &Principal, action: Action, resource: &Resource) -> Result<(), Denied> {
         let Some(client) = principal.client() else {
             return Err(Denied::Forbidden {
                 principal: principal.to_string(),
-                what: "use the services for clients: it has a node's certificate".to_owned(),
+                what: NOT_A_CLIENT.to_owned(),
             });
         };
         let (domain, named) = resource.in_policy();
         if self.allows(client, domain, named, action) {
-            return Ok(Permit {
-                principal: principal.digest,
-                action,
-                resource,
-            });
+            return Ok(());
         }
         if let Some(why) = self.shut_out(client) {
             return Err(Denied::Forbidden {
@@ -266,14 +334,41 @@ impl Authority {
         }
         let may_know = action != Action::Describe && self.allows(client, domain, named, Action::Describe);
         match resource {
-            Resource::Topic(name) if !may_know => Err(Denied::Hidden(name)),
+            Resource::Topic(name) if !may_know => Err(Denied::Hidden(name.clone())),
             resource => Err(Denied::Forbidden {
                 principal: principal.to_string(),
                 what: format!("{} {resource}", action.name()),
             }),
         }
     }
+
+    fn tell_audit(&self, principal: &Principal, action: Action, resource: &Resource, denied: &Denied) {
+        let refused = Refused::new(action, resource, denied);
+        match &principal.refused {
+            // The first refusal ends the act.
+            Some(noted) => drop(noted.set(refused)),
+            None => self
+                .audit
+                .denied(principal, &refused, || self.reason(principal, &refused)),
+        }
+    }
+
+    /// Why it was refused, for the audit: the true reason, also where the caller does not hear it. Slow.
+    pub(crate) fn reason(&self, principal: &Principal, refused: &Refused) -> String {
+        let Some(client) = principal.client() else {
+            return format!("may not {NOT_A_CLIENT}");
+        };
+        let (domain, named) = refused.resource.in_policy();
+        let (_, reason) = self.explain(&self.access(), client, domain, named, refused.action);
+        match refused.is_hidden {
+            true => format!("{reason}; answered as if it did not exist"),
+            false => reason.to_string(),
+        }
+    }
 }
+
+/// What is refused to nodes.
+const NOT_A_CLIENT: &str = "use the services for clients: it has a node's certificate";
 
 #[cfg(test)]
 mod tests;

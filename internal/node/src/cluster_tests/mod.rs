@@ -4,6 +4,7 @@
 
 mod absences;
 mod access;
+mod audit;
 mod connections;
 mod currency;
 mod following;
@@ -27,6 +28,7 @@ mod recoveries;
 mod refusals;
 mod replacements;
 mod retention;
+mod trail;
 mod upgrades;
 
 use std::path::{Path, PathBuf};

@@ -96,7 +96,7 @@ impl Gateway {
     async fn receive(&self, peer: &Peer, request: Request<Incomplete>) -> Result<Received, Problem> {
         let stream = pay_for_call(peer).await?;
         let (head, body) = request.into_parts();
-        let principal = Principal::new(&peer.identity);
+        let principal = Principal::of(peer);
         let (body, share) = match head.method {
             Method::POST => {
                 origin::check(&head.headers, head.uri.authority())?;

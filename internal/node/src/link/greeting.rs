@@ -44,7 +44,7 @@ pub(super) async fn dial(inner: &Arc<Inner>, target: &Target, lane: Lane) -> Res
 /// Serves a connection that a node has dialled, to its end.
 pub(super) async fn accept(inner: &Arc<Inner>, mut stream: ServerStream, peer: &Peer, trust: Trust) {
     let Some(node) = peer.identity.node_name() else { return };
-    let greeted = timeout(DIAL_TIMEOUT, answer_greeting(inner, &mut stream, node)).await;
+    let greeted = timeout(DIAL_TIMEOUT, answer_greeting(inner, &mut stream, node, peer)).await;
     match greeted {
         Ok(Ok((said, hello))) => inner.serve(Role::Acceptor, hello, &said, stream, Some(trust)).await,
         Ok(Err(why)) => {
@@ -138,12 +138,13 @@ where
 }
 
 /// The acceptor's side: what we said, and what the node said.
-async fn answer_greeting<S>(inner: &Inner, stream: &mut S, node: &str) -> Result<(Hello, Hello), String>
+async fn answer_greeting<S>(inner: &Inner, stream: &mut S, node: &str, peer: &Peer) -> Result<(Hello, Hello), String>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let hello = read_hello(stream).await?;
-    inner.admit(node, &hello)?;
+    let admitted = inner.admit(node, &hello);
+    admitted.inspect_err(|why| inner.handler.turned_away(peer, why))?;
     inner.peer_seen(node); // who dials us can be dialled
     if inner.accepted_from(node) >= ACCEPTED_PER_NODE_MAX {
         return Err(format!(

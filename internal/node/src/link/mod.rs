@@ -106,6 +106,8 @@ pub trait LinkHandler: Send + Sync + 'static {
     /// Whether to talk to this node at all; the reason for a refusal is told to it. Called for every connection, and
     /// again whenever the other side has learned its cluster id. Names and cluster ids have been compared before.
     fn hello(&self, from: &str, hello: &Hello) -> Result<(), String>;
+    /// A node that has dialled was turned away after its certificate was found good.
+    fn turned_away(&self, _peer: &Peer, _why: &str) {}
 }
 
 /// What a link is made from.

@@ -10,6 +10,9 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+use crate::audit::Audit;
+#[cfg(test)]
+use crate::audit::Ledger;
 #[cfg(test)]
 use crate::catalog::CatalogHost;
 #[cfg(test)]
@@ -52,6 +55,7 @@ pub struct NodeHandle {
     pub(super) leaders: Leaders,
     pub(super) link: Link,
     pub(super) credentials: Arc<Credentials>,
+    pub(super) audit: Audit,
     pub(super) draining: CancellationToken,
     pub(super) stopping: CancellationToken,
     pub(super) server: JoinHandle<()>,
@@ -61,6 +65,8 @@ pub struct NodeHandle {
     #[cfg(test)]
     pub(super) controller: Arc<Controller>,
     #[cfg(test)]
+    pub(super) ledger: Ledger,
+    #[cfg(test)]
     pub(super) quotas: Arc<Quotas>,
 }
 
@@ -68,6 +74,11 @@ impl NodeHandle {
     #[cfg(test)]
     pub(crate) fn registry(&self) -> &Registry {
         &self.registry
+    }
+
+    #[cfg(test)]
+    pub(crate) fn ledger(&self) -> &Ledger {
+        &self.ledger
     }
 
     #[cfg(test)]
@@ -157,6 +168,7 @@ impl NodeHandle {
             tracing::info!("some streams did not end in time and are cut off");
             self.server.abort();
         }
+        self.audit.finish().await;
         for running in std::mem::take(&mut self.loops) {
             running.abort();
             // That it was cut off is what was wanted.

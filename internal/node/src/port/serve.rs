@@ -113,7 +113,14 @@ impl Server {
     fn turn_away(&self, remote: SocketAddr) {
         self.counters.count_accepted();
         let why = format!("{HANDSHAKES_PER_ADDRESS_MAX} handshakes with its address are going on already");
-        self.counters.complain(Complaint::Crowded, remote, why);
+        self.refuse(Complaint::Crowded, remote, None, why);
+    }
+
+    /// Complains of a connection that was refused for what it is, and tells the audit. `who`: as far as it has proven that.
+    fn refuse(&self, complaint: Complaint, remote: SocketAddr, who: Option<&Identity>, why: String) {
+        self.counters.complain(complaint, remote, &why);
+        let who = who.map(ToString::to_string);
+        self.options.audit.unauthenticated(remote, who, "connect", why);
     }
 
     async fn handshake(&self, mut tcp: TcpStream, remote: SocketAddr) -> Option<(ServerStream, Arc<Peer>, Trust)> {
@@ -148,7 +155,7 @@ impl Server {
                 Some((stream, peer, trust))
             }
             Err(error) => {
-                self.counters.complain(Complaint::Failed, remote, explain(&error));
+                self.refuse(Complaint::Failed, remote, None, explain(&error));
                 None
             }
         }
@@ -171,10 +178,10 @@ impl Server {
         peer: Arc<Peer>,
         trust: Trust,
     ) {
-        let remote_addr = peer.remote_addr;
+        let (remote_addr, identity) = (peer.remote_addr, peer.identity.clone());
         let place = match self.place(&peer) {
             Ok(place) => place,
-            Err(why) => return self.counters.complain(Complaint::Refused, remote_addr, why),
+            Err(why) => return self.refuse(Complaint::Refused, remote_addr, Some(&peer.identity), why),
         };
         let connection = Connection {
             stream,
@@ -184,8 +191,8 @@ impl Server {
             _place: place,
         };
         if server.try_send(Ok(connection)).is_err() {
-            let why = "its server takes no connections at present";
-            self.counters.complain(Complaint::Refused, remote_addr, why);
+            let why = "its server takes no connections at present".to_owned();
+            self.refuse(Complaint::Refused, remote_addr, Some(&identity), why);
         }
     }
 
@@ -208,7 +215,7 @@ impl Server {
     async fn hand_to_link(&self, stream: ServerStream, peer: Arc<Peer>, trust: Trust) {
         if peer.identity.node_name().is_none() {
             let why = format!("{} is not a node", peer.identity);
-            self.counters.complain(Complaint::Refused, peer.remote_addr, &why);
+            self.refuse(Complaint::Refused, peer.remote_addr, Some(&peer.identity), why.clone());
             return crate::link::refuse(stream, &why).await;
         }
         let link = self.options.link.clone();

@@ -60,7 +60,7 @@ impl<K: Hash + Eq> Drop for Share<K> {
 }
 
 /// Whom an address stands for: a machine has a whole /64 of IPv6 addresses to choose from.
-pub(super) fn source_of(address: IpAddr) -> IpAddr {
+pub(crate) fn source_of(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX))),
         v4 => v4,

@@ -11,14 +11,13 @@ use std::sync::Arc;
 
 use http::Request;
 
-use crate::access::{Action, Principal, Resource};
 use crate::port::Peer;
 use crate::services::Context;
 use crate::status::Problem;
 
 /// Who may call a method.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Class {
+pub(crate) enum Class {
     /// Whoever has a certificate of the cluster: health, and the description of the services.
     Public,
     /// Clients; what they may do there is the policy's.
@@ -35,7 +34,7 @@ const PUBLIC_SERVICES: [&str; 3] = [
 ];
 
 /// The methods of our own services.
-pub(super) const METHODS: [(&str, &str, Class); 34] = [
+pub(crate) const METHODS: [(&str, &str, Class); 34] = [
     ("AccessService", "WhoAmI", Class::Client),
     ("AccessService", "GetPolicy", Class::Client),
     ("AccessService", "ChangePolicy", Class::Client),
@@ -103,17 +102,15 @@ pub(super) fn admit<B>(context: &Context, request: &Request<B>) -> Result<(), Pr
     if peer.identity.node_name().is_some() {
         let who = &peer.identity;
         let why = format!("{who} may not use the services for clients: it has a node's certificate");
+        context.audit_node(peer);
         return Err(Problem::Denied(why));
     }
     context.currency.check()?;
     // Only here: a principal is a hash, and each handler makes its own.
-    if class == Class::Operator {
-        let principal = Principal::new(&peer.identity);
-        context
-            .authority
-            .authorize(&principal, Action::Admin, Resource::Cluster)?;
+    match class {
+        Class::Operator => context.admit_operator(peer, path),
+        _ => Ok(()),
     }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -12,10 +12,9 @@ use highwater_proto::v1::cluster_service_server::ClusterService;
 use prost::Message;
 use tonic::{Request, Response, Status};
 
-use super::deadline::deadline;
 use super::revocation::{Grounds, while_allowed};
 use super::watch_cluster::{self, View};
-use super::{Context, operate, principal};
+use super::{Context, operate, principal, targets};
 use crate::access::{Action, Principal, Resource};
 use crate::describe;
 use crate::peer_calls::REPLICAS;
@@ -94,58 +93,73 @@ impl ClusterService for Cluster {
         &self,
         request: Request<v1::TransferLeaderRequest>,
     ) -> Result<Response<v1::TransferLeaderResponse>, Status> {
-        let (principal, deadline) = (principal(&request)?, deadline(request.metadata()));
-        let done = self.context.transfer_leader(&principal, request.into_inner(), deadline);
-        Ok(Response::new(done.await?))
+        let act = self.context.act(&request, "TransferLeader", targets::transfer_leader)?;
+        let request = request.into_inner();
+        let done = self.context.transfer_leader(act.principal(), request, act.deadline());
+        let done = done.await;
+        act.end(done).await
     }
 
     async fn drain_node(
         &self,
         request: Request<v1::DrainNodeRequest>,
     ) -> Result<Response<v1::DrainNodeResponse>, Status> {
-        let (principal, deadline) = (principal(&request)?, deadline(request.metadata()));
-        let done = self.context.drain_node(&principal, request.into_inner(), deadline);
-        Ok(Response::new(done.await?))
+        let act = self.context.act(&request, "DrainNode", targets::drain_node)?;
+        let act = act.unless(request.get_ref().look);
+        let request = request.into_inner();
+        let done = self.context.drain_node(act.principal(), request, act.deadline());
+        let done = done.await;
+        act.end(done).await
     }
 
     async fn decommission_node(
         &self,
         request: Request<v1::DecommissionNodeRequest>,
     ) -> Result<Response<v1::DecommissionNodeResponse>, Status> {
-        let (principal, deadline) = (principal(&request)?, deadline(request.metadata()));
-        let done = self
+        let act = self
             .context
-            .decommission_node(&principal, request.into_inner(), deadline);
-        Ok(Response::new(done.await?))
+            .act(&request, "DecommissionNode", targets::decommission_node)?;
+        let act = act.unless(request.get_ref().look);
+        let request = request.into_inner();
+        let done = self.context.decommission_node(act.principal(), request, act.deadline());
+        let done = done.await;
+        act.end(done).await
     }
 
     async fn move_replica(
         &self,
         request: Request<v1::MoveReplicaRequest>,
     ) -> Result<Response<v1::MoveReplicaResponse>, Status> {
-        let (principal, deadline) = (principal(&request)?, deadline(request.metadata()));
-        let done = self.context.move_replica(&principal, request.into_inner(), deadline);
-        Ok(Response::new(done.await?))
+        let act = self.context.act(&request, "MoveReplica", targets::move_replica)?;
+        let request = request.into_inner();
+        let done = self.context.move_replica(act.principal(), request, act.deadline());
+        let done = done.await;
+        act.end(done).await
     }
 
     async fn recover_partition(
         &self,
         request: Request<v1::RecoverPartitionRequest>,
     ) -> Result<Response<v1::RecoverPartitionResponse>, Status> {
-        let (principal, deadline) = (principal(&request)?, deadline(request.metadata()));
-        let done = self
+        let act = self
             .context
-            .recover_partition(&principal, request.into_inner(), deadline);
-        Ok(Response::new(done.await?))
+            .act(&request, "RecoverPartition", targets::recover_partition)?;
+        let act = act.unless(!request.get_ref().accept_loss);
+        let request = request.into_inner();
+        let done = self.context.recover_partition(act.principal(), request, act.deadline());
+        let done = done.await;
+        act.end(done).await
     }
 
     async fn update_settings(
         &self,
         request: Request<v1::UpdateSettingsRequest>,
     ) -> Result<Response<v1::UpdateSettingsResponse>, Status> {
-        let (principal, deadline) = (principal(&request)?, deadline(request.metadata()));
-        let done = self.context.update_settings(&principal, request.into_inner(), deadline);
-        Ok(Response::new(done.await?))
+        let act = self.context.act(&request, "UpdateSettings", targets::update_settings)?;
+        let request = request.into_inner();
+        let done = self.context.update_settings(act.principal(), request, act.deadline());
+        let done = done.await;
+        act.end(done).await
     }
 }
 

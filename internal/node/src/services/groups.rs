@@ -17,9 +17,10 @@ use highwater_proto::v1::group_service_server::GroupService;
 use tokio::time::{Instant, timeout_at};
 use tonic::{Request, Response, Status, Streaming};
 
+use super::acts::Act;
 use super::deadline::deadline;
 use super::joining::{Assignments, text};
-use super::{Context, Wanted, principal};
+use super::{Context, Wanted, principal, targets};
 use crate::access::{Action, Principal, Resource};
 use crate::replicas::Opened;
 use crate::status::{Problem, range};
@@ -115,7 +116,7 @@ impl GroupService for Groups {
             let asked = self
                 .context
                 .authority
-                .authorize(&call.principal, Action::Describe, resource);
+                .check(&call.principal, Action::Describe, &resource);
             asked.is_ok()
         };
         let groups = groups.into_iter().filter(|(group, _)| may_see(group));
@@ -129,32 +130,18 @@ impl GroupService for Groups {
         &self,
         request: Request<v1::ResetOffsetRequest>,
     ) -> Result<Response<v1::ResetOffsetResponse>, Status> {
-        let (call, request) = Call::of(request)?;
-        let place = wanted(&request.topic, request.topic_id, request.partition);
-        let led = self.open(call, Action::Manage, &place, &request.group).await?;
-        led.reset(request.offset).await?;
-        tracing::info!(
-            target: "audit", principal = %led.call.principal, partition = %led.opened.what, group = request.group,
-            offset = request.offset, "the offset of a group is reset"
-        );
-        Ok(Response::new(v1::ResetOffsetResponse {}))
+        let act = self.context.act(&request, "ResetOffset", targets::reset_offset)?;
+        let done = self.reset(Call::in_act(&act), request.into_inner()).await;
+        act.end(done).await
     }
 
     async fn delete_group(
         &self,
         request: Request<v1::DeleteGroupRequest>,
     ) -> Result<Response<v1::DeleteGroupResponse>, Status> {
-        let (call, request) = Call::of(request)?;
-        let place = wanted(&request.topic, request.topic_id, request.partition);
-        let led = self.open(call, Action::Manage, &place, &request.group).await?;
-        let existed = led.forget().await?;
-        if existed {
-            tracing::info!(
-                target: "audit", principal = %led.call.principal, partition = %led.opened.what, group = request.group,
-                "a group is deleted"
-            );
-        }
-        Ok(Response::new(v1::DeleteGroupResponse { existed }))
+        let act = self.context.act(&request, "DeleteGroup", targets::delete_group)?;
+        let done = self.delete(Call::in_act(&act), request.into_inner()).await;
+        act.end(done).await
     }
 }
 
@@ -171,6 +158,13 @@ impl Call {
             deadline: deadline(request.metadata()),
         };
         Ok((call, request.into_inner()))
+    }
+
+    fn in_act(act: &Act) -> Call {
+        Call {
+            principal: act.principal().clone(),
+            deadline: act.deadline(),
+        }
     }
 }
 
@@ -191,6 +185,20 @@ struct Led<'a> {
 }
 
 impl Groups {
+    async fn reset(&self, call: Call, request: v1::ResetOffsetRequest) -> Result<v1::ResetOffsetResponse, Problem> {
+        let place = wanted(&request.topic, request.topic_id, request.partition);
+        let led = self.open(call, Action::Manage, &place, &request.group).await?;
+        led.reset(request.offset).await?;
+        Ok(v1::ResetOffsetResponse {})
+    }
+
+    async fn delete(&self, call: Call, request: v1::DeleteGroupRequest) -> Result<v1::DeleteGroupResponse, Problem> {
+        let place = wanted(&request.topic, request.topic_id, request.partition);
+        let led = self.open(call, Action::Manage, &place, &request.group).await?;
+        let existed = led.forget().await?;
+        Ok(v1::DeleteGroupResponse { existed })
+    }
+
     /// The way to everything that writes.
     async fn open(&self, call: Call, action: Action, wanted: &Wanted<'_>, group: &str) -> Result<Led<'_>, Problem> {
         let context = &*self.context;

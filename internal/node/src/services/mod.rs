@@ -5,6 +5,7 @@
 //!
 //! Deliberately absent: how problems look on the wire (`status`), and any state of partitions (`replicas`).
 
+mod acts;
 mod classes;
 mod cluster;
 mod connections;
@@ -26,6 +27,7 @@ mod records;
 mod recover;
 mod revocation;
 mod server;
+mod targets;
 mod tenants;
 mod topic;
 mod watch_cluster;
@@ -44,6 +46,10 @@ const LEADER_PATIENCE: Duration = Duration::from_secs(1);
 /// How soon it looks again.
 const LEADER_PAUSE: Duration = Duration::from_millis(20);
 
+#[cfg(test)]
+pub(crate) use acts::ACTS;
+#[cfg(test)]
+pub(crate) use classes::METHODS;
 pub(crate) use connections::AgeMax;
 pub(crate) use in_flight::InFlight;
 pub(crate) use metering::{pay_for_batch, pay_for_call, pay_for_read};
@@ -52,6 +58,7 @@ pub(crate) use records::{Fetch, Start, fetch, partition_count};
 pub(crate) use server::{ServerParts, serve};
 
 use crate::access::{Action, Authority, Permit, Principal, Resource, TopicName};
+use crate::audit::Audit;
 use crate::catalog::{CatalogClient, CatalogHost, Currency};
 use crate::coordinator::Coordinator;
 use crate::data_dir::DataDir;
@@ -91,6 +98,8 @@ pub(crate) struct Context {
     pub(crate) coordinator: Coordinator,
     /// Who may do what.
     pub(crate) authority: Arc<Authority>,
+    /// Is told what was done, and what was refused.
+    pub(crate) audit: Audit,
     /// Clients are to go elsewhere.
     pub(crate) draining: CancellationToken,
     /// Streams are to end.
@@ -203,7 +212,7 @@ struct Wanted<'a> {
 
 /// Who calls: the identity proven by the connection's certificate.
 fn principal<T>(request: &Request<T>) -> Result<Principal, Problem> {
-    Ok(Principal::new(&caller(request)?.identity))
+    Ok(Principal::of(caller(request)?))
 }
 
 /// The other end of the connection that a call came on.
@@ -241,7 +250,7 @@ impl Context {
         };
         let asked = self
             .authority
-            .authorize(principal, Action::Describe, Resource::Topic(name));
+            .check(principal, Action::Describe, &Resource::Topic(name));
         asked.is_ok()
     }
 }

@@ -31,6 +31,12 @@ impl Context {
         Ok(())
     }
 
+    /// Whether the caller is one, for what others may do, too; nobody is told that it is not.
+    pub(super) fn is_operator(&self, principal: &Principal) -> bool {
+        let asked = self.authority.check(principal, Action::Admin, &Resource::Cluster);
+        asked.is_ok()
+    }
+
     pub(super) async fn transfer_leader(
         &self,
         principal: &Principal,

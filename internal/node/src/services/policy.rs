@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use tonic::{Request, Response, Status};
 
 use super::deadline::deadline;
-use super::{Context, principal};
+use super::{Context, principal, targets};
 use crate::access::{Action, Client, Denied, Principal, Reason, Resource};
 use crate::status::Problem;
 
@@ -28,10 +28,6 @@ impl AccessService for Policy {
         let client = client_of(&principal)?;
         let authority = &self.context.authority;
         let access = authority.access();
-        let is_active = access
-            .tenants()
-            .get(client.tenant)
-            .is_some_and(|tenant| !tenant.suspended);
         let grants = access
             .grants()
             .filter(|grant| grant.includes(client.tenant, client.name));
@@ -42,7 +38,7 @@ impl AccessService for Policy {
             grants: grants.map(grant_on_the_wire).collect(),
             configured_operator: authority.is_configured_operator(client),
             no_policy: !access.is_set_up(),
-            shut_out: access.is_set_up() && !is_active,
+            shut_out: authority.shut_out(client).is_some(),
         }))
     }
 
@@ -69,14 +65,11 @@ impl AccessService for Policy {
         &self,
         request: Request<v1::ChangePolicyRequest>,
     ) -> Result<Response<v1::ChangePolicyResponse>, Status> {
-        let (principal, deadline) = (principal(&request)?, deadline(request.metadata()));
-        let request = request.into_inner();
-        let change = change_of(request.change.unwrap_or_default());
-        self.may_change(&principal, &change)?;
-        let version = self
-            .decide(&principal, request.expected_version, change, deadline)
-            .await?;
-        Ok(Response::new(v1::ChangePolicyResponse { version }))
+        let act = self
+            .context
+            .act(&request, "ChangePolicy", |_, request| lines_of(request))?;
+        let changed = self.change(act.principal(), request.into_inner(), act.deadline()).await;
+        act.end(changed).await
     }
 
     async fn explain(&self, request: Request<v1::ExplainRequest>) -> Result<Response<v1::ExplainResponse>, Status> {
@@ -118,30 +111,33 @@ impl AccessService for Policy {
         &self,
         request: Request<v1::CreateTenantRequest>,
     ) -> Result<Response<v1::CreateTenantResponse>, Status> {
-        let (principal, deadline) = (principal(&request)?, deadline(request.metadata()));
-        let made = self.context.create_tenant(&principal, request.into_inner(), deadline);
-        made.await?;
-        Ok(Response::new(v1::CreateTenantResponse {}))
+        let act = self.context.act(&request, "CreateTenant", targets::create_tenant)?;
+        let request = request.into_inner();
+        let done = self.context.create_tenant(act.principal(), request, act.deadline());
+        let done = done.await.map(|()| v1::CreateTenantResponse {});
+        act.end(done).await
     }
 
     async fn suspend_tenant(
         &self,
         request: Request<v1::SuspendTenantRequest>,
     ) -> Result<Response<v1::SuspendTenantResponse>, Status> {
-        let (principal, deadline) = (principal(&request)?, deadline(request.metadata()));
-        let done = self.context.suspend_tenant(&principal, request.into_inner(), deadline);
-        done.await?;
-        Ok(Response::new(v1::SuspendTenantResponse {}))
+        let act = self.context.act(&request, "SuspendTenant", targets::suspend_tenant)?;
+        let request = request.into_inner();
+        let done = self.context.suspend_tenant(act.principal(), request, act.deadline());
+        let done = done.await.map(|()| v1::SuspendTenantResponse {});
+        act.end(done).await
     }
 
     async fn delete_tenant(
         &self,
         request: Request<v1::DeleteTenantRequest>,
     ) -> Result<Response<v1::DeleteTenantResponse>, Status> {
-        let (principal, deadline) = (principal(&request)?, deadline(request.metadata()));
-        let done = self.context.delete_tenant(&principal, request.into_inner(), deadline);
-        done.await?;
-        Ok(Response::new(v1::DeleteTenantResponse {}))
+        let act = self.context.act(&request, "DeleteTenant", targets::delete_tenant)?;
+        let request = request.into_inner();
+        let done = self.context.delete_tenant(act.principal(), request, act.deadline());
+        let done = done.await.map(|()| v1::DeleteTenantResponse {});
+        act.end(done).await
     }
 
     async fn describe_tenant(
@@ -150,7 +146,7 @@ impl AccessService for Policy {
     ) -> Result<Response<v1::DescribeTenantResponse>, Status> {
         let (principal, deadline) = (principal(&request)?, deadline(request.metadata()));
         let tenant = request.into_inner().tenant;
-        if self.context.operator(&principal).is_err() {
+        if !self.context.is_operator(&principal) {
             self.may(&principal, Action::Describe, &tenant)?;
         }
         Ok(Response::new(self.context.describe_tenant(&tenant, deadline).await?))
@@ -160,20 +156,24 @@ impl AccessService for Policy {
         &self,
         request: Request<v1::ChangeQuotaRequest>,
     ) -> Result<Response<v1::ChangeQuotaResponse>, Status> {
-        let (principal, deadline) = (principal(&request)?, deadline(request.metadata()));
-        let done = self.context.change_quota(&principal, request.into_inner(), deadline);
-        done.await?;
-        Ok(Response::new(v1::ChangeQuotaResponse {}))
+        let act = self.context.act(&request, "ChangeQuota", targets::change_quota)?;
+        let request = request.into_inner();
+        let done = self.context.change_quota(act.principal(), request, act.deadline());
+        let done = done.await.map(|()| v1::ChangeQuotaResponse {});
+        act.end(done).await
     }
 }
 
 impl Policy {
     /// Whether the caller may do `action` to the policy of a domain: an operator, or who may do it to that tenant.
     fn may(&self, principal: &Principal, action: Action, domain: &str) -> Result<(), Problem> {
-        let as_operator = self.context.operator(principal);
+        // Asked in silence: who is no operator may still be allowed it in the tenant.
+        if self.context.is_operator(principal) {
+            return Ok(());
+        }
         // What is no tenant's name is never asked about: answers are kept, by the names as they are written.
-        if as_operator.is_ok() || !names::is_valid(domain) {
-            return as_operator;
+        if !names::is_valid(domain) {
+            return self.context.operator(principal);
         }
         let resource = Resource::Tenant(domain.to_owned());
         self.context.authority.authorize(principal, action, resource)?;
@@ -202,23 +202,22 @@ impl Policy {
             .try_for_each(|domain| self.may(principal, Action::Manage, domain))
     }
 
-    async fn decide(
+    async fn change(
         &self,
         principal: &Principal,
-        expected_version: u64,
-        change: PolicyChange,
+        request: v1::ChangePolicyRequest,
         deadline: Instant,
-    ) -> Result<u64, Problem> {
-        let lines = lines_of(&change);
+    ) -> Result<v1::ChangePolicyResponse, Problem> {
+        let change = change_of(request.change.unwrap_or_default());
+        self.may_change(principal, &change)?;
         let command = Command::ChangePolicy {
-            expected_version,
+            expected_version: request.expected_version,
             change,
         };
         let reply = self.context.catalog.command(&command, deadline).await?;
         let version = version_of(&reply)?;
-        tracing::info!(target: "audit", %principal, version, ?lines, "the policy is changed");
         self.context.catalog.catch_up(deadline).await;
-        Ok(version)
+        Ok(v1::ChangePolicyResponse { version })
     }
 
     fn explanation(
@@ -283,13 +282,15 @@ pub(super) fn version_of(reply: &Reply) -> Result<u64, Problem> {
     }
 }
 
-/// What is added and removed, for the audit.
-fn lines_of(change: &PolicyChange) -> Vec<String> {
+/// What is to be added and removed, for the audit.
+fn lines_of(request: &v1::ChangePolicyRequest) -> String {
+    let change = change_of(request.change.clone().unwrap_or_default());
     let added = change.add_rules.iter().map(|rule| format!("+ {rule}"));
     let added = added.chain(change.add_grants.iter().map(|grant| format!("+ {grant}")));
     let removed = change.remove_rules.iter().map(|rule| format!("- {rule}"));
     let removed = removed.chain(change.remove_grants.iter().map(|grant| format!("- {grant}")));
-    added.chain(removed).collect()
+    let lines: Vec<String> = added.chain(removed).collect();
+    format!("policy: {}", lines.join("; "))
 }
 
 // ------------------------------------------------------------------------------------------------------------- the wire

@@ -7,6 +7,7 @@ use highwater_proto::v1;
 use tokio::time::Instant;
 
 use super::Context;
+use super::tenants::check_not_system;
 use crate::access::Principal;
 use crate::quotas::{Usage, Used};
 use crate::status::Problem;
@@ -57,15 +58,13 @@ impl Context {
             let why = format!("{both} cannot be set and cleared at once");
             return Err(Problem::Invalid { field: "clear", why });
         }
-        let (tenant, client) = (request.tenant, request.client);
+        check_not_system(&request.tenant)?;
         let command = Command::ChangeQuota {
-            tenant: tenant.clone(),
-            client: client.clone(),
-            change: change.clone(),
+            tenant: request.tenant,
+            client: request.client,
+            change,
         };
-        self.change_tenant(principal, &command, deadline).await?;
-        tracing::info!(target: "audit", %principal, tenant, client, ?change, "a quota is changed");
-        Ok(())
+        self.change_tenant(principal, &command, deadline).await
     }
 }
 
@@ -108,7 +107,7 @@ fn amounts(quota: &Quota) -> v1::Amounts {
     }
 }
 
-fn quota_of(amounts: &v1::Amounts) -> Quota {
+pub(super) fn quota_of(amounts: &v1::Amounts) -> Quota {
     let of = |limit: Limit| match limit {
         Limit::ProduceBytesPerSecond => amounts.produce_bytes_per_second,
         Limit::ConsumeBytesPerSecond => amounts.consume_bytes_per_second,

@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use tonic::Status;
 
 use super::Context;
-use crate::access::{Action, Denied, Principal, Resource};
+use crate::access::{Action, Denied, Principal, Refused, Resource};
 use crate::catalog::Progress;
 use crate::status::Problem;
 
@@ -52,16 +52,23 @@ impl Grounds {
             if !is_open {
                 std::future::pending::<()>().await; // the node stops, which ends streams by itself
             }
-            let authority = &self.context.authority;
-            let asked = self.all.iter().map(|(action, resource)| {
-                let asked = authority.authorize(&self.principal, *action, resource.clone());
-                asked.map(drop)
-            });
-            if let Err(denied) = asked.collect::<Result<(), Denied>>() {
-                tracing::info!(target: "audit", principal = %self.principal, %denied, "an open stream is cut");
+            let mut all = self.all.iter();
+            let lost = all.find_map(|(action, resource)| self.context.still(&self.principal, *action, resource).err());
+            if let Some(denied) = lost {
                 return denied.openly().into();
             }
         }
+    }
+}
+
+impl Context {
+    /// Whether the caller may still do what it has opened a stream for. If not, the stream is to be cut, which the audit hears.
+    pub(super) fn still(&self, principal: &Principal, action: Action, resource: &Resource) -> Result<(), Denied> {
+        self.authority.check(principal, action, resource).inspect_err(|denied| {
+            let refused = Refused::new(action, resource, denied);
+            let why = || self.authority.reason(principal, &refused);
+            self.audit.cut(principal, &refused, why);
+        })
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use highwater_catalog::names::SYSTEM_TENANT;
 use highwater_catalog::{Catalog, Command, Reply};
 use highwater_proto::v1;
 use tokio::time::{Instant, timeout_at};
@@ -36,14 +37,13 @@ impl Context {
         request: v1::CreateTenantRequest,
         deadline: Instant,
     ) -> Result<(), Problem> {
+        check_not_system(&request.tenant)?;
         let role = request.clients_role.unwrap_or_else(|| OWNER_ROLE.to_owned());
         let command = Command::CreateTenant {
-            tenant: request.tenant.clone(),
+            tenant: request.tenant,
             clients_role: Some(role).filter(|role| !role.is_empty()),
         };
-        self.change_tenant(principal, &command, deadline).await?;
-        tracing::info!(target: "audit", %principal, tenant = request.tenant, "a tenant is made");
-        Ok(())
+        self.change_tenant(principal, &command, deadline).await
     }
 
     pub(super) async fn suspend_tenant(
@@ -53,13 +53,9 @@ impl Context {
         deadline: Instant,
     ) -> Result<(), Problem> {
         let v1::SuspendTenantRequest { tenant, suspended } = request;
-        let command = Command::SuspendTenant {
-            tenant: tenant.clone(),
-            suspended,
-        };
-        self.change_tenant(principal, &command, deadline).await?;
-        tracing::info!(target: "audit", %principal, tenant, suspended, "a tenant is suspended or resumed");
-        Ok(())
+        check_not_system(&tenant)?;
+        let command = Command::SuspendTenant { tenant, suspended };
+        self.change_tenant(principal, &command, deadline).await
     }
 
     /// Suspended first, so that nobody makes topics meanwhile. If it ends in between, it can be called again.
@@ -70,6 +66,7 @@ impl Context {
         deadline: Instant,
     ) -> Result<(), Problem> {
         let tenant = request.tenant;
+        check_not_system(&tenant)?;
         if request.delete_topics {
             let suspending = Command::SuspendTenant {
                 tenant: tenant.clone(),
@@ -78,10 +75,8 @@ impl Context {
             self.change_tenant(principal, &suspending, deadline).await?;
             self.delete_topics_of(principal, &tenant, deadline).await?;
         }
-        let command = Command::DeleteTenant { tenant: tenant.clone() };
-        self.change_tenant(principal, &command, deadline).await?;
-        tracing::info!(target: "audit", %principal, tenant, "a tenant is deleted");
-        Ok(())
+        let command = Command::DeleteTenant { tenant };
+        self.change_tenant(principal, &command, deadline).await
     }
 
     async fn delete_topics_of(&self, principal: &Principal, tenant: &str, deadline: Instant) -> Result<(), Problem> {
@@ -134,6 +129,15 @@ impl Context {
         // Without a policy the catalog says so itself.
         let _ = timeout_at(until, set_up).await;
     }
+}
+
+/// What the cluster keeps for itself is nobody's to make or delete.
+pub(super) fn check_not_system(tenant: &str) -> Result<(), Problem> {
+    if tenant != SYSTEM_TENANT {
+        return Ok(());
+    }
+    let why = format!("the tenant `{SYSTEM_TENANT}` and its topics are the cluster's own");
+    Err(Problem::Refused(why))
 }
 
 fn describe(catalog: &Catalog, name: &str, suspended: bool) -> v1::Tenant {

@@ -13,7 +13,8 @@ use tokio::time::{Instant, timeout_at};
 use tonic::{Request, Response, Status};
 
 use super::deadline::deadline;
-use super::{Context, principal};
+use super::tenants::check_not_system;
+use super::{Context, principal, targets};
 use crate::access::{Action, Denied, Principal, Resource, TopicName};
 use crate::describe;
 use crate::status::Problem;
@@ -34,10 +35,10 @@ impl TopicService for Topics {
         &self,
         request: Request<v1::CreateTopicRequest>,
     ) -> Result<Response<v1::CreateTopicResponse>, Status> {
-        let principal = principal(&request)?;
-        let deadline = deadline(request.metadata());
-        let created = self.create(&principal, request.get_ref(), deadline).await?;
-        Ok(Response::new(v1::CreateTopicResponse { topic: Some(created) }))
+        let act = self.context.act(&request, "CreateTopic", targets::create_topic)?;
+        let created = self.create(act.principal(), request.get_ref(), act.deadline()).await;
+        let created = created.map(|topic| v1::CreateTopicResponse { topic: Some(topic) });
+        act.end(created).await
     }
 
     async fn get_topic(&self, request: Request<v1::GetTopicRequest>) -> Result<Response<v1::GetTopicResponse>, Status> {
@@ -85,35 +86,19 @@ impl TopicService for Topics {
         &self,
         request: Request<v1::UpdateTopicRequest>,
     ) -> Result<Response<v1::UpdateTopicResponse>, Status> {
-        let principal = principal(&request)?;
-        let deadline = deadline(request.metadata());
-        let updated = self.update(&principal, request.into_inner(), deadline).await?;
-        Ok(Response::new(v1::UpdateTopicResponse { topic: Some(updated) }))
+        let act = self.context.act(&request, "UpdateTopic", targets::update_topic)?;
+        let updated = self.update(act.principal(), request.into_inner(), act.deadline()).await;
+        let updated = updated.map(|topic| v1::UpdateTopicResponse { topic: Some(topic) });
+        act.end(updated).await
     }
 
     async fn delete_topic(
         &self,
         request: Request<v1::DeleteTopicRequest>,
     ) -> Result<Response<v1::DeleteTopicResponse>, Status> {
-        let principal = principal(&request)?;
-        let deadline = deadline(request.metadata());
-        let permit = self
-            .context
-            .permit_topic(&principal, Action::Manage, &request.get_ref().topic)?;
-        let Some(name) = permit.topic(Action::Manage).cloned() else {
-            return Err(Problem::Internal("a permit without a topic".to_owned()).into());
-        };
-        let command = Command::DeleteTopic {
-            tenant: name.tenant,
-            name: name.topic,
-            topic_id: request.get_ref().topic_id,
-        };
-        match self.context.catalog.command(&command, deadline).await? {
-            Reply::Done => {}
-            other => return Err(unexpected(&other).into()),
-        }
-        self.context.catalog.catch_up(deadline).await;
-        Ok(Response::new(v1::DeleteTopicResponse {}))
+        let act = self.context.act(&request, "DeleteTopic", targets::delete_topic)?;
+        let deleted = self.delete(act.principal(), request.into_inner(), act.deadline()).await;
+        act.end(deleted).await
     }
 }
 
@@ -131,6 +116,7 @@ impl Topics {
             .authority
             .authorize(principal, Action::Manage, Resource::Topic(name.clone()));
         asked.map_err(Denied::openly)?;
+        check_not_system(&name.tenant)?;
         let command = Command::CreateTopic {
             tenant: name.tenant,
             name: name.topic,
@@ -143,6 +129,30 @@ impl Topics {
         self.decide(&command, deadline).await
     }
 
+    async fn delete(
+        &self,
+        principal: &Principal,
+        request: v1::DeleteTopicRequest,
+        deadline: Instant,
+    ) -> Result<v1::DeleteTopicResponse, Problem> {
+        let permit = self.context.permit_topic(principal, Action::Manage, &request.topic)?;
+        let Some(name) = permit.topic(Action::Manage).cloned() else {
+            return Err(Problem::Internal("a permit without a topic".to_owned()));
+        };
+        check_not_system(&name.tenant)?;
+        let command = Command::DeleteTopic {
+            tenant: name.tenant,
+            name: name.topic,
+            topic_id: request.topic_id,
+        };
+        match self.context.catalog.command(&command, deadline).await? {
+            Reply::Done => {}
+            other => return Err(unexpected(&other)),
+        }
+        self.context.catalog.catch_up(deadline).await;
+        Ok(v1::DeleteTopicResponse {})
+    }
+
     async fn update(
         &self,
         principal: &Principal,
@@ -153,6 +163,9 @@ impl Topics {
         let Some(name) = permit.topic(Action::Manage) else {
             return Err(Problem::Internal("a permit without a topic".to_owned()));
         };
+        if request.partitions.is_some() {
+            check_not_system(&name.tenant)?;
+        }
         self.context.know_catalog(deadline).await?;
         check_rack(request.leader_rack.as_deref().unwrap_or_default())?;
         match request.replication {

@@ -6,6 +6,7 @@ use highwater_proto::v1::group_service_client::GroupServiceClient;
 
 use super::super::access::{grant, rule};
 use super::super::http_client::HttpClient;
+use super::super::trail::has_audit;
 use super::super::*;
 use super::reference::Who;
 
@@ -169,6 +170,8 @@ impl World {
             catalog.access().is_set_up() && catalog.feature_level() == highwater_catalog::FEATURE_LEVEL
         };
         cluster.until_everywhere("the first policy", is_set_up).await;
+        // Which the cluster makes by itself, so it is not to come in between.
+        cluster.until_everywhere("the topic of the audit", has_audit).await;
         let mut leaders = BTreeMap::new();
         for tenant in OWNERS {
             let created = cluster.client(0, tenant).await.create(TOPIC, 1).await;

@@ -1,0 +1,115 @@
+//! What is kept of a flood, and that nobody is kept waiting.
+
+#![allow(clippy::unwrap_used)]
+
+use super::limits::{QUEUE_EVENTS_MAX, STRANGERS_SHARE};
+use super::*;
+use crate::access::{Action, Resource};
+use crate::failures::Failures;
+use crate::identity::Identity;
+
+fn audit(has_operators: bool) -> Audit {
+    Audit::new(CatalogHost::new(Failures::default()), has_operators)
+}
+
+fn client(name: &str) -> Principal {
+    Principal::new(&Identity::Client {
+        cluster: "prod".to_owned(),
+        tenant: "shop".to_owned(),
+        name: name.to_owned(),
+    })
+}
+
+fn refused() -> Refused {
+    let denied = crate::access::Denied::Forbidden {
+        principal: "somebody".to_owned(),
+        what: "anything".to_owned(),
+    };
+    Refused::new(Action::Admin, &Resource::Cluster, &denied)
+}
+
+fn act<'a>(principal: &'a Principal) -> Act<'a> {
+    Act {
+        principal,
+        method: "CreateTopic",
+        target: "topic shop/orders".to_owned(),
+        outcome: Outcome::Done,
+        why: String::new(),
+    }
+}
+
+fn queued(audit: &Audit) -> Vec<Event> {
+    let mut all = Vec::new();
+    loop {
+        let batch = audit.inner.queue.take();
+        if batch.is_empty() {
+            return all;
+        }
+        all.extend(batch.into_iter().map(|queued| queued.event));
+    }
+}
+
+#[test]
+fn a_flood_of_refusals_leaves_few_records_and_the_number_of_the_others() {
+    let audit = audit(true);
+    let attempts: u64 = 100_000;
+    let (who, refused) = (client("web"), refused());
+    for _ in 0..attempts {
+        audit.denied(&who, &refused, || "no rule allows it".to_owned());
+    }
+    let kept = queued(&audit).len() as u64;
+    assert!((1..1000).contains(&kept), "{kept} records");
+    assert_eq!(audit.inner.queue.take_suppressed(Kind::Denied), attempts - kept);
+}
+
+#[test]
+fn a_flood_from_many_addresses_takes_bounded_room_and_none_of_the_acts() {
+    let audit = audit(true);
+    for number in 0..100_000_u32 {
+        let remote = (std::net::Ipv4Addr::from_bits(number), 1).into();
+        audit.unauthenticated(remote, None, "connect", "no certificate".to_owned());
+    }
+    let who = client("anna");
+    for _ in 0..QUEUE_EVENTS_MAX - QUEUE_EVENTS_MAX / STRANGERS_SHARE {
+        assert!(audit.act(act(&who)).0.is_some());
+    }
+    assert!(queued(&audit).len() <= QUEUE_EVENTS_MAX);
+}
+
+#[test]
+fn acts_are_limited_only_for_those_who_may_not_carry_them_out() {
+    let audit = audit(true);
+    let who = client("anna");
+    for _ in 0..500 {
+        let _unawaited = audit.act(act(&who));
+    }
+    assert_eq!(queued(&audit).len(), 500);
+    for _ in 0..500 {
+        let _unawaited = audit.refused_act(act(&who), || "no rule allows it".to_owned());
+    }
+    let kept = queued(&audit);
+    assert!((1..100).contains(&kept.len()), "{}", kept.len());
+    assert_eq!(audit.inner.queue.take_suppressed(Kind::Act), 500 - kept.len() as u64);
+    assert_eq!(kept[0].why, "no rule allows it");
+}
+
+#[tokio::test]
+async fn without_a_policy_nothing_is_kept_and_nobody_waits() {
+    let audit = audit(false);
+    let who = client("anna");
+    let record = audit.act(act(&who));
+    audit.denied(&who, &refused(), || "no rule allows it".to_owned());
+    let far = Instant::now() + Duration::from_secs(3600);
+    audit.wait(record, far).await;
+    assert!(queued(&audit).is_empty());
+    audit.finish().await;
+}
+
+#[tokio::test]
+async fn before_there_is_a_topic_events_wait_and_their_causers_do_not() {
+    let audit = audit(true);
+    let who = client("anna");
+    let record = audit.act(act(&who));
+    audit.wait(record, Instant::now() + Duration::from_secs(3600)).await;
+    assert_eq!(queued(&audit).len(), 1);
+}

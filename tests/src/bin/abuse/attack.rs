@@ -17,8 +17,9 @@ use crate::raw::{
 /// Handshakes a second, over all nodes.
 const HANDSHAKES_PER_SECOND: u64 = 500;
 const NODES: u64 = 3;
-/// Connections of one attacker that stay in their handshake.
-const SLOW_MAX: usize = 400;
+/// Connections of one attacker that stay in their handshake: as many as one address may have with a node. More would be closed at once, and
+/// be a flood of connections.
+const SLOW_MAX: usize = 64;
 /// Calls that are begun and given up in one write.
 const RESETS_AT_ONCE: u32 = 64;
 /// Of one frame of headers.

@@ -1,4 +1,4 @@
-//! Another tenant, which sends ten times what its quota allows.
+//! Another tenant, which sends nearly as much as its quota allows, or ten times as much.
 
 use std::process::{Child, Command, Stdio};
 
@@ -12,13 +12,16 @@ const PARTITIONS: &str = "3";
 /// Bytes a second that it may send.
 const QUOTA: u64 = 1_000_000;
 const RECORD_BYTES: u64 = 1_000;
-/// As many bytes as its quota, that many times.
-const TIMES: u64 = 10;
+/// What it sends, percent of its quota.
+pub(crate) const WITHIN: u64 = 80;
+pub(crate) const BEYOND: u64 = 1_000;
 
 /// Makes the tenant, its topic and its quota, unless they are there.
 pub(crate) fn prepare(cluster: &TestCluster) -> Result<(), Failure> {
     let profile = cluster.profile_for(TENANT, "app");
-    cluster.run(&["tenant", "create", TENANT]).success();
+    if cluster.run(&["tenant", "create", TENANT]).code() != 0 {
+        return Ok(()); // it is there already
+    }
     let quota = format!("produce_bytes_per_second={QUOTA}");
     cluster.run(&["tenant", "quota", TENANT, "--set", &quota]).success();
     let create = ["topic", "create", TOPIC, "--partitions", PARTITIONS];
@@ -30,9 +33,10 @@ pub(crate) fn prepare(cluster: &TestCluster) -> Result<(), Failure> {
 }
 
 /// Sends for a while. What does not fit in its quota is late, and at the end given up.
-pub(crate) fn start(cluster: &TestCluster, seconds: u64) -> Result<Child, Failure> {
+pub(crate) fn start(cluster: &TestCluster, seconds: u64, percent: u64) -> Result<Child, Failure> {
     let profile = cluster.directory().join(format!("{TENANT}-app.toml"));
-    let (rate, bytes) = ((TIMES * QUOTA / RECORD_BYTES).to_string(), RECORD_BYTES.to_string());
+    let rate = percent * QUOTA / 100 / RECORD_BYTES;
+    let (rate, bytes) = (rate.to_string(), RECORD_BYTES.to_string());
     // Longer than the victim, which is measured to its end.
     let seconds = (seconds + 5).to_string();
     let arguments = [

@@ -1,10 +1,10 @@
 //! Putting a node together, and taking it apart again.
 
+mod begin;
 mod handle;
 mod resources;
 
 use std::net::SocketAddr;
-use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -42,6 +42,7 @@ use crate::services::{AgeMax, Context, InFlight, ServerParts, serve};
 use crate::storage::Storage;
 use crate::tls::Credentials;
 
+use begin::{Begin, behind, watched};
 pub use handle::NodeHandle;
 use resources::{bind, load_credentials, open_data_dir, wait_for_own_name};
 
@@ -455,41 +456,6 @@ impl Foundation {
             failures: self.failures.clone(),
         })
     }
-}
-
-/// What a node does first, once its port is served.
-struct Begin {
-    opening: Opening,
-    discovery: Discovery,
-    catalog_opened: CancellationToken,
-    failures: Failures,
-}
-
-impl Begin {
-    async fn run(self) {
-        match self.opening.catalog().await {
-            Ok(lost) => {
-                self.catalog_opened.cancel();
-                join(self.discovery.run(lost), self.opening.partitions()).await;
-            }
-            Err(error) => self.failures.report(Failure::Unopened(error.to_string())),
-        }
-    }
-}
-
-/// Work without which the node is not what it says it is: if it panics, the node ends.
-async fn watched(work: BoxFuture<'static, ()>, failures: Failures) {
-    if let Err(panic) = AssertUnwindSafe(work).catch_unwind().await {
-        let said = panic.downcast_ref::<&str>().map(|said| (*said).to_owned());
-        let said = said.or_else(|| panic.downcast_ref::<String>().cloned());
-        failures.report(Failure::Panicked(said.unwrap_or_default()));
-    }
-}
-
-/// Work that begins when the catalog's replica is opened.
-async fn behind(catalog_opened: CancellationToken, work: BoxFuture<'static, ()>) {
-    catalog_opened.cancelled().await;
-    work.await;
 }
 
 async fn run_server(parts: ServerParts, address: SocketAddr, stopping: CancellationToken, failures: Failures) {

@@ -5,6 +5,7 @@
 mod absences;
 mod access;
 mod audit;
+mod audit_strangers;
 mod connections;
 mod currency;
 mod following;

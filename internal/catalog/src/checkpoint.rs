@@ -4,6 +4,7 @@
 //! catalog relies on is checked before the state is used.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -54,8 +55,9 @@ pub(crate) struct State {
     pub(crate) feature_level: u32,
     #[serde(default, skip_serializing_if = "Settings::is_default")]
     pub(crate) settings: Settings,
-    #[serde(default, skip_serializing_if = "Access::is_empty")]
-    pub(crate) access: Access,
+    /// Never changed in place: whoever decides by it keeps a version for as long as he needs it.
+    #[serde(default, skip_serializing_if = "is_without_access")]
+    pub(crate) access: Arc<Access>,
 }
 
 impl Default for State {
@@ -72,7 +74,7 @@ impl Default for State {
             retired_replicas: Tombstones::default(),
             feature_level: 1,
             settings: Settings::default(),
-            access: Access::default(),
+            access: Arc::default(),
         }
     }
 }
@@ -310,4 +312,9 @@ impl State {
 
 fn ensure(holds: bool, why: impl FnOnce() -> String) -> Result<(), String> {
     if holds { Ok(()) } else { Err(why()) }
+}
+
+/// As [`Access::is_empty`], in the shape that serde asks for.
+fn is_without_access(access: &Arc<Access>) -> bool {
+    access.is_empty()
 }

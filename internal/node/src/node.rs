@@ -348,7 +348,7 @@ impl Foundation {
             notices: self.credentials.notices(),
             in_flight: InFlight::default(),
             authority: Arc::new(Authority::new(
-                self.host.clone(),
+                self.host.access(),
                 &self.config.operators,
                 self.audit.clone(),
             )),

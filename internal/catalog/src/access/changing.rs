@@ -1,6 +1,7 @@
 //! How the policy is set up and changed.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use crate::access::{Access, CLUSTER_DOMAIN, Grant, OPERATOR_ROLE, PolicyChange, Rule, Tenant, pattern};
 use crate::catalog::Catalog;
@@ -66,9 +67,9 @@ impl Catalog {
     pub(super) fn put_access(&mut self, index: u64, mut access: Access) -> Result<Reply, Refusal> {
         access.check_limits()?;
         access.version = self.state.access.version;
-        if access != self.state.access || !access.is_set_up() {
+        if access != *self.state.access || !access.is_set_up() {
             access.version = index;
-            self.state.access = access;
+            self.state.access = Arc::new(access);
             self.state.revision = index;
         }
         Ok(Reply::Policy {

@@ -17,6 +17,7 @@ mod tenants;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -211,9 +212,9 @@ impl Grant {
 }
 
 impl Catalog {
-    /// Tenants and policy.
+    /// Tenants and policy; this version stays as it is.
     #[must_use]
-    pub fn access(&self) -> &Access {
+    pub fn access(&self) -> &Arc<Access> {
         &self.state.access
     }
 }

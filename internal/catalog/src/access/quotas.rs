@@ -163,7 +163,7 @@ impl Catalog {
         change: &QuotaChange,
     ) -> Result<Reply, Refusal> {
         self.require_access()?;
-        let mut access = self.state.access.clone();
+        let mut access = Access::clone(&self.state.access);
         let Some(of_tenant) = access.tenants.get_mut(tenant) else {
             return Err(Refusal::TenantNotFound {
                 tenant: tenant.to_owned(),

@@ -1,6 +1,6 @@
 //! Tenants: made, suspended and deleted by operators.
 
-use crate::access::{CLUSTER_DOMAIN, Grant, Tenant};
+use crate::access::{Access, CLUSTER_DOMAIN, Grant, Tenant};
 use crate::catalog::Catalog;
 use crate::names;
 use crate::reply::{Refusal, Reply};
@@ -15,7 +15,7 @@ impl Catalog {
     ) -> Result<Reply, Refusal> {
         self.require_access()?;
         names::validate("tenant", tenant)?;
-        let mut access = self.state.access.clone();
+        let mut access = Access::clone(&self.state.access);
         if access.tenants.insert(tenant.to_owned(), Tenant::default()).is_some() {
             return Err(Refusal::TenantExists {
                 tenant: tenant.to_owned(),
@@ -35,7 +35,7 @@ impl Catalog {
     pub(crate) fn suspend_tenant(&mut self, index: u64, tenant: &str, suspended: bool) -> Result<Reply, Refusal> {
         self.require_access()?;
         self.state.access.require_tenant(tenant)?;
-        let mut access = self.state.access.clone();
+        let mut access = Access::clone(&self.state.access);
         if let Some(tenant) = access.tenants.get_mut(tenant) {
             tenant.suspended = suspended;
         }
@@ -52,7 +52,7 @@ impl Catalog {
                 topics,
             });
         }
-        let mut access = self.state.access.clone();
+        let mut access = Access::clone(&self.state.access);
         if access.tenants.remove(tenant).is_none() {
             return Err(Refusal::TenantNotFound {
                 tenant: tenant.to_owned(),

@@ -1,59 +1,29 @@
-//! The authority of a node: the policy in force, and what it has decided so far.
+//! The authority of a node: the policy in force, and what it decides.
 //!
 //! Each question looks at the version of the policy as this node's catalog has it, so a change counts on a node as soon as it has
-//! applied the commit. What was decided is kept per version, by the whole question: who, where, on what, doing what. Whoever asks
-//! about ever new names makes others ask casbin once more now and then, and nothing worse.
+//! applied the commit.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::fmt;
-use std::hash::Hash;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
-use arc_swap::ArcSwap;
-use highwater_catalog::{Access, Catalog, Domain, Resource, Rule, Tenant};
+use highwater_catalog::{Access, Domain, Resource, Rule, Tenant};
 
 use super::Action;
 use super::decider::{Client, Decider};
+use super::decisions::Decisions;
 use super::system::{self, SystemRule};
 use crate::audit::Audit;
-use crate::catalog::CatalogHost;
-
-/// How many decisions are kept; beyond that all begin anew.
-const DECISIONS_MAX: usize = 65_536;
-/// Of how many clients and domains the rules are kept at hand, at some ten KiB each; beyond that all begin anew.
-const DECIDERS_MAX: usize = 256;
+use crate::catalog::InForce;
 
 /// Decides who may do what.
 pub(crate) struct Authority {
-    source: Source,
+    policy: Arc<InForce>,
     /// Clients that may do everything to the cluster, whatever the policy says: `tenant/client`, from the node's configuration.
     operators: HashSet<String>,
     /// Is told what is refused.
     pub(super) audit: Audit,
-    current: ArcSwap<Snapshot>,
-}
-
-/// Where the policy comes from.
-enum Source {
-    Catalog(Arc<CatalogHost>),
-    #[cfg(test)]
-    Fixed(Mutex<Arc<Access>>),
-}
-
-/// One version of the policy.
-struct Snapshot {
-    access: Arc<Access>,
-    decisions: Mutex<HashMap<Question, bool>>,
-    /// By client and domain.
-    deciders: Mutex<HashMap<(String, String), Arc<Decider>>>,
-}
-
-#[derive(PartialEq, Eq, Hash)]
-struct Question {
-    client: String,
-    domain: String,
-    resource: String,
-    action: Action,
+    decisions: Decisions,
 }
 
 /// Why a question has the answer that it has.
@@ -93,30 +63,26 @@ impl fmt::Display for Reason {
 }
 
 impl Authority {
-    pub(crate) fn new(host: Arc<CatalogHost>, operators: &[String], audit: Audit) -> Authority {
-        Authority::of(Source::Catalog(host), operators, audit)
+    pub(crate) fn new(policy: Arc<InForce>, operators: &[String], audit: Audit) -> Authority {
+        Authority {
+            policy,
+            operators: operators.iter().cloned().collect(),
+            audit,
+            decisions: Decisions::default(),
+        }
     }
 
     /// With a policy that no catalog has.
     #[cfg(test)]
-    pub(super) fn fixed(access: Access, operators: &[String]) -> Authority {
-        Authority::of(Source::Fixed(Mutex::new(Arc::new(access))), operators, Audit::default())
+    pub(super) fn fixed(access: &Arc<Access>, operators: &[String]) -> Authority {
+        let authority = Authority::new(Arc::default(), operators, Audit::default());
+        authority.replace(access);
+        authority
     }
 
     #[cfg(test)]
-    pub(super) fn replace(&self, access: Access) {
-        if let Source::Fixed(fixed) = &self.source {
-            *locked(fixed) = Arc::new(access);
-        }
-    }
-
-    fn of(source: Source, operators: &[String], audit: Audit) -> Authority {
-        Authority {
-            source,
-            operators: operators.iter().cloned().collect(),
-            audit,
-            current: ArcSwap::from_pointee(Snapshot::new(Arc::default())),
-        }
+    pub(super) fn replace(&self, access: &Arc<Access>) {
+        self.policy.publish(access);
     }
 
     /// Whether the client may do `action` to `resource`.
@@ -127,18 +93,18 @@ impl Authority {
         resource: Resource<'_>,
         action: Action,
     ) -> bool {
-        let snapshot = self.snapshot();
+        let access = self.access();
         let is_operator = || self.allows(client, Domain::Cluster, Resource::Cluster, Action::Admin);
-        let by_itself = self.without_policy(&snapshot.access, (client, domain, resource, action), is_operator);
+        let by_itself = self.without_policy(&access, (client, domain, resource, action), is_operator);
         if let Some((allowed, _)) = by_itself {
             return allowed;
         }
-        snapshot.decide(client, domain, resource, action)
+        self.decisions.allows(&access, (client, domain), resource, action)
     }
 
     /// The policy in force.
     pub(crate) fn access(&self) -> Arc<Access> {
-        self.snapshot().access.clone()
+        self.policy.now()
     }
 
     /// The client may do everything to the cluster, whatever the policy says.
@@ -220,75 +186,4 @@ impl Authority {
         let is_suspended = access.tenants().get(tenant).is_some_and(|tenant| tenant.suspended);
         is_suspended.then_some((false, Reason::SuspendedTenant))
     }
-
-    /// The policy as this node's catalog has it now.
-    fn snapshot(&self) -> Arc<Snapshot> {
-        let current = self.current.load_full();
-        let Some(access) = self.newer_than(current.access.version()) else {
-            return current;
-        };
-        let new = Arc::new(Snapshot::new(access));
-        self.current.store(new.clone());
-        new
-    }
-
-    fn newer_than(&self, version: u64) -> Option<Arc<Access>> {
-        match &self.source {
-            Source::Catalog(host) => host.read(|catalog: &Catalog| {
-                let access = catalog.access();
-                (access.version() != version).then(|| Arc::new(access.clone()))
-            }),
-            #[cfg(test)]
-            Source::Fixed(access) => {
-                let access = locked(access).clone();
-                (access.version() != version).then_some(access)
-            }
-        }
-    }
-}
-
-impl Snapshot {
-    fn new(access: Arc<Access>) -> Snapshot {
-        Snapshot {
-            access,
-            decisions: Mutex::default(),
-            deciders: Mutex::default(),
-        }
-    }
-
-    fn decide(&self, client: Client<'_>, domain: Domain<'_>, resource: Resource<'_>, action: Action) -> bool {
-        let question = Question {
-            client: client.to_text(),
-            domain: domain.as_str().to_owned(),
-            resource: resource.to_text(),
-            action,
-        };
-        if let Some(allowed) = locked(&self.decisions).get(&question) {
-            return *allowed;
-        }
-        let allowed = self.decider(client, domain).allows(&question.resource, action.name());
-        insert_bounded(&mut locked(&self.decisions), question, allowed, DECISIONS_MAX);
-        allowed
-    }
-
-    fn decider(&self, client: Client<'_>, domain: Domain<'_>) -> Arc<Decider> {
-        let key = (client.to_text(), domain.as_str().to_owned());
-        if let Some(decider) = locked(&self.deciders).get(&key) {
-            return decider.clone();
-        }
-        let decider = Arc::new(Decider::new(&self.access, client, domain));
-        insert_bounded(&mut locked(&self.deciders), key, decider.clone(), DECIDERS_MAX);
-        decider
-    }
-}
-
-fn insert_bounded<K: Eq + Hash, V>(map: &mut HashMap<K, V>, key: K, value: V, count_max: usize) {
-    if map.len() >= count_max {
-        map.clear();
-    }
-    map.insert(key, value);
-}
-
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -5,6 +5,8 @@
 //!
 //! Whatever goes wrong in here is a denial.
 
+use std::sync::LazyLock;
+
 use casbin::function_map::OperatorFunction;
 use casbin::rhai::Dynamic;
 use casbin::{CoreApi, DefaultModel, Enforcer, MemoryAdapter, Model};
@@ -42,15 +44,10 @@ pub(super) struct Decider {
 
 impl Decider {
     pub(super) fn new(access: &Access, client: Client<'_>, domain: Domain<'_>) -> Decider {
-        let mut roles: Vec<&str> = access.roles_of(client.tenant, client.name, domain).collect();
-        if domain == Domain::Cluster {
-            roles.push(CLIENT_ROLE);
-        }
         let subject = client.to_text();
-        let subjects = roles.iter().copied().chain([subject.as_str()]);
-        let rules = subjects.flat_map(|subject| access.rules_about(subject, domain));
+        let roles = roles_of(access, client, domain);
         let mut decider = Decider {
-            rules: rules.cloned().collect(),
+            rules: rules_of(access, &roles, &subject, domain).cloned().collect(),
             roles: roles.into_iter().map(str::to_owned).collect(),
             client: subject,
             domain: domain.as_str().to_owned(),
@@ -58,6 +55,13 @@ impl Decider {
         };
         decider.enforcer = decider.enforcer_of(&decider.rules);
         decider
+    }
+
+    /// Whether it would be the same under another version of the policy.
+    pub(super) fn holds_in(&self, access: &Access, client: Client<'_>, domain: Domain<'_>) -> bool {
+        let roles = roles_of(access, client, domain);
+        let rules = rules_of(access, &roles, &self.client, domain);
+        self.roles.iter().eq(&roles) && self.rules.iter().eq(rules)
     }
 
     /// Whether an action on a resource is allowed.
@@ -101,8 +105,27 @@ impl Decider {
     }
 }
 
+fn roles_of<'a>(access: &'a Access, client: Client<'a>, domain: Domain<'a>) -> Vec<&'a str> {
+    let granted = access.roles_of(client.tenant, client.name, domain);
+    granted
+        .chain((domain == Domain::Cluster).then_some(CLIENT_ROLE))
+        .collect()
+}
+
+fn rules_of<'a>(
+    access: &'a Access,
+    roles: &'a [&'a str],
+    client: &'a str,
+    domain: Domain<'a>,
+) -> impl Iterator<Item = &'a Rule> {
+    let subjects = roles.iter().copied().chain([client]);
+    subjects.flat_map(move |subject| access.rules_about(subject, domain))
+}
+
 fn enforcer(rules: &[Rule], roles: &[String], client: &str, domain: &str) -> casbin::Result<Enforcer> {
-    let mut model = ready(DefaultModel::from_str(MODEL))?;
+    let Some(mut model) = model() else {
+        return Err(std::io::Error::other("the model cannot be read").into());
+    };
     let fields = rules.iter().map(|rule| {
         let Rule {
             subject,
@@ -122,6 +145,16 @@ fn enforcer(rules: &[Rule], roles: &[String], client: &str, domain: &str) -> cas
     enforcer.add_function("covers", OperatorFunction::Arg2(covers_text));
     enforcer.build_role_links()?;
     Ok(enforcer)
+}
+
+/// The model, read once.
+fn model() -> Option<DefaultModel> {
+    static READ: LazyLock<Option<DefaultModel>> = LazyLock::new(|| {
+        let read = ready(DefaultModel::from_str(MODEL));
+        read.inspect_err(|error| tracing::error!(%error, "certs/model.conf cannot be read; all is denied"))
+            .ok()
+    });
+    READ.clone()
 }
 
 /// casbin's futures wait for files only, and there are none.

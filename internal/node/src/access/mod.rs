@@ -16,6 +16,7 @@
 
 mod authority;
 mod decider;
+mod decisions;
 mod defaults;
 mod system;
 

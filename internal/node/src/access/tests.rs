@@ -5,6 +5,8 @@
 mod cost;
 mod random;
 
+use std::sync::Arc;
+
 use highwater_catalog::{
     Access, CLUSTER_DOMAIN, Catalog, Command, Effect, FoundingNode, Grant, PolicyChange, Reply, Rule,
 };
@@ -44,7 +46,7 @@ fn tenant(name: &str) -> Resource {
     Resource::Tenant(name.to_owned())
 }
 
-fn rule(subject: &str, domain: &str, resource: &str, action: &str) -> Rule {
+pub(super) fn rule(subject: &str, domain: &str, resource: &str, action: &str) -> Rule {
     Rule {
         subject: subject.to_owned(),
         domain: domain.to_owned(),
@@ -63,14 +65,14 @@ fn grant(client: &str, role: &str, domain: &str) -> Grant {
 }
 
 /// A catalog that is ready for a policy.
-struct Policy {
+pub(super) struct Policy {
     catalog: Catalog,
     index: u64,
 }
 
 impl Policy {
     /// The first policy of tenants `ops`, whose `anna` is an operator, and `shop`, all of whose clients own it.
-    fn first() -> Policy {
+    pub(super) fn first() -> Policy {
         let mut policy = Policy {
             catalog: Catalog::new(),
             index: 0,
@@ -117,7 +119,7 @@ impl Policy {
         });
     }
 
-    fn add(&mut self, rules: Vec<Rule>, grants: Vec<Grant>) {
+    pub(super) fn add(&mut self, rules: Vec<Rule>, grants: Vec<Grant>) {
         self.change(PolicyChange {
             add_rules: rules,
             add_grants: grants,
@@ -125,8 +127,8 @@ impl Policy {
         });
     }
 
-    fn access(&self) -> Access {
-        self.catalog.access().clone()
+    pub(super) fn access(&self) -> &Arc<Access> {
+        self.catalog.access()
     }
 
     fn authority(&self) -> Authority {
@@ -153,7 +155,7 @@ const NONE: [&str; 0] = [];
 
 #[test]
 fn before_there_is_a_policy_each_client_may_do_everything_in_its_own_tenant() {
-    let authority = Authority::fixed(Access::default(), &["ops/anna".to_owned()]);
+    let authority = Authority::fixed(&Arc::default(), &["ops/anna".to_owned()]);
     let web = client("shop", "web");
     for resource in [topic("shop", "orders"), tenant("shop"), group("shop", "billing")] {
         assert_eq!(allowed(&authority, &web, &resource), ALL, "{resource}");
@@ -255,7 +257,7 @@ fn a_node_certificate_is_not_a_client() {
     policy.add(Vec::new(), vec![grant("shop/a", "owner", "next")]);
     for authority in [
         policy.authority(),
-        Authority::fixed(Access::default(), &["shop/a".to_owned()]),
+        Authority::fixed(&Arc::default(), &["shop/a".to_owned()]),
     ] {
         for resource in [
             Resource::Cluster,
@@ -309,7 +311,7 @@ fn that_another_tenant_is_suspended_is_told_to_those_who_may_do_something_there(
     let authority = policy.authority();
     let explain = |tenant, name, action| {
         let (domain, resource) = (Domain::Tenant("shop"), catalog::Resource::Topic("orders"));
-        authority.explain(&policy.access(), Client { tenant, name }, domain, resource, action)
+        authority.explain(policy.access(), Client { tenant, name }, domain, resource, action)
     };
     let suspended = (false, Reason::SuspendedTenant);
     assert_eq!(explain("ops", "feed", Action::Produce), suspended);
@@ -349,7 +351,7 @@ fn an_explanation_names_the_rule_that_decides() {
     let explain = |name, topic, action| {
         let client = Client { tenant: "shop", name };
         authority.explain(
-            &policy.access(),
+            policy.access(),
             client,
             Domain::Tenant("shop"),
             catalog::Resource::Topic(topic),
@@ -368,7 +370,7 @@ fn an_explanation_names_the_rule_that_decides() {
         name: "web",
     };
     let why = authority.explain(
-        &policy.access(),
+        policy.access(),
         stranger,
         Domain::Tenant("shop"),
         catalog::Resource::Tenant,
@@ -380,7 +382,7 @@ fn an_explanation_names_the_rule_that_decides() {
         name: "web",
     };
     let why = authority.explain(
-        &policy.access(),
+        policy.access(),
         nobody,
         Domain::Cluster,
         catalog::Resource::Cluster,
@@ -392,7 +394,7 @@ fn an_explanation_names_the_rule_that_decides() {
         name: "anna",
     };
     let why = authority.explain(
-        &policy.access(),
+        policy.access(),
         operator,
         Domain::Cluster,
         catalog::Resource::Cluster,

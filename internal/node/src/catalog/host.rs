@@ -7,6 +7,7 @@ use highwater_catalog::{Catalog, Command};
 use highwater_partition::Machine;
 use tokio::sync::watch;
 
+use super::in_force::InForce;
 use crate::error::Failure;
 use crate::failures::Failures;
 
@@ -25,6 +26,7 @@ pub(crate) struct Progress {
 /// from then on, and the node reports a failure.
 pub(crate) struct CatalogHost {
     catalog: Mutex<Catalog>,
+    access: Arc<InForce>,
     progress: watch::Sender<Progress>,
     failures: Failures,
     /// For tests of what becomes of a core that dies: the next command ends it.
@@ -36,6 +38,7 @@ impl CatalogHost {
     pub(crate) fn new(failures: Failures) -> Arc<CatalogHost> {
         Arc::new(CatalogHost {
             catalog: Mutex::new(Catalog::new()),
+            access: Arc::default(),
             progress: watch::Sender::new(Progress::default()),
             failures,
             #[cfg(test)]
@@ -46,6 +49,11 @@ impl CatalogHost {
     /// Looks at the catalog. `look` must be quick: commands wait for it.
     pub(crate) fn read<R>(&self, look: impl FnOnce(&Catalog) -> R) -> R {
         look(&self.lock())
+    }
+
+    /// The policy in force, for those who look at it all the time. It is never older than what [`CatalogHost::read`] shows.
+    pub(crate) fn access(&self) -> Arc<InForce> {
+        self.access.clone()
     }
 
     /// How far this copy is now.
@@ -77,7 +85,9 @@ impl Machine for CatalogHost {
         };
         let (reply, revision) = {
             let mut catalog = self.lock();
-            (catalog.apply(index, &command), catalog.revision())
+            let reply = catalog.apply(index, &command);
+            self.access.publish(catalog.access());
+            (reply, catalog.revision())
         };
         self.progress.send_replace(Progress {
             applied: index,
@@ -93,7 +103,11 @@ impl Machine for CatalogHost {
     fn restore(&self, checkpoint: &[u8]) -> Result<(), String> {
         let restored = Catalog::decode(checkpoint).map_err(|error| error.to_string())?;
         let revision = restored.revision();
-        *self.lock() = restored;
+        {
+            let mut catalog = self.lock();
+            *catalog = restored;
+            self.access.publish(catalog.access());
+        }
         let applied = self.progress.borrow().applied.max(revision);
         self.progress.send_replace(Progress { applied, revision });
         Ok(())

@@ -10,6 +10,7 @@ mod addresses;
 mod client;
 mod currency;
 mod host;
+mod in_force;
 
 use highwater_catalog::Replica;
 use highwater_partition::Member;
@@ -19,6 +20,7 @@ pub(crate) use addresses::keep_addresses;
 pub(crate) use client::{CatalogClient, Readable, propose_here};
 pub(crate) use currency::{Currency, STALE_AFTER};
 pub(crate) use host::{CatalogHost, Progress};
+pub(crate) use in_force::InForce;
 
 /// A replica that the catalog has placed, as its group knows it.
 pub(crate) fn member(replica: &Replica) -> Member {

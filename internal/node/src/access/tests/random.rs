@@ -144,7 +144,7 @@ fn casbin_decides_a_million_questions_as_the_words_of_the_policy_do() {
             let who = (pick(&mut random, &TENANTS), pick(&mut random, &CLIENTS));
             let (resource, action) = (random_resource(&mut random), *ACTIONS.choose(&mut random).unwrap());
             let (domain, named) = resource.in_policy();
-            let expected = reference(&access, who, domain.as_str(), &named.to_text(), action.name());
+            let expected = reference(access, who, domain.as_str(), &named.to_text(), action.name());
             let asking = Client {
                 tenant: who.0,
                 name: who.1,
@@ -155,7 +155,7 @@ fn casbin_decides_a_million_questions_as_the_words_of_the_policy_do() {
                 "policy {number}: {who:?} {action:?} {resource}: {access:#?}"
             );
             if asked % EXPLAINED_OF == 0 {
-                let (explained, reason) = authority.explain(&access, asking, domain, named, action);
+                let (explained, reason) = authority.explain(access, asking, domain, named, action);
                 let decided = match &reason {
                     Reason::Rule(rule) => rule.effect == Effect::Allow,
                     _ => false,

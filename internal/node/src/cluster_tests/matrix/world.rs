@@ -1,6 +1,7 @@
 //! The cluster that the tests of access ask: tenants with things of the same names, and callers of every kind.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use highwater_proto::v1::group_service_client::GroupServiceClient;
 
@@ -131,7 +132,7 @@ pub(super) struct World {
 /// What nothing that is asked here may change.
 #[derive(Debug, PartialEq)]
 struct Picture {
-    policy: highwater_catalog::Access,
+    policy: Arc<highwater_catalog::Access>,
     /// Tenant, name, id and number of partitions.
     topics: Vec<(String, String, u64, usize)>,
     settings: highwater_catalog::Settings,

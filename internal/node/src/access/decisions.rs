@@ -1,0 +1,164 @@
+//! What casbin has decided, kept until the policy says otherwise.
+//!
+//! Kept by client and domain, together with the rules that it was decided by. When the policy changes, these are compared with the new
+//! ones at the next question, which takes microseconds; only clients whose own rules or roles have changed are asked about anew. So a change
+//! costs those that it is about, and not everybody else.
+//!
+//! Whoever asks about ever new names makes casbin decide once more now and then, and nothing worse.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use highwater_catalog::{Access, Domain, Resource};
+
+use super::Action;
+use super::decider::{Client, Decider};
+
+/// Of how many clients and domains decisions are kept; beyond that all begin anew.
+const CLIENTS_MAX: usize = 256;
+/// How many decisions of each; beyond that they begin anew.
+const DECISIONS_MAX: usize = 1024;
+
+/// Answers by the policy, at most once by casbin.
+#[derive(Default)]
+pub(super) struct Decisions {
+    /// By client and domain.
+    of: Mutex<HashMap<(String, String), Checked>>,
+}
+
+/// What was decided about a client, and the last version of the policy that this was compared with.
+struct Checked {
+    version: u64,
+    kept: Arc<Kept>,
+}
+
+struct Kept {
+    decider: Decider,
+    /// By resource and action.
+    decisions: Mutex<HashMap<(String, Action), bool>>,
+}
+
+impl Decisions {
+    pub(super) fn allows(
+        &self,
+        access: &Access,
+        (client, domain): (Client<'_>, Domain<'_>),
+        resource: Resource<'_>,
+        action: Action,
+    ) -> bool {
+        self.of(access, client, domain).allows(resource, action)
+    }
+
+    /// What is kept of a client, if it holds under this version of the policy; otherwise it begins anew.
+    fn of(&self, access: &Access, client: Client<'_>, domain: Domain<'_>) -> Arc<Kept> {
+        let key = (client.to_text(), domain.as_str().to_owned());
+        if let Some(kept) = self.kept(access, client, domain, &key) {
+            return kept;
+        }
+        let kept = Arc::new(Kept {
+            decider: Decider::new(access, client, domain),
+            decisions: Mutex::default(),
+        });
+        let checked = Checked {
+            version: access.version(),
+            kept: kept.clone(),
+        };
+        insert_bounded(&mut locked(&self.of), key, checked, CLIENTS_MAX);
+        kept
+    }
+
+    fn kept(
+        &self,
+        access: &Access,
+        client: Client<'_>,
+        domain: Domain<'_>,
+        key: &(String, String),
+    ) -> Option<Arc<Kept>> {
+        let mut of = locked(&self.of);
+        let checked = of.get_mut(key)?;
+        if checked.version != access.version() {
+            if !checked.kept.decider.holds_in(access, client, domain) {
+                return None;
+            }
+            checked.version = access.version();
+        }
+        Some(checked.kept.clone())
+    }
+}
+
+impl Kept {
+    fn allows(&self, resource: Resource<'_>, action: Action) -> bool {
+        let question = (resource.to_text(), action);
+        if let Some(allowed) = locked(&self.decisions).get(&question) {
+            return *allowed;
+        }
+        let allowed = self.decider.allows(&question.0, action.name());
+        insert_bounded(&mut locked(&self.decisions), question, allowed, DECISIONS_MAX);
+        allowed
+    }
+}
+
+fn insert_bounded<K: Eq + Hash, V>(map: &mut HashMap<K, V>, key: K, value: V, count_max: usize) {
+    if map.len() >= count_max {
+        map.clear();
+    }
+    map.insert(key, value);
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use highwater_catalog::Rule;
+
+    use super::*;
+    use crate::access::tests::{Policy, rule};
+
+    fn with(policy: &mut Policy, rules: Vec<Rule>) -> Arc<Access> {
+        policy.add(rules, Vec::new());
+        policy.access().clone()
+    }
+
+    #[test]
+    fn what_was_decided_about_a_client_outlives_a_change_that_is_about_others() {
+        let mut policy = Policy::first();
+        let (web, next) = (
+            Client {
+                tenant: "next",
+                name: "web",
+            },
+            Domain::Tenant("next"),
+        );
+        let decisions = Decisions::default();
+        let first = with(&mut policy, vec![rule("next/web", "next", "topic:a", "produce")]);
+        let kept = decisions.of(&first, web, next);
+        let others = with(&mut policy, vec![rule("next/other", "next", "topic:a", "produce")]);
+        assert!(Arc::ptr_eq(&kept, &decisions.of(&others, web, next)));
+        let own = with(&mut policy, vec![rule("next/web", "next", "topic:b", "produce")]);
+        assert!(!Arc::ptr_eq(&kept, &decisions.of(&own, web, next)));
+    }
+
+    #[test]
+    fn whoever_still_looks_at_an_older_version_is_answered_by_that() {
+        let mut policy = Policy::first();
+        let (web, next) = (
+            Client {
+                tenant: "next",
+                name: "web",
+            },
+            Domain::Tenant("next"),
+        );
+        let decisions = Decisions::default();
+        let before = policy.access().clone();
+        let after = with(&mut policy, vec![rule("next/web", "next", "topic:b", "produce")]);
+        for _ in 0..2 {
+            for (access, allowed) in [(&before, false), (&after, true)] {
+                let answer = decisions.allows(access, (web, next), Resource::Topic("b"), Action::Produce);
+                assert_eq!(answer, allowed, "at version {}", access.version());
+            }
+        }
+    }
+}

@@ -9,9 +9,13 @@
 //! Invariants: whoever gets past this file has a certificate of our authorities with an identity of our cluster, read
 //! once per connection. Nothing that a stranger sends can stop the accept loop or hold more than a bounded share:
 //! handshakes run beside the loop, limited in time and in number, also per address, and connections are limited in number,
-//! also per address and per identity. A connection whose certificate is no longer good ends as if it were broken off.
+//! also per address and per identity. A connection whose certificate is no longer good ends as if it were broken off, and a client that
+//! makes us read much beyond its calls is read slowly ([`overhead`]).
 
 mod complaints;
+mod connection;
+mod frames;
+mod overhead;
 mod plain;
 mod serve;
 mod shares;
@@ -20,25 +24,21 @@ mod tests;
 
 use std::io;
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
-use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
-use tonic::transport::server::Connected;
 
 use crate::audit::Audit;
 use crate::identity::Identity;
 use crate::link::Link;
 use crate::quotas::{ConnectionShare, Quotas};
-use crate::tls::{Credentials, Trust};
+use crate::tls::Credentials;
 
 pub use complaints::PortCounters;
+pub use connection::Connection;
 pub(crate) use shares::source_of;
 
 /// The server's side of a TLS connection.
@@ -77,19 +77,6 @@ pub struct Peer {
     pub(crate) share: ConnectionShare,
     /// Bytes of batches that may wait for their answer on it.
     pub(crate) in_flight: Arc<Semaphore>,
-}
-
-/// A client's connection, handed over after the handshake.
-#[derive(Debug)]
-pub struct Connection {
-    stream: ServerStream,
-    peer: Arc<Peer>,
-    /// Whether its certificate is still good.
-    trust: Trust,
-    /// Ready when it must end.
-    cut: Pin<Box<WaitForCancellationFutureOwned>>,
-    /// Our share of the connections allowed; given back when the connection is dropped.
-    _place: serve::Place,
 }
 
 /// Why the port cannot be served.
@@ -185,70 +172,4 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     socket.set_reuseaddr(true)?; // a restarted node takes its port back at once
     socket.bind(address)?;
     socket.listen(BACKLOG)
-}
-
-impl Connected for Connection {
-    type ConnectInfo = Arc<Peer>;
-
-    fn connect_info(&self) -> Arc<Peer> {
-        self.peer.clone()
-    }
-}
-
-impl Connection {
-    /// Cancelled when the connection is over. Cancelling it breaks the connection off.
-    pub(crate) fn over(&self) -> CancellationToken {
-        self.trust.lost().clone()
-    }
-
-    fn is_cut(&self) -> io::Result<()> {
-        match self.trust.lost().is_cancelled() {
-            true => Err(io::ErrorKind::ConnectionAborted.into()),
-            false => Ok(()),
-        }
-    }
-}
-
-impl AsyncRead for Connection {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        self.is_cut()?;
-        if let Poll::Ready(read) = Pin::new(&mut self.stream).poll_read(context, buffer) {
-            return Poll::Ready(read);
-        }
-        // So that it is noticed when nothing comes.
-        ready!(self.cut.as_mut().poll(context));
-        Poll::Ready(self.is_cut())
-    }
-}
-
-impl AsyncWrite for Connection {
-    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.is_cut()?;
-        Pin::new(&mut self.stream).poll_write(context, bytes)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        self.is_cut()?;
-        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
-    }
 }

@@ -21,6 +21,7 @@ pub struct PortCounters {
     failed: AtomicU64,
     refused: AtomicU64,
     crowded: AtomicU64,
+    slowed: AtomicU64,
     log: Mutex<LogWindow>,
 }
 
@@ -32,6 +33,7 @@ pub(super) enum Complaint {
     Failed,
     Refused,
     Crowded,
+    Slowed,
 }
 
 #[derive(Debug, Default)]
@@ -71,6 +73,11 @@ impl PortCounters {
         self.crowded.load(Ordering::Relaxed)
     }
 
+    /// How often a connection was not read for a while because its client made us read too much beyond its calls.
+    pub fn slowed(&self) -> u64 {
+        self.slowed.load(Ordering::Relaxed)
+    }
+
     pub(super) fn count_accepted(&self) {
         self.accepted.fetch_add(1, Ordering::Relaxed);
     }
@@ -82,6 +89,7 @@ impl PortCounters {
             Complaint::Failed => &self.failed,
             Complaint::Refused => &self.refused,
             Complaint::Crowded => &self.crowded,
+            Complaint::Slowed => &self.slowed,
         };
         counter.fetch_add(1, Ordering::Relaxed);
         let Some(unlogged) = self.may_log() else {
@@ -92,6 +100,7 @@ impl PortCounters {
             Complaint::Failed | Complaint::Refused | Complaint::Crowded => {
                 tracing::warn!(%remote, %why, unlogged, "a connection was refused");
             }
+            Complaint::Slowed => tracing::warn!(%remote, %why, unlogged, "a connection is read slowly"),
             Complaint::NotTls | Complaint::TimedOut => {
                 tracing::debug!(%remote, ?complaint, %why, unlogged, "connection closed");
             }

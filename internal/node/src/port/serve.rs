@@ -12,6 +12,7 @@ use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
 use super::complaints::{Complaint, PortCounters};
+use super::overhead::{Budgets, Watch};
 use super::shares::{Share, Shares, source_of};
 use super::{
     CONNECTION_IN_FLIGHT_BYTES_MAX, CONNECTIONS_MAX, CONNECTIONS_PER_ADDRESS_MAX, CONNECTIONS_PER_IDENTITY_MAX,
@@ -32,6 +33,7 @@ struct Server {
     connections: Arc<Semaphore>,
     by_source: Shares<IpAddr>,
     by_identity: Shares<Identity>,
+    budgets: Budgets,
 }
 
 /// What an open connection takes of what is allowed, in all, for its address and for its identity.
@@ -54,6 +56,7 @@ pub(super) async fn run(
         connections: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
         by_source: Shares::new(CONNECTIONS_PER_ADDRESS_MAX),
         by_identity: Shares::new(CONNECTIONS_PER_IDENTITY_MAX),
+        budgets: Budgets::default(),
     });
     let handshakes = Arc::new(Semaphore::new(HANDSHAKES_MAX));
     let sources = Shares::new(HANDSHAKES_PER_ADDRESS_MAX);
@@ -164,9 +167,9 @@ impl Server {
     async fn hand_over(&self, stream: ServerStream, peer: Arc<Peer>, trust: Trust) {
         let protocol = stream.get_ref().1.alpn_protocol().map(<[u8]>::to_vec);
         match protocol.as_deref() {
-            Some(ALPN_GRPC) => self.hand_to(&self.options.grpc, stream, peer, trust),
+            Some(ALPN_GRPC) => self.hand_to(&self.options.grpc, stream, peer, trust, true),
             Some(ALPN_PEER) => self.hand_to_link(stream, peer, trust).await,
-            _ => self.hand_to(&self.options.http, stream, peer, trust),
+            _ => self.hand_to(&self.options.http, stream, peer, trust, false),
         }
     }
 
@@ -177,23 +180,24 @@ impl Server {
         stream: ServerStream,
         peer: Arc<Peer>,
         trust: Trust,
+        has_frames: bool,
     ) {
         let (remote_addr, identity) = (peer.remote_addr, peer.identity.clone());
         let place = match self.place(&peer) {
             Ok(place) => place,
             Err(why) => return self.refuse(Complaint::Refused, remote_addr, Some(&peer.identity), why),
         };
-        let connection = Connection {
-            stream,
-            peer,
-            cut: Box::pin(trust.lost().clone().cancelled_owned()),
-            trust,
-            _place: place,
-        };
+        let watch = has_frames.then(|| self.watch(&peer));
+        let connection = Connection::new(stream, peer, trust, watch, place);
         if server.try_send(Ok(connection)).is_err() {
             let why = "its server takes no connections at present".to_owned();
             self.refuse(Complaint::Refused, remote_addr, Some(&identity), why);
         }
+    }
+
+    fn watch(&self, peer: &Peer) -> Watch {
+        let budget = self.budgets.of(&peer.identity);
+        Watch::new(budget, self.counters.clone(), peer.remote_addr)
     }
 
     fn place(&self, peer: &Peer) -> Result<Place, String> {

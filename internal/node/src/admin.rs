@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `/livez` | 200 as long as the process works: whoever gets no answer may end it |
 //! | `/readyz` | 200 if the node is ready, else 503; the body says why in words, and what else is to be known, a line each |
-//! | `/metrics` | what tenants use here, for Prometheus; only on a loopback address |
+//! | `/metrics` | what tenants use here, and until when the certificate is good, for Prometheus; only on a loopback address |
 //!
 //! Nobody proves who he is here, so from elsewhere there is nothing else to learn. Connections are few, and each lasts for a while at most:
 //! one that says nothing cannot keep others out.
@@ -30,6 +30,7 @@ use tokio::time::{Sleep, sleep};
 use crate::error::StartError;
 use crate::quotas::Quotas;
 use crate::readiness::NotReady;
+use crate::tls::Credentials;
 
 /// Connections at the same time; further ones wait.
 const CONNECTIONS_MAX: usize = 64;
@@ -54,6 +55,7 @@ pub(crate) struct Told {
     pub(crate) not_ready: Readiness,
     pub(crate) notices: Notices,
     pub(crate) quotas: Arc<Quotas>,
+    pub(crate) credentials: Arc<Credentials>,
 }
 
 type Answer = (StatusCode, [(HeaderName, &'static str); 1], String);
@@ -109,7 +111,8 @@ async fn live() -> Answer {
 }
 
 async fn metrics(State(told): State<Arc<Told>>) -> ([(HeaderName, &'static str); 1], String) {
-    ([(CONTENT_TYPE, METRICS_TYPE)], told.quotas.metrics())
+    let text = [told.quotas.metrics(), told.credentials.metrics()].concat();
+    ([(CONTENT_TYPE, METRICS_TYPE)], text)
 }
 
 async fn ready_or_why(State(told): State<Arc<Told>>) -> Answer {
@@ -222,6 +225,7 @@ mod tests {
             not_ready: not_ready.subscribe(),
             notices: notices.subscribe(),
             quotas: Quotas::new("a", host, crate::replicas::Registry::new()),
+            credentials: crate::test_ca::TestCa::new().node("a"),
         }
     }
 
@@ -261,6 +265,11 @@ mod tests {
             metrics.starts_with("HTTP/1.1 200 ") && metrics.contains("# TYPE highwater_tenant_"),
             "{metrics}"
         );
+        let line = "\nhighwater_certificate_expiry_timestamp_seconds ";
+        let (_, expiry) = metrics.split_once(line).unwrap();
+        let expiry: u64 = expiry.lines().next().unwrap().parse().unwrap();
+        let now = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_secs();
+        assert!(expiry > now, "{expiry} is not after {now}");
         let other = get(address, "/").await;
         assert!(other.starts_with("HTTP/1.1 404 "), "{other}");
         serving.abort();

@@ -266,6 +266,7 @@ impl Foundation {
                 not_ready: self.not_ready.subscribe(),
                 notices: self.credentials.notices(),
                 quotas: self.quotas.clone(),
+                credentials: self.credentials.clone(),
             };
             loops.push(tokio::spawn(admin.run(told)));
         }

@@ -209,6 +209,11 @@ impl Credentials {
         self.current.load().not_after
     }
 
+    /// The same for Prometheus (text format 0.0.4).
+    pub(crate) fn metrics(&self) -> String {
+        expiry::metrics(self.not_after())
+    }
+
     /// Whether the certificate in use had expired at the last look.
     pub(crate) fn is_expired(&self) -> bool {
         self.is_expired.load(Ordering::Relaxed)

@@ -4,7 +4,7 @@
 //! A [`Watch`] sees the frames of a connection go by, both ways, and charges the client for these. A call that is answered gives back what it
 //! cost, and every frame of an answer gives something for the frames that answers cause (windows, pings), so that a client that uses its
 //! connection for calls never pays, at whatever speed. Whoever has used up its [`Budget`] is read no faster than that fills again, on all its
-//! connections together, new ones as well: nothing is broken off, and the rest waits where it came from.
+//! connections from there together, new ones as well: nothing is broken off, and the rest waits where it came from.
 //!
 //! Invariants:
 //! * What a client is charged for is bounded by what it has sent; a budget never holds more than [`BURST`].
@@ -13,7 +13,7 @@
 //! Deliberately absent: any other judgement of frames. What HTTP/2 forbids is found by whoever speaks it.
 
 use std::collections::{BTreeSet, HashMap};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -22,6 +22,7 @@ use tokio::time::Instant;
 
 use super::complaints::{Complaint, PortCounters};
 use super::frames::{DATA, Frame, Frames, HEADERS, RST_STREAM};
+use super::{Peer, source_of};
 use crate::identity::Identity;
 
 /// What one client may make this node read beyond its calls, bytes a second. A frame counts as [`FRAME_COST`] bytes at least.
@@ -44,9 +45,9 @@ const BUDGETS_MAX: usize = 8192;
 /// The bytes that a client sends before its first frame (RFC 9113, section 3.4).
 const PREFACE_BYTES: usize = 24;
 
-/// The budgets of clients.
+/// The budgets of clients, by where they come from: processes on different machines may share a certificate, and one of them go astray.
 #[derive(Debug, Default)]
-pub(super) struct Budgets(Mutex<HashMap<Identity, Arc<Budget>>>);
+pub(super) struct Budgets(Mutex<HashMap<(Identity, IpAddr), Arc<Budget>>>);
 
 /// What a client may still make us read; it goes into debt.
 #[derive(Debug)]
@@ -81,9 +82,10 @@ struct Calls {
 }
 
 impl Budgets {
-    pub(super) fn of(&self, identity: &Identity) -> Arc<Budget> {
+    pub(super) fn of(&self, peer: &Peer) -> Arc<Budget> {
+        let client = (peer.identity.clone(), source_of(peer.remote_addr.ip()));
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = all.get(identity) {
+        if let Some(known) = all.get(&client) {
             return known.clone();
         }
         if all.len() >= BUDGETS_MAX {
@@ -92,7 +94,7 @@ impl Budgets {
         }
         let new = Arc::new(Budget::full(Instant::now()));
         if all.len() < BUDGETS_MAX {
-            all.insert(identity.clone(), new.clone());
+            all.insert(client, new.clone());
         }
         new
     }

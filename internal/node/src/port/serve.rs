@@ -196,7 +196,7 @@ impl Server {
     }
 
     fn watch(&self, peer: &Peer) -> Watch {
-        let budget = self.budgets.of(&peer.identity);
+        let budget = self.budgets.of(peer);
         Watch::new(budget, self.counters.clone(), peer.remote_addr)
     }
 

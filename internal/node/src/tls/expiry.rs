@@ -59,6 +59,15 @@ impl Stage {
     }
 }
 
+/// For Prometheus.
+pub(super) fn metrics(not_after: SystemTime) -> String {
+    let name = "highwater_certificate_expiry_timestamp_seconds";
+    let seconds = not_after.duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
+    format!(
+        "# HELP {name} When the certificate that this node uses expires, seconds since 1970.\n# TYPE {name} gauge\n{name} {seconds}\n"
+    )
+}
+
 /// For people.
 pub(super) fn date(time: SystemTime) -> String {
     let seconds = time.duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());

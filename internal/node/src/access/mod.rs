@@ -44,8 +44,18 @@ pub(crate) struct Principal {
     digest: PrincipalDigest,
     /// Where it calls from, if that is at hand; for the audit, and decides nothing.
     remote: Option<SocketAddr>,
-    /// Takes in what was refused, if that is recorded with what was to be done. Otherwise it is recorded by itself.
-    refused: Option<Arc<OnceLock<Refused>>>,
+    /// What became of it so far, if it carries out an act. Otherwise what is refused is recorded by itself.
+    act: Option<Arc<Course>>,
+}
+
+/// What the record of an act has to know.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Course {
+    /// Managing or administrating something was permitted.
+    permitted: OnceLock<()>,
+    refused: OnceLock<Refused>,
+    /// Something was changed, though perhaps not all.
+    begun: OnceLock<()>,
 }
 
 /// What was refused to somebody.
@@ -76,7 +86,7 @@ impl Principal {
             identity: identity.clone(),
             digest: PrincipalDigest(digest),
             remote: None,
-            refused: None,
+            act: None,
         }
     }
 
@@ -91,14 +101,31 @@ impl Principal {
     /// The same, as one who carries out an act: what is refused to it is noted here, and told with the act.
     pub(crate) fn in_an_act(self) -> Principal {
         Principal {
-            refused: Some(Arc::default()),
+            act: Some(Arc::default()),
             ..self
         }
     }
 
     /// What was refused to who carries out an act, if anything was.
     pub(crate) fn refused(&self) -> Option<&Refused> {
-        self.refused.as_ref()?.get()
+        self.act.as_ref()?.refused.get()
+    }
+
+    /// Whether an act is one that anybody can try: nothing was permitted that acts need.
+    pub(crate) fn is_outsider(&self) -> bool {
+        let permitted = |act: &Arc<Course>| act.refused.get().is_none() && act.permitted.get().is_some();
+        !self.act.as_ref().is_some_and(permitted)
+    }
+
+    /// From now on an act that fails has changed something all the same.
+    pub(crate) fn note_begun(&self) {
+        if let Some(act) = &self.act {
+            let _ = act.begun.set(()); // it may be noted more than once
+        }
+    }
+
+    pub(crate) fn has_begun(&self) -> bool {
+        self.act.as_ref().is_some_and(|act| act.begun.get().is_some())
     }
 
     /// Where it calls from, if that is at hand.
@@ -308,6 +335,11 @@ impl Authority {
             self.tell_audit(principal, action, &resource, &denied);
             return Err(denied);
         }
+        if matches!(action, Action::Manage | Action::Admin)
+            && let Some(act) = &principal.act
+        {
+            let _ = act.permitted.set(()); // once is enough
+        }
         Ok(Permit {
             principal: principal.digest,
             action,
@@ -345,9 +377,9 @@ impl Authority {
 
     fn tell_audit(&self, principal: &Principal, action: Action, resource: &Resource, denied: &Denied) {
         let refused = Refused::new(action, resource, denied);
-        match &principal.refused {
+        match &principal.act {
             // The first refusal ends the act.
-            Some(noted) => drop(noted.set(refused)),
+            Some(act) => drop(act.refused.set(refused)),
             None => self
                 .audit
                 .denied(principal, &refused, || self.reason(principal, &refused)),

@@ -11,15 +11,15 @@ use std::net::SocketAddr;
 use serde::Serialize;
 
 use super::chain::End;
-use super::limits::{TARGET_BYTES_MAX, WHAT_BYTES_MAX, WHO_BYTES_MAX, WHY_BYTES_MAX};
+use super::limits::{OUTSIDERS_TARGET_BYTES_MAX, TARGET_BYTES_MAX, WHAT_BYTES_MAX, WHO_BYTES_MAX, WHY_BYTES_MAX};
 use crate::hex::Id;
 
 /// The version of the format.
 const FORMAT: u32 = 1;
 /// Stands for somebody who has not proven who he is.
 pub(crate) const UNKNOWN: &str = "unknown";
-/// What an event costs of the queue beside its texts, bytes.
-const EVENT_BYTES: usize = 256;
+/// The most that an event costs beside its texts, in the queue as well as in a batch: the other fields, their names, key and hash; bytes.
+pub(super) const EVENT_BYTES: usize = 768;
 
 /// What kind of thing has happened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -53,6 +53,8 @@ pub(crate) enum Outcome {
 /// One thing that has happened.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Event {
+    /// Those can cause it at will who may do nothing here.
+    pub(super) is_outsiders: bool,
     pub(super) kind: Kind,
     pub(super) time_ms: u64,
     pub(super) who: String,
@@ -66,18 +68,24 @@ pub(crate) struct Event {
 impl Event {
     /// With texts that are as long as they may be.
     pub(super) fn bounded(self) -> Event {
+        let target_bytes_max = match self.is_outsiders {
+            true => OUTSIDERS_TARGET_BYTES_MAX,
+            false => TARGET_BYTES_MAX,
+        };
         Event {
             who: bounded(self.who, WHO_BYTES_MAX),
             what: bounded(self.what, WHAT_BYTES_MAX),
-            target: bounded(self.target, TARGET_BYTES_MAX),
+            target: bounded(self.target, target_bytes_max),
             why: bounded(self.why, WHY_BYTES_MAX),
             ..self
         }
     }
 
-    /// What it takes of the queue, about.
+    /// The most that it takes of a batch, and of the queue.
     pub(super) fn bytes(&self) -> usize {
-        EVENT_BYTES + self.who.len() + self.what.len() + self.target.len() + self.why.len()
+        let texts = [&self.who, &self.what, &self.target, &self.why];
+        let letters = texts.into_iter().flat_map(|text| text.chars());
+        EVENT_BYTES + letters.map(json_bytes).sum::<usize>()
     }
 }
 
@@ -174,6 +182,7 @@ mod tests {
 
     fn event() -> Event {
         Event {
+            is_outsiders: false,
             kind: Kind::Act,
             time_ms: 1_764_465_000_123,
             who: "spiffe://prod/tenant/shop/client/anna".to_owned(),

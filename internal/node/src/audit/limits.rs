@@ -10,12 +10,16 @@ use std::collections::HashMap;
 use std::hash::Hash;
 use std::time::{Duration, Instant};
 
+use super::event::EVENT_BYTES;
+
 /// The longest name of who did something, bytes as JSON.
 pub(super) const WHO_BYTES_MAX: usize = 1024;
 /// The longest name of what was done.
 pub(super) const WHAT_BYTES_MAX: usize = 128;
 /// The longest description of what it was done to: as long as a policy change of a thousand ordinary lines.
 pub(super) const TARGET_BYTES_MAX: usize = 64 * 1024;
+/// The same of what somebody has tried who may not do it.
+pub(super) const OUTSIDERS_TARGET_BYTES_MAX: usize = 2 * 1024;
 /// The longest reason.
 pub(super) const WHY_BYTES_MAX: usize = 2 * 1024;
 
@@ -30,16 +34,20 @@ pub(super) const STRANGERS_SHARE: usize = 2;
 pub(super) const BATCH_RECORDS_MAX: usize = 256;
 /// The bytes of events after which a batch takes no more.
 pub(super) const BATCH_BYTES_MAX: usize = 256 * 1024;
+/// Of one event.
+const LARGEST_EVENT: usize = EVENT_BYTES + WHO_BYTES_MAX + WHAT_BYTES_MAX + TARGET_BYTES_MAX + WHY_BYTES_MAX;
+// What is taken for a batch fits into one, with the first record of a start; a batch that is refused would be tried again for ever.
+const _: () = assert!(BATCH_BYTES_MAX + 2 * LARGEST_EVENT <= highwater_proto::limits::BATCH_BYTES_MAX);
 
 /// Records that one source of refusals causes at once, and how long each takes to come back.
 const SOURCE: Pace = Pace {
     burst: 20,
-    interval: Duration::from_secs(1),
+    interval: Duration::from_secs(10),
 };
 /// The same for all sources of one kind together.
 const ALL: Pace = Pace {
     burst: 200,
-    interval: Duration::from_millis(100),
+    interval: Duration::from_secs(1),
 };
 /// Sources that are told apart; beyond that, new ones share a bucket.
 const SOURCES_MAX: usize = 4096;

@@ -109,7 +109,12 @@ impl Audit {
 
     /// An act that was carried out, or was refused for what it is.
     pub(crate) fn act(&self, act: Act<'_>) -> OnItsWay {
-        OnItsWay(self.record(Event {
+        OnItsWay(self.record(Audit::event_of(act)))
+    }
+
+    fn event_of(act: Act<'_>) -> Event {
+        Event {
+            is_outsiders: false,
             kind: Kind::Act,
             time_ms: now_ms(),
             who: act.principal.to_string(),
@@ -118,22 +123,28 @@ impl Audit {
             target: act.target,
             outcome: act.outcome,
             why: act.why,
-        }))
+        }
     }
 
-    /// An act that its caller may not carry out. Anybody can try that, so it counts as a refusal does; `why` is asked only if it is
-    /// recorded.
-    pub(crate) fn refused_act(&self, act: Act<'_>, why: impl FnOnce() -> String) -> OnItsWay {
-        match self.may_refuse(Kind::Act, act.principal) {
-            true => self.act(Act { why: why(), ..act }),
-            false => OnItsWay(None),
+    /// An act whose caller was permitted nothing that acts need. Anybody can try that, so it counts as a refusal does; a better reason is
+    /// asked for only if it is recorded.
+    pub(crate) fn refused_act(&self, act: Act<'_>, why: impl FnOnce() -> Option<String>) -> OnItsWay {
+        if !self.may_refuse(Kind::Act, act.principal) {
+            return OnItsWay(None);
         }
+        let why = why().unwrap_or(act.why);
+        let event = Event {
+            is_outsiders: true,
+            ..Audit::event_of(Act { why, ..act })
+        };
+        OnItsWay(self.record(event))
     }
 
     /// A call that was refused; `why` is asked only if it is recorded.
     pub(crate) fn denied(&self, principal: &Principal, refused: &Refused, why: impl FnOnce() -> String) {
         if self.may_refuse(Kind::Denied, principal) {
             let _unawaited = self.record(Event {
+                is_outsiders: true,
                 kind: Kind::Denied,
                 time_ms: now_ms(),
                 who: principal.to_string(),
@@ -150,6 +161,7 @@ impl Audit {
     pub(crate) fn cut(&self, principal: &Principal, refused: &Refused, why: impl FnOnce() -> String) {
         if self.may_refuse(Kind::Cut, principal) {
             let _unawaited = self.record(Event {
+                is_outsiders: true,
                 kind: Kind::Cut,
                 time_ms: now_ms(),
                 who: principal.to_string(),
@@ -166,6 +178,7 @@ impl Audit {
     pub(crate) fn unauthenticated(&self, remote: SocketAddr, who: Option<String>, what: &str, why: String) {
         if self.may_record(Kind::Unauthenticated, &self.inner.sources, source_of(remote.ip())) {
             let _unawaited = self.record(Event {
+                is_outsiders: true,
                 kind: Kind::Unauthenticated,
                 time_ms: now_ms(),
                 who: who.unwrap_or_else(|| UNKNOWN.to_owned()),
@@ -215,6 +228,7 @@ impl Audit {
     }
 
     fn record(&self, event: Event) -> Option<Written> {
+        let event = event.bounded();
         let Event {
             who, what, target, why, ..
         } = &event;

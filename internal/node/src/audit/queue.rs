@@ -42,10 +42,7 @@ impl Queue {
     /// Takes an event in; None if there is no room for it, which is counted.
     pub(super) fn push(&self, event: Event) -> Option<Written> {
         let event = event.bounded();
-        let share = match event.kind {
-            Kind::Started | Kind::Act => 1,
-            Kind::Denied | Kind::Unauthenticated | Kind::Cut => STRANGERS_SHARE,
-        };
+        let share = if event.is_outsiders { STRANGERS_SHARE } else { 1 };
         let mut inner = self.lock();
         let bytes = inner.bytes + event.bytes();
         if inner.events.len() >= QUEUE_EVENTS_MAX / share || bytes > QUEUE_BYTES_MAX / share {
@@ -108,6 +105,7 @@ mod tests {
 
     fn event(kind: Kind, target: &str) -> Event {
         Event {
+            is_outsiders: kind != Kind::Act,
             kind,
             time_ms: 1,
             who: "who".to_owned(),
@@ -139,13 +137,15 @@ mod tests {
     }
 
     #[test]
-    fn strangers_leave_room_for_acts() {
-        for kind in [Kind::Denied, Kind::Unauthenticated, Kind::Cut] {
+    fn what_outsiders_cause_leaves_room_for_acts() {
+        for kind in KINDS {
             let queue = Queue::default();
-            assert_eq!(
-                pushed(&queue, kind, "", QUEUE_EVENTS_MAX),
-                QUEUE_EVENTS_MAX / STRANGERS_SHARE
-            );
+            let tried = Event {
+                is_outsiders: true,
+                ..event(kind, "")
+            };
+            let kept = (0..QUEUE_EVENTS_MAX).filter(|_| queue.push(tried.clone()).is_some());
+            assert_eq!(kept.count(), QUEUE_EVENTS_MAX / STRANGERS_SHARE);
             assert_eq!(pushed(&queue, Kind::Act, "", 1), 1);
         }
     }

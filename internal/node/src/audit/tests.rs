@@ -69,11 +69,57 @@ fn a_flood_from_many_addresses_takes_bounded_room_and_none_of_the_acts() {
         let remote = (std::net::Ipv4Addr::from_bits(number), 1).into();
         audit.unauthenticated(remote, None, "connect", "no certificate".to_owned());
     }
-    let who = client("anna");
+    let kept = queued(&audit).len();
+    assert!((1..1000).contains(&kept), "{kept} records");
+    let of_outsider = Event {
+        is_outsiders: true,
+        ..Audit::event_of(act(&client("web")))
+    };
+    while audit.record(of_outsider.clone()).is_some() {}
     for _ in 0..QUEUE_EVENTS_MAX - QUEUE_EVENTS_MAX / STRANGERS_SHARE {
-        assert!(audit.act(act(&who)).0.is_some());
+        assert!(audit.act(act(&client("anna"))).0.is_some());
     }
-    assert!(queued(&audit).len() <= QUEUE_EVENTS_MAX);
+    assert!(audit.act(act(&client("anna"))).0.is_none(), "the queue is full");
+}
+
+#[test]
+fn the_largest_batch_that_callers_can_cause_is_one_that_the_partition_takes() {
+    for letter in ["\0", "x", "é", "\""] {
+        let audit = audit(true);
+        let large = letter.repeat(1_000_000);
+        let who = client("anna");
+        let largest = || Act {
+            target: large.clone(),
+            why: large.clone(),
+            ..act(&who)
+        };
+        while audit.act(largest()).0.is_some() {}
+        let place = |number| event::Place {
+            node: "n1",
+            boot: crate::hex::Id([1; 16]),
+            number,
+            suppressed: 0,
+            former: None,
+        };
+        let mut records = 0;
+        loop {
+            let taken = audit.inner.queue.take();
+            if taken.is_empty() {
+                break;
+            }
+            let sealed = taken.iter().enumerate().map(|(number, queued)| batches::Sealed {
+                time_ms: 1,
+                value: event::encode(&queued.event, place(number as u64)).unwrap().into(),
+                hash: "00".repeat(32),
+            });
+            let sealed: Vec<batches::Sealed> = sealed.collect();
+            records += sealed.len();
+            let request = batches::request("n1", crate::hex::Id([1; 16]), 0, &sealed);
+            let checked = crate::batch::check(&request, who.digest());
+            assert!(checked.is_ok(), "{letter:?}: {:?}", checked.err());
+        }
+        assert!(records > 10, "{letter:?}: {records}");
+    }
 }
 
 #[test]
@@ -85,7 +131,7 @@ fn acts_are_limited_only_for_those_who_may_not_carry_them_out() {
     }
     assert_eq!(queued(&audit).len(), 500);
     for _ in 0..500 {
-        let _unawaited = audit.refused_act(act(&who), || "no rule allows it".to_owned());
+        let _unawaited = audit.refused_act(act(&who), || Some("no rule allows it".to_owned()));
     }
     let kept = queued(&audit);
     assert!((1..100).contains(&kept.len()), "{}", kept.len());

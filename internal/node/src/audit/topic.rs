@@ -9,6 +9,8 @@ use crate::catalog::CatalogHost;
 
 /// How long records are kept unless operators want it otherwise, milliseconds: ninety days.
 const RETENTION_MS: u64 = 90 * 24 * 60 * 60 * 1000;
+/// And how many bytes of them, so that no flood of refusals, which is limited, can fill the disks in that time.
+const RETENTION_BYTES: u64 = 16 * 1024 * 1024 * 1024;
 /// As many replicas as a topic has whose creator does not say: three, or as many as there are nodes.
 const REPLICATION_DEFAULT: u32 = 0;
 
@@ -29,7 +31,7 @@ pub(crate) fn next_step(catalog: &Catalog, avoid: Vec<String>) -> Option<Command
         partitions: PARTITION + 1,
         replication: REPLICATION_DEFAULT,
         retention_ms: Some(RETENTION_MS),
-        retention_bytes: None,
+        retention_bytes: Some(RETENTION_BYTES),
         avoid,
     })
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use highwater_proto::v1::ProduceRequest;
 use tokio::sync::oneshot;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, interval, sleep};
 
 use super::append::{APPEND_TIMEOUT, Appended, Ledger};
 use super::batches::{self, Sealed};
@@ -95,8 +95,13 @@ impl Writer {
     async fn keep_writing(&self) {
         let (queue, closing) = (&self.audit.inner.queue, &self.audit.inner.closing);
         let mut work = Work::new(self.read_end().await);
+        // Of its own, whatever else comes: the first tick is at once.
+        let mut telling = interval(NOTE_INTERVAL);
         loop {
             let is_last = closing.is_cancelled();
+            if is_last {
+                self.tell_suppressed();
+            }
             self.write_all(&mut work).await;
             self.note(&mut work, is_last).await;
             if is_last {
@@ -106,7 +111,7 @@ impl Writer {
                 biased;
                 () = closing.cancelled() => {}
                 () = queue.added() => {}
-                () = sleep(NOTE_INTERVAL) => self.tell_suppressed(),
+                _ = telling.tick() => self.tell_suppressed(),
             }
         }
     }
@@ -130,6 +135,7 @@ impl Writer {
 
     fn own_event(&self, kind: Kind) -> Event {
         Event {
+            is_outsiders: false,
             kind,
             time_ms: now_ms(),
             who: audit_writer(&self.ledger.cluster, &self.node).to_string(),

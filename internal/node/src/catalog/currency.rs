@@ -98,8 +98,10 @@ impl Currency {
         loop {
             let asked_ms = since_boot_ms();
             let has_answer = client.keep_up(Instant::now() + ANSWER_TIMEOUT).await;
-            if has_answer {
-                self.note(asked_ms);
+            match has_answer {
+                true => self.note(asked_ms),
+                // After a sleep of the machine, its clock says at once what a wait would say later.
+                false => self.publish(),
             }
             sleep(if has_answer { ASK_INTERVAL } else { RETRY_PAUSE }).await;
         }

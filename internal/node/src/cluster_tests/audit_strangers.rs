@@ -1,5 +1,8 @@
 //! Who is not let in is recorded as well.
 
+use highwater_proto::v1::access_service_client::AccessServiceClient;
+use highwater_proto::v1::group_service_client::GroupServiceClient;
+
 use super::trail::{Line, assert_chained, count};
 use super::*;
 
@@ -78,4 +81,84 @@ async fn attempt(port: u16, config: rustls::ClientConfig) {
         let mut rest = Vec::new();
         let _ = timeout(PATIENCE, stream.read_to_end(&mut rest)).await.unwrap();
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn acts_that_anybody_can_try_are_limited_whatever_they_fail_for() {
+    const FLOOD: u64 = 200;
+    let cluster = TestCluster::audited().await;
+    let nobody = cluster.client(0, "nobody").await;
+    let delete = || v1::DeleteGroupRequest {
+        // Refused before anybody is asked who may do it.
+        group: "!".to_owned(),
+        topic: "shop/orders".to_owned(),
+        ..Default::default()
+    };
+    let tried = (0..FLOOD).map(|_| {
+        let mut groups = GroupServiceClient::new(nobody.channel.clone());
+        async move { groups.delete_group(delete()).await.unwrap_err() }
+    });
+    timeout(PATIENCE, futures::future::join_all(tried)).await.unwrap();
+    cluster.client(0, OPERATOR_TENANT).await.create("told", 1).await;
+    let lines = cluster
+        .until_trail("the act of an operator", |lines| count(lines, "act", "CreateTopic") == 1)
+        .await;
+    let acts: Vec<&Line> = lines.iter().filter(|line| line.text("kind") == "act").collect();
+    let told: u64 = acts.iter().map(|line| 1 + line.number("suppressed")).sum();
+    assert_eq!(told, FLOOD + 1);
+    assert!(acts.len() < 50, "{} records", acts.len());
+    assert_chained(&lines);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn names_that_grow_when_they_are_written_keep_nobodys_act_from_being_recorded() {
+    let cluster = TestCluster::audited().await;
+    // Permitted to manage its topics, so nothing of it is limited; as JSON each letter is six.
+    let owner = cluster.client(0, "shop").await;
+    let nasty = "\0".repeat(20_000);
+    let tried = (0..64).map(|_| {
+        let mut access = AccessServiceClient::new(owner.channel.clone());
+        let change = v1::ChangePolicyRequest {
+            change: Some(v1::PolicyChange {
+                add_rules: vec![v1::Rule {
+                    subject: nasty.clone(),
+                    domain: "shop".to_owned(),
+                    ..Default::default()
+                }],
+                ..Default::default()
+            }),
+            ..Default::default()
+        };
+        async move { access.change_policy(change).await.unwrap_err() }
+    });
+    timeout(PATIENCE, futures::future::join_all(tried)).await.unwrap();
+    cluster.client(0, OPERATOR_TENANT).await.create("told", 1).await;
+    let lines = cluster
+        .until_trail("the act of an operator", |lines| count(lines, "act", "CreateTopic") == 1)
+        .await;
+    assert!(count(&lines, "act", "ChangePolicy") > 0);
+    assert_chained(&lines);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_suppressed_is_told_at_the_latest_when_the_node_stops() {
+    let mut cluster = TestCluster::audited().await;
+    let get = || v1::GetTopicRequest {
+        topic: "shop/orders".to_owned(),
+    };
+    let thief = cluster.client(0, "thief").await;
+    let refused = (0..100).map(|_| {
+        let mut thief = thief.clone();
+        async move { thief.topics.get_topic(get()).await.unwrap_err() }
+    });
+    timeout(PATIENCE, futures::future::join_all(refused)).await.unwrap();
+    cluster.stop(0).await;
+    let told = |lines: &[Line]| {
+        let denied = lines.iter().filter(|line| line.text("kind") == "denied");
+        denied.map(|line| line.number("suppressed")).sum::<u64>()
+    };
+    let lines = cluster
+        .until_trail("the number of what was suppressed", |lines| told(lines) > 0)
+        .await;
+    assert_chained(&lines);
 }

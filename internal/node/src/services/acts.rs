@@ -15,7 +15,7 @@ use tonic::{Request, Response, Status};
 
 use super::deadline::deadline;
 use super::{Context, principal};
-use crate::access::{Action, Principal, Resource};
+use crate::access::{Action, Principal, Refused, Resource};
 use crate::audit::{self, OnItsWay, Outcome};
 use crate::port::Peer;
 use crate::status::Problem;
@@ -110,6 +110,7 @@ impl Context {
         let (outcome, why) = match came_of_it {
             Ok(()) => (Outcome::Done, String::new()),
             Err(problem) if problem.is_unknown() => (Outcome::Unknown, problem.to_string()),
+            Err(problem) if principal.has_begun() => (Outcome::Unknown, format!("begun, and not ended: {problem}")),
             Err(problem) => (Outcome::Refused, problem.to_string()),
         };
         let act = audit::Act {
@@ -119,16 +120,15 @@ impl Context {
             outcome,
             why,
         };
-        match principal.refused() {
-            Some(refused) if came_of_it.is_err() => self.audit.refused_act(act, || {
-                let (action, resource) = (refused.action.name(), &refused.resource);
-                format!(
-                    "may not {action} {resource}: {}",
-                    self.authority.reason(principal, refused)
-                )
-            }),
-            _ => self.audit.act(act),
+        if came_of_it.is_ok() || !principal.is_outsider() {
+            return self.audit.act(act);
         }
+        let why = |refused: &Refused| {
+            let (action, resource) = (refused.action.name(), &refused.resource);
+            let reason = self.authority.reason(principal, refused);
+            format!("may not {action} {resource}: {reason}")
+        };
+        self.audit.refused_act(act, || principal.refused().map(why))
     }
 }
 

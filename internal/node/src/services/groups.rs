@@ -272,6 +272,7 @@ impl Led<'_> {
         }
         // A claim of its own, so that no commit of a member can follow the reset unseen.
         let claimed = self.decided(partition.claim(self.group.clone(), NOBODY)).await?;
+        self.call.principal.note_begun();
         let committed = partition.commit_offset(self.group.clone(), claimed.claim, offset);
         self.decided(committed).await
     }

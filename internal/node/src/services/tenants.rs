@@ -73,6 +73,7 @@ impl Context {
                 suspended: true,
             };
             self.change_tenant(principal, &suspending, deadline).await?;
+            principal.note_begun();
             self.delete_topics_of(principal, &tenant, deadline).await?;
         }
         let command = Command::DeleteTenant { tenant };

@@ -169,7 +169,7 @@ impl Topics {
         self.context.know_catalog(deadline).await?;
         check_rack(request.leader_rack.as_deref().unwrap_or_default())?;
         match request.replication {
-            Some(_) => self.resize(name, request, deadline).await,
+            Some(_) => self.resize(principal, name, request, deadline).await,
             None => self.decide(&self.update_command(name, request), deadline).await,
         }
     }
@@ -178,6 +178,7 @@ impl Topics {
     /// number of its partitions, which only become more; so it is refused if there are others by then.
     async fn resize(
         &self,
+        principal: &Principal,
         name: &TopicName,
         mut request: v1::UpdateTopicRequest,
         deadline: Instant,
@@ -192,6 +193,7 @@ impl Topics {
                 ..request.clone()
             };
             self.decide(&self.update_command(name, more), deadline).await?;
+            principal.note_begun();
         }
         request.partitions.get_or_insert(have);
         self.check_leaders(name, deadline).await?;

@@ -103,8 +103,8 @@ impl Caller {
     /// Notes that a node does not serve a reader, and why.
     pub(crate) fn failed_reader(&self, topic: &TopicRef, partition: u32, node: &str, error: &Error) {
         match error.reason() {
-            // Says nothing of whoever else reads from that node.
-            Some(Reason::CorruptBatch) => {}
+            // Says nothing of the node, or of whoever else reads from it.
+            Some(Reason::CorruptBatch | Reason::QuotaExceeded) => {}
             Some(Reason::ReplicaBehind | Reason::OffsetOutOfRange) => self.set_replica_aside(topic, partition, node),
             _ => self.set_node_aside(node),
         }
@@ -316,10 +316,13 @@ impl<'a> Attempts<'a> {
         if news {
             self.avoid.clear();
         }
-        if self.avoid.len() == AVOIDED_MAX {
-            self.avoid.remove(0);
+        // A quota is the same at other nodes, and what would be done there may be only for this one.
+        if error.reason() != Some(Reason::QuotaExceeded) {
+            if self.avoid.len() == AVOIDED_MAX {
+                self.avoid.remove(0);
+            }
+            self.avoid.push(node.to_owned());
         }
-        self.avoid.push(node.to_owned());
         Ok(self.last.insert(error))
     }
 
@@ -328,10 +331,7 @@ impl<'a> Attempts<'a> {
         if news {
             return Ok(());
         }
-        let retry_after = match &self.last {
-            Some(Error::Refused(refusal)) => refusal.retry_after.unwrap_or_default(),
-            _ => Duration::ZERO,
-        };
+        let retry_after = self.last.as_ref().and_then(Error::retry_after).unwrap_or_default();
         let pause = self.backoff.pause().max(retry_after);
         if Instant::now() + pause >= self.deadline.at {
             return Err(self.give_up());
@@ -363,4 +363,31 @@ pub(crate) fn no_topic() -> Error {
         "the node",
         ConnectionProblem::Broken("its answer holds no topic".to_owned()),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use tonic::Code;
+
+    use super::*;
+    use crate::error::Refusal;
+
+    #[test]
+    fn a_node_where_a_quota_is_used_up_is_asked_again_and_others_are_avoided() {
+        let mut attempts = Attempts::new("test", Deadline::after(Duration::from_secs(60)));
+        let refused = |reason: Reason| {
+            let detail = v1::ErrorDetail {
+                reason: reason as i32,
+                retry_after_ms: Some(700),
+                ..v1::ErrorDetail::default()
+            };
+            Error::refused(Refusal::from_detail("n1", Code::Ok, detail))
+        };
+        assert!(attempts.failed("n1", refused(Reason::QuotaExceeded), false).is_ok());
+        assert!(attempts.avoid.is_empty());
+        let retry_after = attempts.last.as_ref().and_then(Error::retry_after);
+        assert_eq!(retry_after, Some(Duration::from_millis(700)));
+        assert!(attempts.failed("n1", refused(Reason::Overloaded), false).is_ok());
+        assert_eq!(attempts.avoid, ["n1"]);
+    }
 }

@@ -225,6 +225,14 @@ impl Error {
         }
     }
 
+    /// When to try again, if a node has said so.
+    pub(crate) fn retry_after(&self) -> Option<std::time::Duration> {
+        match self {
+            Error::Refused(refusal) => refusal.retry_after,
+            _ => None,
+        }
+    }
+
     pub(crate) fn refused(refusal: Refusal) -> Self {
         Error::Refused(Arc::new(refusal))
     }

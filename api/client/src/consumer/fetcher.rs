@@ -82,6 +82,19 @@ struct Trouble {
     corrupt: Option<(u64, u32)>,
 }
 
+impl Trouble {
+    /// Notes a node that failed. One where a quota is used up serves as well as others.
+    fn avoid(&mut self, node: String, error: &Error) {
+        if error.reason() == Some(Reason::QuotaExceeded) {
+            return;
+        }
+        if self.avoid.len() == AVOIDED_MAX {
+            self.avoid.remove(0);
+        }
+        self.avoid.push(node);
+    }
+}
+
 /// A stream from a replica.
 pub(super) struct Source {
     pub(super) target: Target,
@@ -152,11 +165,9 @@ impl Fetcher {
             }
             let topic = &self.route.topic;
             self.route.caller.reader_left(topic, self.partition, &node, &error);
-            if trouble.avoid.len() == AVOIDED_MAX {
-                trouble.avoid.remove(0);
-            }
-            trouble.avoid.push(node);
-            sleep(trouble.backoff.pause()).await;
+            trouble.avoid(node, &error);
+            let retry_after = error.retry_after().unwrap_or_default();
+            sleep(trouble.backoff.pause().max(retry_after)).await;
         }
     }
 

@@ -327,7 +327,11 @@ impl Worker {
                 if news {
                     self.retry_now();
                 } else if is_first {
-                    self.avoid = vec![node];
+                    // It leads as before although a quota is used up; another would only refuse.
+                    self.avoid = match reason {
+                        Reason::QuotaExceeded => Vec::new(),
+                        _ => vec![node],
+                    };
                     self.retry_later(retry_after.unwrap_or_default());
                 }
                 Answer::Later { maybe_applied }

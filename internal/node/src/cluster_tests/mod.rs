@@ -22,6 +22,7 @@ mod moves;
 #[path = "../../../../tests/src/ports.rs"]
 mod ports;
 mod quotas;
+mod quotas_in_full;
 mod raw_client;
 mod readiness;
 mod records;

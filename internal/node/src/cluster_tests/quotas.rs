@@ -13,7 +13,7 @@ use super::groups::{claim, groups};
 use super::*;
 
 /// Three nodes with a policy, and topic `orders` of tenant `shop` with one partition.
-async fn cluster() -> TestCluster {
+pub(super) async fn cluster() -> TestCluster {
     let cluster = TestCluster::founded().await;
     let is_set_up = |catalog: &highwater_catalog::Catalog| catalog.access().is_set_up();
     cluster.until_everywhere("the first policy", is_set_up).await;
@@ -25,17 +25,21 @@ async fn cluster() -> TestCluster {
     cluster
 }
 
-fn access(client: &TestClient) -> AccessServiceClient<Channel> {
+pub(super) fn access(client: &TestClient) -> AccessServiceClient<Channel> {
     AccessServiceClient::new(client.channel.clone())
 }
 
 impl TestCluster {
-    async fn limit(&self, client: Option<&str>, set: v1::Amounts) {
+    pub(super) async fn limit(&self, client: Option<&str>, set: v1::Amounts) {
+        self.relimit(client, set, &[]).await;
+    }
+
+    async fn relimit(&self, client: Option<&str>, set: v1::Amounts, clear: &[Limit]) {
         let request = v1::ChangeQuotaRequest {
             tenant: "shop".to_owned(),
             client: client.map(str::to_owned),
             set: Some(set),
-            clear: Vec::new(),
+            clear: clear.iter().map(|limit| limit.name().to_owned()).collect(),
         };
         let operator = self.client(0, OPERATOR_TENANT).await;
         access(&operator).change_quota(request).await.unwrap();
@@ -45,7 +49,8 @@ impl TestCluster {
             let in_force = node.quotas().in_force("shop", client);
             Limit::ALL.into_iter().all(|limit| {
                 let wanted = amount(&set, limit);
-                wanted.is_none() || in_force.get(&limit).copied() == wanted
+                let is_set = in_force.get(&limit).copied();
+                wanted.is_none_or(|wanted| is_set == Some(wanted)) && !(clear.contains(&limit) && is_set.is_some())
             })
         };
         let waiting = async {
@@ -65,11 +70,11 @@ impl TestCluster {
     }
 
     /// A client of the tenant at the leader of its topic.
-    async fn at_leader(&self, tenant: &str) -> TestClient {
+    pub(super) async fn at_leader(&self, tenant: &str) -> TestClient {
         self.client(self.leader_of("orders").await, tenant).await
     }
 
-    async fn leader_of(&self, topic: &str) -> usize {
+    pub(super) async fn leader_of(&self, topic: &str) -> usize {
         let mut client = self.client(0, "shop").await;
         let request = v1::GetTopicRequest {
             topic: topic.to_owned(),
@@ -88,7 +93,7 @@ impl TestCluster {
 }
 
 /// The limit that it names, what it is, and after which time to come back.
-fn over_quota(status: &Status) -> (String, u64, Option<u64>) {
+pub(super) fn over_quota(status: &Status) -> (String, u64, Option<u64>) {
     let detail = detail::from_status(status).unwrap_or_else(|| panic!("no detail in {status:?}"));
     assert_eq!(detail.reason(), Reason::QuotaExceeded, "{status}");
     assert_eq!(detail.outcome(), v1::Outcome::NotApplied);
@@ -118,7 +123,7 @@ fn produce_rate(bytes: u64) -> v1::Amounts {
 }
 
 /// A batch of about so many bytes, from a producer of its own.
-fn batch_from(producer: u8, sequence: u64, bytes: usize) -> v1::ProduceRequest {
+pub(super) fn batch_from(producer: u8, sequence: u64, bytes: usize) -> v1::ProduceRequest {
     let mut request = batch_of("orders", sequence, &["x".repeat(bytes).as_str()]);
     request.producer_id = Bytes::from(vec![producer; 16]);
     request
@@ -133,19 +138,24 @@ async fn a_flood_is_delayed_and_refused_with_a_time_to_come_back_and_others_noti
         let mut log = client.log.clone();
         async move { log.produce(batch_from(producer, 0, 50_000)).await }
     });
-    let answers = timeout(PATIENCE, join_all(flood)).await.unwrap();
+    let mut other = cluster.client(0, OPERATOR_TENANT).await;
+    other.create("elsewhere", 1).await;
+    // More than the flood's quota, and beside it.
+    let neighbours = async {
+        for sequence in 0..3 {
+            let batch = batch_of("elsewhere", sequence, &["x".repeat(200_000).as_str()]);
+            cluster.produce(OPERATOR_TENANT, batch).await.unwrap();
+        }
+    };
+    let flooding = timeout(PATIENCE, join_all(flood));
+    let (answers, ()) = tokio::join!(flooding, neighbours);
+    let answers = answers.unwrap();
     let (taken, refused): (Vec<_>, Vec<_>) = answers.into_iter().partition(Result::is_ok);
     assert!(!taken.is_empty() && taken.len() < 30, "{} of 60 pass", taken.len());
     for status in refused.into_iter().filter_map(Result::err) {
         let (field, limit, retry_after_ms) = over_quota(&status);
         assert_eq!((field.as_str(), limit), ("produce_bytes_per_second", 100_000));
         assert!(retry_after_ms.is_some_and(|after| after > 0), "{status}");
-    }
-    let mut other = cluster.client(0, OPERATOR_TENANT).await;
-    other.create("elsewhere", 1).await;
-    for sequence in 0..20 {
-        let batch = batch_of("elsewhere", sequence, &["x".repeat(50_000).as_str()]);
-        cluster.produce(OPERATOR_TENANT, batch).await.unwrap();
     }
 }
 
@@ -271,12 +281,11 @@ async fn calls_connections_and_streams_are_limited_each_by_itself() {
         requests_per_second: Some(3),
         ..Default::default()
     };
-    cluster.limit(Some("*"), limit).await;
+    cluster.relimit(Some("*"), limit, &[Limit::Streams]).await;
     let calls = (0..40).map(|_| {
         let mut topics = second.topics.clone();
         async move { topics.list_topics(v1::ListTopicsRequest::default()).await }
     });
-    // The streams of these calls are limited as well.
     let refused: Vec<String> = timeout(PATIENCE, join_all(calls))
         .await
         .unwrap()
@@ -285,6 +294,10 @@ async fn calls_connections_and_streams_are_limited_each_by_itself() {
         .map(|status| over_quota(&status).0)
         .collect();
     assert!(!refused.is_empty());
+    assert!(
+        refused.iter().all(|field| field == "requests_per_second"),
+        "{refused:?}"
+    );
 }
 
 /// Until a call passes: connections and calls that have ended are noticed in a moment.

@@ -10,7 +10,7 @@ use super::answer::Answer;
 use super::batches::{Cut, to_json};
 use super::limits::{FETCH_BYTES_DEFAULT, FETCH_BYTES_MAX, FETCH_RECORDS_DEFAULT, FETCH_RECORDS_MAX, WAIT_MS_MAX};
 use super::query::Query;
-use super::{Call, Gateway, Hop};
+use super::{Call, Gateway};
 use crate::services::{Fetch, Start, fetch, pay_for_read};
 use crate::status::Problem;
 
@@ -81,9 +81,8 @@ impl Gateway {
             deadline: call.deadline,
         };
         let payers = self.payers(call);
-        if call.hop == Hop::FromClient {
-            pay_for_read(&payers).await?;
-        }
+        // At each node on the way: the one that reads keeps the account of what it has given out.
+        pay_for_read(&payers, call.deadline).await?;
         let fetched = match fetch(&self.context, (&call.principal, &payers), &asked).await {
             Ok(fetched) => fetched,
             Err(failed) => {

@@ -94,7 +94,7 @@ impl Gateway {
     }
 
     async fn receive(&self, peer: &Peer, request: Request<Incomplete>) -> Result<Received, Problem> {
-        let stream = pay_for_call(peer).await?;
+        let stream = pay_for_call(peer, Instant::now() + time_max(request.method())).await?;
         let (head, body) = request.into_parts();
         let principal = Principal::of(peer);
         let (body, share) = match head.method {

@@ -257,9 +257,12 @@ impl Account {
         *lock(&self.quota) = quota.clone();
     }
 
-    /// Looks how much was used since the last look; half of what was known before counts, too.
+    /// Looks how much was used since the last look; half of what was known before counts, too. Who is in debt pays for what it has taken:
+    /// it uses all that it gets here, and the other nodes must not take it for free.
     pub(super) fn measure(&self, now: Instant) {
-        let used = [&self.produce, &self.consume, &self.requests].map(Meter::used);
+        let meters = [&self.produce, &self.consume, &self.requests];
+        let used = meters.map(Meter::used);
+        let paying = meters.map(|meter| meter.paying(now));
         let mut pace = lock(&self.pace);
         let seconds = now.saturating_duration_since(pace.at).as_secs_f64();
         if seconds <= 0.0 {
@@ -268,7 +271,7 @@ impl Account {
         let before = pace.used;
         let per_second = |at: usize, known: f64| {
             let measured = used[at].saturating_sub(before[at]) as f64 / seconds;
-            let mean = 0.5 * measured + 0.5 * known;
+            let mean = 0.5 * measured.max(paying[at]) + 0.5 * known;
             if mean < 1.0 { 0.0 } else { mean }
         };
         pace.rates = Rates {
@@ -326,6 +329,28 @@ mod tests {
         let account = limited(Limit::Streams, 4, elsewhere);
         let _held = account.hold(|it| &it.streams).unwrap();
         assert!(account.hold(|it| &it.streams).is_none());
+    }
+
+    #[test]
+    fn whoever_pays_a_debt_uses_its_share_for_as_long() {
+        let account = Account::of_tenant("shop");
+        let mut now = Instant::now();
+        let quota = Quota::from([(Limit::ProduceBytesPerSecond, 1_000)]);
+        account.limit(&quota, &Elsewhere::default(), 1.0, 1.0, now);
+        account.produce.charge(31_000, now);
+        let measured = |now: &mut Instant| {
+            *now += Duration::from_secs(1);
+            account.measure(*now);
+            account.rates().produce
+        };
+        for second in 0..29 {
+            assert!(measured(&mut now) >= 500.0, "after {second} s");
+        }
+        assert!(account.rates().produce >= 990.0);
+        for _ in 0..20 {
+            measured(&mut now);
+        }
+        assert_eq!(account.rates().produce, 0.0);
     }
 
     #[test]

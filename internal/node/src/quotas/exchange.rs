@@ -30,6 +30,11 @@ const COUNT_AGE_MAX: Duration = Duration::from_secs(3);
 /// How many accounts an answer holds at most, those that use the most first.
 const ANSWER_ACCOUNTS_MAX: usize = 4_096;
 
+/// How many bytes they take at most, well within what is read of an answer.
+const ANSWER_BYTES_MAX: usize = 768 * 1024;
+/// What one takes at most without its names.
+const USED_BYTES_MAX: usize = 256;
+
 /// Which accounts are asked for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -250,7 +255,10 @@ impl Quotas {
             async move {
                 let answer = link.call_node(&node, USAGE, question, ANSWER_TIMEOUT).await;
                 // A node of an earlier version does not know the question.
-                Some((node, decode_json(&answer.ok()?).ok()?))
+                let usage = decode_json(&answer.ok()?);
+                let usage =
+                    usage.inspect_err(|why| tracing::warn!(node, why, "what a node uses of quotas is not known"));
+                Some((node, usage.ok()?))
             }
         });
         join_all(asked).await.into_iter().flatten().collect()
@@ -268,11 +276,21 @@ impl Quotas {
         used.sort_by_key(|(_, used)| std::cmp::Reverse(weight(used)));
         used.truncate(ANSWER_ACCOUNTS_MAX);
         let mut usage = Usage::default();
+        let mut bytes = 0;
         for (owner, used) in used {
+            bytes += bytes_of(&owner);
+            if bytes > ANSWER_BYTES_MAX {
+                break;
+            }
             usage.put(&owner, used);
         }
         for tenant in self.tenants_counted(wanted) {
-            let (stored_bytes, groups) = (self.stored_here(&tenant).await, self.groups_here(&tenant));
+            let stored_bytes = self.stored_here(&tenant).await;
+            // Only told, and much work: nodes do not need it of each other.
+            let groups = match wanted {
+                Wanted::Tenant(_) => self.group_names(&tenant).len() as u64,
+                Wanted::Limited => 0,
+            };
             let used = usage.tenants.entry(tenant).or_default();
             *used = Used {
                 stored_bytes,
@@ -289,10 +307,6 @@ impl Quotas {
             Wanted::Tenant(tenant) => vec![tenant.clone()],
             Wanted::Limited => self.host.read(limited_in_bytes),
         }
-    }
-
-    fn groups_here(&self, tenant: &str) -> u64 {
-        self.group_names(tenant).len() as u64
     }
 
     /// Bytes of the logs of the tenant's partitions that this node leads.
@@ -342,9 +356,41 @@ fn limited_in_bytes(catalog: &Catalog) -> Vec<String> {
     limited.map(|(name, _)| name.clone()).collect()
 }
 
+/// How many bytes of an answer an account takes at most; a character of a name takes six, if it is written as a number.
+fn bytes_of(owner: &Owner) -> usize {
+    USED_BYTES_MAX + 6 * (owner.tenant.len() + owner.client.as_ref().map_or(0, String::len))
+}
+
 fn is_wanted(account: &Account, wanted: &Wanted) -> bool {
     match wanted {
         Wanted::Tenant(tenant) => account.owner.tenant == *tenant,
         Wanted::Limited => account.is_limited(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn an_account_takes_no_more_of_an_answer_than_is_reckoned() {
+        let most = Used {
+            produce_bytes: u64::MAX,
+            consume_bytes: u64::MAX,
+            requests: u64::MAX,
+            connections: u64::MAX,
+            streams: u64::MAX,
+            stored_bytes: u64::MAX,
+            groups: u64::MAX,
+        };
+        for client in [None, Some("\u{1}".repeat(40))] {
+            let tenant = "t".repeat(30);
+            let owner = Owner { tenant, client };
+            let mut usage = Usage::default();
+            usage.put(&owner, most);
+            let bytes = encode_json(&usage).unwrap().len();
+            assert!(bytes <= bytes_of(&owner), "{bytes}");
+        }
     }
 }

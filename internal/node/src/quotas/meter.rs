@@ -116,6 +116,14 @@ impl Meter {
         }
     }
 
+    /// What is being paid per second for what was taken before; 0 if there is no debt.
+    pub(super) fn paying(&self, now: Instant) -> f64 {
+        match self.is_in_debt(now) {
+            true => self.rate.load(Ordering::Relaxed) as f64,
+            false => 0.0,
+        }
+    }
+
     /// Whether somebody would have to wait.
     pub(super) fn is_in_debt(&self, now: Instant) -> bool {
         let rate = self.rate.load(Ordering::Relaxed);

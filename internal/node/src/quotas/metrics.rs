@@ -36,7 +36,7 @@ const FAMILIES: [Family; 6] = [
     (
         "highwater_tenant_quota_refusals_total",
         "counter",
-        "What was refused on this node because a quota of the tenant was used up.",
+        "What was refused on this node because a quota of the tenant was used up, but for topics and partitions.",
         |account| account.refused.load(Ordering::Relaxed),
     ),
     (

@@ -16,6 +16,7 @@
 
 mod account;
 mod exchange;
+mod groups;
 mod meter;
 mod metrics;
 mod payers;
@@ -26,13 +27,13 @@ use std::fmt;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use bytes::Bytes;
 use highwater_catalog::{Catalog, Limit, Quota, Tenant};
 use highwater_partition::log::GroupId;
 use tokio::time::Instant;
 
 pub(crate) use account::Account;
 pub(crate) use exchange::{Usage, Used};
+pub(crate) use groups::NewGroup;
 pub(crate) use meter::DELAY_MAX;
 pub(crate) use payers::{ConnectionShare, OverQuota, Payers, StreamShare};
 
@@ -56,6 +57,7 @@ pub(crate) struct Quotas {
     stored: Mutex<BTreeMap<String, (Instant, u64)>>,
     /// Tenants that have stored as much as they may.
     full: Mutex<BTreeSet<String>>,
+    new_groups: groups::Coming,
 }
 
 impl Quotas {
@@ -68,6 +70,7 @@ impl Quotas {
             elsewhere: Mutex::default(),
             stored: Mutex::default(),
             full: Mutex::default(),
+            new_groups: groups::Coming::default(),
         })
     }
 
@@ -110,30 +113,6 @@ impl Quotas {
             return None;
         }
         Some(accounts.entry(owner).or_insert(account).clone())
-    }
-
-    /// Whether a tenant may have one more consumer group than it has, as far as this node sees.
-    pub(crate) fn check_groups(&self, tenant: &str, new: &[u8]) -> Result<(), OverQuota> {
-        let most = self
-            .host
-            .read(|catalog| catalog.access().tenant_limit(tenant, Limit::Groups));
-        let Some(most) = most else { return Ok(()) };
-        let groups = self.group_names(tenant);
-        if groups.contains(new) || (groups.len() as u64) < most {
-            return Ok(());
-        }
-        Err(OverQuota {
-            who: format!("tenant {tenant}"),
-            limit: Limit::Groups,
-            most,
-            retry_after: None,
-        })
-    }
-
-    /// The consumer groups that keep offsets in partitions of a tenant of which a replica is here.
-    fn group_names(&self, tenant: &str) -> BTreeSet<Bytes> {
-        let hosted = self.hosted_of(tenant);
-        hosted.iter().flat_map(|hosted| hosted.group_names()).collect()
     }
 
     /// The replicas here of a tenant's partitions.

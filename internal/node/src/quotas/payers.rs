@@ -4,10 +4,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use highwater_catalog::Limit;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until};
 
 use super::account::{Account, HELD_RETRY_AFTER, Held, Hold};
 use super::meter::{DELAY_MAX, STREAM_DELAY_MAX};
+
+/// How soon whoever waits until something is paid for looks again: the node's share of a quota may be another by then.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Something is refused because of a quota.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,9 +46,11 @@ impl Payers {
         Payers(accounts.collect())
     }
 
-    /// Takes so much of a rate from each account, or nothing; the answer is how long to wait before doing what was paid for.
-    pub(crate) fn take(&self, limit: Limit, cost: u64, now: Instant) -> Result<Duration, OverQuota> {
-        self.take_within(limit, cost, DELAY_MAX, now)
+    /// Takes so much of a rate from each account, or nothing; the answer is how long to wait before doing what was paid for. A wait
+    /// beyond `begin_by` is of no use.
+    pub(crate) fn take(&self, limit: Limit, cost: u64, begin_by: Instant, now: Instant) -> Result<Duration, OverQuota> {
+        let patience = DELAY_MAX.min(begin_by.saturating_duration_since(now));
+        self.take_within(limit, cost, patience, now)
     }
 
     fn take_within(&self, limit: Limit, cost: u64, patience: Duration, now: Instant) -> Result<Duration, OverQuota> {
@@ -83,6 +88,18 @@ impl Payers {
     pub(crate) fn charge(&self, limit: Limit, cost: u64, now: Instant) -> Duration {
         let waits = self.0.iter().map(|account| account.meter(limit).charge(cost, now));
         waits.max().unwrap_or_default()
+    }
+
+    /// Waits until `not_before`, or until as much as is owed now would be paid for if that is earlier. Cancel safe.
+    pub(crate) async fn until_paid(&self, limit: Limit, mut not_before: Instant) {
+        loop {
+            let now = Instant::now();
+            not_before = not_before.min(now + self.charge(limit, 0, now));
+            if not_before <= now {
+                return;
+            }
+            sleep_until(not_before.min(now + LOOK_INTERVAL)).await;
+        }
     }
 
     /// One more call that goes on.
@@ -132,4 +149,77 @@ impl ConnectionShare {
 
 fn give_back(accounts: &[Arc<Account>], limit: Limit, cost: u64) {
     accounts.iter().for_each(|paid| paid.meter(limit).give_back(cost));
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use highwater_catalog::Quota;
+
+    use super::*;
+    use crate::quotas::account::Elsewhere;
+
+    const LIMIT: Limit = Limit::ConsumeBytesPerSecond;
+
+    fn limited(rate: Option<u64>, account: &Account, elsewhere: f64) {
+        let quota: Quota = rate.map(|rate| (LIMIT, rate)).into_iter().collect();
+        let mut others = Elsewhere::default();
+        others.rates.consume = elsewhere;
+        account.limit(&quota, &others, 0.5, 0.5, Instant::now());
+    }
+
+    fn payers() -> (Payers, Arc<Account>) {
+        let account = Account::of_tenant("shop");
+        (Payers::new(std::iter::once(account.clone())), account)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_charged_by_a_small_share_is_paid_sooner_once_the_share_is_larger_or_the_quota_gone() {
+        for (rate, at_most) in [(Some(100_000), 13), (None, 3)] {
+            let (payers, account) = payers();
+            limited(Some(100_000), &account, 1e9);
+            let begin = Instant::now();
+            let wait = payers.charge(LIMIT, 1_000_000, begin);
+            assert!(wait > Duration::from_secs(300), "{wait:?}");
+            let waiting = payers.until_paid(LIMIT, begin + wait);
+            let changing = async {
+                tokio::time::sleep(Duration::from_secs(2)).await;
+                limited(rate, &account, 0.0);
+            };
+            tokio::join!(waiting, changing);
+            assert!(begin.elapsed() <= Duration::from_secs(at_most), "{:?}", begin.elapsed());
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_has_waited_as_long_as_was_said_goes_on_although_others_owe() {
+        let (payers, account) = payers();
+        limited(Some(1_000), &account, 0.0);
+        let begin = Instant::now();
+        let wait = payers.charge(LIMIT, 3_000, begin);
+        payers.charge(LIMIT, 1_000_000, begin);
+        payers.until_paid(LIMIT, begin + wait).await;
+        assert!(
+            begin.elapsed() <= wait + Duration::from_millis(2),
+            "{:?}",
+            begin.elapsed()
+        );
+    }
+
+    #[test]
+    fn who_has_less_time_than_the_wait_is_refused_and_told_the_time_and_counted() {
+        let (payers, account) = payers();
+        limited(Some(1_000), &account, 0.0);
+        let now = Instant::now();
+        payers.charge(LIMIT, 1_475, now); // of 975
+        let begin_by = now + Duration::from_millis(200);
+        let over = payers.take(LIMIT, 1, begin_by, now).unwrap_err();
+        let after = over.retry_after.unwrap();
+        assert!(
+            after > Duration::from_millis(200) && after < Duration::from_millis(400),
+            "{after:?}"
+        );
+        assert_eq!(account.refused.load(std::sync::atomic::Ordering::Relaxed), 1);
+        assert!(payers.take(LIMIT, 1, begin_by + after, now + after).is_ok());
+    }
 }

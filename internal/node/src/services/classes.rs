@@ -83,9 +83,9 @@ fn class_of(path: &str) -> Option<Class> {
     found.map(|(_, _, class)| *class)
 }
 
-/// Whether a method is for everybody.
-pub(super) fn is_public(path: &str) -> bool {
-    class_of(path) == Some(Class::Public)
+/// Whether a call of a method that was admitted costs nothing of any quota.
+pub(super) fn is_free(path: &str) -> bool {
+    matches!(class_of(path), Some(Class::Public | Class::Operator))
 }
 
 /// Whether the request's caller may call its method at all.

@@ -22,6 +22,7 @@ use super::deadline::deadline;
 use super::joining::{Assignments, text};
 use super::{Context, Wanted, principal, targets};
 use crate::access::{Action, Principal, Resource};
+use crate::quotas::NewGroup;
 use crate::replicas::Opened;
 use crate::status::{Problem, range};
 
@@ -61,7 +62,7 @@ impl GroupService for Groups {
         let member = name("member", &request.member)?;
         let place = wanted(&request.topic, request.topic_id, request.partition);
         let led = self.open(call, Action::Consume, &place, &request.group).await?;
-        led.check_quota()?;
+        let _room = led.room_in_quota()?;
         let claimed = led.partition().claim(led.group.clone(), member);
         let claimed = led.decided(claimed).await?;
         Ok(Response::new(v1::ClaimPartitionResponse {
@@ -254,16 +255,16 @@ impl Led<'_> {
         self.opened.partition()
     }
 
-    /// Whether the topic's tenant may have one more group, if this one is new here.
-    fn check_quota(&self) -> Result<(), Problem> {
-        if self.partition().group(&self.group).is_none() {
-            self.context.quotas.check_groups(&self.opened.tenant, &self.group)?;
+    /// Room for one more group of the topic's tenant, if this one is new here; to be held until it is decided.
+    fn room_in_quota(&self) -> Result<Option<NewGroup<'_>>, Problem> {
+        if self.partition().group(&self.group).is_some() {
+            return Ok(None);
         }
-        Ok(())
+        Ok(self.context.quotas.room_for_group(&self.opened.tenant, &self.group)?)
     }
 
     async fn reset(&self, offset: u64) -> Result<(), Problem> {
-        self.check_quota()?;
+        let _room = self.room_in_quota()?;
         let partition = self.partition();
         // Before anybody is shut out for it; what is decided in the end is the partition's own.
         let log_end = self.confirmed_end().await?;

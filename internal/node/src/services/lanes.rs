@@ -5,7 +5,8 @@
 //! at the front leaves. A slot holds the request's share of the bytes that the stream may have in flight, until the
 //! answer has been handed to the connection: a caller that does not read its answers stops being read.
 //!
-//! Invariants: each slot is answered exactly once, by the partition or by its expiry, and later answers are dropped;
+//! Invariants: each slot is answered at most once, by the partition or by its expiry, and later answers are dropped; without
+//! an answer only if the stream has ended;
 //! tickets of a lane are consecutive, and its front slot is the oldest one not sent.
 
 use std::collections::VecDeque;
@@ -26,15 +27,21 @@ pub(super) type Delivery = (ProduceStreamResponse, Share);
 #[derive(Debug)]
 pub(super) struct Share {
     _of_stream: OwnedSemaphorePermit,
-    _of_connection: OwnedSemaphorePermit,
+    /// None of a request that is refused because there is none left.
+    of_connection: Option<OwnedSemaphorePermit>,
 }
 
 impl Share {
-    pub(super) fn new(of_stream: OwnedSemaphorePermit, of_connection: OwnedSemaphorePermit) -> Share {
+    pub(super) fn new(of_stream: OwnedSemaphorePermit, of_connection: Option<OwnedSemaphorePermit>) -> Share {
         Share {
             _of_stream: of_stream,
-            _of_connection: of_connection,
+            of_connection,
         }
+    }
+
+    /// Whether the connection has room for the request.
+    pub(super) fn has_room(&self) -> bool {
+        self.of_connection.is_some()
     }
 }
 
@@ -104,6 +111,14 @@ impl Lane {
         self.send_ready(&mut slots);
     }
 
+    /// Forgets all requests: nobody waits for their answers. Whoever is to answer them may hold the lane for long, and must not hold
+    /// their shares.
+    pub(super) fn abandon(&self) {
+        let mut slots = self.lock();
+        slots.first += slots.waiting.len() as u64;
+        slots.waiting.clear();
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.lock().waiting.is_empty()
     }
@@ -148,7 +163,7 @@ mod tests {
 
     fn share(semaphore: &Arc<Semaphore>) -> Share {
         let take = |count| semaphore.clone().try_acquire_many_owned(count).unwrap();
-        Share::new(take(6), take(4))
+        Share::new(take(6), Some(take(4)))
     }
 
     fn appended(base_offset: u64) -> Result<ProduceResponse, Problem> {

@@ -13,12 +13,12 @@ use highwater_proto::v1::freshness::Kind;
 use highwater_proto::v1::list_offsets_request::Position;
 use highwater_proto::v1::log_service_server::LogService;
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep, sleep_until, timeout_at};
+use tokio::time::{Instant, sleep, timeout_at};
 use tonic::{Request, Response, Status, Streaming};
 
 use super::deadline::deadline;
 use super::following::{Following, Needs};
-use super::metering::{pay_for_batch, pay_for_read};
+use super::metering::{give_back_if_led_elsewhere, pay_for_batch, pay_for_read};
 use super::produce::Caller;
 use super::revocation::{Grounds, while_allowed};
 use super::{Context, Wanted, caller, principal, produce};
@@ -46,6 +46,7 @@ impl LogService for Log {
         let request = request.into_inner();
         pay_for_batch(&payers, request.batch.len(), deadline).await?;
         let produced = produce::produce(&self.context, (&principal, &payers), &request, deadline, deadline).await;
+        give_back_if_led_elsewhere(&payers, request.batch.len(), &produced);
         Ok(Response::new(produced?))
     }
 
@@ -74,7 +75,7 @@ impl LogService for Log {
         let deadline = deadline(request.metadata());
         let payers = caller(&request)?.share.payers().clone();
         let wanted = request.into_inner();
-        pay_for_read(&payers).await?;
+        pay_for_read(&payers, deadline).await?;
         let place = Wanted {
             topic: &wanted.topic,
             topic_id: wanted.topic_id,
@@ -299,7 +300,8 @@ impl Reader {
             biased;
             () = self.context.stopping.cancelled() => Err(self.opened.gone()),
             () = self.opened.hosted.ended() => Err(self.opened.gone()),
-            () = sleep_until(not_before) => Ok(()),
+            () = self.payers.until_paid(Limit::ConsumeBytesPerSecond, not_before) => Ok(()),
+            problem = self.following.lost() => Err(problem),
         }
     }
 

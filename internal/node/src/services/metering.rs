@@ -1,12 +1,13 @@
-//! Every call is paid for: it counts as a request and, for as long as it goes on, as a stream, and only on a connection that counts as well.
+//! Every call that reaches a handler is paid for: it counts as a request and, for as long as it goes on, as a stream, and only on a
+//! connection that counts as well. What is refused before, by the name of its method or because the node is cut off, is not.
 //!
 //! What it moves is paid for where it is moved, by its handler. Health and reflection cost nothing, so that whoever watches a node sees
-//! it also if his tenant has used up everything.
+//! it also if his tenant has used up everything; neither do operators' own calls, which are proven to be theirs before they come here: a
+//! quota of their tenant must not keep them from changing it.
 
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context as TaskContext, Poll};
-use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -18,7 +19,8 @@ use tonic::Status;
 use tonic::body::Body;
 use tower::{Layer, Service};
 
-use super::classes::is_public;
+use super::classes::is_free;
+use super::deadline::{deadline_in, shorten};
 use crate::port::Peer;
 use crate::quotas::{Payers, StreamShare};
 use crate::status::Problem;
@@ -54,23 +56,25 @@ where
         self.inner.poll_ready(context)
     }
 
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
+    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
         // The one that is ready serves the call.
         let next = self.inner.clone();
         let mut inner = std::mem::replace(&mut self.inner, next);
         let serving = async move {
-            if is_public(request.uri().path()) {
+            if is_free(request.uri().path()) {
                 return inner.call(request).await;
             }
             let peer = request.extensions().get::<Arc<Peer>>().cloned();
+            let came_at = Instant::now();
             let share = match peer {
-                Some(peer) => pay_for_call(&peer).await,
+                Some(peer) => pay_for_call(&peer, deadline_in(request.headers())).await,
                 None => Err(Problem::Internal("a call without a proven caller".to_owned())),
             };
             let share = match share {
                 Ok(share) => share,
                 Err(problem) => return Ok(Status::from(problem).into_http()),
             };
+            shorten(request.headers_mut(), came_at.elapsed());
             let response = inner.call(request).await?;
             Ok(response.map(|body| Body::new(Counted { body, _share: share })))
         };
@@ -78,39 +82,39 @@ where
     }
 }
 
-/// A call begins: its share of the calls that its client may have, once there is room for one more request.
-pub(crate) async fn pay_for_call(peer: &Peer) -> Result<StreamShare, Problem> {
+/// A call begins: its share of the calls that its client may have, once there is room for one more request. A wait beyond `begin_by`
+/// is of no use, as in the other two.
+pub(crate) async fn pay_for_call(peer: &Peer, begin_by: Instant) -> Result<StreamShare, Problem> {
     peer.share.count()?;
     let payers = peer.share.payers();
     let share = payers.stream()?;
-    rest(payers.take(Limit::RequestsPerSecond, 1, Instant::now())?).await;
+    pay(payers, Limit::RequestsPerSecond, 1, begin_by).await?;
     Ok(share)
 }
 
-/// A batch that is the whole request. `begin_by`: a wait beyond that is of no use.
+/// A batch that is the whole request.
 pub(crate) async fn pay_for_batch(payers: &Payers, bytes: usize, begin_by: Instant) -> Result<(), Problem> {
-    let limit = Limit::ProduceBytesPerSecond;
-    let now = Instant::now();
-    let wait = payers.take(limit, bytes as u64, now)?;
-    if now + wait > begin_by {
-        payers.give_back(limit, bytes as u64);
-        let why = "the quota of the client or its tenant leaves no room for the batch before the call's deadline";
-        return Err(Problem::Overloaded(why.to_owned()));
+    pay(payers, Limit::ProduceBytesPerSecond, bytes as u64, begin_by).await
+}
+
+/// A batch that came to a node that does not lead its partition is paid for where it is sent next.
+pub(super) fn give_back_if_led_elsewhere<T>(payers: &Payers, bytes: usize, answer: &Result<T, Problem>) {
+    if matches!(answer, Err(Problem::NotLeader { .. })) {
+        payers.give_back(Limit::ProduceBytesPerSecond, bytes as u64);
     }
-    rest(wait).await;
-    Ok(())
 }
 
 /// A read that is about to begin waits until what was read before is paid for.
-pub(crate) async fn pay_for_read(payers: &Payers) -> Result<(), Problem> {
-    rest(payers.take(Limit::ConsumeBytesPerSecond, 0, Instant::now())?).await;
-    Ok(())
+pub(crate) async fn pay_for_read(payers: &Payers, begin_by: Instant) -> Result<(), Problem> {
+    pay(payers, Limit::ConsumeBytesPerSecond, 0, begin_by).await
 }
 
-async fn rest(wait: Duration) {
+async fn pay(payers: &Payers, limit: Limit, cost: u64, begin_by: Instant) -> Result<(), Problem> {
+    let wait = payers.take(limit, cost, begin_by, Instant::now())?;
     if !wait.is_zero() {
         sleep(wait).await;
     }
+    Ok(())
 }
 
 /// The body of an answer; its call counts until it ends.

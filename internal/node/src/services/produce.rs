@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::{Stream, StreamExt};
+use highwater_catalog::Limit;
 use highwater_partition::log::{Decision, PrincipalDigest, Verdict};
 use highwater_partition::{Answer, NotApplied};
 use highwater_proto::limits::{NAME_BYTES_MAX, PRODUCER_BATCHES_IN_FLIGHT_MAX, STREAM_IN_FLIGHT_BYTES_MAX};
@@ -16,6 +17,7 @@ use tonic::{Status, Streaming};
 
 use super::deadline::DEADLINE_DEFAULT;
 use super::lanes::{Delivery, Lane, Share};
+use super::metering::give_back_if_led_elsewhere;
 use super::{Context, Wanted};
 use crate::access::{Action, Principal};
 use crate::batch;
@@ -35,6 +37,9 @@ const REFUSED_AT_ONCE_MAX: usize = 8 * PRODUCER_BATCHES_IN_FLIGHT_MAX;
 const SWEEP_INTERVAL: Duration = Duration::from_millis(500);
 /// How long a request on a stream waits for its answer.
 const PATIENCE: Duration = DEADLINE_DEFAULT;
+
+/// How long a request waits for room on its connection, which other streams may have used up.
+const CONNECTION_PATIENCE: Duration = Duration::from_secs(5);
 
 /// One batch; answered by `deadline` in any case, and proposed by `begin_by` or not at all.
 pub(crate) async fn produce(
@@ -192,6 +197,13 @@ struct OpenLane {
     opened: Option<OpenPartition>,
 }
 
+impl Drop for OpenLane {
+    /// Batches without a quorum are held for as long as there is none, and must not hold the connection's room with them.
+    fn drop(&mut self) {
+        self.lane.abandon();
+    }
+}
+
 struct OpenPartition {
     opened: Opened,
     digest: PrincipalDigest,
@@ -208,6 +220,8 @@ struct Pending {
     not_before: Option<Instant>,
     /// It will be refused.
     over: Option<OverQuota>,
+    /// Until when it waits for room on the connection.
+    room_by: Instant,
 }
 
 /// What a stream does next.
@@ -286,22 +300,19 @@ impl ProduceStream {
             request,
             not_before: (!wait.is_zero()).then(|| now + wait),
             over,
+            room_by: now + wait + CONNECTION_PATIENCE,
         }
     }
 
     async fn room_for(&self, pending: Option<&Pending>) -> Next {
-        if let Some(not_before) = pending.and_then(|pending| pending.not_before) {
+        let Some(pending) = pending else { return Next::End };
+        if let Some(not_before) = pending.not_before {
             sleep_until(not_before).await;
         }
-        let bytes = pending.map_or(0, |pending| pending.request.batch.len());
+        let bytes = pending.request.batch.len();
         let cost = bytes.clamp(REQUEST_BYTES_LEAST, STREAM_IN_FLIGHT_BYTES_MAX) as u32;
-        // In this order everywhere, and what is held is given back by answers alone: nobody waits for anybody in a circle.
-        let of_stream = self.in_flight.clone().acquire_many_owned(cost).await;
-        let of_connection = self.caller.in_flight.clone().acquire_many_owned(cost).await;
-        match (of_stream, of_connection) {
-            (Ok(of_stream), Ok(of_connection)) => Next::Room(Share::new(of_stream, of_connection)),
-            _ => Next::End,
-        }
+        let room = room(&self.in_flight, &self.caller.in_flight, cost, pending.room_by).await;
+        room.map_or(Next::End, Next::Room)
     }
 
     async fn take(&mut self, pending: Pending, share: Share) {
@@ -313,17 +324,26 @@ impl ProduceStream {
             lane: Lane::new(out.clone()),
             opened: None,
         });
-        let lane = open.lane.clone();
+        let (lane, payers, bytes) = (open.lane.clone(), self.caller.payers.clone(), request.batch.len());
+        let has_room = share.has_room();
         let ticket = lane.enter(request.request_id, share);
         if let Some(over) = over {
             return lane.answer(ticket, Err(over.into()));
         }
+        if !has_room {
+            payers.give_back(Limit::ProduceBytesPerSecond, bytes as u64);
+            let why = "the batches in flight on the other streams of this connection leave no room".to_owned();
+            return lane.answer(ticket, Err(Problem::Overloaded(why)));
+        }
+        let answer = move |answer| {
+            give_back_if_led_elsewhere(&payers, bytes, &answer);
+            lane.answer(ticket, answer);
+        };
         match checked(&self.context, &self.caller.principal, open, &request).await {
             Ok((opened, batch)) => {
-                let deliver = move |answer| lane.answer(ticket, answer);
-                propose(&self.context, &opened, batch, &self.caller.payers, deliver);
+                propose(&self.context, &opened, batch, &self.caller.payers, answer);
             }
-            Err(problem) => lane.answer(ticket, Err(problem)),
+            Err(problem) => answer(Err(problem)),
         }
     }
 
@@ -338,6 +358,16 @@ impl ProduceStream {
         for open in self.lanes.values() {
             open.lane.expire(PATIENCE);
         }
+    }
+}
+
+/// Room for a request of `cost` bytes; without that of the connection if there is none by `room_by`.
+async fn room(stream: &Arc<Semaphore>, connection: &Arc<Semaphore>, cost: u32, room_by: Instant) -> Option<Share> {
+    // In this order everywhere, and what is held is given back by answers alone: nobody waits for anybody in a circle.
+    let of_stream = stream.clone().acquire_many_owned(cost).await.ok()?;
+    match timeout_at(room_by, connection.clone().acquire_many_owned(cost)).await {
+        Ok(of_connection) => Some(Share::new(of_stream, Some(of_connection.ok()?))),
+        Err(_) => Some(Share::new(of_stream, None)),
     }
 }
 
@@ -396,7 +426,27 @@ async fn checked(
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_without_room_refuses_after_a_while_and_has_room_again_when_a_stream_without_quorum_ends() {
+        let (connection, by) = (Arc::new(Semaphore::new(10)), || Instant::now() + CONNECTION_PATIENCE);
+        let stuck = Arc::new(Semaphore::new(10));
+        let open = OpenLane {
+            lane: Lane::new(mpsc::unbounded_channel().0),
+            opened: None,
+        };
+        // Whoever is to answer holds the lane, as long as there is no quorum.
+        let answering = open.lane.clone();
+        let ticket = answering.enter(1, room(&stuck, &connection, 10, by()).await.unwrap());
+
+        let healthy = Arc::new(Semaphore::new(10));
+        assert!(!room(&healthy, &connection, 1, by()).await.unwrap().has_room());
+        drop(open);
+        assert!(room(&healthy, &connection, 1, by()).await.unwrap().has_room());
+        answering.answer(ticket, Err(Problem::ProducerConflict));
+    }
 
     #[test]
     fn names_that_are_too_long_to_be_topics_take_no_room() {

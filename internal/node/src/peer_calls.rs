@@ -56,7 +56,7 @@ pub(crate) struct Transfer {
 }
 
 /// The largest JSON message accepted, bytes.
-const JSON_BYTES_MAX: usize = 1024 * 1024;
+pub(crate) const JSON_BYTES_MAX: usize = 1024 * 1024;
 
 pub(crate) fn encode_json(message: &impl Serialize) -> Result<Bytes, String> {
     serde_json::to_vec(message)

@@ -101,7 +101,9 @@ async fn acts_that_anybody_can_try_are_limited_whatever_they_fail_for() {
     timeout(PATIENCE, futures::future::join_all(tried)).await.unwrap();
     cluster.client(0, OPERATOR_TENANT).await.create("told", 1).await;
     let lines = cluster
-        .until_trail("the act of an operator", |lines| count(lines, "act", "CreateTopic") == 1)
+        .until_trail("the act of an operator", |lines| {
+            count(lines, "act", "CreateTopic") == 1
+        })
         .await;
     let acts: Vec<&Line> = lines.iter().filter(|line| line.text("kind") == "act").collect();
     let told: u64 = acts.iter().map(|line| 1 + line.number("suppressed")).sum();
@@ -134,7 +136,9 @@ async fn names_that_grow_when_they_are_written_keep_nobodys_act_from_being_recor
     timeout(PATIENCE, futures::future::join_all(tried)).await.unwrap();
     cluster.client(0, OPERATOR_TENANT).await.create("told", 1).await;
     let lines = cluster
-        .until_trail("the act of an operator", |lines| count(lines, "act", "CreateTopic") == 1)
+        .until_trail("the act of an operator", |lines| {
+            count(lines, "act", "CreateTopic") == 1
+        })
         .await;
     assert!(count(&lines, "act", "ChangePolicy") > 0);
     assert_chained(&lines);
@@ -160,7 +164,9 @@ async fn what_was_suppressed_is_told_at_the_latest_when_the_node_stops() {
         denied.map(of_line).sum::<u64>()
     };
     refused(20).await.unwrap();
-    cluster.until_trail("what may be recorded", |lines| told(lines) == 20).await;
+    cluster
+        .until_trail("what may be recorded", |lines| told(lines) == 20)
+        .await;
     // Nothing of this is recorded, and nothing follows that could tell it.
     refused(50).await.unwrap();
     cluster.stop(0).await;

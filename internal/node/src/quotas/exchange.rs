@@ -29,9 +29,9 @@ const ANSWER_AGE_MAX: Duration = Duration::from_secs(5);
 const COUNT_AGE_MAX: Duration = Duration::from_secs(3);
 /// How many accounts an answer holds at most, those that use the most first.
 const ANSWER_ACCOUNTS_MAX: usize = 4_096;
-
-/// How many bytes they take at most, well within what is read of an answer.
-const ANSWER_BYTES_MAX: usize = 768 * 1024;
+/// How many bytes these take at most, and the tenants whose partitions are counted as much again: together less than is read of an answer.
+const ANSWER_BYTES_MAX: usize = 480 * 1024;
+const _: () = assert!(2 * ANSWER_BYTES_MAX < crate::peer_calls::JSON_BYTES_MAX);
 /// What one takes at most without its names.
 const USED_BYTES_MAX: usize = 256;
 
@@ -276,15 +276,11 @@ impl Quotas {
         used.sort_by_key(|(_, used)| std::cmp::Reverse(weight(used)));
         used.truncate(ANSWER_ACCOUNTS_MAX);
         let mut usage = Usage::default();
-        let mut bytes = 0;
-        for (owner, used) in used {
-            bytes += bytes_of(&owner);
-            if bytes > ANSWER_BYTES_MAX {
-                break;
-            }
+        for (owner, used) in within_answer(used, |(owner, _)| bytes_of(owner)) {
             usage.put(&owner, used);
         }
-        for tenant in self.tenants_counted(wanted) {
+        let of_tenant = |tenant: &String| USED_BYTES_MAX + 6 * tenant.len();
+        for tenant in within_answer(self.tenants_counted(wanted), of_tenant) {
             let stored_bytes = self.stored_here(&tenant).await;
             // Only told, and much work: nodes do not need it of each other.
             let groups = match wanted {
@@ -361,6 +357,15 @@ fn bytes_of(owner: &Owner) -> usize {
     USED_BYTES_MAX + 6 * (owner.tenant.len() + owner.client.as_ref().map_or(0, String::len))
 }
 
+/// As many as fit into their part of an answer.
+fn within_answer<T>(all: Vec<T>, bytes: impl Fn(&T) -> usize) -> impl Iterator<Item = T> {
+    let mut left = ANSWER_BYTES_MAX;
+    all.into_iter().map_while(move |one| {
+        left = left.checked_sub(bytes(&one))?;
+        Some(one)
+    })
+}
+
 fn is_wanted(account: &Account, wanted: &Wanted) -> bool {
     match wanted {
         Wanted::Tenant(tenant) => account.owner.tenant == *tenant,
@@ -372,6 +377,25 @@ fn is_wanted(account: &Account, wanted: &Wanted) -> bool {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+
+    #[test]
+    fn an_answer_holds_what_fits_and_can_be_read() {
+        let mut usage = Usage::default();
+        let owners = (0..10_000).map(|number| Owner {
+            tenant: format!("tenant-with-a-name-{number}"),
+            client: None,
+        });
+        let owners = owners.map(|owner| (owner, Used::default())).collect();
+        for (owner, used) in within_answer(owners, |(owner, _)| bytes_of(owner)) {
+            usage.put(&owner, used);
+        }
+        assert!(
+            (1_000..10_000).contains(&usage.tenants.len()),
+            "{}",
+            usage.tenants.len()
+        );
+        assert!(decode_json::<Usage>(&encode_json(&usage).unwrap()).is_ok());
+    }
 
     #[test]
     fn an_account_takes_no_more_of_an_answer_than_is_reckoned() {

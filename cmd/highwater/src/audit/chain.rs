@@ -27,7 +27,7 @@ pub(super) struct Entry<'a> {
     pub(super) hash: Option<&'a [u8]>,
 }
 
-/// The first place where something does not follow.
+/// A place where something does not follow.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("offset {offset}: {why}")]
 pub(super) struct Break {
@@ -61,6 +61,10 @@ pub(super) struct Checker {
 struct Node {
     /// In the order in which they began.
     chains: Vec<Chain>,
+    /// The chain that the first one seen follows on, which has been let go of.
+    let_go: Option<String>,
+    /// Something did not follow: its chains may be taken up where they are.
+    is_broken: bool,
     summary: Summary,
 }
 
@@ -85,7 +89,7 @@ impl Checker {
         }
     }
 
-    /// Whether the next record follows.
+    /// Whether the next record follows. After one that does not, its node's chains are taken up with the next.
     pub(super) fn take(&mut self, entry: Entry<'_>) -> Result<(), Break> {
         let broken = |why: String| Break {
             offset: entry.offset,
@@ -98,8 +102,12 @@ impl Checker {
         let hash = entry.hash.and_then(read_hash);
         let hash = hash.ok_or_else(|| broken("it has no hash".to_owned()))?;
         let node = self.nodes.entry(record.node.clone()).or_default();
-        node.take(&record, entry.value, hash, self.is_trimmed)
-            .map_err(|why| broken(format!("node {}: {why}", record.node)))
+        let is_trimmed = self.is_trimmed || node.is_broken;
+        node.take(&record, entry.value, hash, is_trimmed).map_err(|why| {
+            node.is_broken = true;
+            node.chains.clear();
+            broken(format!("node {}: {why}", record.node))
+        })
     }
 
     /// What was found, by node.
@@ -166,19 +174,31 @@ impl Node {
         match self.chains.iter().rposition(|chain| chain.boot == former.boot) {
             Some(at) if at + 1 == self.chains.len() => self.chains[at].holds(former),
             Some(_) => {
-                let notice = format!(
-                    "start {boot} names {} as the one before, which ended before a later one had noted its end",
-                    former.boot
-                );
-                self.summary.notices.push(notice);
+                self.skipped(boot, former);
                 Ok(())
             }
-            None if is_trimmed && self.chains.is_empty() => Ok(()),
+            None if is_trimmed && self.chains.is_empty() => {
+                self.let_go = Some(former.boot.clone());
+                Ok(())
+            }
+            None if self.let_go.as_ref() == Some(&former.boot) => {
+                self.skipped(boot, former);
+                Ok(())
+            }
             None => Err(format!(
                 "start {boot} follows on start {}, of which no record is there",
                 former.boot
             )),
         }
+    }
+}
+
+impl Node {
+    fn skipped(&mut self, boot: &str, former: &Former) {
+        self.summary.notices.push(format!(
+            "start {boot} names {} as the one before, which ended before a later one had noted its end",
+            former.boot
+        ));
     }
 }
 

@@ -41,7 +41,6 @@ struct Inner {
 impl Queue {
     /// Takes an event in; None if there is no room for it, which is counted.
     pub(super) fn push(&self, event: Event) -> Option<Written> {
-        let event = event.bounded();
         let share = if event.is_outsiders { STRANGERS_SHARE } else { 1 };
         let mut inner = self.lock();
         let bytes = inner.bytes + event.bytes();

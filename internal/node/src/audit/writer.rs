@@ -110,8 +110,9 @@ impl Writer {
             tokio::select! {
                 biased;
                 () = closing.cancelled() => {}
-                () = queue.added() => {}
+                // Before what was added: there may always be something.
                 _ = telling.tick() => self.tell_suppressed(),
+                () = queue.added() => {}
             }
         }
     }

@@ -8,7 +8,8 @@
 //! * What counts is when it *asked*. Whatever it hears may have lain in a buffer while the process stood still.
 //! * The leader answers as long as a majority acknowledges it within its lease, so what it says was in force when it said it. That
 //!   rests on clocks that run about equally fast, as the lease does: a leader whose clock is too slow may be believed for a lease too long.
-//! * The clock goes on while the machine sleeps.
+//! * Our clock goes on while the machine sleeps. That of the leader's lease does not: a leader that sleeps may believe in it for the rest of the
+//!   lease after it has woken up, and then be current for itself and whoever reaches it for [`STALE_AFTER`] more.
 //! * Nothing is current before the first answer after the start: the copy on the disk may be of last year.
 //!
 //! Deliberately absent: who is refused then (`services/classes`, `services/revocation`, the gateway), and how the copy is kept (Raft).

@@ -175,3 +175,34 @@ async fn what_was_suppressed_is_told_at_the_latest_when_the_node_stops() {
         .await;
     assert_chained(&lines);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_act_of_an_operator_is_recorded_also_those_that_fail() {
+    const TIMES: usize = 60;
+    let cluster = TestCluster::audited().await;
+    let operator = cluster.client(0, OPERATOR_TENANT).await;
+    let tried = (0..TIMES).map(|_| {
+        let mut access = AccessServiceClient::new(operator.channel.clone());
+        let stale = v1::ChangePolicyRequest {
+            expected_version: 1,
+            change: Some(v1::PolicyChange::default()),
+        };
+        let of_system = v1::CreateTenantRequest {
+            tenant: "system".to_owned(),
+            ..Default::default()
+        };
+        async move {
+            access.change_policy(stale).await.unwrap_err();
+            access.create_tenant(of_system).await.unwrap_err();
+        }
+    });
+    timeout(PATIENCE, futures::future::join_all(tried)).await.unwrap();
+    let is_told = |lines: &[Line]| {
+        ["ChangePolicy", "CreateTenant"]
+            .into_iter()
+            .all(|act| count(lines, "act", act) == TIMES)
+    };
+    let lines = cluster.until_trail("all that was tried", is_told).await;
+    assert!(lines.iter().all(|line| line.number("suppressed") == 0));
+    assert_chained(&lines);
+}

@@ -239,3 +239,46 @@ fn records_without_hash_or_that_are_none_are_breaks() {
         assert!(checker.take(entry).unwrap_err().why.contains("no hash"));
     }
 }
+
+#[test]
+fn a_start_that_was_skipped_may_be_let_go_of_before_the_one_that_skipped_it() {
+    let mut a1 = Writer::new("a", "a1");
+    let mut all = vec![a1.write("started", ""), a1.write("act", "")];
+    // It dies before its end is noted, so the next start names the one before it.
+    let (_, a2_started) = a1.next_start("a2");
+    let (mut a3, a3_started) = a1.next_start("a3");
+    all.extend([a2_started, a3_started, a3.write("act", "")]);
+    assert_eq!(check(0, &all).unwrap()["a"].notices.len(), 1);
+    assert_eq!(
+        check(2, &all[2..]).unwrap()["a"].notices.len(),
+        1,
+        "the first is let go of"
+    );
+    // But one that nobody else has named was not let go of.
+    let other = Writer {
+        number: 5,
+        ..Writer::new("a", "a9")
+    };
+    let (_, foreign) = other.next_start("a4");
+    all.push(foreign);
+    broken_at(2, &all[2..], 5, "of which no record is there");
+}
+
+#[test]
+fn after_a_break_the_others_are_found_as_well() {
+    let mut all = honest();
+    for (at, letter) in [(2, "act"), (5, "denied")] {
+        all[at].value = all[at].value.replace(letter, "cut");
+    }
+    let mut checker = Checker::new(0);
+    let found = (0..).zip(&all).filter_map(|(offset, record)| {
+        let entry = Entry {
+            offset,
+            key: Some(record.key.as_bytes()),
+            value: record.value.as_bytes(),
+            hash: Some(record.hash.as_bytes()),
+        };
+        checker.take(entry).err().map(|found| found.offset)
+    });
+    assert_eq!(found.collect::<Vec<u64>>(), [2, 5]);
+}

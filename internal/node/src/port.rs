@@ -10,7 +10,7 @@
 //! once per connection. Nothing that a stranger sends can stop the accept loop or hold more than a bounded share:
 //! handshakes run beside the loop, limited in time and in number, also per address, and connections are limited in number,
 //! also per address and per identity. A connection whose certificate is no longer good ends as if it were broken off, and a client that
-//! makes us read much beyond its calls is read slowly ([`overhead`]).
+//! makes us read much beyond its calls is read slowly (`overhead.rs`).
 
 mod complaints;
 mod connection;

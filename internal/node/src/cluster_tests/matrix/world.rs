@@ -202,8 +202,8 @@ impl World {
     /// Nothing has changed of what all share or others have.
     pub(super) fn is_untouched(&self) {
         // The one that was asked knows of it, whichever that was.
-        for number in 0..3 {
-            assert_eq!(Picture::of(&self.cluster, number), self.before, "at {}", NAMES[number]);
+        for (number, name) in NAMES[..3].iter().enumerate() {
+            assert_eq!(Picture::of(&self.cluster, number), self.before, "at {name}");
         }
     }
 

@@ -117,6 +117,12 @@ mod tests {
     use super::*;
     use crate::access::tests::{Policy, rule};
 
+    const WEB: Client<'_> = Client {
+        tenant: "next",
+        name: "web",
+    };
+    const NEXT: Domain<'_> = Domain::Tenant("next");
+
     fn with(policy: &mut Policy, rules: Vec<Rule>) -> Arc<Access> {
         policy.add(rules, Vec::new());
         policy.access().clone()
@@ -125,38 +131,24 @@ mod tests {
     #[test]
     fn what_was_decided_about_a_client_outlives_a_change_that_is_about_others() {
         let mut policy = Policy::first();
-        let (web, next) = (
-            Client {
-                tenant: "next",
-                name: "web",
-            },
-            Domain::Tenant("next"),
-        );
         let decisions = Decisions::default();
         let first = with(&mut policy, vec![rule("next/web", "next", "topic:a", "produce")]);
-        let kept = decisions.of(&first, web, next);
+        let kept = decisions.of(&first, WEB, NEXT);
         let others = with(&mut policy, vec![rule("next/other", "next", "topic:a", "produce")]);
-        assert!(Arc::ptr_eq(&kept, &decisions.of(&others, web, next)));
+        assert!(Arc::ptr_eq(&kept, &decisions.of(&others, WEB, NEXT)));
         let own = with(&mut policy, vec![rule("next/web", "next", "topic:b", "produce")]);
-        assert!(!Arc::ptr_eq(&kept, &decisions.of(&own, web, next)));
+        assert!(!Arc::ptr_eq(&kept, &decisions.of(&own, WEB, NEXT)));
     }
 
     #[test]
     fn whoever_still_looks_at_an_older_version_is_answered_by_that() {
         let mut policy = Policy::first();
-        let (web, next) = (
-            Client {
-                tenant: "next",
-                name: "web",
-            },
-            Domain::Tenant("next"),
-        );
         let decisions = Decisions::default();
         let before = policy.access().clone();
         let after = with(&mut policy, vec![rule("next/web", "next", "topic:b", "produce")]);
         for _ in 0..2 {
             for (access, allowed) in [(&before, false), (&after, true)] {
-                let answer = decisions.allows(access, (web, next), Resource::Topic("b"), Action::Produce);
+                let answer = decisions.allows(access, (WEB, NEXT), Resource::Topic("b"), Action::Produce);
                 assert_eq!(answer, allowed, "at version {}", access.version());
             }
         }

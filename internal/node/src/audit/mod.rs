@@ -11,7 +11,8 @@
 //! through the client library.
 //!
 //! Invariants:
-//! * An act leaves exactly one record, whatever came of it; a refused call leaves one, unless it is suppressed.
+//! * An act that its caller may carry out leaves exactly one record, whatever came of it; others, and refused calls, leave one unless it is
+//!   suppressed.
 //! * Records of a node are a hash chain from its start on (`chain`), in the order of the log, and none is there twice.
 //! * What is not recorded is counted, and the next record of its kind tells how many there were.
 //! * Everything is bounded: texts, the queue, batches, and what strangers can cause in a time (`limits`).

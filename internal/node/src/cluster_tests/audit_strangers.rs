@@ -83,6 +83,16 @@ async fn attempt(port: u16, config: rustls::ClientConfig) {
     }
 }
 
+/// The records once an operator has done something behind all of it.
+async fn until_an_operator_acts(cluster: &TestCluster) -> Vec<Line> {
+    cluster.client(0, OPERATOR_TENANT).await.create("told", 1).await;
+    cluster
+        .until_trail("the act of an operator", |lines| {
+            count(lines, "act", "CreateTopic") == 1
+        })
+        .await
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn acts_that_anybody_can_try_are_limited_whatever_they_fail_for() {
     const FLOOD: u64 = 200;
@@ -99,12 +109,7 @@ async fn acts_that_anybody_can_try_are_limited_whatever_they_fail_for() {
         async move { groups.delete_group(delete()).await.unwrap_err() }
     });
     timeout(PATIENCE, futures::future::join_all(tried)).await.unwrap();
-    cluster.client(0, OPERATOR_TENANT).await.create("told", 1).await;
-    let lines = cluster
-        .until_trail("the act of an operator", |lines| {
-            count(lines, "act", "CreateTopic") == 1
-        })
-        .await;
+    let lines = until_an_operator_acts(&cluster).await;
     let acts: Vec<&Line> = lines.iter().filter(|line| line.text("kind") == "act").collect();
     let told: u64 = acts.iter().map(|line| 1 + line.number("suppressed")).sum();
     assert_eq!(told, FLOOD + 1);
@@ -134,12 +139,7 @@ async fn names_that_grow_when_they_are_written_keep_nobodys_act_from_being_recor
         async move { access.change_policy(change).await.unwrap_err() }
     });
     timeout(PATIENCE, futures::future::join_all(tried)).await.unwrap();
-    cluster.client(0, OPERATOR_TENANT).await.create("told", 1).await;
-    let lines = cluster
-        .until_trail("the act of an operator", |lines| {
-            count(lines, "act", "CreateTopic") == 1
-        })
-        .await;
+    let lines = until_an_operator_acts(&cluster).await;
     assert!(count(&lines, "act", "ChangePolicy") > 0);
     assert_chained(&lines);
 }

@@ -12,7 +12,7 @@
 //!
 //! Deliberately absent: any other judgement of frames. What HTTP/2 forbids is found by whoever speaks it.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -74,8 +74,7 @@ pub(super) struct Watch {
 #[derive(Debug, Default)]
 struct Calls {
     /// Begun by the client, and ended neither by it nor by us; whether we have begun to answer.
-    open: BTreeSet<u32>,
-    answered: BTreeSet<u32>,
+    open: BTreeMap<u32, bool>,
     newest: u32,
     /// What is to be charged; below zero, given back.
     owed: i64,
@@ -173,7 +172,7 @@ impl Drop for Watch {
 
 impl Calls {
     fn see_sent(&mut self, frame: Frame) {
-        let is_open = self.open.contains(&frame.stream);
+        let is_open = self.open.contains_key(&frame.stream);
         let bytes = i64::from(frame.bytes);
         self.owed += match frame.kind {
             DATA if is_open && (frame.bytes > 0 || frame.ends_stream()) => 0,
@@ -181,33 +180,30 @@ impl Calls {
         };
         match frame.kind {
             HEADERS if !is_open && frame.stream > self.newest => self.begin(frame.stream),
-            RST_STREAM => self.end(frame.stream),
+            RST_STREAM => drop(self.open.remove(&frame.stream)),
             _ => {}
         }
     }
 
     fn see_answered(&mut self, frame: Frame) {
-        let is_open = self.open.contains(&frame.stream);
-        match frame.kind {
-            HEADERS if is_open && self.answered.insert(frame.stream) => self.owed -= ANSWERED,
-            DATA => self.owed -= GIVEN,
+        match (frame.kind, self.open.get_mut(&frame.stream)) {
+            (HEADERS, Some(is_answered)) if !*is_answered => {
+                *is_answered = true;
+                self.owed -= ANSWERED;
+            }
+            (DATA, _) => self.owed -= GIVEN,
             _ => {}
         }
         if frame.ends_stream() {
-            self.end(frame.stream);
+            self.open.remove(&frame.stream);
         }
     }
 
     fn begin(&mut self, stream: u32) {
         self.newest = stream;
         if self.open.len() < OPEN_MAX {
-            self.open.insert(stream);
+            self.open.insert(stream, false);
         }
-    }
-
-    fn end(&mut self, stream: u32) {
-        self.open.remove(&stream);
-        self.answered.remove(&stream);
     }
 }
 

@@ -79,6 +79,7 @@ impl Decisions {
         let checked = of.get_mut(key)?;
         if checked.version != access.version() {
             if !checked.kept.decider.holds_in(access, client, domain) {
+                of.remove(key);
                 return None;
             }
             checked.version = access.version();

@@ -21,17 +21,20 @@ use highwater_proto::limits::CONNECTION_STREAMS_MAX;
 use tokio::time::Instant;
 
 use super::complaints::{Complaint, PortCounters};
-use super::frames::{DATA, Frame, Frames, HEADERS, RST_STREAM};
+use super::frames::{CONTINUATION, DATA, Frame, Frames, HEADERS, RST_STREAM};
 use super::{Peer, source_of};
 use crate::identity::Identity;
 
 /// What one client may make this node read beyond its calls, bytes a second. A frame counts as [`FRAME_COST`] bytes at least.
 pub(super) const OVERHEAD_BYTES_PER_SECOND: u32 = 1024 * 1024;
 /// As much of it at once, after a time without, seconds.
-const BURST_SECONDS: u32 = 16;
+pub(super) const BURST_SECONDS: u32 = 4;
 const BURST: f64 = (OVERHEAD_BYTES_PER_SECOND * BURST_SECONDS) as f64;
 /// What a frame costs at least: about as much work as so many bytes.
 const FRAME_COST: i64 = 1024;
+/// What a head costs for each frame that it goes on in. A head that we take fits in its first frame; one that goes on usually ends the
+/// connection (CVE-2024-27316), and then another handshake is the most that it costs us.
+const CONTINUATION_COST: i64 = 64 * FRAME_COST;
 /// What is given back for a call that is answered: its head, and the frame that may give it up later.
 const ANSWERED: i64 = 2 * FRAME_COST;
 /// What is given for a frame of an answer's body: two windows and a ping.
@@ -176,6 +179,7 @@ impl Calls {
         let bytes = i64::from(frame.bytes);
         self.owed += match frame.kind {
             DATA if is_open && (frame.bytes > 0 || frame.ends_stream()) => 0,
+            CONTINUATION => bytes.max(CONTINUATION_COST),
             _ => bytes.max(FRAME_COST),
         };
         match frame.kind {
@@ -308,7 +312,6 @@ mod tests {
         for (kind, flags, stream, bytes) in [
             (4, 0, 0, 0),
             (6, 0, 0, 8),
-            (9, 0, 1, 8192),
             (2, 0, 5, 5),
             (DATA, 0, 1, 0),
         ] {
@@ -323,5 +326,19 @@ mod tests {
                 "kind {kind}"
             );
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_head_that_goes_on_is_dear_also_if_each_connection_sends_but_one() {
+        let budget = budget();
+        let heads = (1..).find(|_| {
+            let mut watch = watch(&budget);
+            watch.read(&sent(HEADERS, 0, 1, 300));
+            for _ in 0..6 {
+                watch.read(&sent(CONTINUATION, 0, 1, 8192));
+            }
+            !watch.wait().is_zero()
+        });
+        assert_eq!(heads, Some(BURST as i64 / (6 * CONTINUATION_COST) + 1));
     }
 }

@@ -104,7 +104,7 @@ fn measure(arguments: &Arguments) -> Result<(), Failure> {
         "P99 WITH",
         "RATIO",
         "RATIOS FROM - TO",
-        "MEMORY GREW"
+        "MEMORY MORE"
     );
     for name in sections() {
         if arguments.only.as_ref().is_none_or(|only| only == name) {
@@ -127,8 +127,8 @@ fn section(cluster: &mut TestCluster, arguments: &Arguments, name: &str) -> Resu
     if is_neighbour {
         neighbour::prepare(cluster)?;
     }
-    let before = memory(cluster)?;
     let mut times = Vec::new();
+    let mut grown = vec![[0; 2]; cluster.nodes().len()];
     for pair in 0..pairs.max(1) {
         // Turn by turn, and not always the same first: the machine has moods.
         let attacked_first = pair % 2 == 1;
@@ -140,12 +140,17 @@ fn section(cluster: &mut TestCluster, arguments: &Arguments, name: &str) -> Resu
                 (_, false) => Vec::new(),
                 (_, true) => start(cluster, name)?,
             };
+            let before = memory(cluster)?;
             one[usize::from(attacked)] = victim::p99_us(cluster, seconds)?;
+            let after = memory(cluster)?;
+            for (grown, (after, before)) in grown.iter_mut().zip(after.iter().zip(&before)) {
+                grown[usize::from(attacked)] += after - before;
+            }
             attackers.iter_mut().for_each(end);
         }
         times.push(one);
     }
-    show(name, times, memory(cluster)?, before)?;
+    show(name, times, &grown)?;
     let restarted = (0..3).filter(|position| !cluster.node(*position).runs()).count();
     if restarted > 0 {
         return Err(format!("{name}: {restarted} nodes have ended").into());
@@ -153,9 +158,11 @@ fn section(cluster: &mut TestCluster, arguments: &Arguments, name: &str) -> Resu
     Ok(())
 }
 
-fn show(name: &str, mut times: Vec<[f64; 2]>, after: Vec<i64>, before: Vec<i64>) -> Result<(), Failure> {
-    let grew = after.iter().zip(&before).map(|(after, before)| after - before).max();
-    let grew_mib = grew.unwrap_or_default() / (1024 * 1024);
+/// Shows what the victim felt, and how much more memory a node has after all times with the attack than after those without, in which it
+/// keeps as much of what the victim sends.
+fn show(name: &str, mut times: Vec<[f64; 2]>, grown: &[[i64; 2]]) -> Result<(), Failure> {
+    let more = grown.iter().map(|[without, with]| with - without).max();
+    let grew_mib = more.unwrap_or_default() / (1024 * 1024);
     times.sort_by(|one, other| (one[1] / one[0]).total_cmp(&(other[1] / other[0])));
     let ratio = |pair: &[f64; 2]| pair[1] / pair[0];
     let middle = times[times.len() / 2];

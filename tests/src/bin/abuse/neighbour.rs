@@ -1,5 +1,6 @@
 //! Another tenant, which sends nearly as much as its quota allows, or ten times as much.
 
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
 use highwater_tests::TestCluster;
@@ -7,6 +8,7 @@ use highwater_tests::TestCluster;
 use crate::Failure;
 
 const TENANT: &str = "noisy";
+const CLIENT: &str = "app";
 const TOPIC: &str = "flood";
 const PARTITIONS: &str = "3";
 /// Bytes a second that it may send.
@@ -18,10 +20,11 @@ pub(crate) const BEYOND: u64 = 1_000;
 
 /// Makes the tenant, its topic and its quota, unless they are there.
 pub(crate) fn prepare(cluster: &TestCluster) -> Result<(), Failure> {
-    let profile = cluster.profile_for(TENANT, "app");
-    if cluster.run(&["tenant", "create", TENANT]).code() != 0 {
-        return Ok(()); // it is there already
+    if profile(cluster).exists() {
+        return Ok(());
     }
+    let profile = cluster.profile_for(TENANT, CLIENT);
+    cluster.run(&["tenant", "create", TENANT]).success();
     let quota = format!("produce_bytes_per_second={QUOTA}");
     cluster.run(&["tenant", "quota", TENANT, "--set", &quota]).success();
     let create = ["topic", "create", TOPIC, "--partitions", PARTITIONS];
@@ -32,9 +35,13 @@ pub(crate) fn prepare(cluster: &TestCluster) -> Result<(), Failure> {
     }
 }
 
+fn profile(cluster: &TestCluster) -> PathBuf {
+    cluster.directory().join(format!("{TENANT}-{CLIENT}.toml"))
+}
+
 /// Sends for a while. What does not fit in its quota is late, and at the end given up.
 pub(crate) fn start(cluster: &TestCluster, seconds: u64, percent: u64) -> Result<Child, Failure> {
-    let profile = cluster.directory().join(format!("{TENANT}-app.toml"));
+    let profile = profile(cluster);
     let rate = percent * QUOTA / 100 / RECORD_BYTES;
     let (rate, bytes) = (rate.to_string(), RECORD_BYTES.to_string());
     // Longer than the victim, which is measured to its end.

@@ -6,16 +6,20 @@ use tokio::task::JoinHandle;
 
 use super::super::frames::tests::sent;
 use super::super::frames::{HEADERS, RST_STREAM};
-use super::super::overhead::OVERHEAD_BYTES_PER_SECOND;
+use super::super::overhead::{BURST_SECONDS, OVERHEAD_BYTES_PER_SECOND};
 use super::*;
 
-/// Calls that are begun and given up.
+/// What a client sends first (RFC 9113, section 3.4), and calls that are begun and given up.
 fn given_up(count: u32) -> Vec<u8> {
     let calls = (0..count).flat_map(|number| {
         let stream = 2 * number + 1;
         [sent(HEADERS, 5, stream, 50), sent(RST_STREAM, 0, stream, 4)]
     });
-    calls.flatten().collect()
+    b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+        .iter()
+        .copied()
+        .chain(calls.flatten())
+        .collect()
 }
 
 /// Reads all that comes; what was read is counted meanwhile.
@@ -37,7 +41,7 @@ async fn a_client_that_gives_up_its_calls_is_read_slowly_and_others_as_before() 
     let mut node = TestNode::start(&ca, "n1").await;
     let mut incoming = node.incoming.take().unwrap();
     // Four times as much as a client may do at once.
-    let flood = given_up(32 * OVERHEAD_BYTES_PER_SECOND / 1024);
+    let flood = given_up(4 * BURST_SECONDS * OVERHEAD_BYTES_PER_SECOND / (2 * 1024));
     let hostile = client_config(Some(&ca.client_files("acme", "hostile")), &ca, &[ALPN_GRPC]);
     let mut flooding = connect(&node, hostile.clone()).await.unwrap();
     let (read, reading) = count(incoming.next().await.unwrap().unwrap());

@@ -6,7 +6,7 @@
 //! | section | what others do |
 //! |---|---|
 //! | `quota` | a tenant sends nearly as much as its quota allows; beside nothing |
-//! | `neighbour` | the tenant sends ten times its quota; beside nearly as much as it allows |
+//! | `neighbour` | the tenant sends ten times its quota; beside nearly as much as it allows, in batches as large |
 //! | `handshakes` | 500 handshakes a second without a certificate |
 //! | `slow` | connections that begin a handshake and do not go on |
 //! | `resets` | calls that are begun and given up at once, as fast as they go |
@@ -135,7 +135,8 @@ fn section(cluster: &mut TestCluster, arguments: &Arguments, name: &str) -> Resu
         let mut one = [0.0; 2];
         for attacked in [attacked_first, !attacked_first] {
             let mut attackers = match (name, attacked) {
-                ("quota", true) | ("neighbour", false) => vec![neighbour::start(cluster, seconds, neighbour::WITHIN)?],
+                ("quota", true) => vec![neighbour::start(cluster, seconds, neighbour::WITHIN)?],
+                ("neighbour", false) => vec![neighbour::start(cluster, seconds, neighbour::WITHIN_AT_ONCE)?],
                 ("neighbour", true) => vec![neighbour::start(cluster, seconds, neighbour::BEYOND)?],
                 (_, false) => Vec::new(),
                 (_, true) => start(cluster, name)?,
@@ -146,7 +147,7 @@ fn section(cluster: &mut TestCluster, arguments: &Arguments, name: &str) -> Resu
             for (grown, (after, before)) in grown.iter_mut().zip(after.iter().zip(&before)) {
                 grown[usize::from(attacked)] += after - before;
             }
-            attackers.iter_mut().for_each(end);
+            attackers.iter_mut().try_for_each(end)?;
         }
         times.push(one);
     }
@@ -192,10 +193,14 @@ fn start(cluster: &TestCluster, name: &str) -> Result<Vec<Child>, Failure> {
     Ok(attackers.collect::<Result<Vec<Child>, _>>()?)
 }
 
-fn end(attacker: &mut Child) {
-    // It has ended by itself, or ends now.
-    let _ = attacker.kill();
-    let _ = attacker.wait();
+/// Ends an attacker, which must not have ended by itself: then nobody would have been attacked.
+fn end(attacker: &mut Child) -> Result<(), Failure> {
+    if let Some(status) = attacker.try_wait()? {
+        return Err(format!("an attacker has ended by itself: {status}").into());
+    }
+    attacker.kill()?;
+    attacker.wait()?;
+    Ok(())
 }
 
 /// Resident bytes of each node.

@@ -118,7 +118,9 @@ impl Decider {
 
 impl Drop for Decider {
     fn drop(&mut self) {
-        self.enforcer.take().map(keep_for_later);
+        if let Some(enforcer) = self.enforcer.take() {
+            keep_for_later(enforcer);
+        }
     }
 }
 

@@ -309,12 +309,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn frames_about_nothing_cost() {
-        for (kind, flags, stream, bytes) in [
-            (4, 0, 0, 0),
-            (6, 0, 0, 8),
-            (2, 0, 5, 5),
-            (DATA, 0, 1, 0),
-        ] {
+        for (kind, flags, stream, bytes) in [(4, 0, 0, 0), (6, 0, 0, 8), (2, 0, 5, 5), (DATA, 0, 1, 0)] {
             let budget = budget();
             let mut watch = watch(&budget);
             watch.read(&sent(HEADERS, 0, 1, 300));

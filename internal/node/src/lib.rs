@@ -54,6 +54,7 @@ pub mod identity;
 mod leaders;
 mod leadership;
 pub mod link;
+mod metrics;
 mod node;
 mod opening;
 mod peer_calls;

@@ -32,6 +32,7 @@ use crate::gateway::{Entrance, Gateway};
 use crate::gossip::{self, Gossip, GossipOptions};
 use crate::leaders::{self, Leaders, Push, Told};
 use crate::link::{AddressBook, Link, LinkOptions};
+use crate::metrics::Metrics;
 use crate::opening::Opening;
 use crate::peer_handler::PeerHandler;
 use crate::port::{Port, PortOptions, connections};
@@ -261,12 +262,12 @@ impl Foundation {
         let mut loops: Vec<JoinHandle<()>> = works.into_iter().map(watch).collect();
         let address = self.port.local_addr();
         let admin_address = self.admin.as_ref().map(Admin::address);
+        let metrics = self.metrics();
         if let Some(admin) = self.admin {
             let told = admin::Told {
                 not_ready: self.not_ready.subscribe(),
                 notices: self.credentials.notices(),
-                quotas: self.quotas.clone(),
-                credentials: self.credentials.clone(),
+                metrics: Box::new(move || metrics.text()),
             };
             loops.push(tokio::spawn(admin.run(told)));
         }
@@ -358,6 +359,19 @@ impl Foundation {
             connection_age: AgeMax(Duration::from_millis(self.config.connection_age_max_ms)),
             draining: draining.clone(),
             stopping: stopping.clone(),
+        }
+    }
+
+    fn metrics(&self) -> Metrics {
+        Metrics {
+            node: self.config.node.clone(),
+            not_ready: self.not_ready.subscribe(),
+            port: self.port.counters(),
+            registry: self.registry.clone(),
+            catalog: self.host.clone(),
+            storage: self.storage.clone(),
+            quotas: self.quotas.clone(),
+            credentials: self.credentials.clone(),
         }
     }
 

@@ -84,6 +84,11 @@ impl Storage {
         self.catch_up.clone()
     }
 
+    /// Bytes of recent entries in memory.
+    pub(crate) fn cached_bytes(&self) -> usize {
+        self.cache.bytes()
+    }
+
     /// Whether there is room for records. Changes up to a second later than what it tells.
     pub(crate) fn has_room(&self) -> watch::Receiver<bool> {
         self.has_room.subscribe()

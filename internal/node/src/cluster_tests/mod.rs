@@ -18,6 +18,7 @@ mod http_client;
 mod joining;
 mod leading;
 mod matrix;
+mod metrics;
 mod moves;
 #[path = "../../../../tests/src/ports.rs"]
 mod ports;

@@ -12,7 +12,7 @@ use crate::Failure;
 use crate::test_node::eventually;
 
 /// A cluster whose nodes have admin listeners.
-fn with_admin() -> TestCluster {
+pub(super) fn with_admin() -> TestCluster {
     TestCluster {
         admin_listen: "127.0.0.1:0",
         ..TestCluster::new()
@@ -20,7 +20,7 @@ fn with_admin() -> TestCluster {
 }
 
 /// The status line's code and the body of an answer of the admin listener.
-async fn ask(node: &NodeHandle, path: &str) -> (u16, String) {
+pub(super) async fn ask(node: &NodeHandle, path: &str) -> (u16, String) {
     let mut stream = TcpStream::connect(node.admin_address().unwrap()).await.unwrap();
     let request = format!("GET {path} HTTP/1.0\r\n\r\n");
     stream.write_all(request.as_bytes()).await.unwrap();

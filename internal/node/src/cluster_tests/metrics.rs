@@ -1,0 +1,106 @@
+//! What Prometheus is told: what stands in the documents, and what is so.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use tokio::io::AsyncWriteExt;
+
+use super::readiness::{ask, with_admin};
+use super::*;
+
+const DOCUMENT: &str = include_str!("../../../../docs/metrics.md");
+
+/// The families of a text, each with its kind.
+fn families(text: &str) -> BTreeMap<String, String> {
+    let types = text.lines().filter_map(|line| line.strip_prefix("# TYPE "));
+    let told = types.map(|line| line.split_once(' ').unwrap());
+    told.map(|(name, kind)| (name.to_owned(), kind.to_owned())).collect()
+}
+
+/// The families of the document's tables: name, kind.
+fn documented() -> BTreeMap<String, String> {
+    let rows = DOCUMENT.lines().filter_map(|line| line.strip_prefix("| `"));
+    let told = rows.map(|row| {
+        let (name, rest) = row.split_once('`').unwrap();
+        let kind = rest.split('|').nth(1).unwrap().trim();
+        (name.to_owned(), kind.to_owned())
+    });
+    told.collect()
+}
+
+fn value(text: &str, series: &str) -> Option<f64> {
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+    line.map(|value| value.parse().unwrap())
+}
+
+async fn metrics(cluster: &TestCluster, number: usize) -> String {
+    let (code, text) = ask(cluster.nodes[number].as_ref().unwrap(), "/metrics").await;
+    assert_eq!(code, 200);
+    text
+}
+
+async fn until(what: &str, condition: impl AsyncFn() -> bool) {
+    let waiting = async {
+        while !condition().await {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let waited = timeout(PATIENCE, waiting).await;
+    waited.unwrap_or_else(|_| panic!("in vain: {what}"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_metric_stands_in_the_document_and_every_other_way_round() {
+    let mut cluster = with_admin();
+    cluster.found().await;
+    let mut client = cluster.client(0, "shop").await;
+    client.create("orders", 1).await;
+    let produced = cluster.produce("shop", batch_of("orders", 0, &["first"])).await;
+    produced.unwrap();
+    let text = metrics(&cluster, 0).await;
+    assert_eq!(families(&text), documented());
+    for (name, kind) in families(&text) {
+        assert!(name.starts_with("highwater_") || name.starts_with("process_"), "{name}");
+        assert_eq!(name.ends_with("_total"), kind == "counter", "{name} is a {kind}");
+    }
+    let samples = text.lines().filter(|line| !line.starts_with('#'));
+    let series: Vec<&str> = samples.map(|line| line.rsplit_once(' ').unwrap().0).collect();
+    let different: BTreeSet<&str> = series.iter().copied().collect();
+    assert_eq!(series.len(), different.len(), "a series is told twice: {text}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nodes_tell_who_leads_what_was_written_and_who_was_turned_away() {
+    let mut cluster = with_admin();
+    cluster.found().await;
+    let mut client = cluster.client(0, "shop").await;
+    client.create("orders", 1).await;
+    let produced = cluster.produce("shop", batch_of("orders", 0, &["first"])).await;
+    produced.unwrap();
+    let labels = "{tenant=\"shop\",topic=\"orders\",partition=\"0\"}";
+    let of = |name: &str| format!("highwater_partition_{name}{labels}");
+    let all_know = async || -> bool {
+        let (mut leaders, mut appended) = (0.0, 0.0);
+        for number in 0..3 {
+            let text = metrics(&cluster, number).await;
+            if value(&text, &of("high_watermark_offset")) != Some(1.0) {
+                return false;
+            }
+            leaders += value(&text, &of("leader")).unwrap();
+            appended += value(&text, &of("appended_records_total")).unwrap();
+        }
+        (leaders, appended) == (1.0, 1.0)
+    };
+    until("one node leads, and all have the record", all_know).await;
+
+    let mut stranger = TcpStream::connect(("127.0.0.1", cluster.ports[1])).await.unwrap();
+    stranger.write_all(b"GET / HTTP/1.0\r\n\r\n").await.unwrap();
+    let refused = "highwater_connections_refused_total{reason=\"not_tls\"}";
+    let is_counted = async || value(&metrics(&cluster, 1).await, refused) == Some(1.0);
+    until("the stranger is counted", is_counted).await;
+    let text = metrics(&cluster, 1).await;
+    assert_eq!(value(&text, "highwater_node_ready"), Some(1.0));
+    assert!(value(&text, "highwater_disk_free_bytes").unwrap() > 0.0);
+    assert!(value(&text, "process_resident_memory_bytes").unwrap() > 1e6);
+}

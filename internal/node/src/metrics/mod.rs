@@ -1,0 +1,129 @@
+//! What a node tells Prometheus, in its text format (0.0.4), at `/metrics` of the admin listener.
+//!
+//! Nearly everything is known elsewhere already: the status of replicas, the catalog, counters at the port, accounts of tenants. It is read
+//! when somebody asks ([`Metrics::text`]), so that it costs nothing otherwise and cannot disagree with what commands show.
+//!
+//! Invariants:
+//! * Every name begins with `highwater_`, ends with its unit, and stands in docs/metrics.md; a test compares them.
+//! * How many lines there are is bounded: partitions by [`partitions::TOLD_MAX`], tenants by their own limit. Names of clients, addresses and
+//!   offsets of groups are never labels.
+//!
+//! Deliberately absent: anything that is pushed, and rates, which whoever asks can compute from counters.
+
+mod family;
+mod partitions;
+mod process;
+
+use std::sync::Arc;
+
+use highwater_partition::log::Space;
+use prometheus::{Encoder, TextEncoder};
+
+use crate::catalog::CatalogHost;
+use crate::port::PortCounters;
+use crate::quotas::Quotas;
+use crate::readiness::NotReady;
+use crate::replicas::Registry;
+use crate::storage::Storage;
+use crate::tls::Credentials;
+use family::Families;
+
+type Readiness = tokio::sync::watch::Receiver<Option<NotReady>>;
+
+/// Where the figures come from.
+pub(crate) struct Metrics {
+    pub(crate) node: String,
+    pub(crate) not_ready: Readiness,
+    pub(crate) port: Arc<PortCounters>,
+    pub(crate) registry: Arc<Registry>,
+    pub(crate) catalog: Arc<CatalogHost>,
+    pub(crate) storage: Arc<Storage>,
+    pub(crate) quotas: Arc<Quotas>,
+    pub(crate) credentials: Arc<Credentials>,
+}
+
+impl Metrics {
+    /// All that there is to tell now.
+    pub(crate) fn text(&self) -> String {
+        let mut families = Families::default();
+        self.node(&mut families);
+        self.disk(&mut families);
+        self.connections(&mut families);
+        partitions::tell(&mut families, &self.node, &self.registry, &self.catalog);
+        process::tell(&mut families);
+        let mut text = Vec::new();
+        if let Err(error) = TextEncoder::new().encode(&families.into_all(), &mut text) {
+            tracing::error!(%error, "some metrics cannot be told");
+        }
+        let own = String::from_utf8_lossy(&text).into_owned();
+        [own, self.quotas.metrics(), self.credentials.metrics()].concat()
+    }
+
+    fn node(&self, families: &mut Families) {
+        let version = env!("CARGO_PKG_VERSION");
+        families
+            .gauge("highwater_node_info", "Always 1; the labels say what this node is.")
+            .value(&[("node", &self.node), ("version", version)], 1.0);
+        let is_ready = self.not_ready.borrow().is_none();
+        families
+            .gauge(
+                "highwater_node_ready",
+                "Whether this node is ready: 1 or 0; /readyz says why not.",
+            )
+            .value(&[], f64::from(u8::from(is_ready)));
+    }
+
+    fn disk(&self, families: &mut Families) {
+        let Ok(room) = self.storage.room() else { return };
+        families
+            .gauge(
+                "highwater_disk_free_bytes",
+                "Free on the disk of the data directory, the reserve not counted.",
+            )
+            .value(&[], room.free_bytes as f64);
+        families
+            .gauge("highwater_disk_size_bytes", "Size of the disk of the data directory.")
+            .value(&[], room.total_bytes as f64);
+        families
+            .gauge(
+                "highwater_disk_full",
+                "Whether this node takes no records because its disk is nearly full: 1 or 0.",
+            )
+            .value(&[], f64::from(u8::from(room.space == Space::Full)));
+        families
+            .gauge(
+                "highwater_tail_cache_bytes",
+                "Bytes of recent entries in memory, for consumers and followers.",
+            )
+            .value(&[], self.storage.cached_bytes() as f64);
+    }
+
+    fn connections(&self, families: &mut Families) {
+        families
+            .counter(
+                "highwater_connections_accepted_total",
+                "TCP connections that came to the port.",
+            )
+            .value(&[], self.port.accepted() as f64);
+        let refused = [
+            ("not_tls", self.port.not_tls()),
+            ("handshake_timeout", self.port.timed_out()),
+            ("handshake_failed", self.port.failed()),
+            ("limit", self.port.refused()),
+            ("handshakes_limit", self.port.crowded()),
+        ];
+        let mut family = families.counter(
+            "highwater_connections_refused_total",
+            "Connections that were closed before they were served, by reason.",
+        );
+        for (reason, count) in refused {
+            family.value(&[("reason", reason)], count as f64);
+        }
+        families
+            .counter(
+                "highwater_connections_slowed_total",
+                "How often a connection was not read for a while because its client made this node read much that no call takes.",
+            )
+            .value(&[], self.port.slowed() as f64);
+    }
+}

@@ -4,7 +4,8 @@
 //! when somebody asks ([`Metrics::text`]), so that it costs nothing otherwise and cannot disagree with what commands show.
 //!
 //! Invariants:
-//! * Every name begins with `highwater_`, ends with its unit, and stands in docs/metrics.md; a test compares them.
+//! * Every name begins with `highwater_`, or with `process_` where all programs use the same one, ends with its unit, and stands in
+//!   docs/metrics.md; a test compares them.
 //! * How many lines there are is bounded: partitions by [`partitions::TOLD_MAX`], tenants by their own limit. Names of clients, addresses and
 //!   offsets of groups are never labels.
 //!

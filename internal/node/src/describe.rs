@@ -2,8 +2,8 @@
 
 use futures::future::join_all;
 use highwater_catalog::{Catalog, Node, Topic};
+use highwater_partition::Status;
 use highwater_partition::log::{DamagedRange, GroupId, ReplicaId, Space};
-use highwater_partition::{Role, Status};
 use highwater_proto::v1;
 
 use crate::catalog::CatalogHost;
@@ -54,7 +54,7 @@ async fn own_replica(node: &str, place: (String, String, u32), hosted: &Hosted) 
         topic,
         partition,
         node: node.to_owned(),
-        role: role(status.role).to_owned(),
+        role: status.role.name().to_owned(),
         term: status.term,
         log_start: status.watermark.log_start,
         high_watermark: status.watermark.high_watermark,
@@ -110,16 +110,6 @@ pub(crate) fn dead_replicas(catalog: &Catalog, tenant: &str) -> Vec<v1::ReplicaS
         dead.collect::<Vec<_>>()
     };
     catalog.topics(tenant).flat_map(placed).collect()
-}
-
-fn role(role: Role) -> &'static str {
-    match role {
-        Role::Leader => "leader",
-        Role::Follower => "follower",
-        Role::Candidate => "candidate",
-        Role::Learner => "learner",
-        Role::Stopped => "stopped",
-    }
 }
 
 /// A node of the catalog, with what is known of it here at the moment.

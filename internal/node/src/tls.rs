@@ -209,9 +209,9 @@ impl Credentials {
         self.current.load().not_after
     }
 
-    /// The same for Prometheus (text format 0.0.4).
-    pub(crate) fn metrics(&self) -> String {
-        expiry::metrics(self.not_after())
+    /// The same in seconds since 1970.
+    pub(crate) fn expiry_seconds(&self) -> u64 {
+        expiry::seconds(self.not_after())
     }
 
     /// Whether the certificate in use had expired at the last look.

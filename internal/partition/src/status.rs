@@ -32,6 +32,28 @@ pub enum Role {
     Stopped,
 }
 
+impl Role {
+    /// All of them.
+    pub const ALL: [Role; 5] = [
+        Role::Leader,
+        Role::Follower,
+        Role::Candidate,
+        Role::Learner,
+        Role::Stopped,
+    ];
+
+    /// The word for it, wherever people or programs read it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Role::Leader => "leader",
+            Role::Follower => "follower",
+            Role::Candidate => "candidate",
+            Role::Learner => "learner",
+            Role::Stopped => "stopped",
+        }
+    }
+}
+
 /// A replica's view of its group and of itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Status {

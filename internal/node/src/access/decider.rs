@@ -3,7 +3,7 @@
 //! casbin goes through all rules that it knows at each question, at about a microsecond each. So it is given only those that can
 //! matter: the rules about the client and about the roles that it has in that domain. The catalog bounds how many these are.
 //!
-//! To make an enforcer takes a third of a millisecond, to give it other rules takes microseconds. So those that are done with are kept, and
+//! To make an enforcer costs some tenths of a millisecond, to give it other rules costs microseconds. So those that are done with are kept, and
 //! used again for whoever comes next: `fill` takes away all that they were told before.
 //!
 //! Whatever goes wrong in here is a denial.

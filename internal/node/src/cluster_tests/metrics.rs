@@ -50,16 +50,36 @@ async fn until(what: &str, condition: impl AsyncFn() -> bool) {
     waited.unwrap_or_else(|_| panic!("in vain: {what}"));
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_metric_stands_in_the_document_and_every_other_way_round() {
+/// A cluster with a record in `orders` of tenant `shop`.
+async fn with_a_record() -> TestCluster {
     let mut cluster = with_admin();
     cluster.found().await;
-    let mut client = cluster.client(0, "shop").await;
-    client.create("orders", 1).await;
+    cluster.client(0, "shop").await.create("orders", 1).await;
     let produced = cluster.produce("shop", batch_of("orders", 0, &["first"])).await;
     produced.unwrap();
+    cluster
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_metric_stands_in_the_document_and_every_other_way_round() {
+    let cluster = with_a_record().await;
+    let is_set_up = |catalog: &highwater_catalog::Catalog| catalog.access().is_set_up();
+    cluster.until_everywhere("the first policy", is_set_up).await;
+    let quota = v1::Amounts {
+        streams: Some(7),
+        ..v1::Amounts::default()
+    };
+    cluster.limit(None, quota).await;
+    let quota = "highwater_tenant_quota{tenant=\"shop\",limit=\"streams\"}";
+    let is_told = async || value(&metrics(&cluster, 0).await, quota) == Some(7.0);
+    until("the quota is told", is_told).await;
     let text = metrics(&cluster, 0).await;
     assert_eq!(families(&text), documented());
+    let expiry = value(&text, "highwater_certificate_expiry_timestamp_seconds").unwrap();
+    assert!(
+        expiry > std::time::UNIX_EPOCH.elapsed().unwrap().as_secs_f64(),
+        "{expiry}"
+    );
     for (name, kind) in families(&text) {
         assert!(name.starts_with("highwater_") || name.starts_with("process_"), "{name}");
         assert_eq!(name.ends_with("_total"), kind == "counter", "{name} is a {kind}");
@@ -72,12 +92,7 @@ async fn every_metric_stands_in_the_document_and_every_other_way_round() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nodes_tell_who_leads_what_was_written_and_who_was_turned_away() {
-    let mut cluster = with_admin();
-    cluster.found().await;
-    let mut client = cluster.client(0, "shop").await;
-    client.create("orders", 1).await;
-    let produced = cluster.produce("shop", batch_of("orders", 0, &["first"])).await;
-    produced.unwrap();
+    let cluster = with_a_record().await;
     let labels = "{tenant=\"shop\",topic=\"orders\",partition=\"0\"}";
     let of = |name: &str| format!("highwater_partition_{name}{labels}");
     let all_know = async || -> bool {

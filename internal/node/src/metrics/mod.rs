@@ -18,7 +18,6 @@ mod process;
 use std::sync::Arc;
 
 use highwater_partition::log::Space;
-use prometheus::{Encoder, TextEncoder};
 
 use crate::catalog::CatalogHost;
 use crate::port::PortCounters;
@@ -27,7 +26,7 @@ use crate::readiness::NotReady;
 use crate::replicas::Registry;
 use crate::storage::Storage;
 use crate::tls::Credentials;
-use family::Families;
+pub(crate) use family::Families;
 
 type Readiness = tokio::sync::watch::Receiver<Option<NotReady>>;
 
@@ -51,80 +50,80 @@ impl Metrics {
         self.disk(&mut families);
         self.connections(&mut families);
         partitions::tell(&mut families, &self.node, &self.registry, &self.catalog);
+        self.quotas.tell(&mut families);
         process::tell(&mut families);
-        let mut text = Vec::new();
-        if let Err(error) = TextEncoder::new().encode(&families.into_all(), &mut text) {
-            tracing::error!(%error, "some metrics cannot be told");
-        }
-        let own = String::from_utf8_lossy(&text).into_owned();
-        [own, self.quotas.metrics(), self.credentials.metrics()].concat()
+        families.into_text()
     }
 
     fn node(&self, families: &mut Families) {
         let version = env!("CARGO_PKG_VERSION");
         families
-            .gauge("highwater_node_info", "Always 1; the labels say what this node is.")
+            .begin("highwater_node_info", "Always 1; the labels say what this node is.")
             .value(&[("node", &self.node), ("version", version)], 1.0);
-        let is_ready = self.not_ready.borrow().is_none();
-        families
-            .gauge(
-                "highwater_node_ready",
-                "Whether this node is ready: 1 or 0; /readyz says why not.",
-            )
-            .value(&[], f64::from(u8::from(is_ready)));
+        families.tell(
+            "highwater_node_ready",
+            "Whether this node is ready: 1 or 0; /readyz says why not.",
+            flag(self.not_ready.borrow().is_none()),
+        );
+        families.tell(
+            "highwater_certificate_expiry_timestamp_seconds",
+            "When the certificate that this node uses expires, seconds since 1970.",
+            self.credentials.expiry_seconds() as f64,
+        );
     }
 
     fn disk(&self, families: &mut Families) {
         let Ok(room) = self.storage.room() else { return };
-        families
-            .gauge(
-                "highwater_disk_free_bytes",
-                "Free on the disk of the data directory, the reserve not counted.",
-            )
-            .value(&[], room.free_bytes as f64);
-        families
-            .gauge("highwater_disk_size_bytes", "Size of the disk of the data directory.")
-            .value(&[], room.total_bytes as f64);
-        families
-            .gauge(
-                "highwater_disk_full",
-                "Whether this node takes no records because its disk is nearly full: 1 or 0.",
-            )
-            .value(&[], f64::from(u8::from(room.space == Space::Full)));
-        families
-            .gauge(
-                "highwater_tail_cache_bytes",
-                "Bytes of recent entries in memory, for consumers and followers.",
-            )
-            .value(&[], self.storage.cached_bytes() as f64);
+        families.tell(
+            "highwater_disk_free_bytes",
+            "Free on the disk of the data directory, the reserve not counted.",
+            room.free_bytes as f64,
+        );
+        families.tell(
+            "highwater_disk_size_bytes",
+            "Size of the disk of the data directory.",
+            room.total_bytes as f64,
+        );
+        families.tell(
+            "highwater_disk_full",
+            "Whether this node takes no records because its disk is nearly full: 1 or 0.",
+            flag(room.space == Space::Full),
+        );
+        families.tell(
+            "highwater_tail_cache_bytes",
+            "Bytes of recent entries in memory, for consumers and followers.",
+            self.storage.cached_bytes() as f64,
+        );
     }
 
     fn connections(&self, families: &mut Families) {
-        families
-            .counter(
-                "highwater_connections_accepted_total",
-                "TCP connections that came to the port.",
-            )
-            .value(&[], self.port.accepted() as f64);
-        let refused = [
+        families.tell(
+            "highwater_connections_accepted_total",
+            "TCP connections that came to the port.",
+            self.port.accepted() as f64,
+        );
+        let mut refused = families.begin(
+            "highwater_connections_refused_total",
+            "Connections that were closed before they were served, by reason.",
+        );
+        for (reason, count) in [
             ("not_tls", self.port.not_tls()),
             ("handshake_timeout", self.port.timed_out()),
             ("handshake_failed", self.port.failed()),
             ("limit", self.port.refused()),
             ("handshakes_limit", self.port.crowded()),
-        ];
-        let mut family = families.counter(
-            "highwater_connections_refused_total",
-            "Connections that were closed before they were served, by reason.",
-        );
-        for (reason, count) in refused {
-            family.value(&[("reason", reason)], count as f64);
+        ] {
+            refused.value(&[("reason", reason)], count as f64);
         }
-        families
-            .counter(
-                "highwater_connections_slowed_total",
-                "How often a connection was not read for a while because its client made this node read much that no call takes.",
-            )
-            .value(&[], self.port.slowed() as f64);
+        families.tell(
+            "highwater_connections_slowed_total",
+            "How often a connection was not read for a while because its client made this node read much that no call takes.",
+            self.port.slowed() as f64,
+        );
     }
+}
+
+/// What is so is 1, what is not is 0.
+fn flag(is_so: bool) -> f64 {
+    f64::from(u8::from(is_so))
 }

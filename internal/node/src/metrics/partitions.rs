@@ -1,11 +1,10 @@
 //! The replicas on this node: each by itself, as far as there are not too many, and all together.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use highwater_partition::{Role, Status};
 
-use super::family::Families;
+use super::{Families, flag};
 use crate::catalog::CatalogHost;
 use crate::replicas::{Hosted, Registry};
 
@@ -23,11 +22,11 @@ struct Told {
 
 type Value = fn(&Told) -> f64;
 
-const GAUGES: [(&str, &str, Value); 5] = [
+const FAMILIES: [(&str, &str, Value); 7] = [
     (
         "highwater_partition_leader",
         "Whether the replica here leads the partition: 1 or 0.",
-        |told| f64::from(u8::from(told.status.role == Role::Leader)),
+        |told| flag(told.status.role == Role::Leader),
     ),
     (
         "highwater_partition_log_start_offset",
@@ -49,9 +48,6 @@ const GAUGES: [(&str, &str, Value); 5] = [
         "Ranges of committed entries that are damaged here and wait for another replica's.",
         |told| told.status.damage.len() as f64,
     ),
-];
-
-const COUNTERS: [(&str, &str, Value); 2] = [
     (
         "highwater_partition_appended_records_total",
         "Records that the replica here, as leader, has acknowledged since the node started.",
@@ -65,46 +61,39 @@ const COUNTERS: [(&str, &str, Value); 2] = [
 ];
 
 pub(super) fn tell(families: &mut Families, node: &str, registry: &Registry, catalog: &CatalogHost) {
-    let hosted = registry.all();
-    sums(families, &hosted, node, catalog);
-    let told = told(hosted, catalog);
-    for (name, help, value) in GAUGES {
-        let mut family = families.gauge(name, help);
-        told.iter().for_each(|told| family.value(&told.labels(), value(told)));
-    }
-    for (name, help, value) in COUNTERS {
-        let mut family = families.counter(name, help);
+    let here: Vec<(Arc<Hosted>, Status)> = registry
+        .all()
+        .into_iter()
+        .map(|hosted| (hosted.clone(), hosted.status()))
+        .collect();
+    sums(families, &here);
+    families.tell(
+        "highwater_dead_replicas",
+        "Replicas that died on this node and are not replaced yet, as the catalog knows.",
+        dead(node, catalog) as f64,
+    );
+    let told = told(here, catalog);
+    for (name, help, value) in FAMILIES {
+        let mut family = families.begin(name, help);
         told.iter().for_each(|told| family.value(&told.labels(), value(told)));
     }
 }
 
-fn sums(families: &mut Families, hosted: &[Arc<Hosted>], node: &str, catalog: &CatalogHost) {
-    let roles = ["leader", "follower", "candidate", "learner", "stopped"];
-    let mut by_role: BTreeMap<&str, u64> = roles.into_iter().map(|role| (role, 0)).collect();
-    let mut damaged = 0;
-    for status in hosted.iter().map(|hosted| hosted.status()) {
-        *by_role.entry(role(status.role)).or_default() += 1;
-        damaged += status.damage.len();
-    }
-    let mut replicas = families.gauge(
+fn sums(families: &mut Families, here: &[(Arc<Hosted>, Status)]) {
+    let mut replicas = families.begin(
         "highwater_replicas",
         "Replicas on this node, the catalog's among them, by role.",
     );
-    for (role, count) in by_role {
-        replicas.value(&[("role", role)], count as f64);
+    for role in Role::ALL {
+        let count = here.iter().filter(|(_, status)| status.role == role).count();
+        replicas.value(&[("role", role.name())], count as f64);
     }
-    families
-        .gauge(
-            "highwater_damaged_ranges",
-            "Damaged ranges of all replicas on this node.",
-        )
-        .value(&[], damaged as f64);
-    families
-        .gauge(
-            "highwater_dead_replicas",
-            "Replicas that died on this node and are not replaced yet, as the catalog knows.",
-        )
-        .value(&[], dead(node, catalog) as f64);
+    let damaged: usize = here.iter().map(|(_, status)| status.damage.len()).sum();
+    families.tell(
+        "highwater_damaged_ranges",
+        "Damaged ranges of all replicas on this node.",
+        damaged as f64,
+    );
 }
 
 fn dead(node: &str, catalog: &CatalogHost) -> usize {
@@ -116,24 +105,24 @@ fn dead(node: &str, catalog: &CatalogHost) -> usize {
     })
 }
 
-fn told(hosted: Vec<Arc<Hosted>>, catalog: &CatalogHost) -> Vec<Told> {
-    let mut placed: Vec<((String, String, u32), Arc<Hosted>)> = catalog.read(|catalog| {
-        let placed = hosted.into_iter().filter_map(|hosted| {
+fn told(here: Vec<(Arc<Hosted>, Status)>, catalog: &CatalogHost) -> Vec<Told> {
+    let mut told: Vec<(u32, Told)> = catalog.read(|catalog| {
+        let told = here.into_iter().filter_map(|(hosted, status)| {
             let (topic, partition) = catalog.partition_of_group(hosted.group_id.0)?;
-            Some(((topic.tenant.clone(), topic.name.clone(), partition.partition), hosted))
+            let told = Told {
+                tenant: topic.tenant.clone(),
+                topic: topic.name.clone(),
+                partition: partition.partition.to_string(),
+                hosted,
+                status,
+            };
+            Some((partition.partition, told))
         });
-        placed.collect()
+        told.collect()
     });
-    placed.sort_by(|one, other| one.0.cmp(&other.0));
-    placed.truncate(TOLD_MAX);
-    let told = placed.into_iter().map(|((tenant, topic, partition), hosted)| Told {
-        tenant,
-        topic,
-        partition: partition.to_string(),
-        status: hosted.status(),
-        hosted,
-    });
-    told.collect()
+    told.sort_by(|(one, a), (other, b)| (&a.tenant, &a.topic, one).cmp(&(&b.tenant, &b.topic, other)));
+    told.truncate(TOLD_MAX);
+    told.into_iter().map(|(_, told)| told).collect()
 }
 
 impl Told {
@@ -143,15 +132,5 @@ impl Told {
             ("topic", &self.topic),
             ("partition", &self.partition),
         ]
-    }
-}
-
-fn role(role: Role) -> &'static str {
-    match role {
-        Role::Leader => "leader",
-        Role::Follower => "follower",
-        Role::Candidate => "candidate",
-        Role::Learner => "learner",
-        Role::Stopped => "stopped",
     }
 }

@@ -2,31 +2,30 @@
 
 use std::fs;
 
-use super::family::Families;
+use super::Families;
 use crate::clock;
 
 pub(super) fn tell(families: &mut Families) {
-    if let Some(microseconds) = clock::cpu_us() {
-        families
-            .counter(
-                "process_cpu_seconds_total",
-                "CPU time that the process has used, user and system.",
-            )
-            .value(&[], microseconds as f64 / 1e6);
-    }
-    if let Some(bytes) = resident_bytes() {
-        families
-            .gauge(
-                "process_resident_memory_bytes",
-                "Memory of the process that is not swapped out.",
-            )
-            .value(&[], bytes as f64);
-    }
-    if let Ok(open) = fs::read_dir("/proc/self/fd") {
-        families
-            .gauge("process_open_fds", "Descriptors that the process has open.")
-            .value(&[], open.count() as f64);
-    }
+    let mut tell = |name, help, value: Option<f64>| {
+        if let Some(value) = value {
+            families.tell(name, help, value);
+        }
+    };
+    tell(
+        "process_cpu_seconds_total",
+        "CPU time that the process has used, user and system.",
+        clock::cpu_us().map(|microseconds| microseconds as f64 / 1e6),
+    );
+    tell(
+        "process_resident_memory_bytes",
+        "Memory of the process that is not swapped out.",
+        resident_bytes().map(|bytes| bytes as f64),
+    );
+    tell(
+        "process_open_fds",
+        "Descriptors that the process has open.",
+        fs::read_dir("/proc/self/fd").ok().map(|open| open.count() as f64),
+    );
 }
 
 /// The second figure of `/proc/self/statm` (proc(5)) is in pages.

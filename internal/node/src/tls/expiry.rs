@@ -59,18 +59,14 @@ impl Stage {
     }
 }
 
-/// For Prometheus.
-pub(super) fn metrics(not_after: SystemTime) -> String {
-    let name = "highwater_certificate_expiry_timestamp_seconds";
-    let seconds = not_after.duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
-    format!(
-        "# HELP {name} When the certificate that this node uses expires, seconds since 1970.\n# TYPE {name} gauge\n{name} {seconds}\n"
-    )
+/// Since 1970; 0 for what was before.
+pub(super) fn seconds(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs())
 }
 
 /// For people.
 pub(super) fn date(time: SystemTime) -> String {
-    let seconds = time.duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
+    let seconds = seconds(time);
     let date = i64::try_from(seconds)
         .ok()
         .and_then(|seconds| ASN1Time::from_timestamp(seconds).ok());

@@ -21,7 +21,7 @@ check: ## Formatting, lints, documentation, import arrows, licences, tidiness; c
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
 	$(SIM_CARGO) clippy --profile sim --locked -p highwater-simulation -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --locked
-	$(CARGO) test --workspace --locked --test arrows --test licences --test limits --test tidy
+	$(CARGO) test --workspace --locked --test arrows --test licences --test limits --test monitoring --test tidy
 
 fix: ## Format, and apply what the lints suggest
 	$(CARGO) fmt --all

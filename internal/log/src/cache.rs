@@ -15,10 +15,20 @@ pub struct TailCache {
     state: Mutex<CacheState>,
 }
 
+/// How often records were looked for, since the cache was made.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct CacheReads {
+    /// They were there.
+    pub hits: u64,
+    /// They had to be read from the disk.
+    pub misses: u64,
+}
+
 /// Invariants: `bytes` is the sum over all frames held; each frame held has exactly one entry in `order`, and each entry its frame.
 #[derive(Default)]
 struct CacheState {
     bytes: usize,
+    reads: CacheReads,
     next_key: u64,
     tails: BTreeMap<u64, Tail>,
     /// Log and index, in order of insertion.
@@ -53,6 +63,11 @@ impl TailCache {
     /// Bytes of the frames held.
     pub fn bytes(&self) -> usize {
         self.lock().bytes
+    }
+
+    /// How often records were looked for.
+    pub fn reads(&self) -> CacheReads {
+        self.lock().reads
     }
 
     fn lock(&self) -> MutexGuard<'_, CacheState> {
@@ -194,8 +209,20 @@ impl CacheKey {
 
     /// Frames with records from the one that holds `offset` on, below `offset_end`; None if it is not held.
     pub(crate) fn read_records(&self, offset: u64, offset_end: u64, bytes_max: usize) -> Option<Vec<Frame>> {
-        let state = self.cache.lock();
-        let frames = &state.tails.get(&self.key)?.frames;
+        let mut state = self.cache.lock();
+        let tail = state.tails.get(&self.key);
+        let found = tail.and_then(|tail| tail.read_records(offset, offset_end, bytes_max));
+        match found {
+            Some(_) => state.reads.hits += 1,
+            None => state.reads.misses += 1,
+        }
+        found
+    }
+}
+
+impl Tail {
+    fn read_records(&self, offset: u64, offset_end: u64, bytes_max: usize) -> Option<Vec<Frame>> {
+        let frames = &self.frames;
         frames.front().filter(|frame| frame.header.base_offset <= offset)?;
         let skip = frames.partition_point(|frame| frame.offset_end() <= offset);
         frames.get(skip)?;

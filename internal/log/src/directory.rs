@@ -229,5 +229,5 @@ fn begin_anew(open: &OpenLog, hard: &mut HardState, manifest: &Manifest) -> Resu
         Op::Sync,
         hard.set_mark(mark),
     ]);
-    Round::new(&**disk, 0).run(vec![ops])
+    Round::new(&**disk, 0).run(vec![ops]).map(drop)
 }

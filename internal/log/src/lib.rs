@@ -14,8 +14,8 @@
 //! Invariants: a callback is called with `Ok` only when its entries are synced and found again by every later start; offsets
 //! are dense; a frame has the same bytes on every replica; a reader never sees a hole, nor frames from both sides of a truncation.
 //!
-//! Deliberately absent: Raft, network, async, wall clocks and randomness (all time comes from a [`Clock`], all I/O goes through a
-//! [`Disk`]); who fetches what from whom, and when. The README specifies the bytes.
+//! Deliberately absent: Raft, network, async, wall clocks and randomness (all time comes from a [`Clock`], but for how long rounds
+//! take, if somebody wants to know; all I/O goes through a [`Disk`]); who fetches what from whom, and when. The README specifies the bytes.
 
 mod assess;
 mod cache;
@@ -58,7 +58,7 @@ mod take_over;
 mod trim;
 mod writer;
 
-pub use cache::TailCache;
+pub use cache::{CacheReads, TailCache};
 pub use clock::{Clock, SystemClock};
 pub use damage::DamagedRange;
 pub use disk::{Disk, DiskFile, RealDisk};
@@ -74,4 +74,4 @@ pub use repair::Repair;
 pub use scrub::Verified;
 pub use space::{RESERVE, Space, SpaceLimits};
 pub use take_over::take_over;
-pub use writer::{Callback, DiskWriter, OpenRound};
+pub use writer::{Callback, DiskWriter, OpenRound, RoundDone};

@@ -12,6 +12,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
@@ -127,6 +128,8 @@ pub(crate) struct Round<'a> {
     disk: &'a dyn Disk,
     /// Zeros written ahead of small writes.
     prepare_bytes: usize,
+    /// How long syncs have taken; None: nobody wants to know.
+    syncs_took: Option<Duration>,
     /// None: there is no reserve.
     space: Option<&'a SpaceWatch>,
     runs: BTreeMap<u64, Run>,
@@ -139,6 +142,7 @@ impl<'a> Round<'a> {
         Round {
             disk,
             prepare_bytes: prepare_bytes.min(PREPARED_BYTES_MAX),
+            syncs_took: None,
             space: None,
             runs: BTreeMap::new(),
             files: BTreeMap::new(),
@@ -155,6 +159,12 @@ impl<'a> Round<'a> {
         self
     }
 
+    /// Measures how long syncs take.
+    pub(crate) fn timed(mut self) -> Self {
+        self.syncs_took = Some(Duration::ZERO);
+        self
+    }
+
     /// Does something that needs room; once more if the reserve could be given up for it. Never for a sync.
     fn with_room<T>(&self, attempt: impl Fn() -> io::Result<T>) -> io::Result<T> {
         match attempt() {
@@ -163,7 +173,8 @@ impl<'a> Round<'a> {
         }
     }
 
-    pub(crate) fn run(mut self, jobs: Vec<Vec<Op>>) -> Result<(), Error> {
+    /// Does everything, and tells how long syncs took, if that is measured.
+    pub(crate) fn run(mut self, jobs: Vec<Vec<Op>>) -> Result<Duration, Error> {
         for job in jobs {
             for op in job {
                 let may_be_left_out = matches!(op, Op::ReplaceIfRoom { .. });
@@ -176,7 +187,8 @@ impl<'a> Round<'a> {
                 }
             }
         }
-        self.sync()
+        self.sync()?;
+        Ok(self.syncs_took.unwrap_or_default())
     }
 
     fn apply(&mut self, op: Op) -> Result<(), Error> {
@@ -337,6 +349,7 @@ impl<'a> Round<'a> {
 
     fn sync(&mut self) -> Result<(), Error> {
         self.flush()?;
+        let begun = self.syncs_took.map(|before| (before, Instant::now()));
         for (file, handle) in std::mem::take(&mut self.files).into_values() {
             sync_file(&file, &*handle)?;
         }
@@ -345,6 +358,7 @@ impl<'a> Round<'a> {
                 .sync_dir(&dir)
                 .map_err(|error| Error::io("sync", &dir, error))?;
         }
+        self.syncs_took = begun.map(|(before, begun)| before + begun.elapsed());
         Ok(())
     }
 }

@@ -16,7 +16,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::disk::Disk;
 use crate::error::Error;
@@ -42,7 +42,21 @@ const MANUAL_PREPARE_BYTES: usize = 2 * 1024;
 pub type Callback = Box<dyn FnOnce(Result<(), Error>) + Send>;
 
 type OnFatal = Box<dyn Fn(&Error) + Send + Sync>;
+type OnRound = Box<dyn Fn(&RoundDone) + Send + Sync>;
 type OnWork = Box<dyn Fn() + Send + Sync>;
+
+/// What a round came to; for metrics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RoundDone {
+    /// What was queued when it began, and is certain now: appends, votes, marks and the like.
+    pub jobs: usize,
+    /// Bytes that they wrote.
+    pub bytes: usize,
+    /// From its begin until everything was certain.
+    pub took: Duration,
+    /// The part of it in which the disk made things certain.
+    pub syncs_took: Duration,
+}
 
 struct Job {
     ops: Vec<Op>,
@@ -72,6 +86,8 @@ struct Shared {
     on_work: Option<OnWork>,
     /// Watches the room on the disk, if there is a reserve.
     space: OnceLock<SpaceWatch>,
+    /// Is told of each round; without it no clock is read.
+    on_round: OnceLock<OnRound>,
     on_fatal: OnFatal,
 }
 
@@ -153,6 +169,7 @@ impl DiskWriter {
             changed: Condvar::new(),
             on_work,
             space: OnceLock::new(),
+            on_round: OnceLock::new(),
             on_fatal,
         });
         let thread = Arc::new(Thread {
@@ -168,6 +185,12 @@ impl DiskWriter {
         let watch = SpaceWatch::new(&*self.shared.disk, dir, limits)?;
         self.shared.space.get_or_init(|| watch);
         Ok(self)
+    }
+
+    /// Has `on_round` called after each round that went well, by the thread that did it; it must be quick. Only the first one counts.
+    pub fn watched_by(self, on_round: Box<dyn Fn(&RoundDone) + Send + Sync>) -> DiskWriter {
+        self.shared.on_round.get_or_init(|| on_round);
+        self
     }
 
     /// How much room there was when it was last looked at, or when a write found none. Without a reserve always plenty. While it is
@@ -351,17 +374,29 @@ impl Shared {
         let poisoned = self.lock().poisoned.clone(); // not in the match: the lock would be held while the disk works
         let result = match poisoned {
             Some(cause) => Err(cause),
-            None => catch_unwind(AssertUnwindSafe(|| {
-                let round = Round::new(&*self.disk, self.prepare_bytes);
-                round.with_space(self.space.get()).run(ops)
-            }))
-            .unwrap_or(Err(Error::Panicked)),
+            None => catch_unwind(AssertUnwindSafe(|| self.perform_round(ops, bytes))).unwrap_or(Err(Error::Panicked)),
         };
         OpenRound {
             callbacks,
             bytes,
             result,
         }
+    }
+
+    fn perform_round(&self, jobs: Vec<Vec<Op>>, bytes: usize) -> Result<(), Error> {
+        let round = Round::new(&*self.disk, self.prepare_bytes).with_space(self.space.get());
+        let Some(on_round) = self.on_round.get() else {
+            return round.run(jobs).map(drop);
+        };
+        let (begun, count) = (Instant::now(), jobs.len());
+        let syncs_took = round.timed().run(jobs)?;
+        on_round(&RoundDone {
+            jobs: count,
+            bytes,
+            took: begun.elapsed(),
+            syncs_took,
+        });
+        Ok(())
     }
 
     /// Calls the callbacks of a round.

@@ -32,7 +32,7 @@ use crate::gateway::{Entrance, Gateway};
 use crate::gossip::{self, Gossip, GossipOptions};
 use crate::leaders::{self, Leaders, Push, Told};
 use crate::link::{AddressBook, Link, LinkOptions};
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, Timings};
 use crate::opening::Opening;
 use crate::peer_handler::PeerHandler;
 use crate::port::{Port, PortOptions, connections};
@@ -117,7 +117,8 @@ impl Foundation {
         let port = bind(&config).await?;
         let admin = Admin::bind(&config.admin_listen).await?;
         let failures = Failures::default();
-        let storage = Storage::start(&config, failures.clone());
+        let timings = Timings::new().map_err(|error| StartError::Internal(error.to_string()))?;
+        let storage = Storage::start(&config, failures.clone(), timings);
         let storage = Arc::new(storage.map_err(|error| StartError::Internal(error.to_string()))?);
         let registry = Registry::new();
         let host = CatalogHost::new(failures.clone());
@@ -262,7 +263,7 @@ impl Foundation {
         let mut loops: Vec<JoinHandle<()>> = works.into_iter().map(watch).collect();
         let address = self.port.local_addr();
         let admin_address = self.admin.as_ref().map(Admin::address);
-        let metrics = self.metrics();
+        let metrics = self.metrics(&context.authority);
         if let Some(admin) = self.admin {
             let told = admin::Told {
                 not_ready: self.not_ready.subscribe(),
@@ -362,7 +363,7 @@ impl Foundation {
         }
     }
 
-    fn metrics(&self) -> Metrics {
+    fn metrics(&self, authority: &Arc<Authority>) -> Metrics {
         Metrics {
             node: self.config.node.clone(),
             not_ready: self.not_ready.subscribe(),
@@ -372,6 +373,7 @@ impl Foundation {
             storage: self.storage.clone(),
             quotas: self.quotas.clone(),
             credentials: self.credentials.clone(),
+            authority: authority.clone(),
         }
     }
 

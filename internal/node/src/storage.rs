@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use highwater_partition::log::{
-    ClusterId, Disk, DiskWriter, Error, GroupId, Identity, Log, LogConfig, OpenLog, RealDisk, ReplicaId, Space,
-    SpaceLimits, SystemClock, TailCache,
+    CacheReads, ClusterId, Disk, DiskWriter, Error, GroupId, Identity, Log, LogConfig, OpenLog, RealDisk, ReplicaId,
+    RoundDone, Space, SpaceLimits, SystemClock, TailCache,
 };
 use highwater_partition::{CatchUpPace, ScrubPace};
 use tokio::sync::watch;
@@ -15,6 +15,7 @@ use tokio::time::sleep;
 use crate::config::Config;
 use crate::error::Failure;
 use crate::failures::Failures;
+use crate::metrics::Timings;
 
 /// How often the room on the disk is looked at.
 const SPACE_INTERVAL: Duration = Duration::from_secs(1);
@@ -37,6 +38,7 @@ pub(crate) struct Storage {
     config: LogConfig,
     scrub: ScrubPace,
     catch_up: CatchUpPace,
+    timings: Arc<Timings>,
     /// Whether records are taken.
     has_room: watch::Sender<bool>,
 }
@@ -44,14 +46,22 @@ pub(crate) struct Storage {
 impl Storage {
     /// Starts the writer, with a reserve of room in the data directory, which must exist. A failed write or sync is the end
     /// of the node: what is on the disk is not known any more.
-    pub(crate) fn start(config: &Config, failures: Failures) -> Result<Storage, Error> {
-        let mut storage = Storage::start_on(Arc::new(RealDisk), config, failures)?;
+    pub(crate) fn start(config: &Config, failures: Failures, timings: Timings) -> Result<Storage, Error> {
+        let mut storage = Storage::start_on(Arc::new(RealDisk), config, failures, timings)?;
         let limits = SpaceLimits::for_disk(&RealDisk, &config.data_dir)?;
         storage.writer = storage.writer.with_reserve(&config.data_dir, limits)?;
         Ok(storage)
     }
 
-    pub(crate) fn start_on(disk: Arc<dyn Disk>, config: &Config, failures: Failures) -> Result<Storage, Error> {
+    pub(crate) fn start_on(
+        disk: Arc<dyn Disk>,
+        config: &Config,
+        failures: Failures,
+        timings: Timings,
+    ) -> Result<Storage, Error> {
+        let timings = Arc::new(timings);
+        let of_rounds = timings.clone();
+        let on_round = Box::new(move |done: &RoundDone| of_rounds.round(done));
         let on_fatal = Box::new(move |error: &Error| failures.report(Failure::Disk(error.to_string())));
         let log_config = LogConfig {
             segment_bytes_max: config.segment_bytes_max,
@@ -59,12 +69,13 @@ impl Storage {
         };
         Ok(Storage {
             data_dir: config.data_dir.clone(),
-            writer: DiskWriter::start(disk.clone(), on_fatal)?,
+            writer: DiskWriter::start(disk.clone(), on_fatal)?.watched_by(on_round),
             disk,
             cache: TailCache::new(config.tail_cache_bytes),
             config: log_config,
             scrub: ScrubPace::default(),
             catch_up: CatchUpPace::default(),
+            timings,
             has_room: watch::Sender::new(true),
         })
     }
@@ -84,9 +95,19 @@ impl Storage {
         self.catch_up.clone()
     }
 
+    /// How long things take.
+    pub(crate) fn timings(&self) -> &Arc<Timings> {
+        &self.timings
+    }
+
     /// Bytes of recent entries in memory.
     pub(crate) fn cached_bytes(&self) -> usize {
         self.cache.bytes()
+    }
+
+    /// How often consumers found records there.
+    pub(crate) fn cache_reads(&self) -> CacheReads {
+        self.cache.reads()
     }
 
     /// Whether there is room for records. Changes up to a second later than what it tells.

@@ -44,6 +44,7 @@ use crate::memory::Memory;
 use crate::network::{broken, check_result};
 use crate::peers::PeerStream;
 use crate::snapshot::LetGo;
+use crate::stages::{Stage, Stages, Stopwatch};
 use crate::types::{AppendRequest, AppendResult, LogEntry, RpcError, Vote, log_id};
 
 /// Most unanswered requests to one follower.
@@ -69,6 +70,7 @@ pub(crate) struct Follower {
     /// This replica's own log.
     pub(crate) log: Log,
     pub(crate) catch_up: CatchUp,
+    pub(crate) stages: Stages,
 }
 
 impl Follower {
@@ -101,6 +103,8 @@ impl Follower {
 struct Sent {
     vote: Vote,
     bytes: usize,
+    /// Began when it was sent; None: it had no entries.
+    stopwatch: Option<Stopwatch>,
 }
 
 /// What to do with the input next.
@@ -247,6 +251,7 @@ where
     fn send(&mut self, request: AppendRequest) -> Result<(), RpcError> {
         self.follower.check_kept(first_index(&request))?;
         let vote = request.vote;
+        let stopwatch = (!request.entries.is_empty()).then(|| self.follower.stages.begin());
         let certain = self.follower.log.certain_last().map(log_id);
         let (parts, bytes) = append::encode_request(self.follower.id, request, certain).map_err(broken)?;
         if self.unanswered.is_empty() {
@@ -254,7 +259,7 @@ where
         }
         self.sent_any = true;
         self.unanswered_bytes += bytes;
-        self.unanswered.push_back(Sent { vote, bytes });
+        self.unanswered.push_back(Sent { vote, bytes, stopwatch });
         self.hand_over(parts)
     }
 
@@ -314,6 +319,9 @@ where
         };
         self.unanswered_bytes -= sent.bytes;
         self.restart_idle();
+        if let Some(stopwatch) = &sent.stopwatch {
+            stopwatch.done(Stage::Replicate);
+        }
         let result = append::decode_result(message).map_err(broken)?;
         check_result(&sent.vote, &result).map_err(broken)?;
         if let Ok(matching) = result {

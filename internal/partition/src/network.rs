@@ -32,6 +32,7 @@ use crate::install;
 use crate::memory::Memory;
 use crate::peers::{Lane, PeerError, Peers};
 use crate::snapshot::{GroupSnapshot, SnapshotData, Snapshots};
+use crate::stages::Stages;
 use crate::status::Voters;
 use crate::types::{
     AppendRequest, AppendResult, NodeName, RpcError, TransferRequest, TransferResponse, TypeConfig, Vote, VoteRequest,
@@ -51,6 +52,7 @@ pub(crate) struct GroupNetwork {
     pub(crate) log: Log,
     pub(crate) catch_up: CatchUpPace,
     pub(crate) voters: Voters,
+    pub(crate) stages: Stages,
 }
 
 impl GroupNetwork {
@@ -62,6 +64,7 @@ impl GroupNetwork {
             log: self.log.clone(),
             catch_up: self.catch_up.clone(),
             voters: self.voters.clone(),
+            stages: self.stages.clone(),
             group_id: self.group_id,
             target,
             node: node.0.clone(),
@@ -91,6 +94,7 @@ pub(crate) struct PeerClient {
     log: Log,
     catch_up: CatchUpPace,
     voters: Voters,
+    stages: Stages,
     group_id: GroupId,
     target: u64,
     node: String,
@@ -107,6 +111,7 @@ impl PeerClient {
             memory: self.memory.clone(),
             log: self.log.clone(),
             catch_up: CatchUp::new(self.catch_up.clone(), self.target, self.voters.clone()),
+            stages: self.stages.clone(),
         }
     }
 

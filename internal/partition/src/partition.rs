@@ -26,6 +26,7 @@ use crate::progress::{Progress, Watermark};
 use crate::responder::{Answer, BatchAnswer, InFlight, NotApplied, leader_hint};
 use crate::runtime;
 use crate::serve::{Server, unknown_kind};
+use crate::stages::Stages;
 use crate::status::{Ending, Observer, Role, Status};
 use crate::types::{Applied, Member, NodeName, Proposal, Raft, TypeConfig, body_bytes, nodes, voter_set};
 
@@ -58,6 +59,7 @@ pub(crate) struct Inner {
     pub(crate) mending: Arc<Mending>,
     pub(crate) has_machine: bool,
     pub(crate) timers: Timers,
+    pub(crate) stages: Stages,
     pub(crate) changes: watch::Receiver<Status>,
     pub(crate) ending: watch::Receiver<Option<Ending>>,
     pub(crate) shutting_down: AtomicBool,
@@ -95,10 +97,20 @@ impl Partition {
             return answer(Answer::NotApplied(NotApplied::Overloaded));
         };
         let term = inner.changes.borrow().term;
-        let responder = BatchAnswer::responder(answer, inner.log.clone(), inner.progress.clone(), term, share);
+        let stopwatch = inner.stages.begin();
+        let answer = BatchAnswer {
+            answer: Some(answer),
+            log: inner.log.clone(),
+            progress: inner.progress.clone(),
+            term,
+            share: Some(share),
+            stopwatch: stopwatch.clone(),
+        };
         // openraft's queue is longer than all that can be in flight, so handing over is done at the first poll. If it
         // ever is not, or the core is gone, the message is dropped, and the responder with it: unknown.
-        let hand_over = inner.raft.client_write_ff(Proposal(body), Some(responder));
+        let hand_over = inner
+            .raft
+            .client_write_ff(Proposal { body, stopwatch }, Some(answer.responder()));
         let _handed_over = tokio::task::unconstrained(hand_over).now_or_never();
     }
 
@@ -352,7 +364,9 @@ impl Inner {
         let Some(_share) = self.in_flight.take(body_bytes(&body)) else {
             return Err(CommandError::Refused("too many bytes in flight".to_owned()));
         };
-        let written = self.raft.client_write(Proposal(body)).await;
+        let stopwatch = self.stages.begin();
+        let proposal = Proposal { body, stopwatch };
+        let written = self.raft.client_write(proposal).await;
         written
             .map(|response| (response.log_id.index(), response.data))
             .map_err(|err| self.write_error(err))

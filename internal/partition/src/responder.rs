@@ -16,6 +16,7 @@ use highwater_log::{Decision, EntryId, Log, ReplicaId, mutant};
 use openraft::errors::{ClientWriteError, ForwardToLeader};
 
 use crate::progress::Progress;
+use crate::stages::{Stage, Stopwatch};
 use crate::types::{LogId, Member, TypeConfig, entry_id};
 
 /// Most bytes of proposals of one group that wait for their answer.
@@ -123,29 +124,20 @@ pub(crate) type WriteResult = openraft::raft::ClientWriteResult<TypeConfig>;
 
 /// Answers one batch.
 pub(crate) struct BatchAnswer {
-    answer: Option<Box<dyn FnOnce(Answer) + Send>>,
-    log: Log,
-    progress: Arc<Progress>,
+    /// None: it is answered.
+    pub(crate) answer: Option<Box<dyn FnOnce(Answer) + Send>>,
+    pub(crate) log: Log,
+    pub(crate) progress: Arc<Progress>,
     /// The term this replica was in when the batch was proposed.
-    term: u64,
-    share: Option<InFlightShare>,
+    pub(crate) term: u64,
+    pub(crate) share: Option<InFlightShare>,
+    /// Began with the proposal.
+    pub(crate) stopwatch: Stopwatch,
 }
 
 impl BatchAnswer {
-    pub(crate) fn responder(
-        answer: Box<dyn FnOnce(Answer) + Send>,
-        log: Log,
-        progress: Arc<Progress>,
-        term: u64,
-        share: InFlightShare,
-    ) -> Responder<WriteResult> {
-        Responder(Box::new(BatchAnswer {
-            answer: Some(answer),
-            log,
-            progress,
-            term,
-            share: Some(share),
-        }))
+    pub(crate) fn responder(self) -> Responder<WriteResult> {
+        Responder(Box::new(self))
     }
 
     fn give(&mut self, answer: Answer) {
@@ -168,6 +160,7 @@ impl BatchAnswer {
 
 impl Waiting<WriteResult> for BatchAnswer {
     fn committed(&mut self, log_id: LogId) {
+        self.stopwatch.done(Stage::Commit);
         let answer = self.decided(entry_id(&log_id));
         self.give(answer);
     }

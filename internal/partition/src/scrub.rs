@@ -3,9 +3,10 @@
 //! How fast is for the node to say, for all its replicas together: they share one [`ScrubPace`], and take turns with it.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use highwater_log::Log;
+use highwater_log::{Log, Verified};
 use tokio::sync::Mutex;
 
 use crate::runtime;
@@ -23,6 +24,13 @@ pub struct ScrubPace {
     /// Held while a step and its pause last.
     turn: Arc<Mutex<()>>,
     bytes_per_second: u64,
+    progress: Arc<Progress>,
+}
+
+#[derive(Debug, Default)]
+struct Progress {
+    bytes: AtomicU64,
+    passes: AtomicU64,
 }
 
 impl ScrubPace {
@@ -31,7 +39,25 @@ impl ScrubPace {
         ScrubPace {
             turn: Arc::default(),
             bytes_per_second: bytes_per_second.max(1),
+            progress: Arc::default(),
         }
+    }
+
+    /// Bytes verified since this pace was made.
+    pub fn verified_bytes(&self) -> u64 {
+        self.progress.bytes.load(Ordering::Relaxed)
+    }
+
+    /// How often a log was verified from its start to its end since then.
+    pub fn passes(&self) -> u64 {
+        self.progress.passes.load(Ordering::Relaxed)
+    }
+
+    fn note(&self, verified: &Verified) {
+        self.progress.bytes.fetch_add(verified.bytes, Ordering::Relaxed);
+        self.progress
+            .passes
+            .fetch_add(u64::from(verified.finished), Ordering::Relaxed);
     }
 
     fn pause(&self, bytes: u64) -> Duration {
@@ -55,6 +81,7 @@ pub(crate) async fn scrub(log: Log, pace: ScrubPace) {
             let step = runtime::blocking(move || log.verify_step(STEP_BYTES)).await;
             match step {
                 Ok(Ok(verified)) => {
+                    pace.note(&verified);
                     if !verified.found.is_empty() {
                         tracing::error!(found = ?verified.found, "the scrubber has found damage");
                     }

@@ -33,6 +33,7 @@ use crate::runtime;
 use crate::scrub::{ScrubPace, scrub};
 use crate::serve::Server;
 use crate::snapshot::Snapshots;
+use crate::stages::Stages;
 use crate::status::{Observer, Voters};
 use crate::storage::{GroupStorage, terms_of};
 use crate::trim::Trimmer;
@@ -62,6 +63,8 @@ pub struct GroupOptions {
     pub scrub: ScrubPace,
     /// How fast others may catch up with what this replica leads; one for all replicas of a node.
     pub catch_up: CatchUpPace,
+    /// Told how long the stages of writes take; one for all replicas of a node.
+    pub stages: Stages,
 }
 
 impl Partition {
@@ -80,6 +83,7 @@ impl Partition {
             members,
             scrub: pace,
             catch_up,
+            stages,
         } = options;
         let config = Arc::new(timers.config(group_id.0)?);
         let has_machine = machine.is_some();
@@ -114,8 +118,10 @@ impl Partition {
             log: log.clone(),
             catch_up,
             voters: voters.clone(),
+            stages: stages.clone(),
         };
-        let storage = GroupStorage::new(log.clone(), progress.clone(), snapshots.clone(), mending.clone());
+        let (manifests_kept, damage) = (snapshots.clone(), mending.clone());
+        let storage = GroupStorage::new(log.clone(), progress.clone(), manifests_kept, damage, stages.clone());
         let raft = Raft::new(replica_id.0, config, network, storage, group_machine)
             .await
             .map_err(|err| Error::Raft(err.to_string()))?;
@@ -155,6 +161,7 @@ impl Partition {
             mending,
             has_machine,
             timers,
+            stages,
             changes,
             ending,
             shutting_down: AtomicBool::new(false),

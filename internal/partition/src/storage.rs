@@ -27,6 +27,7 @@ use crate::mending::Mending;
 use crate::progress::Progress;
 use crate::runtime;
 use crate::snapshot::Snapshots;
+use crate::stages::{Stage, Stages};
 use crate::types::{LogEntry, LogId, LogPayload, TypeConfig, Vote, entry_id, log_id};
 
 /// Most bytes that one read for replication or for applying takes from the log, unless one entry alone is larger.
@@ -42,6 +43,7 @@ pub(crate) struct GroupStorage {
     progress: Arc<Progress>,
     snapshots: Arc<Snapshots>,
     mending: Arc<Mending>,
+    stages: Stages,
 }
 
 impl GroupStorage {
@@ -50,12 +52,14 @@ impl GroupStorage {
         progress: Arc<Progress>,
         snapshots: Arc<Snapshots>,
         mending: Arc<Mending>,
+        stages: Stages,
     ) -> GroupStorage {
         GroupStorage {
             log,
             progress,
             snapshots,
             mending,
+            stages,
         }
     }
 }
@@ -135,7 +139,13 @@ impl RaftLogStorage<TypeConfig> for GroupStorage {
         I: IntoIterator<Item = LogEntry> + Send,
         I::IntoIter: Send,
     {
-        let entries: Result<Vec<_>, Error> = entries.into_iter().map(LogEntry::into_log).collect();
+        let entries = entries.into_iter().map(|entry| {
+            if let LogPayload::Proposed(proposal) = &entry.payload {
+                proposal.stopwatch.done(Stage::Queue);
+            }
+            entry.into_log()
+        });
+        let entries: Result<Vec<_>, Error> = entries.collect();
         let entries = entries?;
         if let Some(first) = entries.first() {
             let next = || self.log.last().map_or(0, |last| last.index + 1);
@@ -147,7 +157,9 @@ impl RaftLogStorage<TypeConfig> for GroupStorage {
         if let Some(first) = self.snapshots.truncations().take() {
             self.log.truncate_from(first).map_err(io::Error::other)?;
         }
+        let stopwatch = self.stages.begin();
         let done = Box::new(move |result: Result<(), highwater_log::Error>| {
+            stopwatch.done(Stage::Sync);
             callback.io_completed(result.map_err(io::Error::other));
         });
         self.log.append(entries, done).map_err(io::Error::other)

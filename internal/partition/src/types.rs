@@ -17,6 +17,7 @@ use crate::error::Error;
 use crate::machine::GroupMachine;
 use crate::responder::Responder;
 use crate::runtime::Runtime;
+use crate::stages::Stopwatch;
 
 /// The types of a group.
 #[derive(Debug, Clone, Copy, Default, Eq, PartialEq, Ord, PartialOrd)]
@@ -85,11 +86,15 @@ pub(crate) struct NodeName(pub(crate) String);
 
 /// What a leader is asked to put into the log.
 #[derive(Debug)]
-pub(crate) struct Proposal(pub(crate) Body);
+pub(crate) struct Proposal {
+    pub(crate) body: Body,
+    /// Began when it was made.
+    pub(crate) stopwatch: Stopwatch,
+}
 
 impl fmt::Display for Proposal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(body_name(&self.0))
+        f.write_str(body_name(&self.body))
     }
 }
 
@@ -99,7 +104,7 @@ pub(crate) enum LogPayload {
     /// Nothing: a new leader's first entry.
     Blank,
     /// Proposed here.
-    Proposed(Body),
+    Proposed(Proposal),
     /// A change of the membership, proposed here.
     Membership(Membership),
     /// An entry as stored.
@@ -114,7 +119,7 @@ impl fmt::Display for LogPayload {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             LogPayload::Blank => f.write_str("blank"),
-            LogPayload::Proposed(body) => write!(f, "proposed {}", body_name(body)),
+            LogPayload::Proposed(proposal) => write!(f, "proposed {proposal}"),
             LogPayload::Membership(membership) => write!(f, "membership {membership}"),
             LogPayload::Stored(frame) => write!(f, "stored {:?}", frame.header.kind),
             LogPayload::StoredMembership(membership, _) => write!(f, "stored membership {membership}"),
@@ -133,7 +138,7 @@ impl RaftPayload for LogPayload {
     }
 
     fn with_normal(self, data: Proposal) -> Self {
-        LogPayload::Proposed(data.0)
+        LogPayload::Proposed(data)
     }
 
     fn with_membership(self, membership: Membership) -> Self {
@@ -225,7 +230,7 @@ impl LogEntry {
                 return Ok(Entry::Replicated(frame));
             }
             LogPayload::Blank => Body::Blank,
-            LogPayload::Proposed(body) => body,
+            LogPayload::Proposed(proposal) => proposal.body,
             LogPayload::Membership(membership) => Body::Membership(membership_codec::encode(&membership)?),
             LogPayload::Elided => {
                 return Err(Error::BadMessage(format!("entry {} has lost its content", id.index)));

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 
 use super::batch::{Batch, Batching, OpenBatch, size_in_batch};
 use super::delivery::{Delivery, Promise};
+use super::sizing::Sizing;
 
 /// The first buffer of a batch, before the lane knows how large its batches get.
 const FIRST_CAPACITY: usize = 4 * 1024;
@@ -35,6 +36,7 @@ struct Queue {
     newest: Option<Delivery>,
     /// How large the last batch was: the best guess for the next one.
     capacity: usize,
+    sizing: Sizing,
     closed: bool,
 }
 
@@ -50,14 +52,15 @@ impl Lane {
     pub(crate) fn new(partition: u32, batching: Batching) -> Self {
         Self {
             partition,
-            batching,
             queue: Mutex::new(Queue {
+                sizing: Sizing::new(batching.batch_bytes),
                 open: None,
                 sealed: VecDeque::new(),
                 newest: None,
                 capacity: FIRST_CAPACITY,
                 closed: false,
             }),
+            batching,
             in_flight: AtomicUsize::new(0),
             wake: Notify::new(),
         }
@@ -78,13 +81,14 @@ impl Lane {
 
     /// Adds a record whose `size` has been taken from the buffer. `None` if the lane is closed.
     pub(crate) fn append(&self, record: &v1::Record, size: usize) -> Option<Delivery> {
-        let batch_bytes = self.batching.batch_bytes;
         let mut queue = self.lock();
         if queue.closed {
             return None;
         }
+        let batch_bytes = queue.sizing.limit();
         let mut wake = false;
         if queue.open.as_ref().is_some_and(|open| !open.fits(size, batch_bytes)) {
+            queue.sizing.filled();
             queue.seal();
             wake = true;
         }
@@ -97,6 +101,7 @@ impl Lane {
         let open = queue.open.as_mut()?;
         let delivery = open.push(record, size);
         if open.bytes_len() >= batch_bytes {
+            queue.sizing.filled();
             queue.seal();
             wake = true;
         }
@@ -138,7 +143,12 @@ impl Lane {
     pub(crate) fn has_begun(&self, size: usize) -> bool {
         let queue = self.lock();
         let open = queue.open.as_ref();
-        open.is_some_and(|open| open.fits(size, self.batching.batch_bytes))
+        open.is_some_and(|open| open.fits(size, queue.sizing.limit()))
+    }
+
+    /// A batch was taken, at once or after a quota had held it back.
+    pub(crate) fn note_taken(&self, held_back: bool) {
+        self.lock().sizing.taken(held_back);
     }
 
     /// How many batches wait or are in flight.

@@ -21,6 +21,7 @@ mod delivery;
 mod flights;
 mod lane;
 mod partitioner;
+mod sizing;
 mod stream;
 mod worker;
 
@@ -102,7 +103,8 @@ impl ProducerBuilder {
         self
     }
 
-    /// How large a batch may grow before it is sent, bytes. Default and most: 1 MiB. A larger record goes alone.
+    /// How large a batch may grow before it is sent, bytes. Default and most: 1 MiB. A larger record goes alone. Batches begin with
+    /// 32 KiB and grow up to this while they are full and not held back by a quota.
     pub fn batch_bytes(mut self, bytes: usize) -> Self {
         self.batch_bytes = bytes;
         self

@@ -271,6 +271,7 @@ impl Worker {
                 self.backoff.reset();
                 self.avoid.clear();
                 self.note_leader();
+                self.lane.note_taken(appended.quota_delay_ms > 0);
                 Answer::Appended(Appended {
                     base_offset: appended.base_offset,
                     append_time_ms: appended.append_time_ms,
@@ -318,6 +319,9 @@ impl Worker {
             .learn_leader(Purpose::Write { topic, partition }, &error);
         self.last_error = Some(error.clone());
         let maybe_applied = outcome != Outcome::NotApplied;
+        if reason == Reason::QuotaExceeded {
+            self.lane.note_taken(true);
+        }
         match reason {
             Reason::SequenceGap | Reason::UnknownProducer => Answer::OutOfSequence(error),
             Reason::OffsetMismatch => Answer::Declined(error),

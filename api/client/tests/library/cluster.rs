@@ -27,6 +27,8 @@ const REMEMBERED: usize = 8;
 /// What a script wants to be done with a request.
 pub enum Action {
     Normal,
+    /// Append, and say that a quota held it back.
+    AppendLate,
     /// Append, but never answer.
     AppendSilently,
     /// Append, then say that the outcome is not known.
@@ -85,6 +87,7 @@ impl Partition {
                 base_offset: *base_offset,
                 append_time_ms: 1,
                 duplicate: true,
+                ..Default::default()
             });
         }
         if request.sequence != producer.next_sequence {
@@ -118,7 +121,7 @@ impl Partition {
         Ok(v1::ProduceResponse {
             base_offset,
             append_time_ms: base_offset + 1,
-            duplicate: false,
+            ..Default::default()
         })
     }
 
@@ -205,6 +208,13 @@ impl Shared {
         drop(state);
         self.changed();
         match action {
+            Action::AppendLate => {
+                let late = |appended| v1::ProduceResponse {
+                    quota_delay_ms: 1,
+                    ..appended
+                };
+                answer.map(late).map(Some).map_err(Failure::Refuse)
+            }
             Action::AppendSilently => Ok(None),
             Action::AppendAndBreak => Err(Failure::Break),
             Action::AppendAndSayUnknown => Err(Failure::Refuse(error(Reason::UnknownOutcome, Outcome::Unknown))),

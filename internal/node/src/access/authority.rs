@@ -11,7 +11,7 @@ use highwater_catalog::{Access, Domain, Resource, Rule, Tenant};
 
 use super::Action;
 use super::decider::{Client, Decider};
-use super::decisions::Decisions;
+use super::decisions::{Asked, Decisions};
 use super::system::{self, SystemRule};
 use crate::audit::Audit;
 use crate::catalog::InForce;
@@ -100,6 +100,11 @@ impl Authority {
             return allowed;
         }
         self.decisions.allows(&access, (client, domain), resource, action)
+    }
+
+    /// How often somebody's right was asked for.
+    pub(crate) fn asked(&self) -> Asked {
+        self.decisions.asked()
     }
 
     /// The policy in force.

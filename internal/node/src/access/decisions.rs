@@ -8,6 +8,7 @@
 
 use std::collections::HashMap;
 use std::hash::Hash;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use highwater_catalog::{Access, Domain, Resource};
@@ -25,6 +26,17 @@ const DECISIONS_MAX: usize = 1024;
 pub(super) struct Decisions {
     /// By client and domain.
     of: Mutex<HashMap<(String, String), Checked>>,
+    known: AtomicU64,
+    decided: AtomicU64,
+}
+
+/// How often somebody's right was asked for, since the node started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Asked {
+    /// It had been decided before.
+    pub(crate) known: u64,
+    /// casbin decided.
+    pub(crate) decided: u64,
 }
 
 /// What was decided about a client, and the last version of the policy that this was compared with.
@@ -47,7 +59,21 @@ impl Decisions {
         resource: Resource<'_>,
         action: Action,
     ) -> bool {
-        self.of(access, client, domain).allows(resource, action)
+        let kept = self.of(access, client, domain);
+        let question = (resource.to_text(), action);
+        if let Some(allowed) = kept.known(&question) {
+            self.known.fetch_add(1, Ordering::Relaxed);
+            return allowed;
+        }
+        self.decided.fetch_add(1, Ordering::Relaxed);
+        kept.decide(question)
+    }
+
+    pub(super) fn asked(&self) -> Asked {
+        Asked {
+            known: self.known.load(Ordering::Relaxed),
+            decided: self.decided.load(Ordering::Relaxed),
+        }
     }
 
     /// What is kept of a client, if it holds under this version of the policy; otherwise it begins anew.
@@ -89,12 +115,12 @@ impl Decisions {
 }
 
 impl Kept {
-    fn allows(&self, resource: Resource<'_>, action: Action) -> bool {
-        let question = (resource.to_text(), action);
-        if let Some(allowed) = locked(&self.decisions).get(&question) {
-            return *allowed;
-        }
-        let allowed = self.decider.allows(&question.0, action.name());
+    fn known(&self, question: &(String, Action)) -> Option<bool> {
+        locked(&self.decisions).get(question).copied()
+    }
+
+    fn decide(&self, question: (String, Action)) -> bool {
+        let allowed = self.decider.allows(&question.0, question.1.name());
         insert_bounded(&mut locked(&self.decisions), question, allowed, DECISIONS_MAX);
         allowed
     }

@@ -24,7 +24,8 @@ fn documented() -> BTreeMap<String, String> {
         let kind = rest.split('|').nth(1).unwrap().trim();
         (name.to_owned(), kind.to_owned())
     });
-    told.collect()
+    // other tables explain labels
+    told.filter(|(name, _)| name.contains('_')).collect()
 }
 
 fn value(text: &str, series: &str) -> Option<f64> {
@@ -50,6 +51,32 @@ async fn until(what: &str, condition: impl AsyncFn() -> bool) {
     waited.unwrap_or_else(|_| panic!("in vain: {what}"));
 }
 
+const PARTITION: &str = "tenant=\"shop\",topic=\"orders\",partition=\"0\"";
+
+/// The node that leads it.
+async fn leader(cluster: &TestCluster) -> usize {
+    let leads = format!("highwater_partition_leader{{{PARTITION}}}");
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    while tokio::time::Instant::now() < deadline {
+        for number in 0..3 {
+            if value(&metrics(cluster, number).await, &leads) == Some(1.0) {
+                return number;
+            }
+        }
+    }
+    panic!("nobody leads");
+}
+
+/// A consumer group that has consumed nothing of it.
+async fn add_group(cluster: &TestCluster) {
+    let has_rules = |catalog: &highwater_catalog::Catalog| catalog.feature_level() == highwater_catalog::FEATURE_LEVEL;
+    cluster.until_everywhere("the rules that groups need", has_rules).await;
+    let mut groups = super::groups::groups(&cluster.client(leader(cluster).await, "shop").await);
+    let claimed = groups.claim_partition(super::groups::claim("billing")).await.unwrap();
+    let commit = super::groups::commit(claimed.into_inner().claim, 0);
+    groups.commit_offset(commit).await.unwrap();
+}
+
 /// A cluster with a record in `orders` of tenant `shop`.
 async fn with_a_record() -> TestCluster {
     let mut cluster = with_admin();
@@ -73,7 +100,8 @@ async fn every_metric_stands_in_the_document_and_every_other_way_round() {
     let quota = "highwater_tenant_quota{tenant=\"shop\",limit=\"streams\"}";
     let is_told = async || value(&metrics(&cluster, 0).await, quota) == Some(7.0);
     until("the quota is told", is_told).await;
-    let text = metrics(&cluster, 0).await;
+    add_group(&cluster).await;
+    let text = metrics(&cluster, leader(&cluster).await).await;
     assert_eq!(families(&text), documented());
     let expiry = value(&text, "highwater_certificate_expiry_timestamp_seconds").unwrap();
     assert!(
@@ -93,8 +121,7 @@ async fn every_metric_stands_in_the_document_and_every_other_way_round() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nodes_tell_who_leads_what_was_written_and_who_was_turned_away() {
     let cluster = with_a_record().await;
-    let labels = "{tenant=\"shop\",topic=\"orders\",partition=\"0\"}";
-    let of = |name: &str| format!("highwater_partition_{name}{labels}");
+    let of = |name: &str| format!("highwater_partition_{name}{{{PARTITION}}}");
     let all_know = async || -> bool {
         let (mut leaders, mut appended) = (0.0, 0.0);
         for number in 0..3 {
@@ -118,4 +145,34 @@ async fn nodes_tell_who_leads_what_was_written_and_who_was_turned_away() {
     assert_eq!(value(&text, "highwater_node_ready"), Some(1.0));
     assert!(value(&text, "highwater_disk_free_bytes").unwrap() > 0.0);
     assert!(value(&text, "process_resident_memory_bytes").unwrap() > 1e6);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_leader_tells_how_long_a_batch_took_and_how_far_others_are_behind() {
+    let cluster = with_a_record().await;
+    add_group(&cluster).await;
+    let number = leader(&cluster).await;
+    let text = metrics(&cluster, number).await;
+    let count = |stage: &str| {
+        let series = format!("highwater_produce_stage_seconds_count{{stage=\"{stage}\"}}");
+        value(&text, &series).unwrap()
+    };
+    for stage in ["admit", "commit", "answer"] {
+        assert_eq!(count(stage), 1.0, "{stage}");
+    }
+    for stage in ["queue", "sync", "replicate"] {
+        assert!(count(stage) >= 1.0, "{stage}: {}", count(stage));
+    }
+    assert!(value(&text, "highwater_disk_sync_seconds_count").unwrap() >= 1.0);
+    assert!(value(&text, "highwater_disk_round_jobs_sum").unwrap() >= 1.0);
+    assert!(value(&text, "highwater_leaderships_begun_total").unwrap() >= 1.0);
+    let group = format!("highwater_group_lag_records{{{PARTITION},group=\"billing\"}}");
+    assert_eq!(value(&text, &group), Some(1.0));
+    let up_to_date = async || {
+        let text = metrics(&cluster, number).await;
+        let others = NAMES.iter().enumerate().filter(|(other, _)| *other != number);
+        let mut lags = others.map(|(_, name)| format!("highwater_replica_lag_entries{{{PARTITION},node=\"{name}\"}}"));
+        lags.all(|lag| value(&text, &lag) == Some(0.0))
+    };
+    until("both followers have everything", up_to_date).await;
 }

@@ -172,14 +172,16 @@ async fn a_stream_goes_no_faster_than_its_quota_and_refuses_nothing_by_itself() 
         .await
         .unwrap()
         .into_inner();
-    let mut appended = 0;
+    let mut delays_ms = Vec::new();
     while let Some(answer) = timeout(PATIENCE, answers.next()).await.unwrap() {
         match answer.unwrap().result.unwrap() {
-            Outcome::Appended(_) => appended += 1,
+            Outcome::Appended(appended) => delays_ms.push(appended.quota_delay_ms),
             Outcome::Error(detail) => panic!("{detail:?}"),
         }
     }
-    assert_eq!(appended, 14);
+    assert_eq!(delays_ms.len(), 14);
+    assert_eq!(delays_ms[0], 0);
+    assert!(delays_ms[13] > 0, "the caller is told: {delays_ms:?}");
     // 700 KB, of which a second's worth may come at once, and one batch on credit.
     assert!(begin.elapsed() >= Duration::from_secs(2), "{:?}", begin.elapsed());
 }

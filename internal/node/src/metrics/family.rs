@@ -1,5 +1,6 @@
 //! Families of metrics, as the library that writes them wants them.
 
+use prometheus::core::Collector;
 use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType};
 use prometheus::{Encoder, TextEncoder};
 
@@ -24,6 +25,11 @@ impl Families {
         let place = self.0.len();
         self.0.push(family);
         Family(&mut self.0[place])
+    }
+
+    /// Families that the library has kept.
+    pub(crate) fn collect(&mut self, kept: &impl Collector) {
+        self.0.extend(kept.collect());
     }
 
     /// A family of one value without labels.

@@ -6,19 +6,22 @@
 //! Invariants:
 //! * Every name begins with `highwater_`, or with `process_` where all programs use the same one, ends with its unit, and stands in
 //!   docs/metrics.md; a test compares them.
-//! * How many lines there are is bounded: partitions by [`partitions::TOLD_MAX`], tenants by their own limit. Names of clients, addresses and
-//!   offsets of groups are never labels.
+//! * How many lines there are is bounded: partitions by [`partitions::TOLD_MAX`], groups by [`lags::GROUPS_TOLD_MAX`], tenants by their own
+//!   limit. Names of clients, addresses and offsets are never labels.
 //!
 //! Deliberately absent: anything that is pushed, and rates, which whoever asks can compute from counters.
 
 mod family;
+mod lags;
 mod partitions;
 mod process;
+mod timings;
 
 use std::sync::Arc;
 
 use highwater_partition::log::Space;
 
+use crate::access::Authority;
 use crate::catalog::CatalogHost;
 use crate::port::PortCounters;
 use crate::quotas::Quotas;
@@ -27,6 +30,7 @@ use crate::replicas::Registry;
 use crate::storage::Storage;
 use crate::tls::Credentials;
 pub(crate) use family::Families;
+pub(crate) use timings::Timings;
 
 type Readiness = tokio::sync::watch::Receiver<Option<NotReady>>;
 
@@ -40,6 +44,7 @@ pub(crate) struct Metrics {
     pub(crate) storage: Arc<Storage>,
     pub(crate) quotas: Arc<Quotas>,
     pub(crate) credentials: Arc<Credentials>,
+    pub(crate) authority: Arc<Authority>,
 }
 
 impl Metrics {
@@ -49,6 +54,8 @@ impl Metrics {
         self.node(&mut families);
         self.disk(&mut families);
         self.connections(&mut families);
+        self.access(&mut families);
+        self.storage.timings().tell(&mut families);
         partitions::tell(&mut families, &self.node, &self.registry, &self.catalog);
         self.quotas.tell(&mut families);
         process::tell(&mut families);
@@ -94,6 +101,34 @@ impl Metrics {
             "Bytes of recent entries in memory, for consumers and followers.",
             self.storage.cached_bytes() as f64,
         );
+        let reads = self.storage.cache_reads();
+        let mut told = families.begin(
+            "highwater_tail_cache_reads_total",
+            "Reads of consumers, by whether the records were in memory.",
+        );
+        told.value(&[("result", "hit")], reads.hits as f64);
+        told.value(&[("result", "miss")], reads.misses as f64);
+        let scrub = self.storage.scrub_pace();
+        families.tell(
+            "highwater_scrub_bytes_total",
+            "Bytes that were verified in the background.",
+            scrub.verified_bytes() as f64,
+        );
+        families.tell(
+            "highwater_scrub_passes_total",
+            "How often a log was verified from its start to its end.",
+            scrub.passes() as f64,
+        );
+    }
+
+    fn access(&self, families: &mut Families) {
+        let asked = self.authority.asked();
+        let mut told = families.begin(
+            "highwater_access_decisions_total",
+            "How often it was asked what a client may do, by whether that had been decided before.",
+        );
+        told.value(&[("result", "known")], asked.known as f64);
+        told.value(&[("result", "decided")], asked.decided as f64);
     }
 
     fn connections(&self, families: &mut Families) {

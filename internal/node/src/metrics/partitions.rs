@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use highwater_partition::{Role, Status};
 
-use super::{Families, flag};
+use super::{Families, flag, lags};
 use crate::catalog::CatalogHost;
 use crate::replicas::{Hosted, Registry};
 
@@ -12,12 +12,12 @@ use crate::replicas::{Hosted, Registry};
 pub(super) const TOLD_MAX: usize = 5_000;
 
 /// A replica of a topic's partition.
-struct Told {
+pub(super) struct Told {
     tenant: String,
     topic: String,
     partition: String,
-    hosted: Arc<Hosted>,
-    status: Status,
+    pub(super) hosted: Arc<Hosted>,
+    pub(super) status: Status,
 }
 
 type Value = fn(&Told) -> f64;
@@ -68,6 +68,11 @@ pub(super) fn tell(families: &mut Families, node: &str, registry: &Registry, cat
         .collect();
     sums(families, &here);
     families.tell(
+        "highwater_leaderships_begun_total",
+        "How often a replica here became a leader.",
+        registry.leaderships_begun() as f64,
+    );
+    families.tell(
         "highwater_dead_replicas",
         "Replicas that died on this node and are not replaced yet, as the catalog knows.",
         dead(node, catalog) as f64,
@@ -77,6 +82,8 @@ pub(super) fn tell(families: &mut Families, node: &str, registry: &Registry, cat
         let mut family = families.begin(name, help);
         told.iter().for_each(|told| family.value(&told.labels(), value(told)));
     }
+    let led = told.iter().filter(|told| told.status.role == Role::Leader);
+    lags::tell(families, &led.collect::<Vec<_>>());
 }
 
 fn sums(families: &mut Families, here: &[(Arc<Hosted>, Status)]) {
@@ -132,5 +139,11 @@ impl Told {
             ("topic", &self.topic),
             ("partition", &self.partition),
         ]
+    }
+
+    /// The labels of the partition, and one more.
+    pub(super) fn labels_and<'a>(&'a self, name: &'a str, value: &'a str) -> [(&'a str, &'a str); 4] {
+        let [tenant, topic, partition] = self.labels();
+        [tenant, topic, partition, (name, value)]
     }
 }

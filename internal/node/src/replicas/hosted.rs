@@ -162,6 +162,23 @@ impl Hosted {
         Ok(groups)
     }
 
+    /// How many entries each other member has not acknowledged yet, if the replica here leads; by node.
+    pub(crate) fn lags(&self) -> Vec<(String, u64)> {
+        let lags = self.partition.lags();
+        lags.into_iter()
+            .map(|(member, entries)| (member.node, entries))
+            .collect()
+    }
+
+    /// The next offset of each consumer group that has committed one here.
+    pub(crate) fn group_offsets(&self) -> Vec<(Bytes, u64)> {
+        let groups = self.partition.groups();
+        let committed = groups
+            .into_iter()
+            .filter_map(|(name, state)| Some((name, state.offset?)));
+        committed.collect()
+    }
+
     /// The consumer groups that keep offsets here.
     pub(crate) fn group_names(&self) -> Vec<Bytes> {
         let groups = self.partition.groups();

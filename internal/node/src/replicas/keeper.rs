@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use highwater_partition::log::{ClusterId, GroupId, Log, ReplicaId};
-use highwater_partition::{GroupOptions, Machine, Member, Partition, Timers, Unstarted};
+use highwater_partition::{GroupOptions, Machine, Member, Partition, Role, Timers, Unstarted};
 use tokio::time::timeout;
 
 use super::registry::CATALOG_GROUP;
@@ -237,6 +237,7 @@ impl Keeper {
             members,
             scrub: self.options.storage.scrub_pace(),
             catch_up: self.options.storage.catch_up_pace(),
+            stages: self.options.storage.timings().stages(),
         };
         let path = self.options.data.replica_path(group, replica);
         let started = Partition::start(options).await;
@@ -363,7 +364,16 @@ async fn report_end(partition: Partition, group: GroupId, failures: Failures) {
 async fn report_changes(partition: Partition, registry: Arc<Registry>) {
     let mut status = partition.status_changes();
     drop(partition);
-    while status.changed().await.is_ok() {
+    let mut led = false;
+    loop {
+        let leads = status.borrow_and_update().role == Role::Leader;
+        if leads && !led {
+            registry.note_leadership();
+        }
+        led = leads;
+        if status.changed().await.is_err() {
+            return;
+        }
         registry.note_change();
     }
 }

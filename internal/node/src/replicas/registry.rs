@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
@@ -73,6 +74,7 @@ pub(crate) struct Registry {
     unstarted: Mutex<BTreeMap<(GroupId, ReplicaId), Unstarted>>,
     /// Counts up whenever a replica comes or goes, or its role, leader, term or membership changes.
     changes: watch::Sender<u64>,
+    leaderships_begun: AtomicU64,
 }
 
 /// A replica that is being opened or started; that is over when this is dropped.
@@ -93,6 +95,7 @@ impl Registry {
             groups: RwLock::new(BTreeMap::new()),
             unstarted: Mutex::default(),
             changes: watch::Sender::new(0),
+            leaderships_begun: AtomicU64::new(0),
         })
     }
 
@@ -231,6 +234,15 @@ impl Registry {
 
     pub(crate) fn note_change(&self) {
         self.changes.send_modify(|count| *count += 1);
+    }
+
+    /// How often replicas here became leaders.
+    pub(crate) fn leaderships_begun(&self) -> u64 {
+        self.leaderships_begun.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn note_leadership(&self) {
+        self.leaderships_begun.fetch_add(1, Ordering::Relaxed);
     }
 
     fn read(&self) -> RwLockReadGuard<'_, BTreeMap<GroupId, Arc<Hosted>>> {

@@ -20,6 +20,7 @@ use crate::config::Config;
 use crate::data_dir::{DataDir, Stage};
 use crate::failures::Failures;
 use crate::hex::Id;
+use crate::metrics::Timings;
 use crate::storage::Storage;
 use crate::test_ca::TestCa;
 use crate::test_node::{PATIENCE, TestNode, eventually};
@@ -133,7 +134,12 @@ impl Replicas {
         let data = Arc::new(DataDir::open(directory.path(), "prod", "a", Id([7; 16])).unwrap());
         data.record_cluster(CLUSTER_ID, None).unwrap();
         let (disk, failures, registry) = (TestDisk::default(), Failures::default(), Registry::new());
-        let storage = Storage::start_on(Arc::new(disk.clone()), &Config::default(), failures.clone());
+        let storage = Storage::start_on(
+            Arc::new(disk.clone()),
+            &Config::default(),
+            failures.clone(),
+            Timings::new().unwrap(),
+        );
         let keeper = Keeper::new(KeeperOptions {
             data: data.clone(),
             storage: Arc::new(storage.unwrap()),

@@ -49,6 +49,7 @@ pub(crate) async fn produce(
     begin_by: Instant,
     deadline: Instant,
 ) -> Result<ProduceResponse, Problem> {
+    let arrived = Instant::now();
     let (opened, digest) = context
         .open(principal, Action::Produce, &wanted(request), deadline)
         .await?;
@@ -60,7 +61,10 @@ pub(crate) async fn produce(
         return Err(Problem::Overloaded(why));
     }
     let (answer, answered) = oneshot::channel();
+    let timings = context.storage.timings().clone();
+    timings.admitted(arrived.elapsed());
     let deliver = move |result| {
+        timings.answered(arrived.elapsed());
         // The caller may have given up.
         let _ = answer.send(result);
     };
@@ -141,6 +145,7 @@ fn decided(opened: &Opened, decision: &Decision) -> Result<ProduceResponse, Prob
         base_offset: decision.base_offset,
         append_time_ms: decision.append_time_ms,
         duplicate,
+        quota_delay_ms: 0,
     })
 }
 
@@ -216,6 +221,7 @@ struct OpenPartition {
 /// A request that has been read and waits until it is its turn.
 struct Pending {
     request: ProduceRequest,
+    arrived: Instant,
     /// The quota's delay ends then; None: there is none.
     not_before: Option<Instant>,
     /// It will be refused.
@@ -298,6 +304,7 @@ impl ProduceStream {
         };
         Pending {
             request,
+            arrived: now,
             not_before: (!wait.is_zero()).then(|| now + wait),
             over,
             room_by: now + wait + CONNECTION_PATIENCE,
@@ -316,7 +323,15 @@ impl ProduceStream {
     }
 
     async fn take(&mut self, pending: Pending, share: Share) {
-        let Pending { request, over, .. } = pending;
+        let Pending {
+            request,
+            over,
+            arrived,
+            not_before,
+            ..
+        } = pending;
+        let quota_delay_ms = not_before.map_or(0, |end| whole_ms(end - arrived));
+        let timings = self.context.storage.timings().clone();
         let key = lane_key(&request);
         self.make_room_for_lane(&key);
         let out = &self.out;
@@ -336,11 +351,19 @@ impl ProduceStream {
             return lane.answer(ticket, Err(Problem::Overloaded(why)));
         }
         let answer = move |answer| {
+            timings.answered(arrived.elapsed());
             give_back_if_led_elsewhere(&payers, bytes, &answer);
-            lane.answer(ticket, answer);
+            lane.answer(
+                ticket,
+                answer.map(|appended| ProduceResponse {
+                    quota_delay_ms,
+                    ..appended
+                }),
+            );
         };
         match checked(&self.context, &self.caller.principal, open, &request).await {
             Ok((opened, batch)) => {
+                self.context.storage.timings().admitted(arrived.elapsed());
                 propose(&self.context, &opened, batch, &self.caller.payers, answer);
             }
             Err(problem) => answer(Err(problem)),
@@ -369,6 +392,11 @@ async fn room(stream: &Arc<Semaphore>, connection: &Arc<Semaphore>, cost: u32, r
         Ok(of_connection) => Some(Share::new(of_stream, Some(of_connection.ok()?))),
         Err(_) => Some(Share::new(of_stream, None)),
     }
+}
+
+/// Milliseconds, rounded up.
+fn whole_ms(time: Duration) -> u32 {
+    u32::try_from(time.as_micros().div_ceil(1_000)).unwrap_or(u32::MAX)
 }
 
 /// A name that is too long to be one is refused whatever it is: such requests share a lane, so that nobody can fill our

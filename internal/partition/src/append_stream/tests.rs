@@ -22,6 +22,7 @@ use crate::memory::Memory;
 use crate::network::TERM_JUMP_MAX;
 use crate::peers::PeerStream;
 use crate::snapshot::LetGo;
+use crate::stages::Stages;
 use crate::status::Voters;
 use crate::tests::logs::open_log;
 use crate::types::{AppendRequest, AppendResult, CommittedLeaderId, LogEntry, LogId, LogPayload, Vote};
@@ -82,6 +83,7 @@ impl Exchange {
             memory: memory.clone(),
             log,
             catch_up,
+            stages: Stages::default(),
         };
         Exchange {
             input: Some(input),

@@ -11,6 +11,7 @@ use super::cluster::batch;
 use super::logs::open_log;
 use crate::progress::Progress;
 use crate::responder::{BatchAnswer, IN_FLIGHT_BYTES_MAX, IN_FLIGHT_PROPOSALS_MAX, InFlight, Responder, WriteResult};
+use crate::stages::Stages;
 use crate::types::{CommittedLeaderId, LogId, NodeName, log_id};
 use crate::{Answer, NotApplied};
 
@@ -31,9 +32,16 @@ fn ask() -> Asked {
     let record = answers.clone();
     let answer = Box::new(move |answer| record.lock().unwrap().push(answer));
     let share = in_flight.take(100).unwrap();
-    let responder = BatchAnswer::responder(answer, log, progress, 3, share);
+    let answer = BatchAnswer {
+        answer: Some(answer),
+        log,
+        progress,
+        term: 3,
+        share: Some(share),
+        stopwatch: Stages::default().begin(),
+    };
     Asked {
-        responder,
+        responder: answer.responder(),
         answers,
         in_flight,
         _dir: dir,
@@ -65,8 +73,15 @@ fn all_that_can_be_in_flight_is_decided_though_committed_in_one_step() {
         let body = Body::Batch(batch(1, index));
         log.append(vec![Entry::Proposed { id, body }], Box::new(|_| {}))
             .unwrap();
-        let responder = BatchAnswer::responder(answer, log.clone(), progress.clone(), 1, share);
-        responders.push((log_id(id), responder));
+        let answer = BatchAnswer {
+            answer: Some(answer),
+            log: log.clone(),
+            progress: progress.clone(),
+            term: 1,
+            share: Some(share),
+            stopwatch: Stages::default().begin(),
+        };
+        responders.push((log_id(id), answer.responder()));
     }
     assert_eq!(responders.len(), IN_FLIGHT_PROPOSALS_MAX);
     // more entries behind them, of which nobody waits for a decision

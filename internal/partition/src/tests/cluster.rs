@@ -19,7 +19,7 @@ use super::logs::{all_frames, open_options, start_writer};
 use super::network::Network;
 use super::room::{LIMITS, RoomyDisk};
 use crate::{
-    Answer, CatchUpPace, Error, GroupOptions, Machine, Member, Partition, Role, ScrubPace, StoredBatch, Timers,
+    Answer, CatchUpPace, Error, GroupOptions, Machine, Member, Partition, Role, ScrubPace, Stages, StoredBatch, Timers,
     Unstarted, become_only_member,
 };
 
@@ -251,6 +251,7 @@ impl Cluster {
                 members: known,
                 scrub: ScrubPace::default(),
                 catch_up: self.catch_up.clone(),
+                stages: Stages::default(),
             };
             Ok((log, Partition::start(options).await?))
         };

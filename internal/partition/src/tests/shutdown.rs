@@ -11,7 +11,7 @@ use highwater_log::{Disk, DiskFile, LogConfig, RealDisk, ReplicaId};
 use super::cluster::{Cluster, GROUP, NAMES, TIMERS, batch, eventually, in_time, member, propose_now};
 use super::logs::open_log_on;
 use super::network::Network;
-use crate::{Answer, CatchUpPace, Error, GroupOptions, Partition, Role, ScrubPace};
+use crate::{Answer, CatchUpPace, Error, GroupOptions, Partition, Role, ScrubPace, Stages};
 
 /// Whether syncs return.
 #[derive(Default)]
@@ -113,6 +113,7 @@ async fn a_replica_stops_though_its_disk_hangs() {
         members: Vec::new(),
         scrub: ScrubPace::default(),
         catch_up: CatchUpPace::default(),
+        stages: Stages::default(),
     };
     let partition = Partition::start(options).await.unwrap();
     assert!(partition.initialize(vec![member(0)]).await.unwrap());

@@ -12,6 +12,7 @@ use super::logs::open_log;
 use crate::mending::Mending;
 use crate::progress::Progress;
 use crate::snapshot::Snapshots;
+use crate::stages::Stages;
 use crate::storage::GroupStorage;
 use crate::types::{CommittedLeaderId, LogEntry, LogId, LogPayload, log_id};
 
@@ -30,7 +31,13 @@ impl Stored {
         let (log, writer) = open_log(&dir.path().join("log"), 1, 1 << 20);
         let progress = Arc::new(Progress::new(log.clone()));
         let snapshots = Snapshots::new(log.clone());
-        let storage = GroupStorage::new(log.clone(), progress, snapshots.clone(), Mending::new(log.clone()));
+        let storage = GroupStorage::new(
+            log.clone(),
+            progress,
+            snapshots.clone(),
+            Mending::new(log.clone()),
+            Stages::default(),
+        );
         let stored = Stored {
             log,
             storage,

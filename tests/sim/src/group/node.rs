@@ -10,7 +10,9 @@ use highwater_log::{
     TailCache,
 };
 use highwater_partition::simulation::Life;
-use highwater_partition::{CatchUpPace, Error as PartitionError, GroupOptions, Partition, Role, ScrubPace, Unstarted};
+use highwater_partition::{
+    CatchUpPace, Error as PartitionError, GroupOptions, Partition, Role, ScrubPace, Stages, Unstarted,
+};
 use highwater_verify::history::{IncidentKind, Leader, Promise, PromiseKind};
 use tokio::sync::Notify;
 
@@ -203,6 +205,7 @@ async fn start_once(world: &Arc<World>, node: usize) -> bool {
         members: Vec::new(),
         scrub: ScrubPace::default(),
         catch_up: CatchUpPace::default(),
+        stages: Stages::default(),
     };
     let (inner, nodes) = (world.clone(), world.plan.nodes);
     drop(life.clone().spawn(world.task_seed(), async move {

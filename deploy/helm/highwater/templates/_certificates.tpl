@@ -13,10 +13,10 @@
 {{- end }}
 {{- end -}}
 
-{{/* Names of all nodes, separated by commas. */}}
+{{/* Names of all nodes that get certificates, separated by commas: those that run, and those that the pods' template waits for. */}}
 {{- define "highwater.nodes" -}}
 {{- $names := list -}}
-{{- range $ordinal := until (int .Values.replicas) -}}
+{{- range $ordinal := until (int (max .Values.replicas .Values.foundingNodes)) -}}
 {{- $names = append $names (printf "%s-%d" (include "highwater.fullname" $) $ordinal) -}}
 {{- end -}}
 {{- join "," $names -}}

@@ -29,6 +29,7 @@ ALERTS = CHART / "files/alerts.yaml"
 # Where the rules stand for those without Helm; the chart's copy must be the same.
 ALERTS_ELSEWHERE = ROOT / "deploy/prometheus/alerts.yaml"
 METRICS = ROOT / "docs/metrics.md"
+GUIDE = ROOT / "docs/kubernetes.md"
 KUBERNETES = "1.35.0"
 
 PLAIN_HEAD = """\
@@ -122,6 +123,15 @@ def readme_has_the_values():
         raise Wrong("the table of values in the chart's README is not that of values.yaml: `tests/deploy/run --write`")
 
 
+def guide_sets_values_that_exist():
+    known = {path for path, _, _ in values.described((CHART / "values.yaml").read_text())}
+    named = re.findall(r"--set '?([A-Za-z.]+)=", GUIDE.read_text()) + re.findall(r"`([a-z][A-Za-z]+\.[A-Za-z]+)(?:=\w+)?`", GUIDE.read_text())
+    files = re.compile(r".*\.(crt|key|pem)$|settings\.")
+    unknown = sorted(name for name in named if name not in known and not files.match(name))
+    if unknown or len(named) < 10:
+        raise Wrong(f"{GUIDE.relative_to(ROOT)} sets what is no value: {unknown}")
+
+
 def schema_knows_the_values():
     wrong = values.unlike_schema(CHART)
     if wrong:
@@ -165,6 +175,7 @@ COMPARISONS = [
     chart_has_the_version_of_the_program,
     schema_knows_the_values,
     readme_has_the_values,
+    guide_sets_values_that_exist,
     plain_manifest_is_the_default_rendering,
     more_nodes_restart_nobody,
     other_settings_restart_nodes,

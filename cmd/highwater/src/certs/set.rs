@@ -13,7 +13,7 @@ use crate::output;
 const NODE: &str = "{node}";
 
 #[derive(Debug, clap::Args)]
-pub(super) struct Args {
+pub(crate) struct Args {
     /// The nodes' names.
     #[arg(value_name = "NODE", required = true)]
     nodes: Vec<String>,
@@ -83,5 +83,73 @@ impl Args {
             return Ok(());
         }
         tell(&pair.write(&self.out, CA_STEM, self.common.force)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::fs;
+    use std::path::Path;
+
+    use clap::Parser;
+    use rustls::pki_types::CertificateDer;
+    use rustls::pki_types::pem::PemObject;
+    use x509_parser::prelude::{FromDer, X509Certificate};
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Only {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    fn args(out: &Path, more: &[&str]) -> Args {
+        let own = ["set", "n1", "n2", "--out", out.to_str().unwrap()];
+        Only::try_parse_from(own.iter().chain(more)).unwrap().args
+    }
+
+    fn read(directory: &Path, file: &str) -> String {
+        fs::read_to_string(directory.join(file)).unwrap()
+    }
+
+    #[test]
+    fn an_authority_that_is_there_stays_and_the_rest_is_made_anew() {
+        let directory = tempfile::tempdir().unwrap();
+        let out = directory.path();
+        let more = ["--cluster", "c", "--client", "acme/app", "--dns", "{node}.example"];
+        make(&args(out, &more)).unwrap();
+        let files = ["ca.pem", "ca.key", "node-n1.pem", "node-n2.key", "client-acme-app.pem"];
+        let before = files.map(|file| read(out, file));
+        assert!(make(&args(out, &more)).unwrap_err().message.contains("exists already"));
+        make(&args(out, &[&more[..], &["--force"]].concat())).unwrap();
+        let stayed: Vec<bool> = files.iter().zip(&before).map(|(file, before)| read(out, file) == *before).collect();
+        assert_eq!(stayed, [true, true, false, false, false]);
+        let der = CertificateDer::from_pem_slice(read(out, "node-n1.pem").as_bytes()).unwrap();
+        let (_, certificate) = X509Certificate::from_der(&der).unwrap();
+        let names = certificate.subject_alternative_name().unwrap().unwrap().value;
+        assert!(format!("{names:?}").contains("n1.example"), "{names:?}");
+    }
+
+    #[test]
+    fn an_authority_from_elsewhere_is_taken_along() {
+        let directory = tempfile::tempdir().unwrap();
+        let (elsewhere, out) = (directory.path().join("elsewhere"), directory.path().join("out"));
+        make(&args(&elsewhere, &["--cluster", "c"])).unwrap();
+        make(&args(&out, &["--cluster", "c", "--ca-dir", elsewhere.to_str().unwrap()])).unwrap();
+        for file in ["ca.pem", "ca.key"] {
+            assert_eq!(read(&out, file), read(&elsewhere, file));
+        }
+    }
+
+    #[test]
+    fn the_authority_of_another_cluster_is_refused_before_anything_is_written() {
+        let directory = tempfile::tempdir().unwrap();
+        let (elsewhere, out) = (directory.path().join("elsewhere"), directory.path().join("out"));
+        make(&args(&elsewhere, &["--cluster", "other"])).unwrap();
+        let refused = make(&args(&out, &["--cluster", "c", "--ca-dir", elsewhere.to_str().unwrap()])).unwrap_err();
+        assert!(refused.message.contains("is that of cluster other"), "{refused}");
+        assert!(!out.exists());
     }
 }

@@ -40,7 +40,9 @@ fn unshare() -> Command {
 
 /// Whether this machine lets us have containers.
 pub(crate) fn is_possible() -> bool {
-    let tried = unshare().args(["sh", "-c", "mount -t tmpfs tmpfs /etc && setpriv --pdeathsig KILL true"]).output();
+    let tried = unshare()
+        .args(["sh", "-c", "mount -t tmpfs tmpfs /etc && setpriv --pdeathsig KILL true"])
+        .output();
     tried.is_ok_and(|output| output.status.success())
 }
 
@@ -53,7 +55,11 @@ pub(crate) fn command(
 ) -> Command {
     let mut command = unshare();
     let script = script(mounts, is_confined(container));
-    command.args(["sh", "-c", &script, "sh"]).args(privileges(pod, container)).arg("--").args(arguments);
+    command
+        .args(["sh", "-c", &script, "sh"])
+        .args(privileges(pod, container))
+        .arg("--")
+        .args(arguments);
     command.env_clear().env("PATH", PATH);
     command.envs(environment.iter().map(|(name, value)| (name, value)));
     command
@@ -73,7 +79,11 @@ fn script(mounts: &[Mount], is_root_read_only: bool) -> String {
     let mounts: Vec<&Mount> = mounts.iter().chain([&program]).collect();
     let covers: BTreeSet<PathBuf> = mounts.iter().map(|mount| cover(mount)).collect();
     let mut lines = vec!["set -e".to_owned()];
-    lines.extend(covers.iter().map(|cover| format!("mount -t tmpfs tmpfs {}", quoted(cover))));
+    lines.extend(
+        covers
+            .iter()
+            .map(|cover| format!("mount -t tmpfs tmpfs {}", quoted(cover))),
+    );
     lines.extend(mounts.iter().map(|mount| bind(mount)));
     if is_root_read_only {
         let covered = covers.iter().map(PathBuf::as_path).chain([Path::new("/")]);

@@ -65,7 +65,10 @@ fn complete(world: &World, load: Producing) {
 }
 
 fn described(world: &World) -> Value {
-    let described = run(&mut world.client(&["cluster", "describe", "--output", "json"]), PATIENCE);
+    let described = run(
+        &mut world.client(&["cluster", "describe", "--output", "json"]),
+        PATIENCE,
+    );
     let text = described.success().stdout();
     serde_json::from_str(&text).unwrap_or_else(|error| panic!("no JSON ({error}): {text}"))
 }
@@ -93,7 +96,9 @@ fn probes_tell_the_truth_while_a_cluster_is_founded() {
 #[test]
 fn every_variable_of_a_node_is_one_that_serve_reads() {
     let Some(world) = World::open() else { return };
-    let help = run(&mut world.client(&["serve", "--help"]), PATIENCE).success().stdout();
+    let help = run(&mut world.client(&["serve", "--help"]), PATIENCE)
+        .success()
+        .stdout();
     let variables = world.variables_of_nodes();
     let ours = variables.iter().filter(|name| name.starts_with("HIGHWATER_"));
     let unknown: Vec<&String> = ours.filter(|name| !help.contains(&format!("[env: {name}="))).collect();

@@ -41,7 +41,10 @@ impl Names {
         let mut text = lines.collect::<String>().into_bytes();
         assert!(text.len() <= FILE_BYTES, "{} bytes of names", text.len());
         text.resize(FILE_BYTES, b'\n');
-        let written = self.hosts.seek(SeekFrom::Start(0)).and_then(|_| self.hosts.write_all(&text));
+        let written = self
+            .hosts
+            .seek(SeekFrom::Start(0))
+            .and_then(|_| self.hosts.write_all(&text));
         written.unwrap_or_else(|error| panic!("cannot write names: {error}"));
     }
 

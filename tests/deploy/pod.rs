@@ -25,7 +25,9 @@ pub(crate) struct Identity {
 impl Identity {
     /// A label that the pod does not have is empty.
     fn field(&self, path: &str) -> String {
-        let label = path.strip_prefix("metadata.labels['").and_then(|rest| rest.strip_suffix("']"));
+        let label = path
+            .strip_prefix("metadata.labels['")
+            .and_then(|rest| rest.strip_suffix("']"));
         match (path, label) {
             ("metadata.name", _) => self.name.clone(),
             ("metadata.namespace", _) => self.namespace.clone(),
@@ -79,8 +81,12 @@ impl Pod {
     pub(crate) fn probe(&self, container: &Value, probe: &str) -> Option<(u16, String)> {
         let (probe, asked) = (&container[probe], &container[probe]["httpGet"]);
         let mut ports = items(&container["ports"]);
-        let port = ports.find(|port| port["name"] == asked["port"]).map(|port| number(&port["containerPort"]));
-        let port = port.and_then(|port| u16::try_from(port).ok()).unwrap_or_else(|| panic!("no port for {probe}"));
+        let port = ports
+            .find(|port| port["name"] == asked["port"])
+            .map(|port| number(&port["containerPort"]));
+        let port = port
+            .and_then(|port| u16::try_from(port).ok())
+            .unwrap_or_else(|| panic!("no port for {probe}"));
         let timeout = Duration::from_secs(number(&probe["timeoutSeconds"]));
         get(SocketAddr::from((self.address, port)), text(&asked["path"]), timeout).ok()
     }
@@ -99,7 +105,8 @@ impl Pod {
         self.wait_to_pass(container, "startupProbe");
         eventually("the pod is ready", PATIENCE, || {
             self.wait_to_pass(container, "livenessProbe");
-            self.probe(container, "readinessProbe").filter(|(status, _)| *status == 200)
+            self.probe(container, "readinessProbe")
+                .filter(|(status, _)| *status == 200)
         });
         self.is_ready = true;
     }

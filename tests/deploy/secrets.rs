@@ -16,7 +16,9 @@ pub(crate) fn generate(kustomization: &str, directory: &Path) -> BTreeMap<String
     let kustomization = parse(kustomization);
     assert_eq!(kustomization["generatorOptions"]["disableNameSuffixHash"], true);
     let secrets = items(&kustomization["secretGenerator"]);
-    secrets.map(|secret| (text(&secret["name"]).to_owned(), files(secret, directory))).collect()
+    secrets
+        .map(|secret| (text(&secret["name"]).to_owned(), files(secret, directory)))
+        .collect()
 }
 
 fn files(secret: &Value, directory: &Path) -> Files {

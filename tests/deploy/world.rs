@@ -11,12 +11,12 @@ use highwater_tests::{ReservedPort, run};
 use serde_json::Value;
 use tempfile::TempDir;
 
+use crate::PATIENCE;
 use crate::container::{self, Mount, is_root};
 use crate::manifest::{Manifest, items, number, text};
 use crate::names::Names;
 use crate::pod::{Identity, Pod, expanded};
 use crate::secrets::{Files, generate};
-use crate::PATIENCE;
 
 /// What follows on a Service's name and namespace.
 const DOMAIN: &str = "svc.cluster.local";
@@ -42,8 +42,13 @@ impl World {
     pub(crate) fn open() -> Option<Self> {
         if !container::is_possible() {
             let is_ci = std::env::var("CI").is_ok_and(|value| value == "true");
-            assert!(!is_ci, "this machine does not let us have mount namespaces (unshare, mount, setpriv)");
-            eprintln!("SKIPPED: pods, since this machine does not let us have mount namespaces (unshare, mount, setpriv)");
+            assert!(
+                !is_ci,
+                "this machine does not let us have mount namespaces (unshare, mount, setpriv)"
+            );
+            eprintln!(
+                "SKIPPED: pods, since this machine does not let us have mount namespaces (unshare, mount, setpriv)"
+            );
             return None;
         }
         let directory = TempDir::new().unwrap_or_else(|error| panic!("cannot make a directory: {error}"));
@@ -77,7 +82,10 @@ impl World {
 
     /// What a secret holds.
     pub(crate) fn secret(&self, name: &str) -> Files {
-        self.secrets.get(name).cloned().unwrap_or_else(|| panic!("there is no secret {name}"))
+        self.secrets
+            .get(name)
+            .cloned()
+            .unwrap_or_else(|| panic!("there is no secret {name}"))
     }
 
     fn node_template(&self) -> &Value {
@@ -95,7 +103,10 @@ impl World {
     }
 
     fn node_name(&self, ordinal: usize) -> String {
-        format!("{}-{ordinal}", text(&self.manifest.only("StatefulSet")["metadata"]["name"]))
+        format!(
+            "{}-{ordinal}",
+            text(&self.manifest.only("StatefulSet")["metadata"]["name"])
+        )
     }
 
     fn log_path(&self, ordinal: usize) -> PathBuf {
@@ -210,7 +221,11 @@ impl World {
         let (name, spec) = (text(&deployment["metadata"]["name"]), &template["spec"]);
         let identity = self.identity(name, Ipv4Addr::LOCALHOST, template);
         let volumes = self.volumes(&identity, spec);
-        let arguments = ["highwater"].iter().chain(arguments).map(|argument| (*argument).to_owned()).collect();
+        let arguments = ["highwater"]
+            .iter()
+            .chain(arguments)
+            .map(|argument| (*argument).to_owned())
+            .collect();
         self.process((spec, &spec["containers"][0]), &identity, &volumes, Some(arguments))
     }
 
@@ -219,9 +234,15 @@ impl World {
         let namespace = self.namespace();
         let mut known = Vec::new();
         for service in self.manifest.all("Service") {
-            let (spec, domain) = (&service["spec"], format!("{}.{namespace}.{DOMAIN}", text(&service["metadata"]["name"])));
+            let (spec, domain) = (
+                &service["spec"],
+                format!("{}.{namespace}.{DOMAIN}", text(&service["metadata"]["name"])),
+            );
             for (ordinal, pod) in self.pods.iter().enumerate() {
-                let Some(pod) = pod.as_ref().filter(|pod| pod.is_ready || spec["publishNotReadyAddresses"] == true) else {
+                let Some(pod) = pod
+                    .as_ref()
+                    .filter(|pod| pod.is_ready || spec["publishNotReadyAddresses"] == true)
+                else {
                     continue;
                 };
                 known.push((pod.address, domain.clone()));
@@ -243,7 +264,9 @@ impl World {
             name: name.to_owned(),
             namespace: self.namespace(),
             address,
-            labels: labels.map(|(name, value)| (name.clone(), text(value).to_owned())).collect(),
+            labels: labels
+                .map(|(name, value)| (name.clone(), text(value).to_owned()))
+                .collect(),
         }
     }
 
@@ -294,7 +317,9 @@ impl World {
                 .prefix(&format!("{}-{name}-", identity.name))
                 .tempdir_in(self.directory.path());
             // It goes with everything else.
-            let path = path.unwrap_or_else(|error| panic!("cannot make a volume: {error}")).keep();
+            let path = path
+                .unwrap_or_else(|error| panic!("cannot make a volume: {error}"))
+                .keep();
             directory(&path, group);
             self.fill(&path, volume, group);
             (name.to_owned(), path)
@@ -307,7 +332,10 @@ impl World {
         for source in sources {
             for kind in ["secret", "configMap"] {
                 let (reference, given) = (&source[kind], &volume[kind]["defaultMode"]);
-                let mode = given.as_u64().or(volume["projected"]["defaultMode"].as_u64()).unwrap_or(0o644);
+                let mode = given
+                    .as_u64()
+                    .or(volume["projected"]["defaultMode"].as_u64())
+                    .unwrap_or(0o644);
                 if let Some(files) = reference.is_object().then(|| self.files(kind, reference)).flatten() {
                     write(path, &files, reference, (mode, group));
                 }
@@ -317,14 +345,23 @@ impl World {
 
     /// The files of a secret or ConfigMap; None if it is missing and may be.
     fn files(&self, kind: &str, reference: &Value) -> Option<Files> {
-        let name = reference["secretName"].as_str().unwrap_or_else(|| text(&reference["name"]));
+        let name = reference["secretName"]
+            .as_str()
+            .unwrap_or_else(|| text(&reference["name"]));
         if kind == "configMap" {
             let data = self.manifest.object("ConfigMap", name)["data"].as_object();
             let files = data.into_iter().flatten();
-            return Some(files.map(|(key, value)| (key.clone(), text(value).as_bytes().to_vec())).collect());
+            return Some(
+                files
+                    .map(|(key, value)| (key.clone(), text(value).as_bytes().to_vec()))
+                    .collect(),
+            );
         }
         let files = self.secrets.get(name).cloned();
-        assert!(files.is_some() || reference["optional"] == true, "there is no secret {name}");
+        assert!(
+            files.is_some() || reference["optional"] == true,
+            "there is no secret {name}"
+        );
         files
     }
 }
@@ -339,7 +376,11 @@ impl Drop for World {
             let log = fs::read_to_string(self.log_path(ordinal)).unwrap_or_default();
             let lines: Vec<&str> = log.lines().collect();
             let shown = &lines[lines.len().saturating_sub(LOG_LINES_SHOWN)..];
-            eprintln!("---- the end of {}'s log\n{}", self.node_name(ordinal), shown.join("\n"));
+            eprintln!(
+                "---- the end of {}'s log\n{}",
+                self.node_name(ordinal),
+                shown.join("\n")
+            );
         }
     }
 }
@@ -354,7 +395,10 @@ fn directory(path: &Path, group: &Value) {
 fn write(volume: &Path, files: &Files, reference: &Value, (mode, group): (u64, &Value)) {
     let items: Vec<(&str, &str)> = match reference["items"].as_array() {
         None => files.keys().map(|key| (key.as_str(), key.as_str())).collect(),
-        Some(items) => items.iter().map(|item| (text(&item["key"]), text(&item["path"]))).collect(),
+        Some(items) => items
+            .iter()
+            .map(|item| (text(&item["key"]), text(&item["path"])))
+            .collect(),
     };
     for (key, path) in items {
         let Some(content) = files.get(key) else {

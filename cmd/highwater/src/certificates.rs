@@ -184,7 +184,9 @@ impl Authority {
 
     /// Whether the directory has an authority, or a part of one.
     pub(crate) fn is_in(directory: &Path) -> bool {
-        [CA_CERTIFICATE, CA_KEY].iter().any(|name| directory.join(name).exists())
+        [CA_CERTIFICATE, CA_KEY]
+            .iter()
+            .any(|name| directory.join(name).exists())
     }
 
     /// The cluster that this authority's certificates are for.

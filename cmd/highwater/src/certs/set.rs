@@ -51,13 +51,22 @@ pub(super) fn make(args: &Args) -> Result<()> {
         false => Authority::create(&args.cluster, Validity::days(AUTHORITY_DAYS))?,
     };
     if authority.cluster() != args.cluster {
-        let message = format!("the authority in {} is that of cluster {}", ca_dir.display(), authority.cluster());
+        let message = format!(
+            "the authority in {} is that of cluster {}",
+            ca_dir.display(),
+            authority.cluster()
+        );
         return Err(Failure::setup(message).hint("give another --ca-dir, or that cluster's name"));
     }
     // Nothing is written before all of it could be made.
     let validity = args.common.validity(CERTIFICATE_DAYS)?;
     let mut made = Vec::new();
-    for subject in args.nodes.iter().map(|node| args.node(node)).chain(args.client.iter().cloned()) {
+    for subject in args
+        .nodes
+        .iter()
+        .map(|node| args.node(node))
+        .chain(args.client.iter().cloned())
+    {
         made.push((subject.file_stem(), authority.issue(&subject, validity)?));
     }
     args.write_authority(&authority_pair)?;
@@ -124,7 +133,11 @@ mod tests {
         let before = files.map(|file| read(out, file));
         assert!(make(&args(out, &more)).unwrap_err().message.contains("exists already"));
         make(&args(out, &[&more[..], &["--force"]].concat())).unwrap();
-        let stayed: Vec<bool> = files.iter().zip(&before).map(|(file, before)| read(out, file) == *before).collect();
+        let stayed: Vec<bool> = files
+            .iter()
+            .zip(&before)
+            .map(|(file, before)| read(out, file) == *before)
+            .collect();
         assert_eq!(stayed, [true, true, false, false, false]);
         let der = CertificateDer::from_pem_slice(read(out, "node-n1.pem").as_bytes()).unwrap();
         let (_, certificate) = X509Certificate::from_der(&der).unwrap();
@@ -137,7 +150,11 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let (elsewhere, out) = (directory.path().join("elsewhere"), directory.path().join("out"));
         make(&args(&elsewhere, &["--cluster", "c"])).unwrap();
-        make(&args(&out, &["--cluster", "c", "--ca-dir", elsewhere.to_str().unwrap()])).unwrap();
+        make(&args(
+            &out,
+            &["--cluster", "c", "--ca-dir", elsewhere.to_str().unwrap()],
+        ))
+        .unwrap();
         for file in ["ca.pem", "ca.key"] {
             assert_eq!(read(&out, file), read(&elsewhere, file));
         }
@@ -148,7 +165,11 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let (elsewhere, out) = (directory.path().join("elsewhere"), directory.path().join("out"));
         make(&args(&elsewhere, &["--cluster", "other"])).unwrap();
-        let refused = make(&args(&out, &["--cluster", "c", "--ca-dir", elsewhere.to_str().unwrap()])).unwrap_err();
+        let refused = make(&args(
+            &out,
+            &["--cluster", "c", "--ca-dir", elsewhere.to_str().unwrap()],
+        ))
+        .unwrap_err();
         assert!(refused.message.contains("is that of cluster other"), "{refused}");
         assert!(!out.exists());
     }

@@ -73,6 +73,14 @@ fn described(world: &World) -> Value {
     serde_json::from_str(&text).unwrap_or_else(|error| panic!("no JSON ({error}): {text}"))
 }
 
+/// Waits until a node has so many replicas.
+fn wait_for_replicas(world: &World, node: usize, count: u64) {
+    eventually("the node has its replicas", PATIENCE, || {
+        let has = described(world)["nodes"][node]["replicas"].as_u64();
+        has.filter(|has| *has >= count)
+    });
+}
+
 #[test]
 fn probes_tell_the_truth_while_a_cluster_is_founded() {
     let Some(mut world) = World::open() else { return };
@@ -143,11 +151,7 @@ fn a_pod_that_is_lost_comes_back_elsewhere_and_a_lost_volume_is_made_good() {
     load.wait_for_more(RECORDS_AFTER_AN_EVENT, PATIENCE);
     world.start(0);
     world.wait_ready(0);
-    eventually("the node has replicas again", PATIENCE, || {
-        let described = described(&world);
-        let partitions = described["nodes"][0]["replicas"].as_u64();
-        partitions.filter(|count| *count >= 3)
-    });
+    wait_for_replicas(&world, 0, 3);
     load.wait_for_more(RECORDS_AFTER_AN_EVENT, PATIENCE);
     complete(&world, load);
 }
@@ -162,5 +166,27 @@ fn all_pods_at_once_come_back_at_other_addresses() {
     world.start_missing();
     world.wait_all_ready();
     load.wait_for_more(RECORDS_AFTER_AN_EVENT, PATIENCE);
+    complete(&world, load);
+}
+
+#[test]
+fn a_node_more_gets_its_share_and_leaves_again_and_comes_back_with_an_empty_volume() {
+    let Some(mut world) = World::open() else { return };
+    world.start_missing();
+    world.wait_all_ready();
+    let load = under_load(&world);
+    let more = world.add_replica();
+    world.start(more);
+    world.wait_ready(more);
+    wait_for_replicas(&world, more, 1);
+    load.wait_for_more(RECORDS_AFTER_AN_EVENT, PATIENCE);
+    let decommission = ["cluster", "decommission", "highwater-3"];
+    run(&mut world.client(&decommission), PATIENCE).success();
+    world.kill(more);
+    load.wait_for_more(RECORDS_AFTER_AN_EVENT, PATIENCE);
+    world.lose_volume(more);
+    world.start(more);
+    world.wait_ready(more);
+    wait_for_replicas(&world, more, 1);
     complete(&world, load);
 }

@@ -16,7 +16,7 @@ use crate::container::{self, Mount, is_root};
 use crate::manifest::{Manifest, items, number, text};
 use crate::names::Names;
 use crate::pod::{Identity, Pod, expanded};
-use crate::secrets::{Files, generate};
+use crate::secrets::{Files, generate, of_node};
 
 /// What follows on a Service's name and namespace.
 const DOMAIN: &str = "svc.cluster.local";
@@ -86,6 +86,19 @@ impl World {
             .get(name)
             .cloned()
             .unwrap_or_else(|| panic!("there is no secret {name}"))
+    }
+
+    /// One replica more, whose secret was made by hand. Gives its ordinal; it does not run yet.
+    pub(crate) fn add_replica(&mut self) -> usize {
+        let ordinal = self.pods.len();
+        let name = self.node_name(ordinal);
+        let cluster = items(&self.node_container()["env"]).find(|variable| variable["name"] == "HIGHWATER_CLUSTER");
+        let cluster = cluster.map(|variable| text(&variable["value"])).unwrap_or_default();
+        let directory = self.directory.path().join(format!("{name}-by-hand"));
+        let secret = of_node(&name, cluster, &self.secret("highwater-authority"), &directory);
+        self.secrets.insert(format!("{name}-tls"), secret);
+        self.pods.push(None);
+        ordinal
     }
 
     fn node_template(&self) -> &Value {

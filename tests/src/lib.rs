@@ -21,5 +21,6 @@ pub use cluster::TestCluster;
 pub use command::{Finished, binary, eventually, previous_binary, run, run_with_input, wait};
 pub use measured::measured;
 pub use node::TestNode;
+pub use ports::ReservedPort;
 pub use read_from::ReadFrom;
 pub use stream::{Acknowledgement, Consuming, Produced, Producing};

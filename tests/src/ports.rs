@@ -14,14 +14,14 @@ const PORT_END: u16 = 30_000;
 
 /// A port that nobody else takes while this lives.
 #[derive(Debug)]
-pub(crate) struct ReservedPort {
+pub struct ReservedPort {
     port: u16,
     _lock: File,
 }
 
 impl ReservedPort {
     /// Reserves a free port.
-    pub(crate) fn take() -> Self {
+    pub fn take() -> Self {
         let directory = std::env::temp_dir().join("highwater-test-ports");
         fs::create_dir_all(&directory).unwrap_or_else(|error| panic!("cannot make {}: {error}", directory.display()));
         // Different processes begin at different places.
@@ -41,7 +41,7 @@ impl ReservedPort {
     }
 
     /// Its number.
-    pub(crate) fn number(&self) -> u16 {
+    pub fn number(&self) -> u16 {
         self.port
     }
 }

@@ -29,6 +29,8 @@ use crate::names;
 pub(crate) const CA_CERTIFICATE: &str = "ca.pem";
 /// The authority's private key within its directory.
 pub(crate) const CA_KEY: &str = "ca.key";
+/// The authority's files without extension.
+pub(crate) const CA_STEM: &str = "ca";
 
 /// Clocks of two machines may differ by this much without a fresh certificate being refused.
 const CLOCK_TOLERANCE: Duration = Duration::minutes(5);
@@ -157,6 +159,11 @@ impl Authority {
 
     /// Loads the authority that [`Authority::create`] made from its directory.
     pub(crate) fn load(directory: &Path) -> Result<Self> {
+        Ok(Self::load_pair(directory)?.0)
+    }
+
+    /// The same, with its files' content.
+    pub(crate) fn load_pair(directory: &Path) -> Result<(Self, Pair)> {
         let certificate_path = directory.join(CA_CERTIFICATE);
         let key_path = directory.join(CA_KEY);
         let missing = "make one with `highwater certs ca --out DIR --cluster NAME`, or give its directory by --ca-dir";
@@ -168,7 +175,18 @@ impl Authority {
             |why: String| Failure::setup(format!("{} is not a CA certificate: {why}", certificate_path.display()));
         let cluster = cluster_of(&pem).map_err(unusable)?;
         let issuer = Issuer::from_ca_cert_pem(&pem, key).map_err(|error| unusable(error.to_string()))?;
-        Ok(Self { cluster, issuer })
+        let pair = Pair {
+            certificate: pem,
+            key: key_pem,
+        };
+        Ok((Self { cluster, issuer }, pair))
+    }
+
+    /// Whether the directory has an authority, or a part of one.
+    pub(crate) fn is_in(directory: &Path) -> bool {
+        [CA_CERTIFICATE, CA_KEY]
+            .iter()
+            .any(|name| directory.join(name).exists())
     }
 
     /// The cluster that this authority's certificates are for.

@@ -1,4 +1,6 @@
-//! `highwater certs ca|node|client`: certificates for development, tests and small clusters.
+//! `highwater certs ca|node|client|cluster`: certificates for development, tests and small clusters.
+
+mod set;
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -6,7 +8,7 @@ use std::path::PathBuf;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use crate::certificates::{Authority, CA_CERTIFICATE, PairPaths, Subject, Validity};
+use crate::certificates::{Authority, CA_CERTIFICATE, CA_STEM, PairPaths, Subject, Validity};
 use crate::exit::{Failure, Result};
 use crate::output;
 
@@ -21,7 +23,8 @@ const EXAMPLES: &str = "\
 Examples:
   highwater certs ca --out certs --cluster highwater
   highwater certs node n1 --ca-dir certs --out certs --dns n1.highwater.internal
-  highwater certs client acme billing --ca-dir certs --out certs";
+  highwater certs client acme billing --ca-dir certs --out certs
+  highwater certs cluster n1 n2 n3 --cluster highwater --client acme/billing --out certs";
 
 /// Make certificates.
 #[derive(Debug, clap::Subcommand)]
@@ -33,6 +36,8 @@ pub(crate) enum Command {
     Node(NodeArgs),
     /// Make the certificate of a client of a tenant.
     Client(ClientArgs),
+    /// Make all certificates of a cluster at once, and its authority if there is none yet.
+    Cluster(set::Args),
 }
 
 #[derive(Debug, clap::Args)]
@@ -135,12 +140,13 @@ pub(crate) fn run(command: &Command) -> Result<()> {
             };
             issue(&subject, &args.issue)
         }
+        Command::Cluster(args) => set::make(args),
     }
 }
 
 fn make_authority(args: &CaArgs) -> Result<()> {
     let (_, pair) = Authority::create(&args.cluster, args.common.validity(AUTHORITY_DAYS)?)?;
-    let paths = pair.write(&args.out, "ca", args.common.force)?;
+    let paths = pair.write(&args.out, CA_STEM, args.common.force)?;
     tell(&paths)?;
     output::note("Keep the key secret: who has it can become any node and any client.");
     Ok(())

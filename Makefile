@@ -10,7 +10,7 @@ SIM := $(TARGET_DIR)/sim/sim/sim
 SEED ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help check fix build test upgrade chart demo bench bench-quick bench-cluster bench-idle bench-access bench-abuse bench-log model fuzz chaos chaos-long chaos-selftest groups certs sim sim-long sim-build
+.PHONY: help check fix build test upgrade chart dist image demo bench bench-quick bench-cluster bench-idle bench-access bench-abuse bench-log model fuzz chaos chaos-long chaos-selftest groups certs sim sim-long sim-build
 
 help: ## List the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -23,9 +23,10 @@ check: ## Formatting, lints, documentation, import arrows, licences, tidiness; c
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --locked
 	$(CARGO) test --workspace --locked --test arrows --test licences --test limits --test monitoring --test tidy
 
-fix: ## Format, and apply what the lints suggest
+fix: ## Format, apply what the lints suggest, and write the tables of documents that come from the source
 	$(CARGO) fmt --all
 	$(CARGO) clippy --workspace --all-targets --fix --allow-dirty --allow-staged
+	HIGHWATER_WRITE_GOLDEN=1 $(CARGO) test -p highwater-cli the_document_has_the_table_of_settings
 
 # The binary, which the tests of the whole system start, and the tests: in one go, so that nothing is built twice.
 build:
@@ -37,6 +38,9 @@ test: build sim-build ## Every test, some simulation; last, stubs of another lan
 	$(SIM) log --seeds 4
 	$(SIM) group --seeds 40
 	tests/interop/run $(HIGHWATER)
+	tests/deploy/dist.sh $(HIGHWATER) $(TARGET_DIR)/debug/sbom
+	tests/deploy/image.sh $(HIGHWATER)
+	tests/deploy/compose.sh $(HIGHWATER)
 	tests/upgrade/run
 	tests/deploy/run
 
@@ -69,6 +73,13 @@ FUZZ_SECONDS ?= 60
 
 fuzz: build ## New inputs for every decoder, guided by coverage, FUZZ_SECONDS for each; what is found joins the saved corpus
 	CARGO="$(CARGO)" TARGET_DIR="$(TARGET_DIR)" tests/fuzz/run $(FUZZ_SECONDS)
+
+dist: ## A release in target/dist: stripped binary, archive with completions, bill of materials, checksums
+	$(CARGO) build --release --locked -p highwater-cli -p highwater-tests --bin highwater --bin sbom
+	deploy/dist $(TARGET_DIR)/release/highwater $(TARGET_DIR)/release/sbom $(TARGET_DIR)/dist
+
+image: dist ## The container image of that in target/image, made without a container daemon; less than 40 MiB
+	deploy/image $(TARGET_DIR)/dist/highwater $(TARGET_DIR)/image
 
 demo: ## Three nodes, a topic, a killed leader, and a proof that nothing was lost, doubled or reordered
 	$(CARGO) build --release --locked -p highwater-cli -p highwater-tests --bins

@@ -21,6 +21,7 @@ mod profiles;
 mod quotas;
 mod replicas;
 mod round_trip;
+mod settings;
 mod tail;
 mod turns;
 

@@ -18,7 +18,7 @@ Examples:
 
 /// A replicated log: a record that is acknowledged is on the disks of a majority.
 #[derive(Debug, Parser)]
-#[command(name = "highwater", version, propagate_version = true, max_term_width = 110)]
+#[command(name = "highwater", version = version::SUMMARY, propagate_version = true, max_term_width = 110)]
 #[command(after_help = EXIT_CODES_HELP, after_long_help = format!("{EXAMPLES}\n\n{EXIT_CODES_HELP}"))]
 pub(crate) struct Cli {
     #[command(subcommand)]

@@ -1,11 +1,14 @@
-//! `highwater version`.
+//! `highwater version`: which version this is, and of which commit; both come from `build.rs`.
 
 use serde_json::json;
 
 use crate::exit::Result;
 use crate::output::{self, Format};
 
-/// Print the version.
+/// Version, commit and its day, as `--version` tells them.
+pub(crate) const SUMMARY: &str = env!("HIGHWATER_BUILD_SUMMARY");
+
+/// Print the version, and the commit that it was built from.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// How to print it.
@@ -14,9 +17,12 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
-    let version = env!("CARGO_PKG_VERSION");
     match args.output {
-        Format::Text => output::line(format!("highwater {version}")),
-        Format::Json => output::json(&json!({ "version": version })),
+        Format::Text => output::line(format!("highwater {SUMMARY}")),
+        Format::Json => output::json(&json!({
+            "version": env!("CARGO_PKG_VERSION"),
+            "commit": env!("HIGHWATER_BUILD_COMMIT"),
+            "date": env!("HIGHWATER_BUILD_DATE"),
+        })),
     }
 }

@@ -4,6 +4,7 @@
 //! could not serve it. Otherwise the oldest frames go first, whichever log they belong to.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::entry::Frame;
@@ -11,7 +12,7 @@ use crate::ids::EntryId;
 
 /// Recent frames of all logs of a node, bounded in bytes.
 pub struct TailCache {
-    bytes_max: usize,
+    bytes_max: AtomicUsize,
     state: Mutex<CacheState>,
 }
 
@@ -55,7 +56,7 @@ impl TailCache {
     /// A cache that holds at most `bytes_max` bytes beside what is not on disk yet.
     pub fn new(bytes_max: usize) -> Arc<TailCache> {
         Arc::new(TailCache {
-            bytes_max,
+            bytes_max: AtomicUsize::new(bytes_max),
             state: Mutex::default(),
         })
     }
@@ -68,6 +69,16 @@ impl TailCache {
     /// How often records were looked for.
     pub fn reads(&self) -> CacheReads {
         self.lock().reads
+    }
+
+    /// From now on it holds at most `bytes_max` bytes beside what is not on disk yet; what is too much is let go of at once.
+    pub fn set_bytes_max(&self, bytes_max: usize) {
+        self.bytes_max.store(bytes_max, Ordering::Relaxed);
+        self.lock().evict(bytes_max);
+    }
+
+    fn bytes_max(&self) -> usize {
+        self.bytes_max.load(Ordering::Relaxed)
     }
 
     fn lock(&self) -> MutexGuard<'_, CacheState> {
@@ -120,7 +131,7 @@ impl CacheKey {
             tail.frames.push_back(frame);
         }
         let generation = tail.generation;
-        state.evict(self.cache.bytes_max);
+        state.evict(self.cache.bytes_max());
         generation
     }
 
@@ -134,7 +145,7 @@ impl CacheKey {
         {
             tail.written_end = tail.written_end.max(index_end);
         }
-        state.evict(self.cache.bytes_max);
+        state.evict(self.cache.bytes_max());
     }
 
     /// Drops all frames from `first` on; returns the new generation.

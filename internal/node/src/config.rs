@@ -5,26 +5,29 @@
 
 use std::path::PathBuf;
 
-use highwater_catalog::limits::{ADDRESS_BYTES_MAX, RACK_BYTES_MAX};
+pub use highwater_catalog::limits::{ADDRESS_BYTES_MAX, RACK_BYTES_MAX};
 use highwater_catalog::names::{self, SYSTEM_TENANT};
 use serde::{Deserialize, Serialize};
 
 /// The most seed addresses that a node accepts.
-pub(crate) const SEEDS_MAX: usize = 64;
+pub const SEEDS_MAX: usize = 64;
 /// The most nodes that may found a cluster together.
-pub(crate) const BOOTSTRAP_NODES_MAX: usize = 5;
+pub const BOOTSTRAP_NODES_MAX: usize = 5;
 /// The most operators that a node accepts.
-pub(crate) const OPERATORS_MAX: usize = 64;
+pub const OPERATORS_MAX: usize = 64;
 /// The most tenants that a node's configuration names.
-pub(crate) const FIRST_TENANTS_MAX: usize = 256;
-/// The smallest segment that can hold a largest batch several times over, bytes.
-pub(crate) const SEGMENT_BYTES_LEAST: u64 = 4 * 1024 * 1024;
+pub const FIRST_TENANTS_MAX: usize = 256;
+/// How large a segment may be made, bytes: from what holds a largest batch several times over up to what a start can still look through.
+pub const SEGMENT_BYTES: std::ops::RangeInclusive<u64> = 4 * 1024 * 1024..=16 * 1024 * 1024 * 1024;
+
+/// How much memory recent frames may be given, bytes: up to 1 TiB.
+pub const TAIL_CACHE_BYTES: std::ops::RangeInclusive<u64> = 0..=1024 * 1024 * 1024 * 1024;
 
 /// How often retention may be looked after, milliseconds: up to once a day.
-pub(crate) const RETENTION_INTERVAL_MS: std::ops::RangeInclusive<u64> = 100..=24 * 60 * 60 * 1000;
+pub const RETENTION_INTERVAL_MS: std::ops::RangeInclusive<u64> = 100..=24 * 60 * 60 * 1000;
 
 /// How old clients' connections may be allowed to become, milliseconds: up to a week.
-pub(crate) const CONNECTION_AGE_MAX_MS: std::ops::RangeInclusive<u64> = 1_000..=7 * 24 * 60 * 60 * 1000;
+pub const CONNECTION_AGE_MAX_MS: std::ops::RangeInclusive<u64> = 1_000..=7 * 24 * 60 * 60 * 1000;
 
 /// The configuration of one node. `Default` is complete but for `node`, `data_dir` and `tls`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -152,10 +155,8 @@ impl Config {
             let why = format!("must be at most {RACK_BYTES_MAX} visible ASCII characters without spaces");
             return Err(ConfigError::new("rack", why));
         }
-        if self.segment_bytes_max < SEGMENT_BYTES_LEAST {
-            let why = format!("{} is less than {SEGMENT_BYTES_LEAST}", self.segment_bytes_max);
-            return Err(ConfigError::new("segment_bytes_max", why));
-        }
+        check_between("tail_cache_bytes", self.tail_cache_bytes as u64, TAIL_CACHE_BYTES)?;
+        check_between("segment_bytes_max", self.segment_bytes_max, SEGMENT_BYTES)?;
         check_between(
             "retention_interval_ms",
             self.retention_interval_ms,
@@ -381,6 +382,7 @@ mod tests {
             "advertise"
         );
         assert_eq!(with(|config| config.segment_bytes_max = 1), "segment_bytes_max");
+        assert_eq!(with(|config| config.tail_cache_bytes = 1 << 41), "tail_cache_bytes");
         assert_eq!(with(|config| config.connection_age_max_ms = 0), "connection_age_max_ms");
     }
 

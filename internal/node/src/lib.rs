@@ -36,7 +36,7 @@ mod catalog_members;
 mod clock;
 #[cfg(test)]
 mod cluster_tests;
-mod config;
+pub mod config;
 mod controller;
 mod coordinator;
 mod data_dir;
@@ -76,6 +76,7 @@ mod test_ca;
 #[cfg(test)]
 mod test_node;
 pub mod tls;
+mod tuning;
 mod unused_groups;
 
 /// Ways in for the fuzz targets (`tests/fuzz`).

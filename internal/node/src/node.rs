@@ -42,6 +42,7 @@ use crate::replicas::{Keeper, KeeperOptions, Registry};
 use crate::services::{AgeMax, Context, InFlight, ServerParts, serve};
 use crate::storage::Storage;
 use crate::tls::Credentials;
+use crate::tuning::Tuning;
 
 use begin::{Begin, behind, watched};
 pub use handle::NodeHandle;
@@ -86,6 +87,7 @@ impl Default for Pace {
 /// What everything else stands on: the directory, the port, the link and who keeps the replicas.
 struct Foundation {
     config: Config,
+    tuning: watch::Sender<Tuning>,
     pace: Pace,
     credentials: Arc<Credentials>,
     failures: Failures,
@@ -173,6 +175,7 @@ impl Foundation {
             failures: failures.clone(),
         }));
         Ok(Foundation {
+            tuning: Tuning::publish(&config),
             config,
             pace,
             credentials,
@@ -249,10 +252,7 @@ impl Foundation {
             controller.clone().keep_placement().boxed(),
             controller.clone().keep_leaderships().boxed(),
             controller.clone().keep_settings().boxed(),
-            controller
-                .clone()
-                .keep_retention(Duration::from_millis(self.config.retention_interval_ms))
-                .boxed(),
+            controller.clone().keep_retention(self.tuning.subscribe()).boxed(),
             controller.clone().keep_reported(dead_replicas).boxed(),
             keep_current.boxed(),
             readiness.keep().boxed(),
@@ -293,6 +293,7 @@ impl Foundation {
             admin_address,
             not_ready: self.not_ready,
             failures: self.failures,
+            tuning: self.tuning,
             registry: self.registry,
             keeper: self.keeper,
             storage: self.storage,
@@ -357,7 +358,7 @@ impl Foundation {
             )),
             audit: self.audit.clone(),
             quotas: self.quotas.clone(),
-            connection_age: AgeMax(Duration::from_millis(self.config.connection_age_max_ms)),
+            connection_age: AgeMax(self.tuning.subscribe()),
             draining: draining.clone(),
             stopping: stopping.clone(),
         }

@@ -19,12 +19,14 @@ use futures::StreamExt;
 use futures::future::join_all;
 use highwater_partition::log::GroupId;
 use highwater_partition::{Role, Status};
+use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
 use crate::clock::now_ms;
 use crate::controller::{COMMAND_TIMEOUT, Controller};
 use crate::peer_calls::{self, CLOCK};
 use crate::replicas::{CATALOG_GROUP, Hosted};
+use crate::tuning::Tuning;
 
 /// How far clocks may be apart that are said to agree.
 const CLOCKS_APART_MAX_MS: u64 = 2 * 60 * 1000;
@@ -44,10 +46,18 @@ struct Bounds {
 pub(crate) type Agreement = BTreeMap<String, bool>;
 
 impl Controller {
-    /// Looks after all partitions that are led here, every `interval`.
-    pub(crate) async fn keep_retention(self: Arc<Self>, interval: Duration) {
+    /// Looks after all partitions that are led here, as often as `tuning` says.
+    pub(crate) async fn keep_retention(self: Arc<Self>, mut tuning: watch::Receiver<Tuning>) {
         loop {
-            sleep(interval).await;
+            let interval = tuning.borrow_and_update().retention_interval;
+            tokio::select! {
+                biased;
+                changed = tuning.changed() => match changed {
+                    Ok(()) => continue,
+                    Err(_) => return, // the node is gone
+                },
+                () = sleep(interval) => {}
+            }
             let due: Vec<(Arc<Hosted>, Bounds)> =
                 self.registry.all().into_iter().filter_map(|it| self.due(it)).collect();
             let clocks = match due.iter().any(|(_, bounds)| bounds.milliseconds > 0) {

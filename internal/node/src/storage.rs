@@ -85,6 +85,11 @@ impl Storage {
         Log::create(self.open_log(dir, cluster, group, id))
     }
 
+    /// How much memory recent frames may take from now on, bytes.
+    pub(crate) fn set_tail_cache_bytes(&self, bytes_max: usize) {
+        self.cache.set_bytes_max(bytes_max);
+    }
+
     /// How fast all logs together are verified.
     pub(crate) fn scrub_pace(&self) -> ScrubPace {
         self.scrub.clone()

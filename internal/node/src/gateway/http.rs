@@ -21,6 +21,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 use tonic::transport::server::Connected;
+use tracing::Instrument;
 
 use super::answer::Answer;
 use super::buffers::Share;
@@ -33,7 +34,7 @@ use super::{Call, Gateway, Hop, origin};
 use crate::access::Principal;
 use crate::port::{Connection, Incoming, Peer};
 use crate::quotas::StreamShare;
-use crate::services::pay_for_call;
+use crate::services::{pay_for_call, span_of_call};
 use crate::status::Problem;
 
 /// How slow callers may be in taking their answers.
@@ -68,7 +69,8 @@ impl Gateway {
         let is_used = AtomicBool::new(false);
         let service = service_fn(|request| {
             is_used.store(true, Ordering::Relaxed);
-            respond(self.clone(), peer.clone(), request)
+            let span = span_of_call(request.uri().path(), Some(&peer), request.headers());
+            respond(self.clone(), peer.clone(), request).instrument(span)
         });
         let stream = TokioIo::new(Patient::new(connection, PATIENCE));
         let old = sleep(self.context.connection_age.draw());

@@ -15,6 +15,7 @@ use crate::audit::Audit;
 use crate::audit::Ledger;
 #[cfg(test)]
 use crate::catalog::CatalogHost;
+use crate::config::Config;
 #[cfg(test)]
 use crate::controller::Controller;
 use crate::data_dir::DataDir;
@@ -29,6 +30,7 @@ use crate::readiness::{self, NotReady};
 use crate::replicas::{Keeper, Registry};
 use crate::storage::Storage;
 use crate::tls::Credentials;
+use crate::tuning::Tuning;
 
 /// How long a stopping node waits for its leaderships to move away.
 const HAND_OVER_PATIENCE: Duration = Duration::from_secs(10);
@@ -49,6 +51,7 @@ pub struct NodeHandle {
     pub(super) admin_address: Option<SocketAddr>,
     pub(super) not_ready: Arc<watch::Sender<Option<NotReady>>>,
     pub(super) failures: Failures,
+    pub(super) tuning: watch::Sender<Tuning>,
     pub(super) registry: Arc<Registry>,
     pub(super) keeper: Arc<Keeper>,
     pub(super) storage: Arc<Storage>,
@@ -155,6 +158,13 @@ impl NodeHandle {
     /// is logged, and told with the node's readiness.
     pub fn reload_certificates(&self) {
         self.credentials.ask_for_look();
+    }
+
+    /// Takes from a configuration what may change while the node runs (`tail_cache_bytes`, `retention_interval_ms`,
+    /// `connection_age_max_ms`), and nothing else. The configuration must be a valid one.
+    pub fn retune(&self, config: &Config) {
+        self.tuning.send_replace(Tuning::of(config));
+        self.storage.set_tail_cache_bytes(config.tail_cache_bytes);
     }
 
     /// Tells clients to go elsewhere, gives leaderships away, ends the streams, and closes the logs. Each step has a

@@ -11,11 +11,13 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use futures::stream::{BoxStream, StreamExt, once, pending};
 use rand::Rng;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use crate::port::{Connection, Incoming};
+use crate::tuning::Tuning;
 
 /// The most time for calls that are in flight when a connection is old.
 const GRACE_MAX: Duration = Duration::from_secs(30);
@@ -29,17 +31,21 @@ pub(super) type ServeOne =
     Arc<dyn Fn(Single, BoxFuture<'static, ()>) -> BoxFuture<'static, Result<(), String>> + Send + Sync>;
 
 /// How old a connection may become, its own grace excluded.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct AgeMax(pub(crate) Duration);
+#[derive(Debug, Clone)]
+pub(crate) struct AgeMax(pub(crate) watch::Receiver<Tuning>);
 
 impl AgeMax {
     /// For one connection.
-    pub(crate) fn draw(self) -> Duration {
-        self.0.mul_f64(rand::rng().random_range(1.0 - JITTER..=1.0))
+    pub(crate) fn draw(&self) -> Duration {
+        self.at_present().mul_f64(rand::rng().random_range(1.0 - JITTER..=1.0))
     }
 
-    fn grace(self) -> Duration {
-        self.0.min(GRACE_MAX)
+    fn grace(&self) -> Duration {
+        self.at_present().min(GRACE_MAX)
+    }
+
+    fn at_present(&self) -> Duration {
+        self.0.borrow().connection_age_max
     }
 }
 
@@ -54,7 +60,7 @@ pub(super) async fn serve_each(mut incoming: Incoming, age: AgeMax, stopping: Ca
         };
         match next {
             Some(Ok(connection)) => {
-                let serving = serve_within(connection, age, stopping.clone(), serve_one.clone());
+                let serving = serve_within(connection, age.clone(), stopping.clone(), serve_one.clone());
                 drop(connections.spawn(serving));
             }
             Some(Err(error)) => tracing::debug!(%error, "a connection was not handed over"),
@@ -66,7 +72,7 @@ pub(super) async fn serve_each(mut incoming: Incoming, age: AgeMax, stopping: Ca
 }
 
 async fn serve_within(connection: Connection, age: AgeMax, stopping: CancellationToken, serve_one: ServeOne) {
-    let (over, at_most) = (connection.over(), age.draw());
+    let (over, at_most, grace) = (connection.over(), age.draw(), age.grace());
     let ended = over.clone();
     let graceful = async move {
         tokio::select! {
@@ -79,7 +85,7 @@ async fn serve_within(connection: Connection, age: AgeMax, stopping: Cancellatio
     let mut serving = serve_one(single, Box::pin(graceful));
     let served = tokio::select! {
         served = &mut serving => served,
-        () = sleep(at_most + age.grace()) => {
+        () = sleep(at_most + grace) => {
             over.cancel();
             serving.await
         }

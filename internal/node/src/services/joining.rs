@@ -17,6 +17,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Status, Streaming};
+use tracing::Instrument;
 
 use super::Wanted;
 use super::groups::{Call, Groups, action_on_topic, confirmed_end, name, wanted};
@@ -76,12 +77,13 @@ impl Groups {
         let ended = CancellationToken::new();
         let guard = ended.clone().drop_guard();
         let listening = listen(incoming, member.clone(), stream, events.clone());
-        tokio::spawn(async move {
+        let listened = async move {
             // An answer that has ended is the end of the stream; the caller need not end its side first.
             let why = ended.run_until_cancelled(listening).await.and_then(Result::err);
             // Nobody is left to tell if the task has ended.
             let _ = events.send(Event::LoseStream { member, stream, why }).await;
-        });
+        };
+        tokio::spawn(listened.in_current_span());
         let told = ReceiverStream::new(told).map(move |told| {
             let _ended_with_this = &guard;
             told.map(on_the_wire).map_err(Status::from)

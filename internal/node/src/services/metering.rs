@@ -18,6 +18,7 @@ use tokio::time::{Instant, sleep};
 use tonic::Status;
 use tonic::body::Body;
 use tower::{Layer, Service};
+use tracing::Span;
 
 use super::classes::is_free;
 use super::deadline::{deadline_in, shorten};
@@ -76,7 +77,14 @@ where
             };
             shorten(request.headers_mut(), came_at.elapsed());
             let response = inner.call(request).await?;
-            Ok(response.map(|body| Body::new(Counted { body, _share: share })))
+            let span = Span::current();
+            Ok(response.map(|body| {
+                Body::new(Counted {
+                    body,
+                    span,
+                    _share: share,
+                })
+            }))
         };
         serving.boxed()
     }
@@ -117,9 +125,10 @@ async fn pay(payers: &Payers, limit: Limit, cost: u64, begin_by: Instant) -> Res
     Ok(())
 }
 
-/// The body of an answer; its call counts until it ends.
+/// The body of an answer; its call counts until it ends, and what is logged meanwhile is about it.
 struct Counted {
     body: Body,
+    span: Span,
     _share: StreamShare,
 }
 
@@ -131,7 +140,9 @@ impl hyper::body::Body for Counted {
         mut self: Pin<&mut Self>,
         context: &mut TaskContext<'_>,
     ) -> Poll<Option<Result<Frame<Self::Data>, Status>>> {
-        Pin::new(&mut self.body).poll_frame(context)
+        let this = &mut *self;
+        let _within = this.span.enter();
+        Pin::new(&mut this.body).poll_frame(context)
     }
 
     fn is_end_stream(&self) -> bool {

@@ -6,6 +6,7 @@
 //! Deliberately absent: how problems look on the wire (`status`), and any state of partitions (`replicas`).
 
 mod acts;
+mod calls;
 mod classes;
 mod cluster;
 mod connections;
@@ -48,6 +49,7 @@ const LEADER_PAUSE: Duration = Duration::from_millis(20);
 
 #[cfg(test)]
 pub(crate) use acts::ACTS;
+pub(crate) use calls::span as span_of_call;
 #[cfg(test)]
 pub(crate) use classes::METHODS;
 pub(crate) use connections::AgeMax;

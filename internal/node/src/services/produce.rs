@@ -14,6 +14,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout_at};
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tonic::{Status, Streaming};
+use tracing::Instrument;
 
 use super::deadline::DEADLINE_DEFAULT;
 use super::lanes::{Delivery, Lane, Share};
@@ -168,7 +169,7 @@ pub(super) fn run_stream(
         refused_in_a_row: 0,
         out,
     };
-    tokio::spawn(Box::pin(stream.run(incoming, refused)));
+    tokio::spawn(Box::pin(stream.run(incoming, refused)).in_current_span());
     // Taking an answer out gives back its share of the bytes in flight.
     let answers = UnboundedReceiverStream::new(answers).map(|(answer, _share)| Ok(answer));
     let refusal = futures::stream::once(refusal).filter_map(async |refusal| refusal.ok().map(|why| Err(why.into())));

@@ -18,6 +18,7 @@ use tonic_health::ServingStatus;
 use tower::filter::FilterLayer;
 use tower::util::MapResponseLayer;
 
+use super::calls::Calls;
 use super::cluster::Cluster;
 use super::connections::{Single, serve_each};
 use super::groups::Groups;
@@ -83,6 +84,7 @@ pub(crate) async fn serve(parts: ServerParts) -> Result<(), String> {
         },
     );
     let router = bounded()
+        .layer(Calls)
         .layer(MapResponseLayer::new(explain_refusal))
         .layer(admitted)
         .layer(Metering)
@@ -103,7 +105,7 @@ pub(crate) async fn serve(parts: ServerParts) -> Result<(), String> {
     };
     serve_each(
         incoming,
-        context.connection_age,
+        context.connection_age.clone(),
         context.stopping.clone(),
         Arc::new(serve_one),
     )

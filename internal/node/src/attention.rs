@@ -131,7 +131,7 @@ pub fn findings(seen: &Seen) -> Vec<Finding> {
     let mut findings = Vec::new();
     nodes::look(seen, &mut findings);
     partitions::look(seen, &mut findings);
-    findings.sort_by(|one, other| one.severity.cmp(&other.severity)); // stable: the order of looking stays
+    findings.sort_by_key(|finding| finding.severity); // stable: the order of looking stays
     findings
 }
 

@@ -235,15 +235,21 @@ impl Config {
             check_address("admin_listen", &self.admin_listen)?;
         }
         let is_name = |name: &String| {
-            let letters = name.chars().all(|letter| letter.is_ascii_alphanumeric() || "-._".contains(letter));
+            let letters = name
+                .chars()
+                .all(|letter| letter.is_ascii_alphanumeric() || "-._".contains(letter));
             letters && !name.is_empty() && name.len() <= ADMIN_NAME_BYTES_MAX
         };
         if let Some(wrong) = self.admin_names.iter().find(|name| !is_name(name)) {
-            let why = format!("`{wrong}` is not a host name of at most {ADMIN_NAME_BYTES_MAX} characters, without a port");
+            let why =
+                format!("`{wrong}` is not a host name of at most {ADMIN_NAME_BYTES_MAX} characters, without a port");
             return Err(ConfigError::new("admin_names", why));
         }
         if self.admin_names.len() > ADMIN_NAMES_MAX {
-            let why = format!("{} names, at most {ADMIN_NAMES_MAX} are accepted", self.admin_names.len());
+            let why = format!(
+                "{} names, at most {ADMIN_NAMES_MAX} are accepted",
+                self.admin_names.len()
+            );
             return Err(ConfigError::new("admin_names", why));
         }
         Ok(())

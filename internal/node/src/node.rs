@@ -271,7 +271,12 @@ impl Foundation {
                 notices: self.credentials.notices(),
                 metrics: Box::new(move || metrics.text()),
                 opens_metrics: self.config.admin_open_metrics,
-                names: self.config.admin_names.iter().map(|name| name.to_ascii_lowercase()).collect(),
+                names: self
+                    .config
+                    .admin_names
+                    .iter()
+                    .map(|name| name.to_ascii_lowercase())
+                    .collect(),
                 credentials: self.credentials.clone(),
                 authority: context.authority.clone(),
                 currency: context.currency.clone(),

@@ -314,7 +314,10 @@ fn choose_consoles(places: &mut [NodePlace], keep: bool) -> Result<()> {
         true => ports::keep_or_replace(&former)?,
         false => ports::beside(&ports)?,
     };
-    places.iter_mut().zip(consoles).for_each(|(place, port)| place.console_port = port);
+    places
+        .iter_mut()
+        .zip(consoles)
+        .for_each(|(place, port)| place.console_port = port);
     Ok(())
 }
 

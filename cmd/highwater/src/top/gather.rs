@@ -104,7 +104,11 @@ pub(super) struct GroupView {
 impl View {
     pub(super) fn of(before: Option<&Look>, now: &Look) -> View {
         let described = &now.described;
-        let mut nodes: Vec<NodeView> = described.nodes.iter().map(|node| node_view(before, now, node)).collect();
+        let mut nodes: Vec<NodeView> = described
+            .nodes
+            .iter()
+            .map(|node| node_view(before, now, node))
+            .collect();
         nodes.sort_by(|a, b| a.name.cmp(&b.name));
         View {
             cluster: described.cluster_name.clone(),
@@ -125,7 +129,8 @@ fn node_view(before: Option<&Look>, now: &Look, node: &Node) -> NodeView {
         let passed_us = now.at.duration_since(before.at).as_micros().max(1) as u64;
         Some(used_us * 100 / passed_us)
     });
-    let used = |disk: &Disk| disk.total_bytes.saturating_sub(disk.free_bytes).saturating_mul(100) / disk.total_bytes.max(1);
+    let used =
+        |disk: &Disk| disk.total_bytes.saturating_sub(disk.free_bytes).saturating_mul(100) / disk.total_bytes.max(1);
     NodeView {
         name: node.name.clone(),
         rack: node.rack.clone(),
@@ -147,11 +152,16 @@ fn node_view(before: Option<&Look>, now: &Look, node: &Node) -> NodeView {
 /// The replicas of a topic's partition.
 fn replicas<'a>(look: &'a Look, topic: &'a Topic, partition: u32) -> impl Iterator<Item = &'a ReplicaStatus> {
     let replicas = look.described.replicas.iter();
-    replicas.filter(move |replica| replica.tenant == topic.tenant && replica.topic == topic.name && replica.partition == partition)
+    replicas.filter(move |replica| {
+        replica.tenant == topic.tenant && replica.topic == topic.name && replica.partition == partition
+    })
 }
 
 fn high_watermark(look: &Look, topic: &Topic, partition: u32) -> u64 {
-    replicas(look, topic, partition).map(|replica| replica.high_watermark).max().unwrap_or(0)
+    replicas(look, topic, partition)
+        .map(|replica| replica.high_watermark)
+        .max()
+        .unwrap_or(0)
 }
 
 fn topic_view(before: Option<&Look>, now: &Look, topic: &Topic) -> TopicView {
@@ -159,10 +169,16 @@ fn topic_view(before: Option<&Look>, now: &Look, topic: &Topic) -> TopicView {
     let per_second = |count: fn(&Look, &Topic, u32) -> u64| {
         let before = before?;
         let passed = now.at.duration_since(before.at).as_secs_f64().max(1e-3);
-        let more = partitions().map(|partition| count(now, topic, partition).saturating_sub(count(before, topic, partition)));
+        let more =
+            partitions().map(|partition| count(now, topic, partition).saturating_sub(count(before, topic, partition)));
         Some((more.sum::<u64>() as f64 / passed).round() as u64)
     };
-    let start = |partition| replicas(now, topic, partition).map(|replica| replica.log_start).max().unwrap_or(0);
+    let start = |partition| {
+        replicas(now, topic, partition)
+            .map(|replica| replica.log_start)
+            .max()
+            .unwrap_or(0)
+    };
     let records = partitions().map(|partition| high_watermark(now, topic, partition).saturating_sub(start(partition)));
     let lags = partitions().flat_map(|partition| {
         let end = high_watermark(now, topic, partition);
@@ -175,7 +191,9 @@ fn topic_view(before: Option<&Look>, now: &Look, topic: &Topic) -> TopicView {
         records: records.sum(),
         produced_per_second: per_second(high_watermark),
         consumed_per_second: per_second(|look, topic, partition| {
-            replicas(look, topic, partition).map(|replica| replica.records_served).sum()
+            replicas(look, topic, partition)
+                .map(|replica| replica.records_served)
+                .sum()
         }),
         lag_records: lags.max().unwrap_or(0),
     }
@@ -215,7 +233,10 @@ fn replica_seen(node: &str, told: Option<&ReplicaStatus>, end: u64) -> ReplicaSe
             ..ReplicaSeen::default()
         };
     };
-    let entries = told.damage.iter().map(|range| (range.last_index + 1).saturating_sub(range.first_index));
+    let entries = told
+        .damage
+        .iter()
+        .map(|range| (range.last_index + 1).saturating_sub(range.first_index));
     ReplicaSeen {
         node: node.to_owned(),
         role: told.role.clone(),

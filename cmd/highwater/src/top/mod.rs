@@ -77,7 +77,10 @@ pub(crate) async fn run(args: &Args) -> Result<()> {
         };
         match look {
             Ok(look) => {
-                terminal.show(&screen::text(&View::of(before.as_ref(), &look), true))?;
+                terminal.show(&screen::text(
+                    &View::of(before.as_ref(), &look),
+                    Some(terminal.size().1),
+                ))?;
                 before = Some(look);
             }
             // The cluster may be back at the next look.
@@ -94,6 +97,6 @@ pub(crate) async fn run(args: &Args) -> Result<()> {
 fn print(view: &View, format: Format) -> Result<()> {
     match format {
         Format::Json => output::json(view),
-        Format::Text => output::line(screen::text(view, false).trim_end()),
+        Format::Text => output::line(screen::text(view, None).trim_end()),
     }
 }

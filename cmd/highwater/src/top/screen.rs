@@ -8,15 +8,19 @@ use crate::output::Table;
 /// Rows of a table that are shown; the busiest, or those that lag the most, come first.
 const ROWS_MAX: usize = 12;
 
+/// As wide as the word for how much a finding matters.
+const INDENT: &str = "         ";
+
 const BOLD: &str = "\x1b[1m";
 const RED: &str = "\x1b[31m";
 const YELLOW: &str = "\x1b[33m";
 const PLAIN: &str = "\x1b[0m";
 
-pub(super) fn text(view: &View, coloured: bool) -> String {
-    let paint = |style: &str, text: &str| match coloured {
-        true => format!("{style}{text}{PLAIN}"),
-        false => text.to_owned(),
+/// `width`: of the terminal that it is for, in which sentences are to be broken into lines; None: it is for none.
+pub(super) fn text(view: &View, width: Option<usize>) -> String {
+    let paint = |style: &str, text: &str| match width {
+        Some(_) => format!("{style}{text}{PLAIN}"),
+        None => text.to_owned(),
     };
     let leader = match view.catalog_leader.as_str() {
         "" => "nobody leads the catalog".to_owned(),
@@ -24,7 +28,7 @@ pub(super) fn text(view: &View, coloured: bool) -> String {
     };
     let mut text = format!("{}  as {} sees it, {leader}\n\n", paint(BOLD, &view.cluster), view.node);
     for finding in &view.findings {
-        text.push_str(&attention(finding, &paint));
+        text.push_str(&attention(finding, width, &paint));
     }
     if view.findings.is_empty() {
         text.push_str("Nothing needs attention.\n");
@@ -38,13 +42,37 @@ pub(super) fn text(view: &View, coloured: bool) -> String {
     text
 }
 
-fn attention(finding: &Finding, paint: &impl Fn(&str, &str) -> String) -> String {
+fn attention(finding: &Finding, width: Option<usize>, paint: &impl Fn(&str, &str) -> String) -> String {
     let (style, word) = match finding.severity {
         Severity::Critical => (RED, "CRITICAL"),
         Severity::Warning => (YELLOW, "WARNING "),
         Severity::Notice => (BOLD, "NOTICE  "),
     };
-    format!("{} {} {}\n         To do: {}\n", paint(style, word), finding.what, finding.meaning, finding.action)
+    let sentences = format!("{} {}", finding.what, finding.meaning);
+    let to_do = format!("To do: {}", finding.action);
+    let indented = |text: &str| broken(text, width).join(&format!("\n{INDENT}"));
+    format!(
+        "{} {}\n{INDENT}{}\n",
+        paint(style, word),
+        indented(&sentences),
+        indented(&to_do)
+    )
+}
+
+/// Words in lines that fit behind the indent; a word that does not fit has a line of its own.
+fn broken(text: &str, width: Option<usize>) -> Vec<String> {
+    let room = width.map_or(usize::MAX, |width| width.saturating_sub(INDENT.len()));
+    let mut lines: Vec<String> = Vec::new();
+    for word in text.split(' ') {
+        match lines.last_mut() {
+            Some(line) if line.chars().count() + 1 + word.chars().count() <= room => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            _ => lines.push(word.to_owned()),
+        }
+    }
+    lines
 }
 
 fn nodes(nodes: &[NodeView]) -> Table {
@@ -66,7 +94,9 @@ fn nodes(nodes: &[NodeView]) -> Table {
 
 fn topics(topics: &[TopicView]) -> Option<String> {
     let mut busiest: Vec<&TopicView> = topics.iter().collect();
-    busiest.sort_by_key(|topic| std::cmp::Reverse(topic.produced_per_second.unwrap_or(0) + topic.consumed_per_second.unwrap_or(0)));
+    busiest.sort_by_key(|topic| {
+        std::cmp::Reverse(topic.produced_per_second.unwrap_or(0) + topic.consumed_per_second.unwrap_or(0))
+    });
     let mut table = Table::new(&["TOPIC", "PARTITIONS", "RECORDS", "IN/S", "OUT/S", "REPLICA LAG"]);
     for topic in busiest.iter().take(ROWS_MAX) {
         table.row([
@@ -151,18 +181,37 @@ mod tests {
 
     #[test]
     fn words_say_all_and_colours_only_repeat_it() {
-        let plain = text(&view(), false);
+        let plain = text(&view(), None);
         assert!(!plain.contains('\x1b'));
-        for part in ["nobody leads the catalog", "CRITICAL It is gone. That is bad.", "To do: Bring it back.", "AWAY", "12 %"] {
+        for part in [
+            "nobody leads the catalog",
+            "CRITICAL It is gone. That is bad.",
+            "To do: Bring it back.",
+            "AWAY",
+            "12 %",
+        ] {
             assert!(plain.contains(part), "{part}: {plain}");
         }
-        let coloured = text(&view(), true);
+        let coloured = text(&view(), Some(80));
         assert!(coloured.contains("\x1b[31mCRITICAL\x1b[0m"), "{coloured:?}");
     }
 
     #[test]
+    fn sentences_are_broken_where_the_terminal_ends() {
+        let narrow = text(&view(), Some(30));
+        assert!(
+            narrow.contains("CRITICAL\x1b[0m It is gone. That is\n         bad.\n"),
+            "{narrow:?}"
+        );
+        assert_eq!(
+            broken("a word-that-is-long b", Some(14)),
+            ["a", "word-that-is-long", "b"]
+        );
+    }
+
+    #[test]
     fn those_that_lag_the_most_come_first_and_the_others_are_counted() {
-        let plain = text(&view(), false);
+        let plain = text(&view(), None);
         let first = plain.lines().position(|line| line.starts_with("g19 "));
         let heading = plain.lines().position(|line| line.starts_with("GROUP"));
         assert_eq!(first, heading.map(|line| line + 1), "{plain}");
@@ -175,6 +224,6 @@ mod tests {
             findings: Vec::new(),
             ..view()
         };
-        assert!(text(&quiet, false).contains("Nothing needs attention."));
+        assert!(text(&quiet, None).contains("Nothing needs attention."));
     }
 }

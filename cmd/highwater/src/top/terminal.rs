@@ -14,7 +14,7 @@ const HOME: &str = "\x1b[H";
 const CLEAR_LINE: &str = "\x1b[K";
 const CLEAR_BELOW: &str = "\x1b[J";
 /// If the terminal does not say how large it is.
-const ROWS_DEFAULT: usize = 24;
+const SIZE_DEFAULT: (usize, usize) = (24, 80);
 
 pub(super) struct Terminal {
     before: Termios,
@@ -41,12 +41,27 @@ impl Terminal {
         Ok(terminal)
     }
 
+    /// Rows and columns.
+    pub(super) fn size(&self) -> (usize, usize) {
+        let size = tcgetwinsize(io::stdout())
+            .ok()
+            .filter(|size| size.ws_row > 0 && size.ws_col > 0);
+        size.map_or(SIZE_DEFAULT, |size| {
+            (usize::from(size.ws_row), usize::from(size.ws_col))
+        })
+    }
+
     /// Shows as much of the text as there is room for. A line is written over the one before, so nothing flickers.
     pub(super) fn show(&self, text: &str) -> Result<()> {
-        let rows = tcgetwinsize(io::stdout()).map_or(ROWS_DEFAULT, |size| usize::from(size.ws_row));
+        let (rows, columns) = self.size();
         let mut screen = HOME.to_owned();
         for line in text.lines().take(rows.saturating_sub(1)) {
-            screen.push_str(line);
+            // A line with colours is one of sentences, which are broken already.
+            let is_cut = !line.contains('\x1b') && line.chars().count() > columns;
+            match is_cut {
+                true => screen.extend(line.chars().take(columns)),
+                false => screen.push_str(line),
+            }
             screen.push_str(CLEAR_LINE);
             screen.push_str("\r\n");
         }

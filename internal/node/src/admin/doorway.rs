@@ -124,7 +124,9 @@ async fn prove(credentials: &Arc<Credentials>, stream: TcpStream, remote: Socket
     config.alpn_protocols = vec![ALPN_HTTP.to_vec()];
     let stream = TlsAcceptor::from(Arc::new(config)).accept(stream).await?;
     let chain = stream.get_ref().1.peer_certificates();
-    let certificate = chain.and_then(<[_]>::first).ok_or_else(|| io::Error::other("no certificate was presented"))?;
+    let certificate = chain
+        .and_then(<[_]>::first)
+        .ok_or_else(|| io::Error::other("no certificate was presented"))?;
     let identity = credentials.identity_of(certificate).map_err(io::Error::other)?;
     let trust = credentials.hold(generation, chain, Side::Theirs, remote);
     let who = Who::Proven(Principal::calling(&identity, remote));
@@ -188,7 +190,11 @@ impl Guest {
 }
 
 impl AsyncRead for Guest {
-    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let read = match &mut self.stream {
             Stream::Plain(stream) => Pin::new(stream).poll_read(context, buffer),
             Stream::Tls(stream, _) => Pin::new(stream).poll_read(context, buffer),

@@ -19,7 +19,8 @@ use crate::access::{Action, Principal, Resource};
 
 const NEEDS_CERTIFICATE: &str = "Elsewhere than on loopback this listener tells only /livez and /readyz without a certificate. For everything else \
     use https with the certificate of an operator of the cluster (docs/security.md).";
-const NEEDS_OPERATOR: &str = "This certificate is not one of an operator of the cluster, or this node cannot tell at present.";
+const NEEDS_OPERATOR: &str =
+    "This certificate is not one of an operator of the cluster, or this node cannot tell at present.";
 const WRONG_HOST: &str = "The host of this address is none that this listener knows itself by: use localhost or an address, or add the name to \
     the setting `admin_names` (--admin-names).";
 const OTHER_SITE: &str = "Other web sites may not read the console.";
@@ -88,7 +89,9 @@ impl Desk {
     /// Whether somebody is an operator. By a policy that may be old it cannot be told; those whom the node's own settings name come in all the
     /// same, for they come when something is wrong.
     fn admits(&self, principal: &Principal) -> bool {
-        let is_configured = principal.client().is_some_and(|client| self.authority.is_configured_operator(client));
+        let is_configured = principal
+            .client()
+            .is_some_and(|client| self.authority.is_configured_operator(client));
         let asked = || self.authority.authorize(principal, Action::Admin, Resource::Cluster);
         is_configured || (self.currency.check().is_ok() && asked().is_ok())
     }
@@ -129,7 +132,14 @@ mod tests {
         ] {
             assert!(is_own(own, &names), "{own}");
         }
-        for other in ["", "evil.example", "localhost.evil.example:7401", "127.0.0.1.evil.example", "[evil.example]", ":7401"] {
+        for other in [
+            "",
+            "evil.example",
+            "localhost.evil.example:7401",
+            "127.0.0.1.evil.example",
+            "[evil.example]",
+            ":7401",
+        ] {
             assert!(!is_own(other, &names), "{other}");
         }
     }
@@ -137,17 +147,27 @@ mod tests {
     #[test]
     fn what_the_browser_says_comes_from_elsewhere_is_refused_but_for_visits() {
         let headers = |pairs: &[(&'static str, &'static str)]| -> HeaderMap {
-            let pairs = pairs.iter().map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)));
+            let pairs = pairs
+                .iter()
+                .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)));
             pairs.collect()
         };
         assert!(!is_of_other_site(&headers(&[])));
         assert!(!is_of_other_site(&headers(&[("sec-fetch-site", "same-origin")])));
-        let visit = [("sec-fetch-site", "cross-site"), ("sec-fetch-mode", "navigate"), ("sec-fetch-dest", "document")];
+        let visit = [
+            ("sec-fetch-site", "cross-site"),
+            ("sec-fetch-mode", "navigate"),
+            ("sec-fetch-dest", "document"),
+        ];
         assert!(!is_of_other_site(&headers(&visit)));
         for site in ["cross-site", "same-site", "whatever"] {
             assert!(is_of_other_site(&headers(&[("sec-fetch-site", site)])), "{site}");
         }
-        let framed = [("sec-fetch-site", "cross-site"), ("sec-fetch-mode", "navigate"), ("sec-fetch-dest", "iframe")];
+        let framed = [
+            ("sec-fetch-site", "cross-site"),
+            ("sec-fetch-mode", "navigate"),
+            ("sec-fetch-dest", "iframe"),
+        ];
         assert!(is_of_other_site(&headers(&framed)));
     }
 }

@@ -104,17 +104,26 @@ async fn other_sites_learn_nothing_and_nothing_can_be_changed() {
         ("evil.example", ""),
         ("evil.example:7401", "Sec-Fetch-Site: same-origin\r\n"),
         ("localhost", "Sec-Fetch-Site: cross-site\r\nSec-Fetch-Mode: no-cors\r\n"),
-        ("localhost", "Sec-Fetch-Site: cross-site\r\nSec-Fetch-Mode: cors\r\nOrigin: null\r\n"),
+        (
+            "localhost",
+            "Sec-Fetch-Site: cross-site\r\nSec-Fetch-Mode: cors\r\nOrigin: null\r\n",
+        ),
     ] {
         for path in ["/", "/metrics", "/api/v1/cluster"] {
             let refused = get_with(address, path, host, headers).await;
-            assert!(refused.starts_with("HTTP/1.1 403 "), "{path} {host} {headers}: {refused}");
+            assert!(
+                refused.starts_with("HTTP/1.1 403 "),
+                "{path} {host} {headers}: {refused}"
+            );
             assert!(!refused.to_lowercase().contains("access-control"), "{refused}");
         }
     }
     let page = get_with(address, "/", "console.example:8443", "").await;
     assert!(is_answered(&page, "200", "the console\n"), "{page}");
-    for header in ["content-security-policy: default-src 'none';", "x-content-type-options: nosniff"] {
+    for header in [
+        "content-security-policy: default-src 'none';",
+        "x-content-type-options: nosniff",
+    ] {
         assert!(page.contains(header), "{header}: {page}");
     }
     let changing = "POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
@@ -134,12 +143,18 @@ async fn elsewhere_strangers_are_told_yes_or_no_and_not_a_word_more() {
     assert!(is_answered(&ready, "200", "\r\n\r\nready\n"), "{ready}");
     served.not_ready.send_replace(Some(NotReady::Opening(2)));
     let not_ready = ask(address, "GET /readyz HTTP/1.0\r\n\r\n").await;
-    assert!(not_ready.contains(" 503 ") && not_ready.ends_with("\r\n\r\nnot ready\n"), "{not_ready}");
+    assert!(
+        not_ready.contains(" 503 ") && not_ready.ends_with("\r\n\r\nnot ready\n"),
+        "{not_ready}"
+    );
     let live = get_with(address, "/livez", "pod.example", "").await;
     assert!(is_answered(&live, "200", "live\n"), "{live}");
     for path in ["/", "/metrics", "/api/v1/cluster", "/nothing"] {
         let refused = fetch(address, path).await;
-        assert!(refused.starts_with("HTTP/1.1 403 ") && refused.contains("certificate"), "{path}: {refused}");
+        assert!(
+            refused.starts_with("HTTP/1.1 403 ") && refused.contains("certificate"),
+            "{path}: {refused}"
+        );
     }
 }
 

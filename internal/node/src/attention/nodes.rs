@@ -27,14 +27,22 @@ fn catalog(seen: &Seen) -> Option<Finding> {
     if seen.catalog_leader.is_empty() {
         let missed = match away.as_slice() {
             [] => "the voters are heard of, so one may be elected in a moment".to_owned(),
-            away => format!("it needs {} of {voters} voters, and {} is not heard of", voters / 2 + 1, away.join(", ")),
+            away => {
+                let verb = if away.len() == 1 { "is" } else { "are" };
+                format!(
+                    "it needs {} of {voters} voters, and {} {verb} not heard of",
+                    voters / 2 + 1,
+                    away.join(", ")
+                )
+            }
         };
         return Some(finding(
             Severity::Critical,
             "catalog",
             [
                 format!("The catalog has no leader that {} knows: {missed}.", seen.by),
-                "Topics, tenants and replicas cannot be changed, and after 10 seconds no node serves any client.".to_owned(),
+                "Topics, tenants and replicas cannot be changed, and after 10 seconds no node serves any client."
+                    .to_owned(),
                 "Bring the missing nodes back; a majority of the voters is enough.".to_owned(),
             ],
         ));
@@ -45,7 +53,10 @@ fn catalog(seen: &Seen) -> Option<Finding> {
             Severity::Warning,
             "catalog",
             [
-                format!("The catalog has just enough voters: {} of {voters} are there.", voters - away.len()),
+                format!(
+                    "The catalog has just enough voters: {} of {voters} are there.",
+                    voters - away.len()
+                ),
                 "If one more of them goes, nothing can be changed and no client is served.".to_owned(),
                 format!("Bring {} back before anything else is taken down.", away.join(", ")),
             ],
@@ -120,10 +131,17 @@ fn notice_of(node: &NodeSeen, notice: &str) -> Finding {
             "A node whose certificate is not good is not let in by anybody.",
             "Put new certificate files in the place of the old ones; the node takes them within seconds, without a restart.",
         ),
-        false => ("The node works, and wants somebody to know.", "See its log, and docs/security.md."),
+        false => (
+            "The node works, and wants somebody to know.",
+            "See its log, and docs/security.md.",
+        ),
     };
     let what = format!("{}: {notice}.", node.name);
-    finding(Severity::Warning, &node.name, [what, meaning.to_owned(), action.to_owned()])
+    finding(
+        Severity::Warning,
+        &node.name,
+        [what, meaning.to_owned(), action.to_owned()],
+    )
 }
 
 fn on_purpose(node: &NodeSeen) -> Option<Finding> {
@@ -146,7 +164,12 @@ fn on_purpose(node: &NodeSeen) -> Option<Finding> {
 
 /// Those that are not there, in words.
 pub(super) fn away(seen: &Seen) -> Option<String> {
-    let away: Vec<&str> = seen.nodes.iter().filter(|node| !node.alive).map(|node| node.name.as_str()).collect();
+    let away: Vec<&str> = seen
+        .nodes
+        .iter()
+        .filter(|node| !node.alive)
+        .map(|node| node.name.as_str())
+        .collect();
     match away.as_slice() {
         [] => None,
         few if few.len() <= 3 => Some(few.join(", ")),

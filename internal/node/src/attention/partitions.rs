@@ -1,6 +1,9 @@
 //! What is the matter with partitions, kind by kind.
 
-use super::{EXAMPLES_MAX, Finding, LAG_RECORDS_MAX, PartitionSeen, ReplicaSeen, Seen, Severity, count, finding, nodes, takes_part};
+use super::{
+    EXAMPLES_MAX, Finding, LAG_RECORDS_MAX, PartitionSeen, ReplicaSeen, Seen, Severity, count, finding, nodes,
+    takes_part,
+};
 
 pub(super) fn look(seen: &Seen, findings: &mut Vec<Finding>) {
     let kinds: [fn(&Seen) -> Option<Finding>; 7] = [lost, leaderless, without_majority, damaged, dead, missing, behind];
@@ -26,7 +29,9 @@ impl<'a> Found<'a> {
 
     fn examples(&self) -> String {
         let named = self.0.iter().take(EXAMPLES_MAX);
-        let mut names: Vec<String> = named.map(|partition| format!("{} {}", partition.topic, partition.partition)).collect();
+        let mut names: Vec<String> = named
+            .map(|partition| format!("{} {}", partition.topic, partition.partition))
+            .collect();
         if self.0.len() > EXAMPLES_MAX {
             names.push(format!("and {} more", self.0.len() - EXAMPLES_MAX));
         }
@@ -45,8 +50,13 @@ impl<'a> Found<'a> {
 
 fn lost(seen: &Seen) -> Option<Finding> {
     let found = Found::with(seen, |replica| replica.damaged_everywhere)?;
-    let what = format!("{} {} records that are damaged on every replica", found.number(), found.has());
-    let meaning = "Those records cannot be read by anybody; consumers are told so (DAMAGED), and nothing is skipped in silence.";
+    let what = format!(
+        "{} {} records that are damaged on every replica",
+        found.number(),
+        found.has()
+    );
+    let meaning =
+        "Those records cannot be read by anybody; consumers are told so (DAMAGED), and nothing is skipped in silence.";
     let action = "Stop what writes to those disks, look for the cause, and restore the records from a backup.";
     Some(found.told(Severity::Critical, what, [meaning, action]))
 }
@@ -54,7 +64,8 @@ fn lost(seen: &Seen) -> Option<Finding> {
 fn leaderless(seen: &Seen) -> Option<Finding> {
     let found = Found::of(seen, |partition| partition.leader.is_empty())?;
     let what = format!("{} {} no leader that {} knows", found.number(), found.has(), seen.by);
-    let meaning = "Nothing can be produced there until one is elected; what is committed can still be read from any replica.";
+    let meaning =
+        "Nothing can be produced there until one is elected; what is committed can still be read from any replica.";
     let action = "An election takes a second. If it lasts, a majority of the replicas is missing: bring those nodes back. Only if their disks are \
                   gone for good: highwater cluster recover.";
     Some(found.told(Severity::Critical, what, [meaning, action]))
@@ -62,7 +73,11 @@ fn leaderless(seen: &Seen) -> Option<Finding> {
 
 fn without_majority(seen: &Seen) -> Option<Finding> {
     let lacks = |partition: &PartitionSeen| {
-        let there = partition.replicas.iter().filter(|replica| takes_part(&replica.role)).count();
+        let there = partition
+            .replicas
+            .iter()
+            .filter(|replica| takes_part(&replica.role))
+            .count();
         !partition.leader.is_empty() && there > 0 && there * 2 <= partition.replicas.len()
     };
     let found = Found::of(seen, lacks)?;
@@ -72,7 +87,9 @@ fn without_majority(seen: &Seen) -> Option<Finding> {
 }
 
 fn damaged(seen: &Seen) -> Option<Finding> {
-    let found = Found::with(seen, |replica| replica.damaged_entries > 0 && !replica.damaged_everywhere)?;
+    let found = Found::with(seen, |replica| {
+        replica.damaged_entries > 0 && !replica.damaged_everywhere
+    })?;
     let what = format!("{} {} a replica with damaged entries", found.number(), found.has());
     let meaning = "A disk has changed what was written. The replica fetches the entries from another one; readers are served elsewhere meanwhile.";
     let action = "Nothing for the data. If a node shows up here again, replace its disk.";
@@ -82,8 +99,10 @@ fn damaged(seen: &Seen) -> Option<Finding> {
 fn dead(seen: &Seen) -> Option<Finding> {
     let found = Found::with(seen, |replica| matches!(replica.role.as_str(), "dead" | "stopped"))?;
     let what = format!("{} {} a dead replica", found.number(), found.has());
-    let meaning = "It has lost what it had promised to keep, so it does not take part. Another one is being made in its place.";
-    let action = "Usually nothing. If it stays so, the node that should get the new replica is not there, or has no room.";
+    let meaning =
+        "It has lost what it had promised to keep, so it does not take part. Another one is being made in its place.";
+    let action =
+        "Usually nothing. If it stays so, the node that should get the new replica is not there, or has no room.";
     Some(found.told(Severity::Warning, what, [meaning, action]))
 }
 
@@ -99,7 +118,11 @@ fn missing(seen: &Seen) -> Option<Finding> {
 fn behind(seen: &Seen) -> Option<Finding> {
     let lags = |replica: &ReplicaSeen| replica.lag_records.is_some_and(|lag| lag > LAG_RECORDS_MAX);
     let found = Found::with(seen, lags)?;
-    let what = format!("{} {} a replica that is more than {LAG_RECORDS_MAX} records behind", found.number(), found.has());
+    let what = format!(
+        "{} {} a replica that is more than {LAG_RECORDS_MAX} records behind",
+        found.number(),
+        found.has()
+    );
     let meaning = "It catches up, at the pace that the cluster's settings allow; until then it is no full copy.";
     let action = "Watch whether the lag falls. If it grows, that node's disk or network is too slow.";
     Some(found.told(Severity::Notice, what, [meaning, action]))

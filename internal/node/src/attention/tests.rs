@@ -26,7 +26,9 @@ fn partition(number: u32) -> PartitionSeen {
         topic: "shop/orders".to_owned(),
         partition: number,
         leader: "n1".to_owned(),
-        replicas: [("n1", "leader"), ("n2", "follower"), ("n3", "follower")].map(replica).to_vec(),
+        replicas: [("n1", "leader"), ("n2", "follower"), ("n3", "follower")]
+            .map(replica)
+            .to_vec(),
     }
 }
 
@@ -72,14 +74,26 @@ fn a_node_that_is_gone_comes_first_and_says_what_lacks_it() {
             partition.replicas[2].role.clear();
         }
     });
-    let told: Vec<_> = all.iter().map(|(severity, about, _)| (*severity, about.as_str())).collect();
+    let told: Vec<_> = all
+        .iter()
+        .map(|(severity, about, _)| (*severity, about.as_str()))
+        .collect();
     assert_eq!(
         told,
-        [(Severity::Critical, "n3"), (Severity::Warning, "catalog"), (Severity::Warning, "5 partitions")]
+        [
+            (Severity::Critical, "n3"),
+            (Severity::Warning, "catalog"),
+            (Severity::Warning, "5 partitions")
+        ]
     );
     assert!(all[1].2.contains("2 of 3 are there"), "{all:?}");
     assert!(all[2].2.contains("away: n3"), "{all:?}");
-    assert!(all[2].2.ends_with("shop/orders 0, shop/orders 1, shop/orders 2, and 2 more."), "{all:?}");
+    assert!(
+        all[2]
+            .2
+            .ends_with("shop/orders 0, shop/orders 1, shop/orders 2, and 2 more."),
+        "{all:?}"
+    );
 }
 
 #[test]
@@ -90,13 +104,19 @@ fn a_catalog_without_a_leader_names_whom_it_lacks() {
         seen.nodes[2].alive = false;
     });
     assert_eq!((all[0].0, all[0].1.as_str()), (Severity::Critical, "catalog"));
-    assert!(all[0].2.contains("needs 2 of 3 voters, and n2, n3 is not heard of"), "{all:?}");
+    assert!(
+        all[0].2.contains("needs 2 of 3 voters, and n2, n3 are not heard of"),
+        "{all:?}"
+    );
 }
 
 #[test]
 fn nodes_that_are_not_ready_full_or_on_their_way_say_so() {
     let (severity, about, what) = only(|seen| seen.nodes[0].not_ready = "it is draining".to_owned());
-    assert_eq!((severity, about.as_str(), what.as_str()), (Severity::Warning, "n1", "n1 is not ready: it is draining."));
+    assert_eq!(
+        (severity, about.as_str(), what.as_str()),
+        (Severity::Warning, "n1", "n1 is not ready: it is draining.")
+    );
     let disk = |free_bytes, low, full| {
         only(|seen| {
             seen.nodes[1].disk = Some(DiskSeen {
@@ -122,7 +142,11 @@ fn each_trouble_of_a_partition_is_one_finding() {
     let of = |change: fn(&mut PartitionSeen)| only(|seen| change(&mut seen.partitions[3]));
     type Case = (fn(&mut PartitionSeen), Severity, &'static str);
     let cases: [Case; 6] = [
-        (|partition| partition.leader.clear(), Severity::Critical, "1 partition has no leader"),
+        (
+            |partition| partition.leader.clear(),
+            Severity::Critical,
+            "1 partition has no leader",
+        ),
         (
             |partition| {
                 partition.replicas[1].damaged_entries = 4;
@@ -131,10 +155,26 @@ fn each_trouble_of_a_partition_is_one_finding() {
             Severity::Critical,
             "damaged on every replica",
         ),
-        (|partition| partition.replicas[1].damaged_entries = 4, Severity::Warning, "damaged entries"),
-        (|partition| partition.replicas[2].role = "dead".to_owned(), Severity::Warning, "a dead replica"),
-        (|partition| partition.replicas[2].role.clear(), Severity::Warning, "fewer replicas than wanted"),
-        (|partition| partition.replicas[2].lag_records = Some(100_001), Severity::Notice, "100000 records behind"),
+        (
+            |partition| partition.replicas[1].damaged_entries = 4,
+            Severity::Warning,
+            "damaged entries",
+        ),
+        (
+            |partition| partition.replicas[2].role = "dead".to_owned(),
+            Severity::Warning,
+            "a dead replica",
+        ),
+        (
+            |partition| partition.replicas[2].role.clear(),
+            Severity::Warning,
+            "fewer replicas than wanted",
+        ),
+        (
+            |partition| partition.replicas[2].lag_records = Some(100_001),
+            Severity::Notice,
+            "100000 records behind",
+        ),
     ];
     for (change, severity, part) in cases {
         let (found, about, what) = of(change);

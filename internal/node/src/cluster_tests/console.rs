@@ -37,13 +37,16 @@ async fn until(cluster: &TestCluster, path: &str, is_wanted: impl Fn(&Value) -> 
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     };
-    timeout(PATIENCE, asking).await.unwrap_or_else(|_| panic!("{path} is never as wanted"))
+    timeout(PATIENCE, asking)
+        .await
+        .unwrap_or_else(|_| panic!("{path} is never as wanted"))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_console_tells_nodes_topics_and_what_happens_when_a_node_goes() {
     let mut cluster = with_records("127.0.0.1:0", false).await;
-    let whole = |answer: &Value| answer["topics"]["rows"][0]["incomplete"] == 0 && answer["topics"]["rows"][0]["records"] == 3;
+    let whole =
+        |answer: &Value| answer["topics"]["rows"][0]["incomplete"] == 0 && answer["topics"]["rows"][0]["records"] == 3;
     let topics = until(&cluster, "/api/v1/topics?search=ORD", whole).await;
     assert_eq!(topics["topics"]["rows"][0]["name"], "orders");
     let (_, topic) = get(&cluster, 0, "/api/v1/topics/shop/orders").await;
@@ -52,12 +55,18 @@ async fn the_console_tells_nodes_topics_and_what_happens_when_a_node_goes() {
     assert_eq!(replicas.len(), 3, "{topic}");
     let settled = |answer: &Value| answer["findings"].as_array().is_some_and(Vec::is_empty);
     let calm = until(&cluster, "/api/v1/cluster", settled).await;
-    assert_eq!((calm["nodes"].as_array().unwrap().len(), &calm["viewer"]), (3, &Value::from("")));
+    assert_eq!(
+        (calm["nodes"].as_array().unwrap().len(), &calm["viewer"]),
+        (3, &Value::from(""))
+    );
 
     cluster.stop(2).await;
     let is_told = |answer: &Value| {
         let findings = answer["findings"].as_array();
-        findings.is_some_and(|all| all.iter().any(|finding| finding["about"] == "c" && finding["severity"] == "critical"))
+        findings.is_some_and(|all| {
+            all.iter()
+                .any(|finding| finding["about"] == "c" && finding["severity"] == "critical")
+        })
     };
     until(&cluster, "/api/v1/cluster", is_told).await;
     let happened = |answer: &Value, kind: &str| {
@@ -79,7 +88,10 @@ async fn tenants_policy_and_wrong_questions() {
     assert_eq!(tenants["tenants"]["rows"][0]["partitions"], 2, "{tenants}");
     let (_, tenant) = get(&cluster, 0, "/api/v1/tenants/shop").await;
     let uses = tenant["uses"].as_array().unwrap();
-    assert!(uses.iter().any(|row| row["limit"] == "topics" && row["used"] == 1), "{tenant}");
+    assert!(
+        uses.iter().any(|row| row["limit"] == "topics" && row["used"] == 1),
+        "{tenant}"
+    );
     let (_, access) = get(&cluster, 0, "/api/v1/access?tenant=shop").await;
     assert!(access["grants_in_all"].as_u64().unwrap() > 0, "{access}");
     let (_, groups) = get(&cluster, 0, "/api/v1/groups").await;
@@ -127,11 +139,18 @@ async fn a_tail_begins_where_it_is_told_filters_and_never_shows_the_audit() {
         }
     };
     let told = timeout(PATIENCE, seen).await.unwrap();
-    assert!(told.contains("text/event-stream") && told.contains("\"kind\":\"json\""), "{told}");
+    assert!(
+        told.contains("text/event-stream") && told.contains("\"kind\":\"json\""),
+        "{told}"
+    );
     assert!(told.contains("other") && !told.contains("plain\""), "{told}");
     let filtered = tail(&cluster, "tenant=shop&topic=orders&partition=0&back=3&contains=pla").await;
     assert!(filtered.contains("plain") && !filtered.contains("other"), "{filtered}");
-    for query in ["tenant=system&topic=audit", "tenant=shop", "tenant=shop&topic=orders&back=501"] {
+    for query in [
+        "tenant=system&topic=audit",
+        "tenant=shop",
+        "tenant=shop&topic=orders&back=501",
+    ] {
         let (code, _) = get(&cluster, 0, &format!("/api/v1/tail?{query}")).await;
         assert!((400..=403).contains(&code), "{query}: {code}");
     }
@@ -149,7 +168,11 @@ async fn elsewhere_the_console_is_for_operators_and_records_for_whoever_may_cons
     assert_eq!(node.get("/api/v1/cluster").await.status, 403);
     let mut operator = connect(OPERATOR_TENANT).await;
     let told = operator.get("/api/v1/cluster").await;
-    assert_eq!((told.status, &told.json["viewer"]), (200, &Value::from("ops/tester")), "{told:?}");
+    assert_eq!(
+        (told.status, &told.json["viewer"]),
+        (200, &Value::from("ops/tester")),
+        "{told:?}"
+    );
     // An operator of the cluster is nobody to the tenant.
     let refused = operator.get("/api/v1/tail?tenant=shop&topic=orders").await;
     assert!([403, 404].contains(&refused.status), "{refused:?}");

@@ -119,7 +119,10 @@ mod tests {
     fn pages_are_cut_and_one_beyond_the_end_is_the_last() {
         let page = |query: &str, rows: usize| Wanted::read(Some(query)).unwrap().cut((0..rows).collect());
         let first = page("", 120);
-        assert_eq!((first.total, first.page, first.pages, first.rows.len()), (120, 0, 3, PAGE_ROWS));
+        assert_eq!(
+            (first.total, first.page, first.pages, first.rows.len()),
+            (120, 0, 3, PAGE_ROWS)
+        );
         assert_eq!(page("page=2", 120).rows, (100..120).collect::<Vec<_>>());
         assert_eq!(page("page=99", 120).page, 2);
         let none = page("page=7", 0);

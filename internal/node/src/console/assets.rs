@@ -55,9 +55,15 @@ pub(super) async fn asset(uri: Uri, headers: HeaderMap) -> Response {
         return (StatusCode::NOT_FOUND, "There is nothing here; the console is at /.\n").into_response();
     };
     let ((_, kind, text), tag) = (FILES[position], &TAGS[position]);
-    let known = headers.get(IF_NONE_MATCH).and_then(|known| known.to_str().ok()).unwrap_or_default();
+    let known = headers
+        .get(IF_NONE_MATCH)
+        .and_then(|known| known.to_str().ok())
+        .unwrap_or_default();
     let caching = [(ETAG, tag.as_str()), (CACHE_CONTROL, "no-cache")];
-    match known.split(',').any(|known| known.trim().trim_start_matches("W/") == tag) {
+    match known
+        .split(',')
+        .any(|known| known.trim().trim_start_matches("W/") == tag)
+    {
         true => (StatusCode::NOT_MODIFIED, caching).into_response(),
         false => ([(CONTENT_TYPE, kind)], caching, text).into_response(),
     }
@@ -72,12 +78,19 @@ mod tests {
     fn pages_name_only_files_that_are_there_and_nothing_elsewhere() {
         let is_there = |name: &str| FILES.iter().any(|(path, _, _)| path.trim_start_matches('/') == name);
         for (path, _, text) in FILES {
-            let names = text.split(['"', '\'']).filter(|part| part.starts_with("./") || part.ends_with(".js"));
+            let names = text
+                .split(['"', '\''])
+                .filter(|part| part.starts_with("./") || part.ends_with(".js"));
             for name in names {
                 assert!(is_there(name.trim_start_matches("./")), "{path} names {name}");
             }
-            let foreign = text.split("http").skip(1).filter(|rest| rest.starts_with("://") || rest.starts_with("s://"));
-            let foreign: Vec<_> = foreign.filter(|rest| !rest.starts_with("://www.w3.org/2000/svg")).collect();
+            let foreign = text
+                .split("http")
+                .skip(1)
+                .filter(|rest| rest.starts_with("://") || rest.starts_with("s://"));
+            let foreign: Vec<_> = foreign
+                .filter(|rest| !rest.starts_with("://www.w3.org/2000/svg"))
+                .collect();
             assert!(foreign.is_empty(), "{path}: {foreign:?}");
             for forbidden in ["innerHTML", "<script>", "style=\"", "onclick=", "eval("] {
                 assert!(!text.contains(forbidden), "{path} has {forbidden}");
@@ -89,11 +102,22 @@ mod tests {
     async fn a_file_that_is_known_is_not_sent_again() {
         let first = asset(Uri::from_static("/app.js"), HeaderMap::new()).await;
         let tag = first.headers()[ETAG].clone();
-        assert_eq!((first.status(), &first.headers()[CONTENT_TYPE]), (StatusCode::OK, &SCRIPT.parse().unwrap()));
+        assert_eq!(
+            (first.status(), &first.headers()[CONTENT_TYPE]),
+            (StatusCode::OK, &SCRIPT.parse().unwrap())
+        );
         let known = HeaderMap::from_iter([(IF_NONE_MATCH, tag)]);
         let again = asset(Uri::from_static("/app.js"), known.clone()).await;
         assert_eq!(again.status(), StatusCode::NOT_MODIFIED);
-        assert_eq!(asset(Uri::from_static("/base.css"), known).await.status(), StatusCode::OK);
-        assert_eq!(asset(Uri::from_static("/../Cargo.toml"), HeaderMap::new()).await.status(), StatusCode::NOT_FOUND);
+        assert_eq!(
+            asset(Uri::from_static("/base.css"), known).await.status(),
+            StatusCode::OK
+        );
+        assert_eq!(
+            asset(Uri::from_static("/../Cargo.toml"), HeaderMap::new())
+                .await
+                .status(),
+            StatusCode::NOT_FOUND
+        );
     }
 }

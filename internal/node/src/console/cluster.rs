@@ -79,7 +79,11 @@ fn totals(sample: &Sample) -> Value {
         partitions.filter(|partition| is_so(partition)).count()
     };
     let rates = sum(sample.all_rates());
-    let stored: u64 = picture.partitions().flat_map(|(_, partition)| &partition.replicas).map(|replica| replica.bytes).sum();
+    let stored: u64 = picture
+        .partitions()
+        .flat_map(|(_, partition)| &partition.replicas)
+        .map(|replica| replica.bytes)
+        .sum();
     json!({
         "topics": picture.topics.len(),
         "partitions": count(|_| true),

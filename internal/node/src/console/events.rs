@@ -26,9 +26,17 @@ pub(super) enum Happening {
     /// A partition has another leader.
     Elected { what: String, from: String, to: String },
     /// Several partitions have another leader, from the same one to the same one.
-    ElectedMany { partitions: usize, from: String, to: String },
+    ElectedMany {
+        partitions: usize,
+        from: String,
+        to: String,
+    },
     /// Partitions have no leader that is known.
-    LeaderLost { what: String, partitions: usize, from: String },
+    LeaderLost {
+        what: String,
+        partitions: usize,
+        from: String,
+    },
     /// The catalog has another leader.
     CatalogElected { from: String, to: String },
     /// The catalog has none that is known.
@@ -82,9 +90,15 @@ impl Happening {
             H::WatchBegan => format!("{by} began to watch."),
             H::Elected { what, from, to } if from.is_empty() => format!("{to} leads {what}."),
             H::Elected { what, from, to } => format!("{to} leads {what} now, after {from}."),
-            H::ElectedMany { partitions, from, to } if from.is_empty() => format!("{to} leads {partitions} partitions."),
+            H::ElectedMany { partitions, from, to } if from.is_empty() => {
+                format!("{to} leads {partitions} partitions.")
+            }
             H::ElectedMany { partitions, from, to } => format!("{to} leads {partitions} partitions now, after {from}."),
-            H::LeaderLost { what, partitions: 1, from } => format!("{what} has no leader; it was {from}."),
+            H::LeaderLost {
+                what,
+                partitions: 1,
+                from,
+            } => format!("{what} has no leader; it was {from}."),
             H::LeaderLost { what, partitions, from } => {
                 format!("{partitions} partitions have no leader, {what} among them; it was {from}.")
             }
@@ -96,9 +110,13 @@ impl Happening {
             H::NodeGone { node } => format!("{node} is not heard of any more."),
             H::NodeBack { node } => format!("{node} is back."),
             H::NodeSet { node, what } => format!("{node} {what}."),
-            H::DamageFound { what, entries } => format!("{entries} entries of {what} are damaged on {by}; it fetches them from another replica."),
+            H::DamageFound { what, entries } => {
+                format!("{entries} entries of {what} are damaged on {by}; it fetches them from another replica.")
+            }
             H::DamageMended { what } => format!("{what} is whole again on {by}."),
-            H::ReplicaDied { what, node } => format!("The replica of {what} on {node} is dead; another one takes its place."),
+            H::ReplicaDied { what, node } => {
+                format!("The replica of {what} on {node} is dead; another one takes its place.")
+            }
             H::ReplicaReplaced { what, node } => format!("The dead replica of {what} on {node} has been replaced."),
             H::NotReady { why } => format!("{by} is not ready: {why}."),
             H::Ready => format!("{by} is ready."),
@@ -188,7 +206,8 @@ impl Events {
 
 /// A browser that knows more than there is asks a node that was restarted since: it is told everything.
 pub(super) async fn since(State(console): Desk, RawQuery(query): RawQuery) -> Response {
-    let after = Query::read(query.as_deref().unwrap_or_default(), &["after"]).and_then(|query| query.number("after", 0));
+    let after =
+        Query::read(query.as_deref().unwrap_or_default(), &["after"]).and_then(|query| query.number("after", 0));
     answer::answer(after.map(|after| {
         let (last, _) = console.events.since(u64::MAX);
         let is_restarted = after > last;

@@ -60,7 +60,10 @@ impl Console {
         let mut groups = self.groups_here();
         let parts = groups.remove(&key).ok_or_else(|| Problem::Invalid {
             field: "group",
-            why: format!("node {} knows no group `{}` on topic `{}/{}`", self.context.node, key.2, key.0, key.1),
+            why: format!(
+                "node {} knows no group `{}` on topic `{}/{}`",
+                self.context.node, key.2, key.0, key.1
+            ),
         })?;
         let members = match self.home(&key) {
             Some(home) => self.context.coordinator.members(home, &key.2, MEMBERS_PATIENCE).await,
@@ -92,10 +95,15 @@ impl Console {
             for (group, state) in kept {
                 let group = String::from_utf8_lossy(&group).into_owned();
                 let part = part(partition, &state, (watermark.log_start, watermark.high_watermark));
-                groups.entry((tenant.clone(), topic.clone(), group)).or_default().push(part);
+                groups
+                    .entry((tenant.clone(), topic.clone(), group))
+                    .or_default()
+                    .push(part);
             }
         }
-        groups.values_mut().for_each(|parts| parts.sort_by_key(|part| part.partition));
+        groups
+            .values_mut()
+            .for_each(|parts| parts.sort_by_key(|part| part.partition));
         groups
     }
 
@@ -103,7 +111,10 @@ impl Console {
         let (tenant, topic, group) = key;
         let partitions = |catalog: &Catalog| catalog.topic(tenant, topic).map_or(0, |topic| topic.partitions.len());
         let (here, all) = self.context.host.read(|catalog| {
-            let placed = catalog.topic(tenant, topic).into_iter().flat_map(|topic| &topic.partitions);
+            let placed = catalog
+                .topic(tenant, topic)
+                .into_iter()
+                .flat_map(|topic| &topic.partitions);
             let here = placed.filter(|partition| self.context.registry.hosted(GroupId(partition.group_id)).is_some());
             (here.count(), partitions(catalog))
         });

@@ -73,7 +73,10 @@ impl Console {
 
     /// Looks at the cluster for as long as the node runs: often while somebody is shown it, and always for what happens.
     pub(crate) async fn keep(self: Arc<Self>) {
-        tokio::join!(self.sampler.keep(&self.context), watcher::watch(&self.context, &self.events));
+        tokio::join!(
+            self.sampler.keep(&self.context),
+            watcher::watch(&self.context, &self.events)
+        );
     }
 }
 

@@ -103,7 +103,9 @@ impl Picture {
         }
         let mut topics: Vec<Topic> = context.host.read(|catalog| catalog.all_topics().cloned().collect());
         topics.sort_by(|a, b| (&a.tenant, &a.name).cmp(&(&b.tenant, &b.name)));
-        let topics = topics.into_iter().map(|topic| topic_picture(context, topic, &mut replicas));
+        let topics = topics
+            .into_iter()
+            .map(|topic| topic_picture(context, topic, &mut replicas));
         Picture {
             topics: topics.collect(),
             at: Instant::now(),
@@ -141,7 +143,11 @@ fn topic_picture(
         let leader = context.leaders.leader(GroupId(placed.group_id));
         let key = (topic.tenant.clone(), topic.name.clone(), placed.partition);
         let told = told.remove(&key).unwrap_or_default();
-        let nodes = placed.replicas.iter().map(|replica| replica.node.as_str()).collect::<Vec<_>>();
+        let nodes = placed
+            .replicas
+            .iter()
+            .map(|replica| replica.node.as_str())
+            .collect::<Vec<_>>();
         let (leader, term) = leader.map(|leader| (leader.node, leader.term)).unwrap_or_default();
         partition_picture(placed.partition, (leader, term), &nodes, &told)
     });
@@ -165,7 +171,10 @@ fn partition_picture(
     let leading = told.iter().find(|replica| replica.node == leader);
     let picture = |node: &&str| {
         // A node may tell of a replica that the catalog says is dead; that it answers counts.
-        let told = told.iter().filter(|replica| replica.node == **node).max_by_key(|replica| replica.term);
+        let told = told
+            .iter()
+            .filter(|replica| replica.node == **node)
+            .max_by_key(|replica| replica.term);
         told.map_or_else(
             || ReplicaPicture {
                 node: (*node).to_owned(),
@@ -315,9 +324,15 @@ mod tests {
 
     #[test]
     fn a_replica_that_says_nothing_is_shown_without_a_role_and_lag_is_what_it_lacks() {
-        let picture = picture(Instant::now(), &[told("a", "leader", 100, 0), told("b", "follower", 70, 0)]);
+        let picture = picture(
+            Instant::now(),
+            &[told("a", "leader", 100, 0), told("b", "follower", 70, 0)],
+        );
         let replicas = &picture.topics[0].partitions[0].replicas;
-        let shown: Vec<_> = replicas.iter().map(|replica| (replica.role.as_str(), replica.lag_records)).collect();
+        let shown: Vec<_> = replicas
+            .iter()
+            .map(|replica| (replica.role.as_str(), replica.lag_records))
+            .collect();
         assert_eq!(shown, [("leader", Some(0)), ("follower", Some(30)), ("", None)]);
     }
 

@@ -75,7 +75,11 @@ pub(super) fn open(stored: Vec<StoredBatch>, cut: &Cut<'_>) -> Opened {
         }
         let (first, end) = (batch.base_offset, batch.base_offset + u64::from(batch.record_count));
         if let Err(broken) = add(&mut opened, batch, cut) {
-            let why = format!("records {first} to {} of partition {}: {broken}", end - 1, cut.partition);
+            let why = format!(
+                "records {first} to {} of partition {}: {broken}",
+                end - 1,
+                cut.partition
+            );
             opened.broken.push(why);
             opened.next_offset = end;
         }
@@ -93,7 +97,9 @@ fn add(opened: &mut Opened, batch: StoredBatch, cut: &Cut<'_>) -> Result<(), bat
         if offset >= cut.offset {
             let record = batches::record(bytes)?;
             if is_wanted(&record, cut.contains) {
-                opened.records.push(shown(cut.partition, offset, append_time_ms, &record));
+                opened
+                    .records
+                    .push(shown(cut.partition, offset, append_time_ms, &record));
             }
             opened.next_offset = offset + 1;
         }
@@ -108,7 +114,12 @@ fn is_wanted(record: &Record, contains: &[u8]) -> bool {
 }
 
 fn shown(partition: u32, offset: u64, append_time_ms: u64, record: &Record) -> Shown {
-    let header = |header: &Header| (cut_text(&header.name, KEY_BYTES_SHOWN).to_owned(), text(&header.value, KEY_BYTES_SHOWN));
+    let header = |header: &Header| {
+        (
+            cut_text(&header.name, KEY_BYTES_SHOWN).to_owned(),
+            text(&header.value, KEY_BYTES_SHOWN),
+        )
+    };
     Shown {
         partition,
         offset,
@@ -170,7 +181,12 @@ mod tests {
             records,
             compressed_records: Bytes::new(),
         };
-        stored_batch(base_offset, values.len() as u32, Compression::None, content.encode_to_vec())
+        stored_batch(
+            base_offset,
+            values.len() as u32,
+            Compression::None,
+            content.encode_to_vec(),
+        )
     }
 
     fn stored_batch(base_offset: u64, record_count: u32, compression: Compression, payload: Vec<u8>) -> StoredBatch {
@@ -195,19 +211,30 @@ mod tests {
 
     fn kinds(opened: &Opened) -> Vec<(u64, &str, &str)> {
         let shown = opened.records.iter();
-        shown.map(|record| (record.offset, record.value.kind, record.value.text.as_str())).collect()
+        shown
+            .map(|record| (record.offset, record.value.kind, record.value.text.as_str()))
+            .collect()
     }
 
     #[test]
     fn values_are_shown_as_json_text_or_digits() {
-        let opened = open(vec![batch(10, &[b"{\"a\": [1]}", b"{no", &[0xff, 0x00]])], &cut(0, b"", 9));
-        assert_eq!(kinds(&opened), [(10, "json", "{\"a\": [1]}"), (11, "text", "{no"), (12, "hex", "ff00")]);
+        let opened = open(
+            vec![batch(10, &[b"{\"a\": [1]}", b"{no", &[0xff, 0x00]])],
+            &cut(0, b"", 9),
+        );
+        assert_eq!(
+            kinds(&opened),
+            [(10, "json", "{\"a\": [1]}"), (11, "text", "{no"), (12, "hex", "ff00")]
+        );
         assert_eq!(opened.next_offset, 13);
     }
 
     #[test]
     fn a_batch_is_entered_in_its_middle_and_left_when_there_is_enough() {
-        let opened = open(vec![batch(10, &[b"a", b"b", b"c", b"d"]), batch(14, &[b"e"])], &cut(11, b"", 2));
+        let opened = open(
+            vec![batch(10, &[b"a", b"b", b"c", b"d"]), batch(14, &[b"e"])],
+            &cut(11, b"", 2),
+        );
         assert_eq!(kinds(&opened), [(11, "text", "b"), (12, "text", "c")]);
         assert_eq!(opened.next_offset, 13);
         let filtered = open(vec![batch(10, &[b"a", b"b", b"c"])], &cut(10, b"c", 9));
@@ -220,7 +247,9 @@ mod tests {
     fn what_is_long_is_cut_between_characters() {
         let long = "ä".repeat(VALUE_BYTES_SHOWN);
         let opened = open(vec![batch(0, &[long.as_bytes(), &vec![0xff; 10_000]])], &cut(0, b"", 9));
-        let [text, digits] = opened.records.as_slice() else { panic!() };
+        let [text, digits] = opened.records.as_slice() else {
+            panic!()
+        };
         assert!(text.value.cut && text.value.text.len() == VALUE_BYTES_SHOWN && text.value.bytes == long.len());
         assert!(digits.value.cut && digits.value.text.len() == 2 * HEX_BYTES_SHOWN);
     }
@@ -242,6 +271,10 @@ mod tests {
         let opened = open(vec![good, bomb, batch(2, &[b"behind"])], &cut(0, b"", 9));
         assert_eq!(kinds(&opened), [(0, "text", "inside"), (2, "text", "behind")]);
         assert_eq!(opened.broken.len(), 1, "{:?}", opened.broken);
-        assert!(opened.broken[0].starts_with("records 1 to 1 of partition 3: "), "{:?}", opened.broken);
+        assert!(
+            opened.broken[0].starts_with("records 1 to 1 of partition 3: "),
+            "{:?}",
+            opened.broken
+        );
     }
 }

@@ -58,8 +58,16 @@ pub(super) async fn tail(
     headers: HeaderMap,
     RawQuery(query): RawQuery,
 ) -> Response {
-    let resumed = headers.get("last-event-id").and_then(|id| id.to_str().ok()).map(read_positions);
-    match Tail::begin(&console, &caller, query.as_deref().unwrap_or_default(), resumed.unwrap_or_default()) {
+    let resumed = headers
+        .get("last-event-id")
+        .and_then(|id| id.to_str().ok())
+        .map(read_positions);
+    match Tail::begin(
+        &console,
+        &caller,
+        query.as_deref().unwrap_or_default(),
+        resumed.unwrap_or_default(),
+    ) {
         Ok(tail) => {
             caller.stay(TAIL_TIME_MAX + CONNECTION_MARGIN);
             Sse::new(events(tail)).keep_alive(KeepAlive::default()).into_response()
@@ -119,16 +127,28 @@ impl Console {
 }
 
 impl Tail {
-    fn begin(console: &Arc<Console>, caller: &Caller, query: &str, resumed: BTreeMap<u32, u64>) -> Result<Tail, Problem> {
+    fn begin(
+        console: &Arc<Console>,
+        caller: &Caller,
+        query: &str,
+        resumed: BTreeMap<u32, u64>,
+    ) -> Result<Tail, Problem> {
         let query = Query::read(query, &["tenant", "topic", "partition", "back", "contains"])?;
-        let name = format!("{}/{}", query.text("tenant").unwrap_or_default(), query.text("topic").unwrap_or_default());
+        let name = format!(
+            "{}/{}",
+            query.text("tenant").unwrap_or_default(),
+            query.text("topic").unwrap_or_default()
+        );
         let topic = TopicName::parse(&name, "")?;
         let permit = console.permit(&caller.who, &topic)?;
         let only = query.text("partition").filter(|text| !text.is_empty());
-        let only = only.map(|_| query.limited("partition", 0, u64::from(u32::MAX))).transpose()?;
+        let only = only
+            .map(|_| query.limited("partition", 0, u64::from(u32::MAX)))
+            .transpose()?;
         let back = query.limited("back", 0, BACK_MAX)?;
         let room = console.tails.clone().try_acquire_owned();
-        let room = room.map_err(|_| Problem::Overloaded(format!("{TAILS_MAX} tails are followed on this node already")))?;
+        let room =
+            room.map_err(|_| Problem::Overloaded(format!("{TAILS_MAX} tails are followed on this node already")))?;
         let now = Instant::now();
         let mut tail = Tail {
             console: console.clone(),
@@ -160,14 +180,20 @@ impl Tail {
             if self.positions.len() >= PARTITIONS_MAX {
                 break;
             }
-            let Ok(Some(opened)) = self.open(partition) else { continue };
+            let Ok(Some(opened)) = self.open(partition) else {
+                continue;
+            };
             let watermark = opened.partition().status().watermark;
             let from_end = watermark.high_watermark.saturating_sub(back).max(watermark.log_start);
-            self.positions.insert(partition, resumed.get(&partition).copied().unwrap_or(from_end));
+            self.positions
+                .insert(partition, resumed.get(&partition).copied().unwrap_or(from_end));
         }
         if self.positions.is_empty() {
             let node = &context.node;
-            let why = format!("node {node} has no replica of what is asked for of topic `{}`; open the console of a node that has", self.topic);
+            let why = format!(
+                "node {node} has no replica of what is asked for of topic `{}`; open the console of a node that has",
+                self.topic
+            );
             return Err(Problem::Unavailable { why, hint: None });
         }
         Ok(())
@@ -176,9 +202,11 @@ impl Tail {
     /// The replica of a partition here, if there is one.
     fn open(&self, partition: u32) -> Result<Option<replicas::Opened>, Problem> {
         let context = &self.console.context;
-        let place = context
-            .host
-            .read(|catalog| context.registry.open(&self.permit, Action::Consume, catalog, None, partition))?;
+        let place = context.host.read(|catalog| {
+            context
+                .registry
+                .open(&self.permit, Action::Consume, catalog, None, partition)
+        })?;
         Ok(match place {
             Place::Here(opened) => Some(opened),
             Place::Elsewhere { .. } => None,
@@ -242,13 +270,27 @@ impl Tail {
             return Err(Problem::Unavailable { why, hint: None });
         };
         let watermark = opened.partition().status().watermark;
-        let behind_max = if self.contains.is_empty() { BEHIND_MAX } else { BEHIND_FILTERING_MAX };
-        let earliest = watermark.high_watermark.saturating_sub(behind_max).max(watermark.log_start);
+        let behind_max = if self.contains.is_empty() {
+            BEHIND_MAX
+        } else {
+            BEHIND_FILTERING_MAX
+        };
+        let earliest = watermark
+            .high_watermark
+            .saturating_sub(behind_max)
+            .max(watermark.log_start);
         let offset = position.max(earliest);
         if offset > position {
-            events.push(event("skipped", &json!({ "partition": partition, "records": offset - position })));
+            events.push(event(
+                "skipped",
+                &json!({ "partition": partition, "records": offset - position }),
+            ));
         }
-        let read = opened.partition().read(offset, READ_BYTES_MAX).await.map_err(Problem::from_read)?;
+        let read = opened
+            .partition()
+            .read(offset, READ_BYTES_MAX)
+            .await
+            .map_err(Problem::from_read)?;
         let contains = self.contains.clone().into_bytes();
         let opening = spawn_blocking(move || {
             let cut = Cut {
@@ -265,7 +307,9 @@ impl Tail {
             broken,
         } = opening.await.map_err(|error| Problem::Internal(error.to_string()))?;
         self.positions.insert(partition, next_offset);
-        let told = broken.iter().map(|why| event("broken", &json!({ "partition": partition, "message": why })));
+        let told = broken
+            .iter()
+            .map(|why| event("broken", &json!({ "partition": partition, "message": why })));
         events.extend(told);
         if !records.is_empty() {
             events.push(event("records", &json!({ "records": records })));
@@ -284,7 +328,10 @@ impl Tail {
     }
 
     fn id(&self) -> String {
-        let pairs = self.positions.iter().map(|(partition, offset)| format!("{partition}:{offset}"));
+        let pairs = self
+            .positions
+            .iter()
+            .map(|(partition, offset)| format!("{partition}:{offset}"));
         pairs.collect::<Vec<_>>().join(",")
     }
 }

@@ -93,7 +93,8 @@ impl Console {
 }
 
 fn row<'a>(sample: &Sample, topic: &'a TopicPicture) -> TopicRow<'a> {
-    let count = |is_so: fn(&PartitionPicture) -> bool| topic.partitions.iter().filter(|partition| is_so(partition)).count();
+    let count =
+        |is_so: fn(&PartitionPicture) -> bool| topic.partitions.iter().filter(|partition| is_so(partition)).count();
     let replicas = || topic.partitions.iter().flat_map(|partition| &partition.replicas);
     let rates: Vec<Rates> = topic
         .partitions

@@ -77,7 +77,11 @@ fn look(context: &Context) -> Look {
 }
 
 fn leader_of(context: &Context, group: GroupId) -> String {
-    context.leaders.leader(group).map(|leader| leader.node).unwrap_or_default()
+    context
+        .leaders
+        .leader(group)
+        .map(|leader| leader.node)
+        .unwrap_or_default()
 }
 
 /// What the catalog knows, without who leads.
@@ -99,7 +103,10 @@ fn in_catalog(catalog: &Catalog) -> Look {
         leaving: node.leaving,
         drained: node.drained,
     };
-    look.nodes = catalog.members().map(|member| (member.name.clone(), node(member))).collect();
+    look.nodes = catalog
+        .members()
+        .map(|member| (member.name.clone(), node(member)))
+        .collect();
     look
 }
 
@@ -111,8 +118,17 @@ fn changes(before: &Look, now: &Look) -> Vec<Happening> {
     replicas(before, now, &mut happenings);
     here(before, now, &mut happenings);
     let topic = |topic: &String| topic.clone();
-    happenings.extend(now.topics.difference(&before.topics).map(|name| Happening::TopicMade { topic: topic(name) }));
-    happenings.extend(before.topics.difference(&now.topics).map(|name| Happening::TopicDeleted { topic: topic(name) }));
+    happenings.extend(
+        now.topics
+            .difference(&before.topics)
+            .map(|name| Happening::TopicMade { topic: topic(name) }),
+    );
+    happenings.extend(
+        before
+            .topics
+            .difference(&now.topics)
+            .map(|name| Happening::TopicDeleted { topic: topic(name) }),
+    );
     happenings
 }
 
@@ -129,7 +145,11 @@ fn nodes(before: &Look, now: &Look, happenings: &mut Vec<Happening>) {
             _ => {}
         }
         let sets = [
-            (former.leaving, node.leaving, ["is leaving the cluster", "stays in the cluster after all"]),
+            (
+                former.leaving,
+                node.leaving,
+                ["is leaving the cluster", "stays in the cluster after all"],
+            ),
             (former.drained, node.drained, ["is drained", "is not drained any more"]),
         ];
         for (was, is, [begun, ended]) in sets {
@@ -180,9 +200,16 @@ fn replicas(before: &Look, now: &Look, happenings: &mut Vec<Happening>) {
     happenings.extend(mended.map(|(_, (what, _))| Happening::DamageMended { what: what.clone() }));
     let place = |(what, node): &(String, String)| (what.clone(), node.clone());
     let died = now.dead.iter().filter(|(id, _)| !before.dead.contains_key(id));
-    happenings.extend(died.map(|(_, at)| place(at)).map(|(what, node)| Happening::ReplicaDied { what, node }));
+    happenings.extend(
+        died.map(|(_, at)| place(at))
+            .map(|(what, node)| Happening::ReplicaDied { what, node }),
+    );
     let replaced = before.dead.iter().filter(|(id, _)| !now.dead.contains_key(id));
-    happenings.extend(replaced.map(|(_, at)| place(at)).map(|(what, node)| Happening::ReplicaReplaced { what, node }));
+    happenings.extend(
+        replaced
+            .map(|(_, at)| place(at))
+            .map(|(what, node)| Happening::ReplicaReplaced { what, node }),
+    );
 }
 
 fn here(before: &Look, now: &Look, happenings: &mut Vec<Happening>) {
@@ -210,7 +237,9 @@ mod tests {
         };
         Look {
             catalog_leader: "a".to_owned(),
-            leaders: (1..=4).map(|group| (group, (format!("shop/orders {group}"), "a".to_owned()))).collect(),
+            leaders: (1..=4)
+                .map(|group| (group, (format!("shop/orders {group}"), "a".to_owned())))
+                .collect(),
             topics: BTreeSet::from(["shop/orders".to_owned()]),
             nodes: ["a", "b", "c"].map(|name| (name.to_owned(), alive)).into(),
             has_room: true,
@@ -262,7 +291,10 @@ mod tests {
             now.nodes.insert("d".to_owned(), NodeLook::default());
             now.nodes.entry("b".to_owned()).or_default().drained = true;
         });
-        assert_eq!(told, ["b is drained.", "d has joined the cluster.", "c has left the cluster."]);
+        assert_eq!(
+            told,
+            ["b is drained.", "d has joined the cluster.", "c has left the cluster."]
+        );
     }
 
     #[test]
@@ -271,10 +303,19 @@ mod tests {
         let mut hurt = known();
         hurt.damaged.insert(1, (what.clone(), 7));
         hurt.dead.insert(99, (what, "c".to_owned()));
-        let begun: Vec<_> = changes(&known(), &hurt).iter().map(|happening| happening.words("b")).collect();
-        assert!(begun[0].starts_with("7 entries of shop/orders 1 are damaged on b"), "{begun:?}");
+        let begun: Vec<_> = changes(&known(), &hurt)
+            .iter()
+            .map(|happening| happening.words("b"))
+            .collect();
+        assert!(
+            begun[0].starts_with("7 entries of shop/orders 1 are damaged on b"),
+            "{begun:?}"
+        );
         assert!(begun[1].contains("on c is dead"), "{begun:?}");
-        let ended: Vec<_> = changes(&hurt, &known()).iter().map(|happening| happening.words("b")).collect();
+        let ended: Vec<_> = changes(&hurt, &known())
+            .iter()
+            .map(|happening| happening.words("b"))
+            .collect();
         assert_eq!(ended[0], "shop/orders 1 is whole again on b.");
         assert!(ended[1].contains("has been replaced"), "{ended:?}");
         assert_eq!(ended.len(), 2);

@@ -74,7 +74,10 @@ impl Hosted {
     pub(crate) fn damaged_entries(&self) -> u64 {
         let status = self.partition.status_changes();
         let status = status.borrow();
-        let entries = status.damage.iter().map(|range| range.end_index.saturating_sub(range.first_index));
+        let entries = status
+            .damage
+            .iter()
+            .map(|range| range.end_index.saturating_sub(range.first_index));
         entries.sum()
     }
 

@@ -76,7 +76,9 @@ pub(crate) async fn overview(context: &Arc<Context>) -> Overview {
         tenants.dedup();
         tenants.sort_unstable();
         tenants.dedup();
-        let dead = tenants.iter().flat_map(|tenant| describe::dead_replicas(catalog, tenant));
+        let dead = tenants
+            .iter()
+            .flat_map(|tenant| describe::dead_replicas(catalog, tenant));
         dead.collect::<Vec<_>>()
     });
     let told = parts.into_iter().flat_map(|part| part.replicas);

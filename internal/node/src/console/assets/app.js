@@ -51,7 +51,11 @@ function remember(totals) {
 function navigation(current) {
   const item = ([name, word]) =>
     h("li", null, h("a", { href: `#/${name}`, "aria-current": name === current ? "page" : null }, word));
-  morph(document.getElementById("pages"), h("ul", { id: "pages" }, PAGES.map(item)));
+  const list = document.getElementById("pages");
+  morph(list, h("ul", { id: "pages" }, PAGES.map(item)));
+  const here = list.querySelector("[aria-current]");
+  const bar = list.parentElement; // on a phone the pages do not all fit
+  bar.scrollLeft = here.offsetLeft - (bar.clientWidth - here.offsetWidth) / 2;
 }
 
 function above() {

@@ -52,7 +52,7 @@ function card(node, most) {
   return h("li", { class: `node ${tone}`, "data-key": node.name },
     h("p", { class: "head" }, h("strong", null, node.name), tag(tone, word)),
     h("p", { class: "roles" }, node.leads_catalog ? "leads the catalog" : node.catalog_role ? `catalog ${node.catalog_role}` : "not in the catalog"),
-    measured("Leads", number(node.leaders), bar(node.leaders, most, `leads ${count(node.leaders, "partition")}`, "lead")),
+    measured("Leads", number(node.leaders), bar(node.leaders, most, `leads ${count(node.leaders, "partition")}`, "wave")),
     disk(node),
     h("p", { class: "small" }, `${count(node.replicas, "replica")} · ${cpu(node)} · ${node.version || "version unknown"}`),
     node.not_ready && node.alive && h("p", { class: "small" }, node.not_ready),

@@ -44,7 +44,7 @@ function tiles({ nodes, totals }, history) {
     h("h2", { id: "numbers", class: "unseen" }, "In numbers"),
     h("dl", { class: "tiles" },
       tile("Nodes ready", `${ready} of ${nodes.length}`, null),
-      tile("Partitions led", `${number(led)} of ${number(totals.partitions)}`, count(totals.topics, "topic")),
+      tile("Partitions", number(totals.partitions), `${led === totals.partitions ? "all led" : `${number(led)} led`}, in ${count(totals.topics, "topic")}`),
       tile("Records in, a second", rate(totals.produced_per_second), line(history.produced)),
       tile("Records out, a second", rate(totals.consumed_per_second), line(history.consumed)),
       tile("On all disks", bytes(totals.stored_bytes), "all replicas together")));

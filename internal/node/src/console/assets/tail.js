@@ -82,8 +82,9 @@ function follow(wanted) {
     waiting = [...waiting, ...elements].slice(-SHOWN_MAX);
     if (!paused) show();
   };
-  source = new EventSource(`/api/v1/tail${query(wanted)}`);
-  const on = (name, act) => source.addEventListener(name, (event) => act(JSON.parse(event.data)));
+  const stream = new EventSource(`/api/v1/tail${query(wanted)}`);
+  source = stream;
+  const on = (name, act) => stream.addEventListener(name, (event) => act(JSON.parse(event.data)));
   on("begun", ({ node, partitions, partitions_in_all: all }) => {
     begun = `Following ${count(partitions.length, "partition")} of ${all} on ${node}.`;
     tell(tag("good", "Live"), ` ${begun}`);
@@ -96,7 +97,7 @@ function follow(wanted) {
   on("skipped", ({ partition, records: left }) => add([note("plain", "Left out", `${count(left, "record")} of partition ${partition}: they come faster than a page can show.`)]));
   on("broken", ({ message }) => add([note("bad", "Broken", message)]));
   on("trouble", ({ partition, message }) => add([note("bad", "Ended", `Partition ${partition}: ${message}`)]));
-  source.onerror = () => explain(wanted, tell, source);
+  stream.onerror = () => explain(wanted, tell, stream);
   return [h("div", { class: "row" }, state, button), records];
 }
 

@@ -69,7 +69,11 @@ function meter(use) {
   const words = use.most === null ? "no quota" : near ? "near the quota" : "within the quota";
   return h("li", { class: "use", "data-key": use.limit },
     h("span", null, name), h("strong", null, used(use)),
-    use.most === null ? h("span", { class: "small" }, words) : bar(use.used, use.most, `${name}: ${used(use)}, ${words}`, near ? "warn" : "lead"));
+    use.most === null ? h("span", { class: "small" }, words) : bar(use.used, use.most, `${name}: ${used(use)}, ${words}`, near ? "warn" : "wave"));
+}
+
+function place(domain) {
+  return { "@cluster": "the cluster", "*": "each tenant it is granted in" }[domain] ?? domain;
 }
 
 function access(policy) {
@@ -80,14 +84,14 @@ function access(policy) {
   const grants = [
     { name: "Client", cell: (grant) => h("code", null, grant.client) },
     { name: "Role", cell: (grant) => grant.role },
-    { name: "In", cell: (grant) => grant.domain },
+    { name: "In", cell: (grant) => place(grant.domain) },
   ];
   const rules = [
     { name: "Role or client", cell: (rule) => h("code", null, rule.subject) },
     { name: "May", cell: (rule) => (rule.allows ? tag("good", "may") : tag("bad", "may not")) },
-    { name: "Do", cell: (rule) => rule.action },
-    { name: "To", cell: (rule) => h("code", null, rule.resource) },
-    { name: "In", cell: (rule) => rule.domain, kind: "wide" },
+    { name: "Do", cell: (rule) => (rule.action === "*" ? "anything" : rule.action) },
+    { name: "To", cell: (rule) => (rule.resource === "*" ? "everything" : h("code", null, rule.resource)) },
+    { name: "In", cell: (rule) => place(rule.domain), kind: "wide" },
   ];
   const more = (shown, all) => shown < all && h("p", { class: "legend" }, `The first ${shown} of ${number(all)}; highwater access list shows all.`);
   return [

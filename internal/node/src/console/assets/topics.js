@@ -18,16 +18,17 @@ async function all(wanted, go) {
     { name: "Partitions", cell: (topic) => number(topic.partitions), kind: "number wide" },
     { name: "Replicas each", cell: (topic) => topic.replication, kind: "number wide" },
     { name: "In/s", cell: (topic) => rate(topic.produced_per_second), kind: "number" },
-    { name: "Out/s", cell: (topic) => rate(topic.consumed_per_second), kind: "number" },
+    { name: "Out/s", cell: (topic) => rate(topic.consumed_per_second), kind: "number wide" },
     { name: "Records", cell: (topic) => number(topic.records), kind: "number wide" },
     { name: "On disks", cell: (topic) => bytes(topic.stored_bytes), kind: "number wide" },
-    { name: "Replica lag", cell: (topic) => number(topic.lag_records), kind: "number" },
+    { name: "Lag", cell: (topic) => number(topic.lag_records), kind: "number" },
   ];
   return h("div", { class: "page" },
     h("h1", { tabindex: -1 }, "Topics"),
     search("Find a topic", wanted.search, (text) => go(`#/topics${query({ search: text })}`)),
     table("Topics", columns, topics.rows, (topic) => `${topic.tenant}/${topic.name}`, "There is no such topic."),
-    pager(topics, (page) => `#/topics${query({ ...wanted, page })}`, "topics"));
+    pager(topics, (page) => `#/topics${query({ ...wanted, page })}`, "topics"),
+    h("p", { class: "legend" }, "Lag: the most records that a replica lacks."));
 }
 
 function link({ tenant, name }) {

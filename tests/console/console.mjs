@@ -135,35 +135,36 @@ async function tabTo(page, word) {
 }
 
 /** A node is frozen: it is told, and when it goes on, that it is over. */
-async function anotherNodeGoes(browser, consoles, cluster) {
+async function aNodeIsFrozen(browser, consoles, cluster) {
   const page = await browser.page();
   await page.goto(`${consoles[0]}/#/`);
   await shows("Nothing needs attention.")(page);
   process.kill(cluster.pids[2], "SIGSTOP");
   try {
-    await page.getByText("n3 is not heard of.").waitFor();
-    await page.getByText("To do:").first().waitFor();
+    await shows(["n3 is not heard of.", "To do:"])(page);
+    await until("it is said aloud", async () => /n3 is not heard of/.test(await page.locator("[aria-live=polite]").innerText()));
     await until("the header says so", async () => /to look at/.test(await page.locator("#health").innerText()));
     const top = JSON.parse(await cluster.run(["top", "--output", "json"]));
     assert.ok(top.findings.some((finding) => finding.about === "n3" && finding.severity === "critical"), JSON.stringify(top.findings));
     await browser.portray(`${consoles[0]}/#/`, "overview-trouble", shows("n3 is not heard of."));
     await page.goto(`${consoles[0]}/#/events`);
-    await page.getByText("n3 is not heard of any more.").waitFor();
+    await shows("n3 is not heard of any more.")(page);
   } finally {
     process.kill(cluster.pids[2], "SIGCONT");
   }
-  await page.getByText("n3 is back.").waitFor();
+  await shows("n3 is back.")(page);
   await page.goto(`${consoles[0]}/#/`);
   await shows("Nothing needs attention.")(page);
   await page.context().close();
 }
 
+/** A node is killed and started again at once: that is told, too. */
 async function aNodeIsKilled(browser, consoles, cluster) {
   const page = await browser.page();
   await page.goto(`${consoles[0]}/#/events`);
+  await shows("began to watch.")(page);
   process.kill(cluster.pids[1], "SIGKILL");
-  await page.getByText("n2 is not heard of any more.").waitFor();
-  await page.getByText("n2 is back.").waitFor();
+  await shows(/n2 (was restarted|is back)\./)(page);
   await page.goto(`${consoles[0]}/#/`);
   await shows("Nothing needs attention.")(page);
   await page.context().close();
@@ -207,7 +208,7 @@ try {
   await follow(browser, cluster.consoles[1], cluster);
   await byKeyboard(browser, cluster.consoles[0]);
   assert.deepEqual(browser.troubles, [], "the browser complained");
-  await anotherNodeGoes(browser, cluster.consoles, cluster);
+  await aNodeIsFrozen(browser, cluster.consoles, cluster);
   await aNodeIsKilled(browser, cluster.consoles, cluster);
   await manyPartitions(browser, cluster.consoles, cluster);
   assert.deepEqual(browser.troubles, [], "the browser complained");

@@ -49,6 +49,8 @@ pub(super) enum Happening {
     NodeGone { node: String },
     /// It is heard of again.
     NodeBack { node: String },
+    /// Its process is another one, and was hardly missed.
+    NodeRestarted { node: String },
     /// An operator set something about a node.
     NodeSet { node: String, what: &'static str },
     /// Entries are damaged on this node's disk.
@@ -108,6 +110,7 @@ impl Happening {
             H::NodeJoined { node } => format!("{node} has joined the cluster."),
             H::NodeLeft { node } => format!("{node} has left the cluster."),
             H::NodeGone { node } => format!("{node} is not heard of any more."),
+            H::NodeRestarted { node } => format!("{node} was restarted."),
             H::NodeBack { node } => format!("{node} is back."),
             H::NodeSet { node, what } => format!("{node} {what}."),
             H::DamageFound { what, entries } => {

@@ -5,17 +5,19 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
-use tokio::time::{Instant, interval, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::picture::{Picture, Rates, rates};
 use crate::services::Context;
 
 /// Between two looks.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// A look at thousands of replicas, or at a node that does not answer, takes time; the pause after it is so many times as long.
+const PAUSE_PER_LOOK: u32 = 3;
 /// For how long after the last question the looking goes on.
 const INTEREST: Duration = Duration::from_secs(15);
 /// How old a look may be that is shown while the next one goes on, as when a node does not answer.
-const AGE_MAX: Duration = Duration::from_secs(4);
+const AGE_MAX: Duration = Duration::from_secs(6);
 /// How long a question waits for a new look.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Looks between those that rates are made of.
@@ -82,17 +84,14 @@ impl Sampler {
 
     /// Looks while somebody wants it.
     pub(super) async fn keep(&self, context: &Arc<Context>) {
-        let mut looks = interval(LOOK_INTERVAL);
-        looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut kept: VecDeque<Arc<Sample>> = VecDeque::new();
         loop {
             if !self.is_wanted() {
                 kept.clear();
                 self.wanted.notified().await;
-                looks.reset_immediately();
                 continue;
             }
-            looks.tick().await;
+            let begin = Instant::now();
             let picture = Picture::take(context).await;
             let sample = Arc::new(sample(kept.front(), picture));
             kept.push_back(sample.clone());
@@ -100,6 +99,7 @@ impl Sampler {
                 kept.pop_front();
             }
             self.latest.send_replace(Some(sample));
+            sleep(LOOK_INTERVAL.max(PAUSE_PER_LOOK * begin.elapsed())).await;
         }
     }
 }

@@ -37,6 +37,8 @@ struct Look {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 struct NodeLook {
     alive: bool,
+    /// Which start of its process gossip knows of; 0: none.
+    boot: u64,
     leaving: bool,
     drained: bool,
 }
@@ -62,6 +64,11 @@ fn look(context: &Context) -> Look {
     }
     for (name, node) in &mut look.nodes {
         node.alive = *name == context.node || context.leaders.is_alive(name);
+    }
+    for known in context.leaders.nodes().borrow().iter() {
+        if let Some(node) = look.nodes.get_mut(&known.name) {
+            node.boot = known.boot;
+        }
     }
     for hosted in context.registry.all() {
         let entries = hosted.damaged_entries();
@@ -99,9 +106,9 @@ fn in_catalog(catalog: &Catalog) -> Look {
         look.topics.insert(name);
     }
     let node = |node: &highwater_catalog::Node| NodeLook {
-        alive: false,
         leaving: node.leaving,
         drained: node.drained,
+        ..NodeLook::default()
     };
     look.nodes = catalog
         .members()
@@ -139,9 +146,11 @@ fn nodes(before: &Look, now: &Look, happenings: &mut Vec<Happening>) {
             happenings.push(Happening::NodeJoined { node: known() });
             continue;
         };
+        let is_another = former.boot != 0 && node.boot > former.boot;
         match (former.alive, node.alive) {
             (true, false) => happenings.push(Happening::NodeGone { node: known() }),
             (false, true) => happenings.push(Happening::NodeBack { node: known() }),
+            (true, true) if is_another => happenings.push(Happening::NodeRestarted { node: known() }),
             _ => {}
         }
         let sets = [
@@ -282,6 +291,22 @@ mod tests {
                 "c leads shop/orders 3 now, after a.",
             ]
         );
+    }
+
+    #[test]
+    fn a_restart_that_nobody_missed_is_told() {
+        let with_boot = |boot| {
+            let mut look = known();
+            look.nodes.entry("c".to_owned()).or_default().boot = boot;
+            look
+        };
+        let words = |before, now| -> Vec<String> {
+            let happenings = changes(&with_boot(before), &with_boot(now));
+            happenings.iter().map(|happening| happening.words("a")).collect()
+        };
+        assert_eq!(words(7, 9), ["c was restarted."]);
+        assert_eq!(words(0, 9), Vec::<String>::new());
+        assert_eq!(words(7, 0), Vec::<String>::new());
     }
 
     #[test]

@@ -50,11 +50,13 @@ function isSame(one, other) {
 function attributes(target, fresh) {
   for (const { name } of [...target.attributes]) {
     // What a person has opened stays open.
-    if (!fresh.hasAttribute(name) && name !== "open") target.removeAttribute(name);
+    if (!fresh.hasAttribute(name) && !["open", "style"].includes(name)) target.removeAttribute(name);
   }
   for (const { name, value } of fresh.attributes) {
-    if (target.getAttribute(name) !== value) target.setAttribute(name, value);
+    if (name !== "style" && target.getAttribute(name) !== value) target.setAttribute(name, value);
   }
+  // As an attribute the page's policy would not let it through.
+  if (target.style.cssText !== fresh.style.cssText) target.style.cssText = fresh.style.cssText;
 }
 
 /** Sets a length that a style sheet uses; a style attribute would not be let through. */

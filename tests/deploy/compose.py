@@ -79,6 +79,7 @@ def check_node(binary, name, service):
     check(settings["node"] == name, f"{name} is called {settings['node']}")
     check(settings["bootstrap"] == NODES, f"{name} founds with {settings['bootstrap']}")
     check(settings["seeds"] == [f"{node}:7400" for node in NODES], f"{name} asks {settings['seeds']}")
+    check(settings["admin_open_metrics"], f"{name} tells Prometheus nothing")
     check(settings["advertise"] == f"{name}:7400", f"{name} is reached at {settings['advertise']}")
     return [settings["tls"][file] for file in ("ca", "cert", "key")]
 
@@ -109,9 +110,11 @@ def main(binary):
     profile = tomllib.loads((DIRECTORY / "profile.toml").read_text())
     check(profile["addresses"] == [f"{node}:7400" for node in NODES], f"the profile asks {profile['addresses']}")
     wanted += [profile[file] for file in ("ca", "cert", "key")]
-    prometheus = read("prometheus.yaml")["scrape_configs"][0]
-    check(prometheus["static_configs"][0]["targets"] == [f"{node}:7401" for node in NODES], "Prometheus asks others")
-    wanted.append(prometheus["tls_config"]["ca_file"])
+    prometheus = read("prometheus.yaml")
+    targets = prometheus["scrape_configs"][0]["static_configs"][0]["targets"]
+    check(targets == [f"{node}:7401" for node in NODES], f"Prometheus asks {targets}")
+    for rules in prometheus["rule_files"]:
+        check(f"/etc/prometheus/{rules}" in mounts(services["prometheus"]), f"Prometheus does not get {rules}")
     with tempfile.TemporaryDirectory() as directory:
         made = make_certificates(binary, services["certificates"], directory)
     for path in wanted:

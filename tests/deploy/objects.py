@@ -222,7 +222,7 @@ def monitoring_fits(rendered, _values):
         found = [service for service in rendered.of("Service") if labels.items() <= service["metadata"]["labels"].items()]
         if len(found) != 1 or endpoint["port"] not in [port["name"] for port in found[0]["spec"]["ports"]]:
             yield "the ServiceMonitor finds no port, or several"
-        if "HIGHWATER_ADMIN_METRICS_OPEN" not in rendered.node_environment():
+        if "HIGHWATER_ADMIN_OPEN_METRICS" not in rendered.node_environment():
             yield "the ServiceMonitor asks for what nodes keep to themselves"
 
 

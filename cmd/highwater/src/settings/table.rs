@@ -6,7 +6,7 @@
 use std::ops::RangeInclusive;
 
 use highwater_node::config::{
-    BOOTSTRAP_NODES_MAX, CONNECTION_AGE_MAX_MS, FIRST_TENANTS_MAX, OPERATORS_MAX, RACK_BYTES_MAX,
+    ADMIN_NAMES_MAX, BOOTSTRAP_NODES_MAX, CONNECTION_AGE_MAX_MS, FIRST_TENANTS_MAX, OPERATORS_MAX, RACK_BYTES_MAX,
     RETENTION_INTERVAL_MS, SEEDS_MAX, SEGMENT_BYTES, TAIL_CACHE_BYTES,
 };
 
@@ -78,8 +78,39 @@ pub(crate) const SETTINGS: &[Setting] = &[
         variable: "HIGHWATER_ADMIN_LISTEN",
         placeholder: "ADDRESS",
         kind: Kind::Address,
-        meaning: "Where the admin listener listens: plain HTTP with /livez and /readyz, and on loopback also \
-                  /metrics. Empty turns it off.",
+        meaning: "Where the admin listener listens: /livez, /readyz, /metrics and the console. On loopback plain \
+                  HTTP for whoever reaches it; elsewhere TLS with an operator's certificate, and without one \
+                  only the first two. Empty turns it off.",
+        taken: Taken::AtStart,
+    },
+    Setting {
+        key: "admin_names",
+        flag: "admin-names",
+        variable: "HIGHWATER_ADMIN_NAMES",
+        placeholder: "NAME,…",
+        kind: Kind::List(ADMIN_NAMES_MAX, "names"),
+        meaning: "Further host names under which browsers may ask the admin listener; addresses and localhost \
+                  always may.",
+        taken: Taken::AtStart,
+    },
+    Setting {
+        key: "admin_open_metrics",
+        flag: "admin-open-metrics",
+        variable: "HIGHWATER_ADMIN_OPEN_METRICS",
+        placeholder: "BOOL",
+        kind: Kind::Switch,
+        meaning: "Whether /metrics of the admin listener is for everybody who reaches it, also elsewhere than on \
+                  loopback.",
+        taken: Taken::AtStart,
+    },
+    Setting {
+        key: "console_records",
+        flag: "console-records",
+        variable: "HIGHWATER_CONSOLE_RECORDS",
+        placeholder: "BOOL",
+        kind: Kind::Switch,
+        meaning: "Whether the console shows records: on loopback to whoever reaches it, elsewhere to operators \
+                  who may consume the topic.",
         taken: Taken::AtStart,
     },
     Setting {

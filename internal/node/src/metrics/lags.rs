@@ -21,8 +21,11 @@ pub(super) fn tell(families: &mut Families, led: &[&Told]) {
         "Records of a partition led here that a consumer group has not consumed yet.",
     );
     let offsets = led.iter().flat_map(|told| {
-        let offsets = told.hosted.group_offsets();
-        offsets.into_iter().map(move |(group, offset)| (told, group, offset))
+        let groups = told.hosted.groups();
+        let committed = groups
+            .into_iter()
+            .filter_map(|(group, state)| Some((group, state.offset?)));
+        committed.map(move |(group, offset)| (told, group, offset))
     });
     for (told, group, offset) in offsets.take(GROUPS_TOLD_MAX) {
         let watermark = &told.status.watermark;

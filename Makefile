@@ -10,7 +10,7 @@ SIM := $(TARGET_DIR)/sim/sim/sim
 SEED ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help check fix build test upgrade demo bench bench-quick bench-cluster bench-idle bench-access bench-abuse bench-log model fuzz chaos chaos-long chaos-selftest groups certs sim sim-long sim-build
+.PHONY: help check fix build test console upgrade demo bench bench-quick bench-cluster bench-idle bench-access bench-abuse bench-log model fuzz chaos chaos-long chaos-selftest groups certs sim sim-long sim-build
 
 help: ## List the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -32,12 +32,16 @@ build:
 	$(CARGO) build --workspace --bins --tests --locked
 
 # Random inputs come from one seed, so that a run can be repeated; fresh ones are tried by sim-long.
-test: build sim-build ## Every test, some simulation; last, stubs of another language, and an upgrade
+test: build sim-build ## Every test, some simulation; last, stubs of another language, the console in a browser, and an upgrade
 	PROPTEST_RNG_SEED=$(SEED) $(CARGO) test --workspace --locked --no-fail-fast
 	$(SIM) log --seeds 4
 	$(SIM) group --seeds 40
 	tests/interop/run $(HIGHWATER)
+	tests/console/run $(HIGHWATER)
 	tests/upgrade/run
+
+console: build ## The console in a real browser: every page by mouse and keyboard, a killed node, screenshots in target/console
+	tests/console/run $(HIGHWATER)
 
 upgrade: build ## A cluster of an earlier version, which is built first, becomes one of this version under load
 	tests/upgrade/run

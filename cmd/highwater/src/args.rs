@@ -5,7 +5,7 @@ use clap::{Parser, Subcommand};
 use crate::exit::{Code, EXIT_CODES_HELP, Failure, Result};
 use crate::{
     access, audit, bench, certs, cluster, completions, consume, dev, group, health, log, produce, profiles, serve,
-    tenant, topic, version,
+    tenant, top, topic, version,
 };
 
 const EXAMPLES: &str = "\
@@ -38,6 +38,7 @@ enum Command {
     Audit(audit::Args),
     Bench(Box<bench::Args>),
     Cluster(cluster::Args),
+    Top(top::Args),
     Config(profiles::Args),
     Health(health::Args),
     #[command(subcommand)]
@@ -63,6 +64,7 @@ impl Cli {
             Command::Audit(args) => block_on(audit::run(&args)),
             Command::Bench(args) => block_on(bench::run(&args)),
             Command::Cluster(args) => block_on(cluster::run(&args)),
+            Command::Top(args) => block_on(top::run(&args)),
             Command::Config(args) => profiles::run(&args),
             Command::Health(args) => block_on(health::run(&args)),
             Command::Log(command) => log::run(&command),

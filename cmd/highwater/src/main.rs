@@ -2,8 +2,8 @@
 //!
 //! Each verb has a file of its own; what they share is small: how a command ends ([`exit`]), how it prints
 //! ([`output`]), and whom it talks to ([`profile`]). The command knows the node only through
-//! [`highwater_node::Node`] and the cluster only through the client library, as any other user does. Only `highwater log`
-//! knows the files, for those who look at them offline.
+//! [`highwater_node::Node`] and its words for what needs attention, and the cluster only through the client library, as any
+//! other user does. Only `highwater log` knows the files, for those who look at them offline.
 //!
 //! Deliberately absent: logic of the cluster. What a verb decides is how to ask and how to show the answer.
 
@@ -36,6 +36,7 @@ mod serve;
 mod settings;
 mod sink;
 mod tenant;
+mod top;
 mod topic;
 mod version;
 

@@ -73,7 +73,8 @@ impl Table {
         write_out(&self.text())
     }
 
-    fn text(&self) -> String {
+    /// Its lines.
+    pub(crate) fn text(&self) -> String {
         let columns = self.rows[0].len();
         let widths: Vec<usize> = (0..columns).map(|column| self.width(column)).collect();
         let mut text = String::new();

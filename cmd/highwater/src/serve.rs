@@ -50,9 +50,19 @@ pub(crate) struct Args {
     /// Where the one port listens, host:port; port 0 takes a free one.
     #[arg(long, value_name = "ADDRESS", env = "HIGHWATER_LISTEN")]
     pub(crate) listen: Option<String>,
-    /// Where the admin listener listens, host:port: plain HTTP with /livez and /readyz. Empty turns it off.
+    /// Where the admin listener listens, host:port: /livez, /readyz, /metrics and the console. On loopback plain HTTP; elsewhere TLS with
+    /// an operator's certificate, and without one only the first two. Empty turns it off.
     #[arg(long, value_name = "ADDRESS", env = "HIGHWATER_ADMIN_LISTEN")]
     pub(crate) admin_listen: Option<String>,
+    /// Further host names under which browsers may ask the admin listener, separated by commas.
+    #[arg(long, value_name = "NAME,…", value_delimiter = ',', env = "HIGHWATER_ADMIN_NAMES")]
+    pub(crate) admin_names: Option<Vec<String>>,
+    /// Give /metrics to everybody who reaches the admin listener, also without a certificate.
+    #[arg(long, value_name = "true|false", num_args = 0..=1, default_missing_value = "true", env = "HIGHWATER_ADMIN_OPEN_METRICS")]
+    pub(crate) admin_open_metrics: Option<bool>,
+    /// Let the console show records: on loopback to whoever reaches it, elsewhere to operators who may consume the topic.
+    #[arg(long, value_name = "true|false", num_args = 0..=1, default_missing_value = "true", env = "HIGHWATER_CONSOLE_RECORDS")]
+    pub(crate) console_records: Option<bool>,
     /// Where other nodes and clients reach this node, host:port.
     #[arg(long, value_name = "ADDRESS", env = "HIGHWATER_ADVERTISE")]
     pub(crate) advertise: Option<String>,

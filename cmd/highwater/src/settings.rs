@@ -144,6 +144,9 @@ fn apply_flags(builder: Builder, args: &Args) -> std::result::Result<Builder, Co
         .set_override_option("cluster", args.cluster.clone())?
         .set_override_option("listen", args.listen.clone())?
         .set_override_option("admin_listen", args.admin_listen.clone())?
+        .set_override_option("admin_names", args.admin_names.clone().map(without_empty))?
+        .set_override_option("admin_open_metrics", args.admin_open_metrics)?
+        .set_override_option("console_records", args.console_records)?
         .set_override_option("advertise", args.advertise.clone())?
         .set_override_option("data_dir", path(&args.data_dir))?
         .set_override_option("seeds", args.seeds.clone().map(without_empty))?

@@ -15,6 +15,9 @@ pub(crate) const SEEDS_MAX: usize = 64;
 pub(crate) const BOOTSTRAP_NODES_MAX: usize = 5;
 /// The most operators that a node accepts.
 pub(crate) const OPERATORS_MAX: usize = 64;
+/// The most names of the admin listener, and how long each may be.
+pub(crate) const ADMIN_NAMES_MAX: usize = 64;
+const ADMIN_NAME_BYTES_MAX: usize = 253;
 /// The most tenants that a node's configuration names.
 pub(crate) const FIRST_TENANTS_MAX: usize = 256;
 /// The smallest segment that can hold a largest batch several times over, bytes.
@@ -36,10 +39,16 @@ pub struct Config {
     pub cluster: String,
     /// Where the one port listens, `host:port`; port 0 takes a free one. Default `127.0.0.1:7400`.
     pub listen: String,
-    /// Where the admin listener listens, `host:port`: plain HTTP, for liveness and readiness; port 0 takes a free one, empty
-    /// turns it off. Whoever reaches it needs no certificate, so it is on loopback unless there is a reason. Default
-    /// `127.0.0.1:7401`.
+    /// Where the admin listener listens, `host:port`: liveness, readiness, metrics and the console; port 0 takes a free one, empty turns it
+    /// off. On loopback it is plain HTTP, and whoever reaches it needs no certificate. Elsewhere it speaks TLS and takes certificates of the
+    /// cluster's operators; without one it tells only `/livez` and `/readyz`. Default `127.0.0.1:7401`.
     pub admin_listen: String,
+    /// Further names under which browsers may ask the admin listener; addresses and `localhost` always may. Default: none.
+    pub admin_names: Vec<String>,
+    /// Whether `/metrics` of the admin listener is for everybody who reaches it, also elsewhere than on loopback. Default: no.
+    pub admin_open_metrics: bool,
+    /// Whether the console shows records: on loopback to whoever reaches it, elsewhere to operators who may consume the topic. Default: no.
+    pub console_records: bool,
     /// Where other nodes and clients reach this node, `host:port`. Empty: the address that it listens on.
     pub advertise: String,
     /// Where everything that must outlive the process is kept. One directory, one node, one process.
@@ -95,6 +104,9 @@ impl Default for Config {
             cluster: "highwater".to_owned(),
             listen: "127.0.0.1:7400".to_owned(),
             admin_listen: "127.0.0.1:7401".to_owned(),
+            admin_names: Vec::new(),
+            admin_open_metrics: false,
+            console_records: false,
             advertise: String::new(),
             data_dir: PathBuf::new(),
             seeds: Vec::new(),
@@ -133,9 +145,7 @@ impl Config {
         check_name_field("node", &self.node)?;
         check_name_field("cluster", &self.cluster)?;
         check_address("listen", &self.listen)?;
-        if !self.admin_listen.is_empty() {
-            check_address("admin_listen", &self.admin_listen)?;
-        }
+        self.check_admin()?;
         if !self.advertise.is_empty() {
             check_dialable("advertise", &self.advertise)?;
         } else if is_unspecified(&self.listen) {
@@ -216,6 +226,31 @@ impl Config {
             check_name_field("operators", tenant)?;
             check_not_system("operators", tenant)?;
             check_name_field("operators", client)?;
+        }
+        Ok(())
+    }
+
+    fn check_admin(&self) -> Result<(), ConfigError> {
+        if !self.admin_listen.is_empty() {
+            check_address("admin_listen", &self.admin_listen)?;
+        }
+        let is_name = |name: &String| {
+            let letters = name
+                .chars()
+                .all(|letter| letter.is_ascii_alphanumeric() || "-._".contains(letter));
+            letters && !name.is_empty() && name.len() <= ADMIN_NAME_BYTES_MAX
+        };
+        if let Some(wrong) = self.admin_names.iter().find(|name| !is_name(name)) {
+            let why =
+                format!("`{wrong}` is not a host name of at most {ADMIN_NAME_BYTES_MAX} characters, without a port");
+            return Err(ConfigError::new("admin_names", why));
+        }
+        if self.admin_names.len() > ADMIN_NAMES_MAX {
+            let why = format!(
+                "{} names, at most {ADMIN_NAMES_MAX} are accepted",
+                self.admin_names.len()
+            );
+            return Err(ConfigError::new("admin_names", why));
         }
         Ok(())
     }

@@ -9,7 +9,8 @@
 //!  catalog (a replica on every node) ── committed changes ──► controller ── makes and removes ──► replicas
 //! ```
 //!
-//! * `admin`: plain HTTP for liveness and readiness, on a listener of its own; `readiness`: what the latter means.
+//! * `admin`: liveness, readiness and metrics, on a listener of its own; `readiness`: what the second means.
+//! * `console`: pages for people on that listener; [`attention`]: what needs attention, in words.
 //! * [`identity`], [`tls`], [`port`], [`link`], [`gossip`]: who is at the other end, and how nodes talk.
 //! * `data_dir`, `storage`: what must outlive the process, and the one disk writer.
 //! * `founding`: how a cluster comes to be exactly once, and how a node finds its way into one.
@@ -29,6 +30,7 @@
 mod absences;
 mod access;
 mod admin;
+pub mod attention;
 mod audit;
 mod batch;
 mod catalog;
@@ -37,6 +39,7 @@ mod clock;
 #[cfg(test)]
 mod cluster_tests;
 mod config;
+mod console;
 mod controller;
 mod coordinator;
 mod data_dir;

@@ -20,6 +20,7 @@ use crate::audit::{Audit, Ledger, Writer};
 use crate::catalog::{CatalogClient, CatalogHost, Currency, STALE_AFTER, keep_addresses};
 use crate::clock::now_ms;
 use crate::config::Config;
+use crate::console::Console;
 use crate::controller::Controller;
 use crate::coordinator::Coordinator;
 use crate::data_dir::DataDir;
@@ -264,12 +265,24 @@ impl Foundation {
         let admin_address = self.admin.as_ref().map(Admin::address);
         let metrics = self.metrics();
         if let Some(admin) = self.admin {
-            let told = admin::Told {
+            let console = Console::new(context.clone(), self.config.console_records);
+            let desk = admin::Desk {
                 not_ready: self.not_ready.subscribe(),
                 notices: self.credentials.notices(),
                 metrics: Box::new(move || metrics.text()),
+                opens_metrics: self.config.admin_open_metrics,
+                names: self
+                    .config
+                    .admin_names
+                    .iter()
+                    .map(|name| name.to_ascii_lowercase())
+                    .collect(),
+                credentials: self.credentials.clone(),
+                authority: context.authority.clone(),
+                currency: context.currency.clone(),
             };
-            loops.push(tokio::spawn(admin.run(told)));
+            loops.push(tokio::spawn(console.clone().keep()));
+            loops.push(tokio::spawn(admin.run(desk, console)));
         }
         let (grpc, incoming) = connections();
         let (http, http_incoming) = connections();

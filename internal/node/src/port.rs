@@ -39,6 +39,7 @@ use crate::tls::Credentials;
 
 pub use complaints::PortCounters;
 pub use connection::Connection;
+pub(crate) use serve::TLS_HANDSHAKE;
 pub(crate) use shares::source_of;
 
 /// The server's side of a TLS connection.

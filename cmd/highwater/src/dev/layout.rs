@@ -38,12 +38,20 @@ const NODES_DEFAULT: u32 = 3;
 pub(super) struct NodePlace {
     pub(super) name: String,
     pub(super) port: u16,
+    /// Of its console; 0: none was chosen yet.
+    #[serde(default)]
+    pub(super) console_port: u16,
 }
 
 impl NodePlace {
     /// Where the node listens and is reached.
     pub(super) fn address(&self) -> String {
         format!("127.0.0.1:{}", self.port)
+    }
+
+    /// Where its admin listener is.
+    pub(super) fn console(&self) -> String {
+        format!("127.0.0.1:{}", self.console_port)
     }
 }
 
@@ -251,9 +259,12 @@ fn write_toml(path: &Path, value: &impl Serialize) -> Result<()> {
 fn plan(nodes: Option<u32>, port: Option<u16>) -> Result<Vec<NodePlace>> {
     let count = nodes.unwrap_or(NODES_DEFAULT);
     let ports = ports::choose(count, port)?;
-    let places = ports.into_iter().zip(1..).map(|(port, number)| NodePlace {
+    let consoles = ports::beside(&ports)?;
+    let places = ports.into_iter().zip(consoles).zip(1..);
+    let places = places.map(|((port, console_port), number)| NodePlace {
         name: format!("n{number}"),
         port,
+        console_port,
     });
     Ok(places.collect())
 }
@@ -278,6 +289,7 @@ fn restore(path: &Path, nodes: Option<u32>, port: Option<u16>) -> Result<Vec<Nod
     if let Some(first) = port {
         let ports = ports::choose(places.len() as u32, Some(first))?;
         places.iter_mut().zip(ports).for_each(|(place, port)| place.port = port);
+        choose_consoles(&mut places, false)?;
         return Ok(places);
     }
     let wanted: Vec<u16> = places.iter().map(|place| place.port).collect();
@@ -290,7 +302,23 @@ fn restore(path: &Path, nodes: Option<u32>, port: Option<u16>) -> Result<Vec<Nod
             place.port = port;
         }
     }
+    choose_consoles(&mut places, true)?;
     Ok(places)
+}
+
+/// Ports for consoles, those of the last run if they can be kept. They may move in silence: nobody has written them down.
+fn choose_consoles(places: &mut [NodePlace], keep: bool) -> Result<()> {
+    let (ports, former): (Vec<u16>, Vec<u16>) = places.iter().map(|place| (place.port, place.console_port)).unzip();
+    let can_be_kept = keep && !former.contains(&0) && !former.iter().any(|port| ports.contains(port));
+    let consoles = match can_be_kept {
+        true => ports::keep_or_replace(&former)?,
+        false => ports::beside(&ports)?,
+    };
+    places
+        .iter_mut()
+        .zip(consoles)
+        .for_each(|(place, port)| place.console_port = port);
+    Ok(())
 }
 
 #[cfg(test)]

@@ -174,6 +174,9 @@ impl Running {
         for node in &self.nodes {
             say(node.process.describe(*node.pid.borrow()));
         }
+        if let Some(node) = self.nodes.first() {
+            say(format!("\nThe console is at http://{}", node.process.console()));
+        }
         let command = std::env::args().next().unwrap_or_else(|| "highwater".to_owned());
         say("\nUse it from another terminal:");
         say(format!("  export HIGHWATER_CONFIG={}", layout.profile().display()));

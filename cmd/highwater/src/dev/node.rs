@@ -33,6 +33,7 @@ const LOG_BYTES_SEARCHED: u64 = 64 * 1024;
 pub(super) struct NodeProcess {
     name: String,
     address: String,
+    console: String,
     binary: PathBuf,
     arguments: Vec<String>,
     log_path: PathBuf,
@@ -50,7 +51,8 @@ impl NodeProcess {
             ("--cluster", CLUSTER.to_owned()),
             ("--listen", place.address()),
             ("--advertise", place.address()),
-            ("--admin-listen", "127.0.0.1:0".to_owned()), // any free one; the node's log names it
+            ("--admin-listen", place.console()),
+            ("--console-records", "true".to_owned()), // whoever is on this machine put them there
             ("--data-dir", text(layout.node_directory(&place.name))),
             ("--seeds", layout.addresses().join(",")),
             ("--bootstrap", layout.bootstrap().join(",")),
@@ -64,6 +66,7 @@ impl NodeProcess {
         Ok(Self {
             name: place.name.clone(),
             address: place.address(),
+            console: place.console(),
             binary,
             arguments,
             log_path: layout.log_path(&place.name),
@@ -78,6 +81,11 @@ impl NodeProcess {
         &self.address
     }
 
+    /// Where its console is.
+    pub(super) fn console(&self) -> &str {
+        &self.console
+    }
+
     /// Sets the log of the last run aside.
     pub(super) fn rotate_log(&self) {
         // Only a convenience: without it, the log is appended to.
@@ -87,9 +95,10 @@ impl NodeProcess {
     /// One line for people.
     pub(super) fn describe(&self, pid: u32) -> String {
         format!(
-            "  {}  pid {pid}  {}  log {}",
+            "  {}  pid {pid}  {}  console http://{}  log {}",
             self.name,
             self.address,
+            self.console,
             self.log_path.display()
         )
     }

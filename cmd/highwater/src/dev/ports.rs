@@ -8,6 +8,8 @@ use crate::exit::{Failure, Result};
 
 /// Where the ports begin if nobody says otherwise and they are free.
 const PORT_DEFAULT: u16 = 7400;
+/// How far behind a node's port its console is; more than there are nodes.
+const CONSOLE_DISTANCE: u16 = 10;
 /// Nodes of a killed `highwater dev` need a moment to notice and to close their ports.
 const RELEASE_DEADLINE: Duration = Duration::from_secs(5);
 const RELEASE_INTERVAL: Duration = Duration::from_millis(50);
@@ -32,6 +34,20 @@ pub(super) fn choose(count: u32, first: Option<u16>) -> Result<Vec<u16>> {
             None => any_free(count as usize),
         },
     }
+}
+
+/// A port for the console of each node: so far behind the node's own, or any free ones.
+pub(super) fn beside(ports: &[u16]) -> Result<Vec<u16>> {
+    let near: Option<Vec<u16>> = ports.iter().map(|port| port.checked_add(CONSOLE_DISTANCE)).collect();
+    let is_good = |port: &u16| is_free(*port) && !ports.contains(port);
+    if let Some(near) = near.filter(|near| near.iter().all(is_good)) {
+        return Ok(near);
+    }
+    // Twice as many as are needed, since they may be those of the nodes, which are free, too.
+    let mut free = any_free(2 * ports.len())?;
+    free.retain(|port| !ports.contains(port));
+    free.truncate(ports.len());
+    Ok(free)
 }
 
 /// The same ports again, but for those that somebody else has taken for good.
@@ -92,6 +108,18 @@ mod tests {
         ports.sort_unstable();
         ports.dedup();
         assert_eq!(ports.len(), 9);
+    }
+
+    #[test]
+    fn consoles_have_ports_of_their_own_also_where_the_near_ones_are_taken() {
+        let ports = choose(3, Some(0)).unwrap();
+        let near = beside(&ports).unwrap();
+        assert_eq!(near.len(), 3);
+        assert!(near.iter().all(|port| !ports.contains(port)), "{ports:?} {near:?}");
+        let _squatter = TcpListener::bind((Ipv4Addr::LOCALHOST, near[1]));
+        let others = beside(&ports).unwrap();
+        assert!(others.len() == 3 && !others.contains(&near[1]), "{others:?}");
+        assert!(beside(&[65_530]).unwrap()[0] != 65_530);
     }
 
     #[test]

@@ -98,6 +98,14 @@ impl Principal {
         }
     }
 
+    /// Somebody who has proven an identity in another way than on the port.
+    pub(crate) fn calling(identity: &Identity, remote: SocketAddr) -> Principal {
+        Principal {
+            remote: Some(remote),
+            ..Principal::new(identity)
+        }
+    }
+
     /// The same, as one who carries out an act: what is refused to it is noted here, and told with the act.
     pub(crate) fn in_an_act(self) -> Principal {
         Principal {

@@ -9,7 +9,7 @@ use std::fmt;
 use highwater_catalog::Domain;
 use highwater_catalog::names::{AUDIT_TOPIC, SYSTEM_TENANT};
 
-use super::{Action, Client, Permit, Principal, Resource, TopicName};
+use super::{Action, Client, Denied, Permit, Principal, Resource, TopicName};
 use crate::identity::Identity;
 
 /// Which of these rules decides.
@@ -94,5 +94,21 @@ impl Permit {
                 topic: AUDIT_TOPIC.to_owned(),
             }),
         }
+    }
+
+    /// For the console of a node whose settings let whoever reaches it on loopback see records: to consume one topic, in nobody's name. Not
+    /// what belongs to the cluster itself: who did what there is for operators, who prove that they are.
+    pub(crate) fn for_console(node: &Principal, topic: TopicName) -> Result<Permit, Denied> {
+        if topic.tenant == SYSTEM_TENANT {
+            return Err(Denied::Forbidden {
+                principal: "whoever proves nothing".to_owned(),
+                what: format!("consume topic `{topic}`"),
+            });
+        }
+        Ok(Permit {
+            principal: node.digest,
+            action: Action::Consume,
+            resource: Resource::Topic(topic),
+        })
     }
 }

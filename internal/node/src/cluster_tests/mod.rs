@@ -7,6 +7,7 @@ mod access;
 mod audit;
 mod audit_strangers;
 mod connections;
+mod console;
 mod currency;
 mod following;
 mod founding;
@@ -80,6 +81,7 @@ struct TestCluster {
     pace: Pace,
     /// Off unless a test is about it: any free port may be the one that a stopped node comes back to.
     admin_listen: &'static str,
+    console_records: bool,
 }
 
 impl TestCluster {
@@ -101,6 +103,7 @@ impl TestCluster {
             nodes: [None, None, None, None],
             pace: Pace::default(),
             admin_listen: "",
+            console_records: false,
         }
     }
 
@@ -134,6 +137,7 @@ impl TestCluster {
             cluster: CLUSTER.to_owned(),
             listen: format!("127.0.0.1:{}", self.ports[number]),
             admin_listen: self.admin_listen.to_owned(),
+            console_records: self.console_records,
             data_dir: self.data_dir(number),
             seeds: self
                 .seeds

@@ -22,9 +22,11 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use highwater_partition::log::GroupId;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use self::members::{ANSWERS_MAX, Joining, MemberView, StreamId};
@@ -134,6 +136,19 @@ impl Coordinator {
     /// The group's task, if there is one.
     pub(crate) fn known_group(&self, name: &str, home: &Home) -> Option<mpsc::Sender<Event>> {
         self.lock().get(&(home.group_id(), name.to_owned())).cloned()
+    }
+
+    /// The members of a group, by the Raft group of its home partition; none if it is not coordinated here, or does not answer in time.
+    pub(crate) async fn members(&self, home: GroupId, name: &str, patience: Duration) -> Vec<MemberView> {
+        let Some(group) = self.lock().get(&(home, name.to_owned())).cloned() else {
+            return Vec::new();
+        };
+        let asked = async {
+            let (answer, answered) = oneshot::channel();
+            group.send(Event::Describe(answer)).await.ok()?;
+            answered.await.ok()
+        };
+        timeout(patience, asked).await.ok().flatten().unwrap_or_default()
     }
 
     /// Takes a task out of the register, if nobody can have sent it anything more; it may end then.

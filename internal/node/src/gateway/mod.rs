@@ -51,6 +51,7 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 pub(crate) use forward::Entrance;
+pub(crate) use query::Query;
 
 use crate::access::Principal;
 use crate::quotas::Payers;

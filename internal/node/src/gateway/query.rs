@@ -8,13 +8,13 @@ use crate::status::Problem;
 
 /// Parameters by name, each of them one that is known.
 #[derive(Debug, Default)]
-pub(super) struct Query {
+pub(crate) struct Query {
     values: BTreeMap<&'static str, String>,
 }
 
 impl Query {
     /// Reads `name=value&…`; names other than `known`, and names that come twice, are refused.
-    pub(super) fn read(text: &str, known: &[&'static str]) -> Result<Query, Problem> {
+    pub(crate) fn read(text: &str, known: &[&'static str]) -> Result<Query, Problem> {
         let mut query = Query::default();
         for pair in text.split('&').filter(|pair| !pair.is_empty()) {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
@@ -31,12 +31,12 @@ impl Query {
         Ok(query)
     }
 
-    pub(super) fn text(&self, name: &'static str) -> Option<&str> {
+    pub(crate) fn text(&self, name: &'static str) -> Option<&str> {
         self.values.get(name).map(String::as_str)
     }
 
     /// A number, or `default` if it is not given.
-    pub(super) fn number(&self, name: &'static str, default: u64) -> Result<u64, Problem> {
+    pub(crate) fn number(&self, name: &'static str, default: u64) -> Result<u64, Problem> {
         let Some(text) = self.text(name) else {
             return Ok(default);
         };
@@ -44,7 +44,7 @@ impl Query {
     }
 
     /// The same with a limit.
-    pub(super) fn limited(&self, name: &'static str, default: u64, limit: u64) -> Result<u64, Problem> {
+    pub(crate) fn limited(&self, name: &'static str, default: u64, limit: u64) -> Result<u64, Problem> {
         match self.number(name, default)? {
             found if found > limit => Err(Problem::TooLarge {
                 field: name,

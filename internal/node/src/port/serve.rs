@@ -25,7 +25,7 @@ use crate::tls::{ALPN_GRPC, ALPN_PEER, Credentials, Side, Trust, explain};
 /// How long to leave the listener alone after the system refused a connection for want of something (descriptors).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// The first byte of every TLS connection: a handshake record.
-const TLS_HANDSHAKE: u8 = 0x16;
+pub(crate) const TLS_HANDSHAKE: u8 = 0x16;
 
 struct Server {
     options: PortOptions,

@@ -70,6 +70,17 @@ impl Hosted {
         (status.role == Role::Leader).then_some(status.term)
     }
 
+    /// Committed entries that are damaged here.
+    pub(crate) fn damaged_entries(&self) -> u64 {
+        let status = self.partition.status_changes();
+        let status = status.borrow();
+        let entries = status
+            .damage
+            .iter()
+            .map(|range| range.end_index.saturating_sub(range.first_index));
+        entries.sum()
+    }
+
     pub(crate) fn count_served(&self, records: u64) {
         self.records_served.fetch_add(records, Ordering::Relaxed);
     }
@@ -160,6 +171,11 @@ impl Hosted {
             state.offset.unwrap_or(0).max(watermark.log_start) < found.min(watermark.high_watermark)
         });
         Ok(groups)
+    }
+
+    /// What consumer groups have claimed and committed here.
+    pub(crate) fn groups(&self) -> Vec<(Bytes, GroupState)> {
+        self.partition.groups()
     }
 
     /// The consumer groups that keep offsets here.

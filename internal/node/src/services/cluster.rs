@@ -40,20 +40,7 @@ impl ClusterService for Cluster {
         let context = &self.context;
         let tenant = context.own_tenant(&principal)?;
         let parts = gather_parts(context).await;
-        let mut nodes = nodes(context);
-        let (leaders, replicas) = (context.leader_counts(), context.replicas_on_each());
-        for node in &mut nodes {
-            node.replicas = replicas.get(&node.name).copied().unwrap_or(0);
-            node.leaders = leaders.get(&node.name).copied().unwrap_or(0);
-            let own = parts
-                .iter()
-                .flat_map(|part| &part.nodes)
-                .find(|own| own.name == node.name);
-            node.disk = own.and_then(|own| own.disk);
-            node.cpu_us = own.and_then(|own| own.cpu_us);
-            node.notices = own.map(|own| own.notices.clone()).unwrap_or_default();
-            node.not_ready = own.map_or_else(|| SILENT.to_owned(), |own| own.not_ready.clone());
-        }
+        let nodes = nodes_with_parts(context, &parts);
         let mut replicas: Vec<v1::ReplicaStatus> = parts.into_iter().flat_map(|part| part.replicas).collect();
         replicas.retain(|replica| replica.tenant == tenant);
         replicas.extend(context.host.read(|catalog| describe::dead_replicas(catalog, tenant)));
@@ -174,6 +161,25 @@ pub(super) fn nodes(context: &Context) -> Vec<v1::Node> {
     known.iter().map(describe).collect()
 }
 
+/// The same, with what they say of themselves.
+pub(super) fn nodes_with_parts(context: &Context, parts: &[v1::DescribeClusterResponse]) -> Vec<v1::Node> {
+    let (leaders, replicas) = (context.leader_counts(), context.replicas_on_each());
+    let mut nodes = nodes(context);
+    for node in &mut nodes {
+        node.replicas = replicas.get(&node.name).copied().unwrap_or(0);
+        node.leaders = leaders.get(&node.name).copied().unwrap_or(0);
+        let own = parts
+            .iter()
+            .flat_map(|part| &part.nodes)
+            .find(|own| own.name == node.name);
+        node.disk = own.and_then(|own| own.disk);
+        node.cpu_us = own.and_then(|own| own.cpu_us);
+        node.notices = own.map(|own| own.notices.clone()).unwrap_or_default();
+        node.not_ready = own.map_or_else(|| SILENT.to_owned(), |own| own.not_ready.clone());
+    }
+    nodes
+}
+
 /// All that a tenant's client may see now. Watermarks are left out: they change with every batch.
 pub(super) fn view(context: &Context, principal: &Principal, tenant: &str) -> View {
     let mut topics: Vec<highwater_catalog::Topic> =
@@ -196,7 +202,7 @@ pub(super) fn view(context: &Context, principal: &Principal, tenant: &str) -> Vi
 }
 
 /// What this node says of itself, and every other that answers in time.
-async fn gather_parts(context: &Context) -> Vec<v1::DescribeClusterResponse> {
+pub(super) async fn gather_parts(context: &Context) -> Vec<v1::DescribeClusterResponse> {
     let state = (context.not_ready.borrow().clone(), context.notices.borrow().clone());
     let own = describe::own_part(&context.node, &context.registry, &context.host, &context.storage, state).await;
     let names: Vec<String> = context

@@ -334,7 +334,8 @@ impl Reader {
     }
 }
 
-fn stored(batch: StoredBatch) -> v1::StoredBatch {
+/// A batch as the wire has it.
+pub(crate) fn stored(batch: StoredBatch) -> v1::StoredBatch {
     v1::StoredBatch {
         base_offset: batch.base_offset,
         record_count: batch.record_count,

@@ -20,6 +20,7 @@ mod leaving;
 mod log;
 mod metering;
 mod operate;
+mod overview;
 mod policy;
 mod produce;
 mod quotas;
@@ -52,7 +53,9 @@ pub(crate) use acts::ACTS;
 pub(crate) use classes::METHODS;
 pub(crate) use connections::AgeMax;
 pub(crate) use in_flight::InFlight;
+pub(crate) use log::stored;
 pub(crate) use metering::{pay_for_batch, pay_for_call, pay_for_read};
+pub(crate) use overview::{NodeView, ReplicaView, overview};
 pub(crate) use produce::produce;
 pub(crate) use records::{Fetch, Start, fetch, partition_count};
 pub(crate) use server::{ServerParts, serve};
@@ -108,7 +111,7 @@ pub(crate) struct Context {
 
 impl Context {
     /// The cluster id as text; empty before it is known.
-    fn cluster_id(&self) -> String {
+    pub(crate) fn cluster_id(&self) -> String {
         self.data
             .cluster_id()
             .map(|id| Id(id.0).to_string())

@@ -1,0 +1,234 @@
+//! How connections to the admin listener come in: few at a time, not for ever, and with TLS where the address is not a loopback one.
+//!
+//! Elsewhere than on loopback the first byte decides. A TLS handshake must prove an identity of the cluster; anything else is taken for
+//! plain HTTP of somebody unknown. Handshakes go on beside each other, so a slow one holds up nobody.
+
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use axum::serve::Listener;
+use rustls::ServerConfig;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, Sleep, sleep, sleep_until, timeout};
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::WaitForCancellationFutureOwned;
+
+use super::caller::{Caller, Lease, Who};
+use crate::access::Principal;
+use crate::port::{ServerStream, TLS_HANDSHAKE};
+use crate::tls::{ALPN_HTTP, Credentials, Side, Trust, explain};
+
+/// Connections at the same time; further ones wait.
+pub(super) const CONNECTIONS_MAX: usize = 64;
+/// How long a connection may last, unless an answer goes on for longer.
+pub(super) const CONNECTION_TIME_MAX: Duration = Duration::from_secs(30);
+/// How long a connection may take until it is known who comes.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long to wait after a connection could not be taken.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// A listener that takes so many connections at a time.
+pub(crate) struct Doorway {
+    listener: TcpListener,
+    /// None: it is on loopback.
+    credentials: Option<Arc<Credentials>>,
+    room: Arc<Semaphore>,
+    entering: JoinSet<Option<(Guest, SocketAddr)>>,
+}
+
+impl Doorway {
+    pub(super) fn new(listener: TcpListener, credentials: Option<Arc<Credentials>>) -> Doorway {
+        Doorway {
+            listener,
+            credentials,
+            room: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
+            entering: JoinSet::new(),
+        }
+    }
+
+    async fn take(
+        listener: &TcpListener,
+        room: &Arc<Semaphore>,
+    ) -> io::Result<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
+        let permit = room.clone().acquire_owned().await.map_err(io::Error::other)?;
+        let (stream, remote) = listener.accept().await?;
+        Ok((stream, remote, permit))
+    }
+}
+
+impl Listener for Doorway {
+    type Io = Guest;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (Guest, SocketAddr) {
+        loop {
+            tokio::select! {
+                Some(entered) = self.entering.join_next() => if let Ok(Some(guest)) = entered { return guest },
+                taken = Doorway::take(&self.listener, &self.room) => match taken {
+                    Ok((stream, remote, permit)) => {
+                        let entering = enter(self.credentials.clone(), stream, remote, permit);
+                        self.entering.spawn(entering);
+                    }
+                    Err(error) => {
+                        tracing::debug!(%error, "a connection to the admin listener was not taken");
+                        sleep(ACCEPT_PAUSE).await;
+                    }
+                },
+            }
+        }
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+}
+
+async fn enter(
+    credentials: Option<Arc<Credentials>>,
+    stream: TcpStream,
+    remote: SocketAddr,
+    permit: OwnedSemaphorePermit,
+) -> Option<(Guest, SocketAddr)> {
+    let Some(credentials) = credentials else {
+        return Some((Guest::new(Stream::Plain(stream), Who::Local, permit), remote));
+    };
+    let known = timeout(HANDSHAKE_TIMEOUT, prove(&credentials, stream, remote)).await;
+    match known {
+        Ok(Ok((stream, who))) => Some((Guest::new(stream, who, permit), remote)),
+        Ok(Err(error)) => {
+            tracing::debug!(%remote, why = explain(&error), "a connection to the admin listener was refused");
+            None
+        }
+        Err(_) => None,
+    }
+}
+
+/// Finds out who comes.
+async fn prove(credentials: &Arc<Credentials>, stream: TcpStream, remote: SocketAddr) -> io::Result<(Stream, Who)> {
+    let mut first = [0];
+    if stream.peek(&mut first).await? == 0 {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    if first[0] != TLS_HANDSHAKE {
+        return Ok((Stream::Plain(stream), Who::Stranger));
+    }
+    let generation = credentials.generation();
+    let mut config = ServerConfig::clone(&credentials.server_config());
+    config.alpn_protocols = vec![ALPN_HTTP.to_vec()];
+    let stream = TlsAcceptor::from(Arc::new(config)).accept(stream).await?;
+    let chain = stream.get_ref().1.peer_certificates();
+    let certificate = chain
+        .and_then(<[_]>::first)
+        .ok_or_else(|| io::Error::other("no certificate was presented"))?;
+    let identity = credentials.identity_of(certificate).map_err(io::Error::other)?;
+    let trust = credentials.hold(generation, chain, Side::Theirs, remote);
+    let who = Who::Proven(Principal::calling(&identity, remote));
+    Ok((Stream::Tls(Box::new(stream), trust), who))
+}
+
+enum Stream {
+    Plain(TcpStream),
+    /// Ends as soon as the certificate is not trusted any more.
+    Tls(Box<ServerStream>, Trust),
+}
+
+/// A connection that ends in time.
+pub(crate) struct Guest {
+    stream: Stream,
+    caller: Caller,
+    lease: Lease,
+    end: Pin<Box<Sleep>>,
+    /// Ready when its certificate is not good any more.
+    cut: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Guest {
+    fn new(stream: Stream, who: Who, permit: OwnedSemaphorePermit) -> Guest {
+        let lease = Lease::until(Instant::now() + CONNECTION_TIME_MAX);
+        let cut = match &stream {
+            Stream::Plain(_) => None,
+            Stream::Tls(_, trust) => Some(Box::pin(trust.lost().clone().cancelled_owned())),
+        };
+        Guest {
+            cut,
+            stream,
+            caller: Caller::new(who, lease.clone()),
+            end: Box::pin(sleep_until(lease.end())),
+            lease,
+            _permit: permit,
+        }
+    }
+
+    pub(super) fn caller(&self) -> &Caller {
+        &self.caller
+    }
+
+    /// Ready when its time is over, or its certificate is not good any more.
+    fn poll_over(&mut self, context: &mut Context<'_>) -> Poll<io::Error> {
+        if let Some(cut) = &mut self.cut
+            && cut.as_mut().poll(context).is_ready()
+        {
+            return Poll::Ready(io::ErrorKind::ConnectionAborted.into());
+        }
+        loop {
+            ready!(self.end.as_mut().poll(context));
+            let end = self.lease.end();
+            if end <= Instant::now() {
+                return Poll::Ready(io::ErrorKind::TimedOut.into());
+            }
+            self.end.as_mut().reset(end);
+        }
+    }
+}
+
+impl AsyncRead for Guest {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let read = match &mut self.stream {
+            Stream::Plain(stream) => Pin::new(stream).poll_read(context, buffer),
+            Stream::Tls(stream, _) => Pin::new(stream).poll_read(context, buffer),
+        };
+        match read {
+            Poll::Ready(read) => Poll::Ready(read),
+            Poll::Pending => self.poll_over(context).map(Err),
+        }
+    }
+}
+
+impl AsyncWrite for Guest {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let written = match &mut self.stream {
+            Stream::Plain(stream) => Pin::new(stream).poll_write(context, bytes),
+            Stream::Tls(stream, _) => Pin::new(stream).poll_write(context, bytes),
+        };
+        match written {
+            Poll::Ready(written) => Poll::Ready(written),
+            Poll::Pending => self.poll_over(context).map(Err),
+        }
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.stream {
+            Stream::Plain(stream) => Pin::new(stream).poll_flush(context),
+            Stream::Tls(stream, _) => Pin::new(stream).poll_flush(context),
+        }
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.stream {
+            Stream::Plain(stream) => Pin::new(stream).poll_shutdown(context),
+            Stream::Tls(stream, _) => Pin::new(stream).poll_shutdown(context),
+        }
+    }
+}

@@ -146,7 +146,7 @@ impl Lane {
         open.is_some_and(|open| open.fits(size, queue.sizing.limit()))
     }
 
-    /// A batch was taken, at once or after a quota had held it back.
+    /// A batch was taken, and a quota holds back what comes next, or does not.
     pub(crate) fn note_taken(&self, held_back: bool) {
         self.lock().sizing.taken(held_back);
     }

@@ -2,7 +2,7 @@
 //!
 //! Large batches save work for whoever sends as much as the cluster can take. A producer that a quota holds back gains nothing by them, and
 //! each one keeps nodes that others use too busy for milliseconds at a stretch. So batches begin small, may be twice as large whenever
-//! one was full and was taken at once, and are small again as soon as one was held back.
+//! one was full and was taken, and are small again as soon as a node says that it holds back what comes next.
 
 /// What batches begin with, and come back to.
 pub(crate) const SMALL_BATCH_BYTES: usize = 32 * 1024;
@@ -36,7 +36,7 @@ impl Sizing {
         self.was_full = true;
     }
 
-    /// A batch was taken, at once or after a quota had held it back.
+    /// A batch was taken, and what comes next is held back, or is not.
     pub(crate) fn taken(&mut self, held_back: bool) {
         if held_back {
             self.now = self.most.min(SMALL_BATCH_BYTES);

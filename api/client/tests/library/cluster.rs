@@ -27,7 +27,7 @@ const REMEMBERED: usize = 8;
 /// What a script wants to be done with a request.
 pub enum Action {
     Normal,
-    /// Append, and say that a quota held it back.
+    /// Append, and say that a quota holds back what comes next.
     AppendLate,
     /// Append, but never answer.
     AppendSilently,

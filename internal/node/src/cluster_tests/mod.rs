@@ -21,6 +21,7 @@ mod leading;
 mod matrix;
 mod metrics;
 mod moves;
+#[allow(unreachable_pub)] // public where it is at home
 #[path = "../../../../tests/src/ports.rs"]
 mod ports;
 mod quotas;

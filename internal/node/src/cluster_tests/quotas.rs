@@ -180,7 +180,7 @@ async fn a_stream_goes_no_faster_than_its_quota_and_refuses_nothing_by_itself() 
         }
     }
     assert_eq!(delays_ms.len(), 14);
-    assert_eq!(delays_ms[0], 0);
+    assert_eq!(delays_ms[0], 0, "there is room for more");
     assert!(delays_ms[13] > 0, "the caller is told: {delays_ms:?}");
     // 700 KB, of which a second's worth may come at once, and one batch on credit.
     assert!(begin.elapsed() >= Duration::from_secs(2), "{:?}", begin.elapsed());

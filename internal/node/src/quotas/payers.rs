@@ -79,6 +79,12 @@ impl Payers {
         }
     }
 
+    /// How long a batch would have to wait now.
+    pub(crate) fn batch_delay(&self, now: Instant) -> Duration {
+        let of_request = self.charge(Limit::RequestsPerSecond, 0, now);
+        of_request.max(self.charge(Limit::ProduceBytesPerSecond, 0, now))
+    }
+
     /// Puts back what was taken and not used.
     pub(crate) fn give_back(&self, limit: Limit, cost: u64) {
         give_back(&self.0, limit, cost);

@@ -225,6 +225,8 @@ struct Pending {
     arrived: Instant,
     /// The quota's delay ends then; None: there is none.
     not_before: Option<Instant>,
+    /// How long the one after it would be held back, as things stand now.
+    next_delay: Duration,
     /// It will be refused.
     over: Option<OverQuota>,
     /// Until when it waits for room on the connection.
@@ -307,6 +309,7 @@ impl ProduceStream {
             request,
             arrived: now,
             not_before: (!wait.is_zero()).then(|| now + wait),
+            next_delay: self.caller.payers.batch_delay(now),
             over,
             room_by: now + wait + CONNECTION_PATIENCE,
         }
@@ -328,10 +331,9 @@ impl ProduceStream {
             request,
             over,
             arrived,
-            not_before,
+            next_delay,
             ..
         } = pending;
-        let quota_delay_ms = not_before.map_or(0, |end| whole_ms(end - arrived));
         let timings = self.context.storage.timings().clone();
         let key = lane_key(&request);
         self.make_room_for_lane(&key);
@@ -357,7 +359,7 @@ impl ProduceStream {
             lane.answer(
                 ticket,
                 answer.map(|appended| ProduceResponse {
-                    quota_delay_ms,
+                    quota_delay_ms: whole_ms(next_delay),
                     ..appended
                 }),
             );

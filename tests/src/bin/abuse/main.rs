@@ -136,7 +136,7 @@ fn section(cluster: &mut TestCluster, arguments: &Arguments, name: &str) -> Resu
         for attacked in [attacked_first, !attacked_first] {
             let mut attackers = match (name, attacked) {
                 ("quota", true) => vec![neighbour::start(cluster, seconds, neighbour::WITHIN)?],
-                ("neighbour", false) => vec![neighbour::start(cluster, seconds, neighbour::WITHIN_AT_ONCE)?],
+                ("neighbour", false) => vec![neighbour::start(cluster, seconds, neighbour::WITHIN)?],
                 ("neighbour", true) => vec![neighbour::start(cluster, seconds, neighbour::BEYOND)?],
                 (_, false) => Vec::new(),
                 (_, true) => start(cluster, name)?,

@@ -15,30 +15,10 @@ const PARTITIONS: &str = "3";
 const QUOTA: u64 = 1_000_000;
 const RECORD_BYTES: u64 = 1_000;
 
-/// How a tenant sends.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Manner {
-    /// Of its quota.
-    percent: u64,
-    /// How long a batch may wait for more records: of what is sent late all batches are large.
-    linger_ms: u64,
-}
-
-/// What the quota allows, in small batches.
-pub(crate) const WITHIN: Manner = Manner {
-    percent: 80,
-    linger_ms: 2,
-};
-/// The same in large batches: what they do to others, who share a disk with them, is not what a quota is for.
-pub(crate) const WITHIN_AT_ONCE: Manner = Manner {
-    percent: 80,
-    linger_ms: 1_000,
-};
-/// Ten times what the quota allows.
-pub(crate) const BEYOND: Manner = Manner {
-    percent: 1_000,
-    linger_ms: 2,
-};
+/// How much a tenant sends, in percent of its quota: what that allows.
+pub(crate) const WITHIN: u64 = 80;
+/// Ten times as much.
+pub(crate) const BEYOND: u64 = 1_000;
 
 /// Makes the tenant, its topic and its quota, unless they are there.
 pub(crate) fn prepare(cluster: &TestCluster) -> Result<(), Failure> {
@@ -62,10 +42,9 @@ fn profile(cluster: &TestCluster) -> PathBuf {
 }
 
 /// Sends for a while. What does not fit in its quota is late, and at the end given up.
-pub(crate) fn start(cluster: &TestCluster, seconds: u64, manner: Manner) -> Result<Child, Failure> {
+pub(crate) fn start(cluster: &TestCluster, seconds: u64, percent: u64) -> Result<Child, Failure> {
     let profile = profile(cluster);
-    let rate = manner.percent * QUOTA / 100 / RECORD_BYTES;
-    let linger = format!("{}ms", manner.linger_ms);
+    let rate = percent * QUOTA / 100 / RECORD_BYTES;
     let (rate, bytes) = (rate.to_string(), RECORD_BYTES.to_string());
     // Longer than the victim, which is measured to its end.
     let seconds = (seconds + 5).to_string();
@@ -77,8 +56,6 @@ pub(crate) fn start(cluster: &TestCluster, seconds: u64, manner: Manner) -> Resu
         &rate,
         "--record-bytes",
         &bytes,
-        "--linger",
-        &linger,
         "--seconds",
         &seconds,
     ];

@@ -1,3 +1,5 @@
+//! Each sentence, from the state that it is about.
+
 #![allow(clippy::unwrap_used)]
 use super::*;
 

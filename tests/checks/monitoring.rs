@@ -1,4 +1,4 @@
-//! Dashboards and alerts: everything that they ask for is told.
+//! Dashboards and alerts: everything that they ask for is told, and whoever is called finds in docs/troubleshooting.md what to do.
 //!
 //! docs/metrics.md is compared with what a node serves (`cluster_tests/metrics.rs`), so it stands for that here.
 
@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 
 const DOCUMENT: &str = include_str!("../../docs/metrics.md");
 const ALERTS: &str = include_str!("../../deploy/prometheus/alerts.yaml");
+const TROUBLES: &str = include_str!("../../docs/troubleshooting.md");
+const ERRORS: &str = include_str!("../../api/proto/highwater/v1/error.proto");
 /// What a histogram is asked for by.
 const OF_HISTOGRAMS: [&str; 3] = ["_bucket", "_sum", "_count"];
 
@@ -42,6 +44,33 @@ fn unknown(text: &str) -> Vec<String> {
     };
     let asked = words(text).into_iter().filter(|word| !is_told(word));
     asked.map(str::to_owned).collect()
+}
+
+/// The reasons of the wire contract, as people see them.
+fn reasons() -> BTreeSet<&'static str> {
+    let values = ERRORS.lines().filter_map(|line| line.trim().strip_prefix("REASON_"));
+    values
+        .filter_map(|value| value.split_once(" = "))
+        .map(|(name, _)| name)
+        .collect()
+}
+
+/// The reasons that stand in the page's table.
+fn explained() -> BTreeSet<&'static str> {
+    let (_, table) = TROUBLES.split_once("<!-- reasons:").unwrap();
+    let (table, _) = table.split_once("\n## ").unwrap();
+    let rows = table.lines().filter_map(|line| line.strip_prefix("| `"));
+    rows.filter_map(|row| row.split_once('`'))
+        .map(|(name, _)| name)
+        .collect()
+}
+
+/// Where links into the page may lead, but for headings with more than letters, digits and blanks.
+fn anchors() -> BTreeSet<String> {
+    let headings = TROUBLES.lines().filter_map(|line| line.strip_prefix("##"));
+    headings
+        .map(|heading| heading.trim_start_matches('#').trim().to_lowercase().replace(' ', "-"))
+        .collect()
 }
 
 fn dashboards() -> Vec<(PathBuf, String)> {
@@ -90,6 +119,24 @@ fn every_metric_in_an_alert_exists_and_every_alert_says_what_to_do() {
         let expressions = alert.lines().filter_map(|line| line.trim().strip_prefix("expr: "));
         let unknown: Vec<String> = expressions.flat_map(unknown).collect();
         assert!(unknown.is_empty(), "{unknown:?} in {alert}");
+    }
+}
+
+#[test]
+fn every_reason_is_explained_and_no_other() {
+    assert!(reasons().len() > 30, "{:?}", reasons());
+    assert_eq!(explained(), reasons());
+}
+
+#[test]
+fn every_alert_leads_to_its_section() {
+    let anchors = anchors();
+    for alert in ALERTS.split("- alert: ").skip(1) {
+        let name = alert.lines().next().unwrap().trim().to_lowercase();
+        let mut links = alert.lines().filter_map(|line| line.trim().strip_prefix("runbook: "));
+        let wanted = format!("docs/troubleshooting.md#{name}");
+        assert_eq!(links.next(), Some(wanted.as_str()), "{alert}");
+        assert!(anchors.contains(&name), "docs/troubleshooting.md has no section {name}");
     }
 }
 

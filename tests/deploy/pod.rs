@@ -120,7 +120,7 @@ impl Pod {
     pub(crate) fn stop(&mut self, spec: &Value, container: &Value) -> ExitStatus {
         let pause = Duration::from_secs(number(&container["lifecycle"]["preStop"]["sleep"]["seconds"]));
         let grace = Duration::from_secs(number(&spec["terminationGracePeriodSeconds"]));
-        sleep(pause);
+        sleep(pause); // the kubelet's own part of `preStop`
         self.assert_runs();
         let id = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
         let id = id.unwrap_or_else(|| panic!("no process id"));

@@ -180,9 +180,11 @@ impl Image {
         Ok(filled)
     }
 
-    /// Gives the room back.
-    pub(crate) fn empty(&self) {
-        let _ = fs::remove_file(self.mount.join(BALLAST));
+    /// Gives the room back, for good: a power cut right behind it must not bring the file back, and fill the disk for ever.
+    pub(crate) fn empty(&self) -> Result<(), String> {
+        let removed = fs::remove_file(self.mount.join(BALLAST));
+        let certain = removed.and_then(|()| File::open(&self.mount)?.sync_all());
+        certain.map_err(|error| format!("cannot give room back on {}: {error}", self.mount.display()))
     }
 
     /// Lets the kernel write back everything, as it does by itself now and then.

@@ -399,7 +399,9 @@ impl Stage {
         }
         let passed = self.pass(3_000, 5_000);
         self.notice_ended_nodes();
-        nodes.iter().for_each(|node| self.images[*node].empty());
+        for node in &nodes {
+            self.images[*node].empty()?;
+        }
         self.fault(FaultKind::DiskFull, &nodes, begin, filled, "bytes that filled disks");
         passed
     }

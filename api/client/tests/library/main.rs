@@ -26,6 +26,7 @@ mod replacing;
 mod returning;
 mod seeking;
 mod setting_aside;
+mod sizing;
 mod spans;
 
 use std::time::Duration;

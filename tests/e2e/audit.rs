@@ -19,9 +19,17 @@ use crate::PATIENCE;
 /// As many as take a while.
 const ACTS: usize = 40;
 
+const NODES: usize = 3;
+
+/// A cluster whose nodes have all written down that they started, so that what comes after is what a test does.
 fn cluster() -> TestCluster {
-    let cluster = TestCluster::start(3);
+    let cluster = TestCluster::start(NODES);
     cluster.wait_audited();
+    eventually("every node's start is in the audit", PATIENCE, || {
+        let records = records(&cluster);
+        let starts = records.iter().filter(|record| is(record, "started", "start"));
+        (starts.count() == NODES).then_some(())
+    });
     cluster
 }
 

@@ -7,6 +7,7 @@
 //! |---|---|
 //! | `quota` | a tenant sends nearly as much as its quota allows; beside nothing |
 //! | `neighbour` | the tenant sends ten times its quota; beside nearly as much as it allows, in batches as large |
+//! | `beyond` | the same; beside nothing |
 //! | `handshakes` | 500 handshakes a second without a certificate |
 //! | `slow` | connections that begin a handshake and do not go on |
 //! | `resets` | calls that are begun and given up at once, as fast as they go |
@@ -36,7 +37,7 @@ const NEIGHBOUR_PAIRS: usize = 9;
 /// How long the neighbour's times last at most, seconds.
 const NEIGHBOUR_SECONDS: u64 = 10;
 /// The sections with a neighbour, which is no attacker.
-const NEIGHBOURS: [&str; 2] = ["quota", "neighbour"];
+const NEIGHBOURS: [&str; 3] = ["quota", "neighbour", "beyond"];
 /// How much memory a node may have more after an attack, MiB. What a neighbour sends is kept in caches, which is what they are for.
 const GROWTH_MIB_MAX: i64 = 64;
 
@@ -137,7 +138,7 @@ fn section(cluster: &mut TestCluster, arguments: &Arguments, name: &str) -> Resu
             let mut attackers = match (name, attacked) {
                 ("quota", true) => vec![neighbour::start(cluster, seconds, neighbour::WITHIN)?],
                 ("neighbour", false) => vec![neighbour::start(cluster, seconds, neighbour::WITHIN)?],
-                ("neighbour", true) => vec![neighbour::start(cluster, seconds, neighbour::BEYOND)?],
+                ("neighbour" | "beyond", true) => vec![neighbour::start(cluster, seconds, neighbour::BEYOND)?],
                 (_, false) => Vec::new(),
                 (_, true) => start(cluster, name)?,
             };

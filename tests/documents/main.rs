@@ -12,7 +12,8 @@
 //! | `<!-- prints -->` | the next block is what the block before it prints: JSON but for times, text but for numbers and what it leaves out |
 //!
 //! A line `highwater …` whose comment says `Ctrl-C` stays: it runs beside the others until the page is done, and then must end in order
-//! when it is interrupted ([`script`]). All other commands must come to their end.
+//! when it is interrupted ([`script`]). What it says is in `$NOTES/stay-0`, that of the next one in `$NOTES/stay-1`. All other commands must
+//! come to their end.
 //!
 //! Commands in running text (`highwater topic list`, `make demo`) are not run, but every word of them must be known ([`spans`]). The picture
 //! of a terminal in README.md is compared with what its commands print ([`picture`]).

@@ -150,6 +150,7 @@ fn names_a_test(reason: &str) -> Result<(), String> {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::expect_used)]
     use super::*;
 
     fn steps(text: &str) -> Result<Vec<(usize, bool)>, String> {

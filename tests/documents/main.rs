@@ -34,7 +34,7 @@ use std::sync::{Mutex, PoisonError};
 use std::thread::scope;
 use std::time::Duration;
 
-use highwater_tests::repository::files;
+use highwater_tests::repository::{File, files};
 
 use crate::page::Page;
 
@@ -46,8 +46,8 @@ const PAGES_AT_ONCE: usize = 3;
 /// All documents that have blocks of shell.
 #[track_caller]
 fn pages() -> Vec<Page> {
-    let documents = files().into_iter().filter(|file| file.is_markdown());
-    let read = |file: highwater_tests::repository::File| {
+    let documents = files().into_iter().filter(File::is_markdown);
+    let read = |file: File| {
         let page = Page::read(&file.path, &file.text);
         page.unwrap_or_else(|error| panic!("{}, {error}", file.path))
     };

@@ -1,3 +1,5 @@
+# What the script of each page begins with (script.rs).
+
 set -euo pipefail
 
 stays=()

@@ -11,6 +11,7 @@ use highwater_tests::markdown::{code, prose};
 use highwater_tests::repository::{File, files, root};
 use highwater_tests::{binary, run};
 
+use crate::page::Page;
 use crate::{PATIENCE, pages};
 
 const PROGRAM: &str = "highwater ";
@@ -105,51 +106,49 @@ fn unknown_verb(piece: &str, verbs: &BTreeSet<String>) -> Option<String> {
     (!verbs.contains(verb)).then(|| format!("the Makefile has no verb {verb}"))
 }
 
-/// The pieces of code in a document's text, and the lines of its blocks that are not run, each with its line.
-fn pieces(file: &File) -> Vec<(usize, String)> {
-    let text = prose(&file.text).unwrap_or_default();
-    let spans = text
-        .iter()
-        .flat_map(|(line, text)| code(text).into_iter().map(|piece| (*line, piece.to_owned())));
-    spans.collect()
+/// A command as it is written somewhere.
+struct Written {
+    place: String,
+    text: String,
 }
 
-fn lines_not_run() -> Vec<(String, usize, String)> {
-    let of_page = |page: crate::page::Page| {
-        let skipped = page.steps.into_iter().filter(|step| !step.is_run);
-        let lines = skipped.flat_map(|step| {
-            let joined = step.shell.replace("\\\n", " ");
-            joined
-                .lines()
-                .map(|line| (step.line, line.to_owned()))
-                .collect::<Vec<_>>()
-        });
-        lines
-            .map(|(line, text)| (page.path.clone(), line, text))
-            .collect::<Vec<_>>()
-    };
-    pages().into_iter().flat_map(of_page).collect()
+/// The pieces of code in a document's text.
+fn in_text(file: &File) -> Vec<Written> {
+    let mut written = Vec::new();
+    for (line, text) in prose(&file.text).unwrap_or_default() {
+        written.extend(code(text).into_iter().map(|piece| Written {
+            place: format!("{}:{line}", file.path),
+            text: piece.to_owned(),
+        }));
+    }
+    written
+}
+
+/// The lines of a page's blocks that are not run.
+fn not_run(page: &Page) -> Vec<Written> {
+    let mut written = Vec::new();
+    for step in page.steps.iter().filter(|step| !step.is_run) {
+        let joined = step.shell.replace("\\\n", " ");
+        written.extend(joined.lines().map(|text| Written {
+            place: format!("{}:{}", page.path, step.line),
+            text: text.to_owned(),
+        }));
+    }
+    written
 }
 
 #[test]
 fn every_command_in_the_text_is_known() {
     let (mut help, verbs, mut wrong, mut count) = (Help::default(), verbs(), Vec::new(), 0);
-    let documents = files()
-        .into_iter()
-        .filter(|file| file.is_markdown() && !OF_THE_PAST.contains(&file.path.as_str()));
-    let in_text = documents.flat_map(|file| {
-        let pieces = pieces(&file).into_iter();
-        pieces
-            .map(move |(line, piece)| (file.path.clone(), line, piece))
-            .collect::<Vec<_>>()
-    });
-    for (path, line, piece) in in_text.chain(lines_not_run()) {
-        let words = words_of_program(&piece);
+    let documents = files().into_iter().filter(File::is_markdown);
+    let of_today = documents.filter(|file| !OF_THE_PAST.contains(&file.path.as_str()));
+    let in_text = of_today.flat_map(|file| in_text(&file));
+    for Written { place, text } in in_text.chain(pages().iter().flat_map(not_run)) {
+        let words = words_of_program(&text);
         count += usize::from(words.is_some());
-        let judged = words
-            .and_then(|words| help.judge(words))
-            .or_else(|| unknown_verb(&piece, &verbs));
-        wrong.extend(judged.map(|why| format!("{path}:{line}: {why}: {piece}")));
+        let of_program = words.and_then(|words| help.judge(words));
+        let judged = of_program.or_else(|| unknown_verb(&text, &verbs));
+        wrong.extend(judged.map(|why| format!("{place}: {why}: {text}")));
     }
     assert!(count > 80, "only {count} commands were found");
     assert!(wrong.is_empty(), "\n  {}\n", wrong.join("\n  "));

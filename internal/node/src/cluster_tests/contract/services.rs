@@ -16,34 +16,37 @@ pub(super) fn write(page: &mut String, source: &Source) {
         let about = source.comments.of_file();
         writeln!(
             page,
-            "\n### {name}\n\n[{file}](../api/proto/highwater/v1/{file}). {about}"
+            "\n### {name}\n\n[{file}](../api/proto/highwater/v1/{file}). {about}\n"
         )
         .unwrap();
+        page.push_str("| call | takes | answers | for | needs |\n|---|---|---|---|---|\n");
+        service
+            .method
+            .iter()
+            .for_each(|method| page.push_str(&row(name, method)));
         for (index, method) in service.method.iter().enumerate() {
             let place = within(&within(&[], SERVICES, place), METHODS, index);
             let comment = source.comments.before(&place);
-            let who = class(name, method.name());
-            let needs = needs_in_words(&format!("/highwater.v1.{name}/{}", method.name()));
-            let call = call(method);
-            writeln!(
-                page,
-                "\n#### {name}.{}\n\n{call}\n\n{comment}\n\nFor {who}: {needs}.",
-                method.name()
-            )
-            .unwrap();
+            writeln!(page, "\n#### {name}.{}\n\n{comment}", method.name()).unwrap();
         }
     }
 }
 
-/// What goes in and what comes out.
-fn call(method: &MethodDescriptorProto) -> String {
+/// A call with what goes in, what comes out, and who may make it.
+fn row(service: &str, method: &MethodDescriptorProto) -> String {
     let side = |name: &str, is_stream: bool| {
         let stream = if is_stream { "a stream of " } else { "" };
         format!("{stream}{}", link(short(name)))
     };
+    let name = method.name();
+    let call = format!("[{name}](#{})", format!("{service}{name}").to_lowercase());
     let takes = side(method.input_type(), method.client_streaming());
     let answers = side(method.output_type(), method.server_streaming());
-    format!("Takes {takes}, answers {answers}.")
+    let needs = needs_in_words(&format!("/highwater.v1.{service}/{name}"));
+    format!(
+        "| {call} | {takes} | {answers} | {} | {needs} |\n",
+        class(service, name)
+    )
 }
 
 fn class(service: &str, method: &str) -> &'static str {

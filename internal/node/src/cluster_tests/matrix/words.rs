@@ -8,24 +8,24 @@ pub(in super::super) fn needs_in_words(path: &str) -> String {
     let rows = ROWS.iter().filter(|row| row.path() == path);
     let needs: Vec<String> = rows.map(words).collect();
     assert!(!needs.is_empty(), "there is no row for {path}");
-    needs.join("; depending on what is asked, ")
+    needs.join("; for some requests ")
 }
 
 fn words(row: &Row) -> String {
     match row.needs {
-        Needs::Nothing | Needs::Client => "needs nothing more".to_owned(),
-        Needs::All([(Deed::Admin, Thing::Cluster)]) => "needs `admin` on the cluster".to_owned(),
+        Needs::Nothing | Needs::Client => "nothing more".to_owned(),
+        Needs::All([(Deed::Admin, Thing::Cluster)]) => "`admin` on the cluster".to_owned(),
         Needs::All([(Deed::Describe, Thing::Cluster)]) => {
-            "needs `describe` on the cluster, which every client has".to_owned()
+            "`describe` on the cluster, which every client has".to_owned()
         }
         Needs::All(all) => {
             let each = all
                 .iter()
                 .map(|(deed, thing)| format!("`{}` on the {}", deed_word(*deed), thing_word(*thing)));
-            format!("needs {}", each.collect::<Vec<_>>().join(" and "))
+            each.collect::<Vec<_>>().join(" and ")
         }
-        Needs::OfTenant(deed) => format!("needs `{}` on the tenant, or to be an operator", deed_word(deed)),
-        Needs::NewTopic => "needs `manage` on the topic's name".to_owned(),
+        Needs::OfTenant(deed) => format!("`{}` on the tenant, or to be an operator", deed_word(deed)),
+        Needs::NewTopic => "`manage` on the topic's name".to_owned(),
     }
 }
 

@@ -10,7 +10,7 @@ SIM := $(TARGET_DIR)/sim/sim/sim
 SEED ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help check fix build test console upgrade chart dist image demo bench bench-quick bench-cluster bench-idle bench-access bench-abuse bench-log model fuzz chaos chaos-long chaos-selftest groups certs sim sim-long sim-build
+.PHONY: help check fix picture build test console upgrade chart dist image demo bench bench-quick bench-cluster bench-idle bench-access bench-abuse bench-log model fuzz chaos chaos-long chaos-selftest groups certs sim sim-long sim-build
 
 help: ## List the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -21,12 +21,16 @@ check: ## Formatting, lints, documentation, import arrows, licences, tidiness; c
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
 	$(SIM_CARGO) clippy --profile sim --locked -p highwater-simulation -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --locked
-	$(CARGO) test --workspace --locked --test arrows --test licences --test limits --test monitoring --test tidy
+	$(CARGO) test --workspace --locked --test arrows --test licences --test limits --test links --test monitoring --test tidy
 
 fix: ## Format, apply what the lints suggest, and write the tables of documents that come from the source
 	$(CARGO) fmt --all
 	$(CARGO) clippy --workspace --all-targets --fix --allow-dirty --allow-staged
 	HIGHWATER_WRITE_GOLDEN=1 $(CARGO) test -p highwater-cli the_document_has_the_table_of_settings
+	HIGHWATER_WRITE_GOLDEN=1 $(CARGO) test -p highwater-node --lib the_reference_is_what_the_contract_says
+
+picture: build ## The terminal session of README.md, drawn from what its commands print
+	HIGHWATER_WRITE_GOLDEN=1 $(CARGO) test -p highwater-tests --test documents the_picture_shows
 
 # The binary, which the tests of the whole system start, and the tests: in one go, so that nothing is built twice.
 build:

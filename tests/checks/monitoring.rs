@@ -8,6 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use highwater_tests::markdown::anchors;
+
 const DOCUMENT: &str = include_str!("../../docs/metrics.md");
 const ALERTS: &str = include_str!("../../deploy/prometheus/alerts.yaml");
 const TROUBLES: &str = include_str!("../../docs/troubleshooting.md");
@@ -62,14 +64,6 @@ fn explained() -> BTreeSet<&'static str> {
     let rows = table.lines().filter_map(|line| line.strip_prefix("| `"));
     rows.filter_map(|row| row.split_once('`'))
         .map(|(name, _)| name)
-        .collect()
-}
-
-/// Where links into the page may lead, but for headings with more than letters, digits and blanks.
-fn anchors() -> BTreeSet<String> {
-    let headings = TROUBLES.lines().filter_map(|line| line.strip_prefix("##"));
-    headings
-        .map(|heading| heading.trim_start_matches('#').trim().to_lowercase().replace(' ', "-"))
         .collect()
 }
 
@@ -130,7 +124,7 @@ fn every_reason_is_explained_and_no_other() {
 
 #[test]
 fn every_alert_leads_to_its_section() {
-    let anchors = anchors();
+    let anchors = anchors(TROUBLES).unwrap();
     for alert in ALERTS.split("- alert: ").skip(1) {
         let name = alert.lines().next().unwrap().trim().to_lowercase();
         let mut links = alert.lines().filter_map(|line| line.trim().strip_prefix("runbook: "));

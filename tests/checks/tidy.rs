@@ -9,7 +9,8 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
-use std::process::Command;
+
+use highwater_tests::repository::{File, files};
 
 const LINES_MAX: usize = 600;
 
@@ -35,64 +36,6 @@ const OF_A_MACHINE: &[(&str, &str)] = &[
     (concat!("sparse", "+http"), "names a registry"),
     (concat!("artif", "actory"), "names a registry"),
 ];
-
-/// A file of the repository.
-struct File {
-    /// From the root, with `/`.
-    path: String,
-    text: String,
-}
-
-impl File {
-    fn is_rust(&self) -> bool {
-        self.path.ends_with(".rs")
-    }
-}
-
-fn root() -> &'static Path {
-    let tests = Path::new(env!("CARGO_MANIFEST_DIR"));
-    tests.parent().unwrap_or(tests)
-}
-
-/// Every text file that is in the repository or about to be.
-fn files() -> Vec<File> {
-    let mut git = Command::new("git");
-    git.args([
-        "-c",
-        "safe.directory=*",
-        "ls-files",
-        "-z",
-        "--cached",
-        "--others",
-        "--exclude-standard",
-    ])
-    .current_dir(root());
-    let output = git
-        .output()
-        .unwrap_or_else(|error| panic!("git did not start: {error}"));
-    assert!(
-        output.status.success(),
-        "git ls-files failed: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    let listed = String::from_utf8_lossy(&output.stdout).into_owned();
-    let paths = listed.split('\0').filter(|path| !path.is_empty());
-    let read = |path: &str| {
-        std::fs::read(root().join(path))
-            .ok()
-            .and_then(|bytes| String::from_utf8(bytes).ok())
-    };
-    let files: Vec<File> = paths
-        .filter_map(|path| {
-            Some(File {
-                path: path.to_string(),
-                text: read(path)?,
-            })
-        })
-        .collect();
-    assert!(files.iter().any(|file| file.path == "Cargo.toml"), "git lists no files");
-    files
-}
 
 fn missing_header(file: &File) -> Option<String> {
     let lacks = file.is_rust() && !file.text.starts_with("//! ");

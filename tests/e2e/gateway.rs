@@ -1,6 +1,5 @@
-//! The JSON gateway with the real curl: the examples of its page, run as they stand there.
+//! The JSON gateway with the real curl. The examples of its page are run with those of all others (`tests/documents`).
 
-use std::path::Path;
 use std::process::Command;
 
 use highwater_tests::{TestCluster, run};
@@ -8,57 +7,11 @@ use serde_json::Value;
 
 use crate::{PATIENCE, assert_same_bytes, consume};
 
-/// An example of the page, and the answer that stands below it.
-struct Example {
-    command: String,
-    answer: Value,
-}
-
-/// The blocks of shell that call curl, each with the block of JSON behind it.
-fn examples() -> Vec<Example> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/gateway.md");
-    let page = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-    let mut blocks = page.split("\n```").skip(1).step_by(2);
-    let mut examples = Vec::new();
-    while let Some(block) = blocks.next() {
-        let Some(command) = block
-            .strip_prefix("sh\n")
-            .filter(|command| command.starts_with("curl "))
-        else {
-            continue;
-        };
-        let answer = blocks.next().and_then(|block| block.strip_prefix("json\n"));
-        let answer = answer.unwrap_or_else(|| panic!("no answer stands below: {command}"));
-        examples.push(Example {
-            command: command.to_owned(),
-            answer: serde_json::from_str(answer).unwrap_or_else(|error| panic!("{error}: {answer}")),
-        });
-    }
-    examples
-}
-
-/// The same but for the times, which are different each time.
-fn without_times(mut value: Value) -> Value {
-    match &mut value {
-        Value::Object(fields) => {
-            for (name, field) in fields.iter_mut() {
-                *field = match name.as_str() {
-                    "append_time_ms" | "timestamp_ms" => field.is_u64().into(),
-                    _ => without_times(field.take()),
-                };
-            }
-        }
-        Value::Array(items) => items.iter_mut().for_each(|item| *item = without_times(item.take())),
-        _ => {}
-    }
-    value
-}
-
 fn has_curl() -> bool {
     let found = Command::new("curl").arg("--version").output();
     let found = found.is_ok_and(|output| output.status.success());
     if !found {
-        eprintln!("######  SKIPPED: there is no curl, so the examples of docs/gateway.md did not run.  ######");
+        eprintln!("######  SKIPPED: there is no curl, so the test of the gateway did not run.  ######");
         assert_ne!(std::env::var("CI").as_deref(), Ok("true"), "curl is missing");
     }
     found
@@ -79,29 +32,6 @@ fn shell(cluster: &TestCluster, position: usize, line: &str) -> Value {
         .env("NODE", format!("localhost:{port}"));
     let text = run(&mut command, PATIENCE).success().stdout();
     serde_json::from_str(&text).unwrap_or_else(|error| panic!("no JSON ({error}) from {line}: {text}"))
-}
-
-#[test]
-fn the_examples_of_the_page_do_what_it_says() {
-    if !has_curl() {
-        return;
-    }
-    let mut cluster = TestCluster::start(3);
-    cluster.create_topic("orders", 1);
-    cluster.leader("orders", 0);
-    let examples = examples();
-    assert!(examples.len() >= 5, "only {} examples were found", examples.len());
-    // Each through another node: any of them takes any request.
-    for (position, example) in (0..3).cycle().zip(examples) {
-        let answer = shell(&cluster, position, &example.command);
-        assert_eq!(
-            without_times(answer),
-            without_times(example.answer),
-            "{}",
-            example.command
-        );
-    }
-    assert_same_bytes(&consume(&cluster, "orders"), b"Let's Go #1\n\nhi\n");
 }
 
 #[test]

@@ -10,11 +10,13 @@ pub mod chaos;
 mod cluster;
 mod command;
 pub mod groups;
+pub mod markdown;
 mod measured;
 mod node;
 pub mod pauses;
 mod ports;
 mod read_from;
+pub mod repository;
 mod stream;
 
 pub use cluster::TestCluster;

@@ -8,6 +8,7 @@ mod audit;
 mod audit_strangers;
 mod connections;
 mod console;
+mod contract;
 mod currency;
 mod following;
 mod founding;

@@ -52,7 +52,7 @@ const LEADER_PAUSE: Duration = Duration::from_millis(20);
 pub(crate) use acts::ACTS;
 pub(crate) use calls::span as span_of_call;
 #[cfg(test)]
-pub(crate) use classes::METHODS;
+pub(crate) use classes::{Class, METHODS};
 pub(crate) use connections::AgeMax;
 pub(crate) use in_flight::InFlight;
 pub(crate) use log::stored;

@@ -10,6 +10,7 @@ mod reference;
 mod strangers;
 mod table;
 mod tricks;
+mod words;
 mod world;
 
 use std::collections::BTreeSet;
@@ -22,6 +23,7 @@ use tonic::{Code, Status};
 use self::alike::differences;
 use self::reference::{Deed, Needs, Outcome, Thing, Who, expected};
 use self::table::{ROWS, Row};
+pub(super) use self::words::needs_in_words;
 use self::world::{CALLERS, Target, World};
 use super::gateway::records;
 use super::http_client::{HttpAnswer, request};

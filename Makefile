@@ -10,7 +10,7 @@ SIM := $(TARGET_DIR)/sim/sim/sim
 SEED ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help check fix picture build test console upgrade chart dist image demo bench bench-quick bench-cluster bench-idle bench-access bench-abuse bench-log model fuzz chaos chaos-long chaos-selftest groups certs sim sim-long sim-build
+.PHONY: help check fix picture build test console upgrade chart dist image demo bench bench-quick bench-cluster bench-idle bench-telemetry bench-access bench-abuse bench-log model fuzz chaos chaos-long chaos-selftest groups certs sim sim-long sim-build
 
 help: ## List the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -106,6 +106,10 @@ bench-build:
 bench-idle: ## What partitions cost that nobody uses: CPU, memory and wakeups of three idle nodes
 	$(CARGO) build --release --locked -p highwater-cli -p highwater-tests --bins
 	$(TARGET_DIR)/release/idle
+
+bench-telemetry: ## What it costs nodes to tell about themselves: log, traces, metrics (10 minutes)
+	$(CARGO) build --release --locked -p highwater-cli -p highwater-tests --bins
+	$(TARGET_DIR)/release/telemetry
 
 bench-access: ## What it costs to decide who may do what, with 10,000 rules
 	HIGHWATER_BENCH=1 $(CARGO) test --release --locked -p highwater-node --lib -- --nocapture decisions_under_ten_thousand_rules

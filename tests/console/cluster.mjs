@@ -1,10 +1,11 @@
 // A development cluster to look at, and the commands that fill it.
 
 import { spawn } from "node:child_process";
-import { rmSync } from "node:fs";
+import { readFileSync, rmSync } from "node:fs";
 import { join } from "node:path";
 
 const PATIENCE_MS = 120_000;
+const METRICS_PATIENCE_MS = 5_000;
 
 export class Cluster {
   constructor(binary, directory) {
@@ -37,6 +38,17 @@ export class Cluster {
       command.stdin.on("error", () => {}); // it has ended early, and says why
       command.stdin.end(input);
     });
+  }
+
+  /** What each node tells Prometheus; nothing from one that does not answer. */
+  metrics() {
+    const told = (address) => fetch(`${address}/metrics`, { signal: AbortSignal.timeout(METRICS_PATIENCE_MS) }).then((answer) => answer.text());
+    return Promise.all(this.consoles.map((address) => told(address).catch(() => "")));
+  }
+
+  /** What a node has logged since it was started last. */
+  log(name) {
+    return readFileSync(join(this.directory, "logs", `${name}.log`), "utf8");
   }
 
   /** Produces for as long as it is not stopped. */

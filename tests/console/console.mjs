@@ -4,6 +4,7 @@
 // that dies and comes back; a thousand partitions. Nothing is asserted about time.
 
 import assert from "node:assert/strict";
+import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { Browser } from "./browser.mjs";
 import { Cluster, until } from "./cluster.mjs";
@@ -134,8 +135,12 @@ async function tabTo(page, word) {
   throw new Error(`no key leads to ${word}`);
 }
 
-/** A node is frozen: it is told, and when it goes on, that it is over. */
+/**
+ * A node is frozen, which is death to others: console, `highwater top`, log and metrics tell it, and when it goes on, that it is over. What the
+ * metrics said is left for tests/deploy/away.py, which has Prometheus judge what its alerts make of that.
+ */
 async function aNodeIsFrozen(browser, consoles, cluster) {
+  const told = { before: await cluster.metrics() };
   const page = await browser.page();
   await page.goto(`${consoles[0]}/#/`);
   await shows("Nothing needs attention.")(page);
@@ -149,12 +154,17 @@ async function aNodeIsFrozen(browser, consoles, cluster) {
     await browser.portray(`${consoles[0]}/#/`, "overview-trouble", shows("n3 is not heard of."));
     await page.goto(`${consoles[0]}/#/events`);
     await shows("n3 is not heard of any more.")(page);
+    await until("the log tells it", () => /WARN.* a node is silent; its replicas are missing until it is back node=n3/.test(cluster.log("n1")));
+    told.away = await cluster.metrics();
   } finally {
     process.kill(cluster.pids[2], "SIGCONT");
   }
   await shows("n3 is back.")(page);
   await page.goto(`${consoles[0]}/#/`);
   await shows("Nothing needs attention.")(page);
+  await until("the log tells that it is over", () => /INFO.* a node is here node=n3/.test(cluster.log("n1").split("a node is silent").at(-1)));
+  told.back = await cluster.metrics();
+  writeFileSync(join(work, "away.json"), JSON.stringify(told));
   await page.context().close();
 }
 

@@ -23,6 +23,7 @@ mod replicas;
 mod round_trip;
 mod settings;
 mod tail;
+mod traces;
 mod turns;
 
 use std::time::Duration;

@@ -91,6 +91,12 @@ fn what_is_wrong_is_named_with_its_place_and_what_would_be_right() {
     let unusable = [("HIGHWATER_NODE", "Node One")];
     serve(&[], &unusable).fails_with(6, &["`node`", "\"Node One\"", "HIGHWATER_NODE"]);
     serve(&["--seeds", "a"], &[("HIGHWATER_NODE", "n1")]).fails_with(6, &["`data_dir`"]);
+    // A variable that is set to nothing names no file.
+    serve(
+        &["--seeds", "a"],
+        &[("HIGHWATER_NODE", "n1"), ("HIGHWATER_NODE_CONFIG", "")],
+    )
+    .fails_with(6, &["`data_dir`"]);
 }
 
 #[test]

@@ -8,6 +8,7 @@
 
 pub mod chaos;
 mod cluster;
+pub mod collector;
 mod command;
 pub mod groups;
 pub mod markdown;

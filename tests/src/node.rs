@@ -81,6 +81,14 @@ impl TestNode {
         self.child.as_ref().map(Child::id)
     }
 
+    /// The CPU time that the process has used, in ticks of the kernel: a hundredth of a second each. None if it does not run.
+    pub fn cpu_ticks(&self) -> Option<u64> {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid()?)).ok()?;
+        let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
+        let mut ticks = || fields.next()?.parse::<u64>().ok();
+        Some(ticks()? + ticks()?)
+    }
+
     /// What it has logged since the cluster was made.
     pub fn log(&self) -> String {
         String::from_utf8_lossy(&fs::read(&self.log_path).unwrap_or_default()).into_owned()
@@ -104,9 +112,12 @@ impl TestNode {
         command
     }
 
-    /// Gives its process a setting more, from the next start on.
+    /// Gives its process a setting, from the next start on.
     pub fn set(&mut self, flag: &str, value: &str) {
-        self.arguments.extend([flag.to_owned(), value.to_owned()]);
+        match self.arguments.contains(&flag.to_owned()) {
+            true => self.set_argument(flag, value.to_owned()),
+            false => self.arguments.extend([flag.to_owned(), value.to_owned()]),
+        }
     }
 
     /// Starts the process.

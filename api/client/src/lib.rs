@@ -106,6 +106,7 @@ mod profile;
 mod record;
 mod resolver;
 mod tls;
+mod trace;
 
 pub use access::Access;
 pub use admin::{Cluster, CreateTopic, Topics, UpdateTopic};
@@ -125,3 +126,4 @@ pub use profile::Profile;
 pub use record::{ConsumedRecord, Header, Record};
 pub use resolver::{News, Resolver, WatchResolver};
 pub use tls::TlsFiles;
+pub use trace::TraceParent;

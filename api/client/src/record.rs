@@ -1,8 +1,11 @@
 //! Records as users make them and as they come back.
 
 use bytes::Bytes;
+use highwater_proto::trace::{TRACEPARENT, TraceParent};
 
 pub use highwater_proto::v1::Header;
+
+use crate::trace;
 
 /// A record to be sent.
 ///
@@ -56,6 +59,18 @@ impl Record {
         self
     }
 
+    /// The same record as a part of a trace: its header `traceparent`.
+    #[must_use]
+    pub fn with_trace(self, parent: &TraceParent) -> Self {
+        self.with_header(TRACEPARENT, parent.to_string())
+    }
+
+    /// The trace that the record is part of, if its header `traceparent` says so.
+    #[must_use]
+    pub fn trace(&self) -> Option<TraceParent> {
+        trace::parent_of(&self.headers)
+    }
+
     /// The same record with its own time, milliseconds since 1970-01-01 UTC.
     #[must_use]
     pub fn with_timestamp_ms(mut self, timestamp_ms: i64) -> Self {
@@ -84,4 +99,19 @@ pub struct ConsumedRecord {
     pub timestamp_ms: i64,
     /// When the leader appended it, milliseconds since 1970-01-01 UTC; never falls within a partition.
     pub append_time_ms: u64,
+}
+
+impl ConsumedRecord {
+    /// The trace that the record is part of, if its header `traceparent` says so.
+    #[must_use]
+    pub fn trace(&self) -> Option<TraceParent> {
+        trace::parent_of(&self.headers)
+    }
+
+    /// The same as the context that a span about this record is to be the child of; an empty one if it is part of no trace.
+    #[cfg(feature = "opentelemetry")]
+    #[must_use]
+    pub fn trace_context(&self) -> opentelemetry::Context {
+        trace::context_of(&self.headers)
+    }
 }

@@ -11,6 +11,7 @@ pub mod codec;
 pub mod detail;
 pub mod keys;
 pub mod limits;
+pub mod trace;
 
 /// The generated messages, clients and servers of `highwater/v1`.
 ///

@@ -1,5 +1,8 @@
 //! The command line: which verbs there are, and the runtime that each of them runs on.
 
+use std::path::PathBuf;
+
+use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Parser, Subcommand};
 
 use crate::exit::{Code, EXIT_CODES_HELP, Failure, Result};
@@ -82,6 +85,11 @@ fn block_on(work: impl Future<Output = Result<()>>) -> Result<()> {
         .build()
         .map_err(|error| Failure::new(Code::Failure, format!("cannot start the runtime: {error}")))?;
     runtime.block_on(work)
+}
+
+/// The path that a flag or a variable names. An empty one is taken as well: a variable that is set to nothing is as good as none.
+pub(crate) fn path_or_nothing() -> impl TypedValueParser<Value = PathBuf> {
+    OsStringValueParser::new().map(PathBuf::from)
 }
 
 #[cfg(test)]

@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use highwater::proto::limits::RECORD_BYTES_MAX;
-use highwater::{Delivered, Delivery, ProduceError, Producer, Record, TrySendError};
+use highwater::{Delivered, Delivery, ProduceError, Producer, Record, TraceParent, TrySendError};
 use tokio::signal::ctrl_c;
 use tokio::sync::{Notify, mpsc};
 
@@ -72,6 +72,9 @@ pub(crate) struct Args {
     /// Send everything to this partition.
     #[arg(long, value_name = "NUMBER")]
     partition: Option<u32>,
+    /// The trace that the records are part of, as W3C Trace Context writes it; those in JSON may have one of their own.
+    #[arg(long, value_name = "TRACEPARENT", env = "TRACEPARENT", value_parser = parse_trace)]
+    trace: Option<TraceParent>,
     /// How batches are compressed.
     #[arg(long, value_enum, default_value_t)]
     compression: Compression,
@@ -81,6 +84,11 @@ pub(crate) struct Args {
     /// Print `PARTITION OFFSET` for each acknowledged line, in the order of the input.
     #[arg(short, long)]
     verbose: bool,
+}
+
+fn parse_trace(text: &str) -> std::result::Result<TraceParent, String> {
+    let wrong = || "it is not of the form 00-<32 hex digits>-<16 hex digits>-<2 hex digits>".to_owned();
+    TraceParent::parse(text.as_bytes()).ok_or_else(wrong)
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
@@ -139,6 +147,7 @@ pub(crate) async fn run(args: &Args) -> Result<()> {
         producer: &producer,
         format: args.format,
         key_separator: args.key_separator.as_deref().map(str::as_bytes),
+        trace: args.trace,
         partition: args.partition,
         stopped: Cell::new(false),
         stop: Notify::new(),
@@ -225,6 +234,7 @@ struct Run<'a> {
     producer: &'a Producer,
     format: LineFormat,
     key_separator: Option<&'a [u8]>,
+    trace: Option<TraceParent>,
     partition: Option<u32>,
     /// A line was not acknowledged, or nobody wants more, so that nothing more is sent.
     stopped: Cell<bool>,
@@ -321,7 +331,7 @@ impl Run<'_> {
         if self.format == LineFormat::Json {
             let mut record = json_lines::read(&line).map_err(|why| not_a_record(number, &why))?;
             record.partition = self.partition.or(record.partition);
-            return Ok(record);
+            return Ok(self.traced(record));
         }
         let (key, value) = match self.key_separator {
             None => (None, line),
@@ -337,12 +347,20 @@ impl Run<'_> {
                 (Some(line.slice(..place)), line.slice(place + separator.len()..))
             }
         };
-        Ok(Record {
+        Ok(self.traced(Record {
             key,
             value,
             partition: self.partition,
             ..Record::default()
-        })
+        }))
+    }
+
+    /// The record as a part of the trace, unless it says itself of which.
+    fn traced(&self, record: Record) -> Record {
+        match self.trace {
+            Some(trace) if record.trace().is_none() => record.with_trace(&trace),
+            _ => record,
+        }
     }
 
     async fn collect(

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use highwater::{Client, Error, Profile, Reason};
 
+use crate::args::path_or_nothing;
 use crate::durations;
 use crate::exit::{Code, Failure, Result};
 use crate::files;
@@ -21,7 +22,7 @@ const IN_USE: &str = "config";
 pub(crate) struct ProfileArgs {
     /// The client profile: addresses and certificate paths; a file, or a name that `highwater config` knows. Default:
     /// ~/.config/highwater/config.toml
-    #[arg(long, value_name = "FILE", env = "HIGHWATER_CONFIG", global = true)]
+    #[arg(long, value_name = "FILE", env = "HIGHWATER_CONFIG", global = true, value_parser = path_or_nothing())]
     profile: Option<PathBuf>,
 }
 

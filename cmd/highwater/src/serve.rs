@@ -11,6 +11,7 @@ use std::time::Duration;
 use highwater_node::{Config, Node, NodeHandle, StartError};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use crate::args::path_or_nothing;
 use crate::exit::{Code, Failure, Result};
 use crate::logging::Logging;
 use crate::output;
@@ -38,7 +39,7 @@ Every setting may stand in the file, under the name that --print-config shows. O
 #[command(after_help = EXAMPLES, args_override_self = true)]
 pub(crate) struct Args {
     /// Settings in a TOML file.
-    #[arg(long, value_name = "FILE", env = "HIGHWATER_NODE_CONFIG")]
+    #[arg(long, value_name = "FILE", env = "HIGHWATER_NODE_CONFIG", value_parser = path_or_nothing())]
     config: Option<PathBuf>,
     #[command(flatten)]
     given: Given,
@@ -53,7 +54,9 @@ pub(crate) struct Args {
 impl Args {
     /// What flags, environment and file say at this moment.
     pub(crate) fn load(&self) -> Result<Effective> {
-        Effective::load(&self.given, self.config.as_deref())
+        // An empty variable in the environment names no file.
+        let file = self.config.as_deref().filter(|path| !path.as_os_str().is_empty());
+        Effective::load(&self.given, file)
     }
 }
 

@@ -3,11 +3,15 @@
 //! Only what belongs to this node alone stands here. What all replicas must agree on (timers, topics, placement) is
 //! in the catalog and cannot be set for a single node.
 
+mod traces;
+
 use std::path::PathBuf;
 
 pub use highwater_catalog::limits::{ADDRESS_BYTES_MAX, RACK_BYTES_MAX};
 use highwater_catalog::names::{self, SYSTEM_TENANT};
 use serde::{Deserialize, Serialize};
+
+pub use self::traces::{TRACES_ENDPOINT_BYTES_MAX, TRACES_ONE_IN, TRACES_PER_SECOND_MAX, TracesConfig, TracesProtocol};
 
 /// The most seed addresses that a node accepts.
 pub const SEEDS_MAX: usize = 64;
@@ -73,6 +77,8 @@ pub struct Config {
     pub tenants: Vec<String>,
     /// The certificates.
     pub tls: TlsConfig,
+    /// Which traces are told, and where.
+    pub traces: TracesConfig,
     /// Memory for recent frames, for all partitions of the node together, bytes. Default 256 MiB.
     pub tail_cache_bytes: usize,
     /// How large a segment file grows before the next one is begun, bytes. Default 128 MiB.
@@ -119,6 +125,7 @@ impl Default for Config {
             operators: Vec::new(),
             tenants: vec!["default".to_owned()],
             tls: TlsConfig::default(),
+            traces: TracesConfig::default(),
             tail_cache_bytes: 256 * 1024 * 1024,
             segment_bytes_max: 128 * 1024 * 1024,
             retention_interval_ms: 30_000,
@@ -161,6 +168,7 @@ impl Config {
         self.check_bootstrap()?;
         self.check_operators()?;
         self.check_tenants()?;
+        self.traces.validate()?;
         // As the catalog has it: a node that it refuses would wait to be let in for ever.
         if self.rack.len() > RACK_BYTES_MAX || !self.rack.chars().all(|letter| letter.is_ascii_graphic()) {
             let why = format!("must be at most {RACK_BYTES_MAX} visible ASCII characters without spaces");

@@ -79,6 +79,7 @@ mod test_ca;
 #[cfg(test)]
 mod test_node;
 pub mod tls;
+mod traces;
 mod tuning;
 mod unused_groups;
 

@@ -2,10 +2,11 @@
 
 mod begin;
 mod handle;
+mod parts;
 mod resources;
 
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt;
@@ -14,35 +15,33 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::access::{Authority, FirstPolicy};
 use crate::admin::{self, Admin};
-use crate::audit::{Audit, Ledger, Writer};
+use crate::audit::{Audit, Ledger};
 use crate::catalog::{CatalogClient, CatalogHost, Currency, STALE_AFTER, keep_addresses};
 use crate::clock::now_ms;
 use crate::config::Config;
 use crate::console::Console;
-use crate::controller::Controller;
-use crate::coordinator::Coordinator;
 use crate::data_dir::DataDir;
 use crate::dead_replicas::DeadReplicas;
 use crate::error::{Failure, StartError};
 use crate::failures::Failures;
 use crate::first_start::FirstStart;
-use crate::founding::{Discovery, DiscoveryOptions, Membership, OwnName};
+use crate::founding::{Membership, OwnName};
 use crate::gateway::{Entrance, Gateway};
 use crate::gossip::{self, Gossip, GossipOptions};
-use crate::leaders::{self, Leaders, Push, Told};
+use crate::leaders::{self, Push, Told};
 use crate::link::{AddressBook, Link, LinkOptions};
-use crate::metrics::{Metrics, Timings};
+use crate::metrics::Timings;
 use crate::opening::Opening;
 use crate::peer_handler::PeerHandler;
 use crate::port::{Port, PortOptions, connections};
 use crate::quotas::Quotas;
 use crate::readiness::{NotReady, Readiness};
 use crate::replicas::{Keeper, KeeperOptions, Registry};
-use crate::services::{AgeMax, Context, InFlight, ServerParts, serve};
+use crate::services::{ServerParts, serve};
 use crate::storage::Storage;
 use crate::tls::Credentials;
+use crate::traces::Traces;
 use crate::tuning::Tuning;
 
 use begin::{Begin, behind, watched};
@@ -110,6 +109,7 @@ struct Foundation {
     entrance: Entrance,
     audit: Audit,
     ledger: Ledger,
+    traces: Traces,
 }
 
 impl Foundation {
@@ -119,6 +119,7 @@ impl Foundation {
         let data = Arc::new(open_data_dir(&config).await?);
         let port = bind(&config).await?;
         let admin = Admin::bind(&config.admin_listen).await?;
+        let traces = Traces::start(&config)?;
         let failures = Failures::default();
         let timings = Timings::new().map_err(|error| StartError::Internal(error.to_string()))?;
         let storage = Storage::start(&config, failures.clone(), timings);
@@ -199,6 +200,7 @@ impl Foundation {
             entrance,
             audit,
             ledger,
+            traces,
         })
     }
 
@@ -314,6 +316,7 @@ impl Foundation {
             link: self.link,
             credentials: self.credentials,
             audit: self.audit,
+            traces: self.traces,
             draining,
             stopping,
             server,
@@ -326,80 +329,6 @@ impl Foundation {
             #[cfg(test)]
             quotas: self.quotas,
         })
-    }
-
-    fn leaders(&self, gossip: &Gossip) -> Leaders {
-        Leaders {
-            own: self.config.node.clone(),
-            registry: self.registry.clone(),
-            catalog: self.host.clone(),
-            told: self.told.clone(),
-            nodes: gossip.nodes(),
-            link: self.link.clone(),
-            not_ready: self.not_ready.subscribe(),
-            has_room: self.storage.has_room(),
-        }
-    }
-
-    fn context(
-        &self,
-        catalog: CatalogClient,
-        currency: Arc<Currency>,
-        leaders: Leaders,
-        draining: &CancellationToken,
-        stopping: &CancellationToken,
-    ) -> Context {
-        Context {
-            node: self.config.node.clone(),
-            cluster: self.config.cluster.clone(),
-            data: self.data.clone(),
-            registry: self.registry.clone(),
-            host: self.host.clone(),
-            catalog,
-            currency,
-            coordinator: Coordinator::new(self.host.clone(), leaders.clone(), stopping.clone()),
-            leaders,
-            link: self.link.clone(),
-            storage: self.storage.clone(),
-            not_ready: self.not_ready.subscribe(),
-            notices: self.credentials.notices(),
-            in_flight: InFlight::default(),
-            authority: Arc::new(Authority::new(
-                self.host.access(),
-                &self.config.operators,
-                self.audit.clone(),
-            )),
-            audit: self.audit.clone(),
-            quotas: self.quotas.clone(),
-            connection_age: AgeMax(self.tuning.subscribe()),
-            draining: draining.clone(),
-            stopping: stopping.clone(),
-        }
-    }
-
-    fn metrics(&self, authority: &Arc<Authority>) -> Metrics {
-        Metrics {
-            node: self.config.node.clone(),
-            not_ready: self.not_ready.subscribe(),
-            port: self.port.counters(),
-            registry: self.registry.clone(),
-            catalog: self.host.clone(),
-            storage: self.storage.clone(),
-            quotas: self.quotas.clone(),
-            credentials: self.credentials.clone(),
-            authority: authority.clone(),
-        }
-    }
-
-    fn audit_writer(&self, leaders: Leaders) -> Writer {
-        Writer {
-            audit: self.audit.clone(),
-            ledger: self.ledger.clone(),
-            leaders,
-            link: self.link.clone(),
-            node: self.config.node.clone(),
-            data: self.data.clone(),
-        }
     }
 
     /// What goes on from the start, whether there is a catalog or not.
@@ -448,44 +377,6 @@ impl Foundation {
         };
         let started = Gossip::start(options).await;
         started.map_err(|error| StartError::Internal(error.to_string()))
-    }
-
-    fn controller(&self, client: CatalogClient, first_start: FirstStart, leaders: Leaders) -> Controller {
-        Controller {
-            own: self.membership.own().clone(),
-            version: VERSION.to_owned(),
-            cluster: self.config.cluster.clone(),
-            data: self.data.clone(),
-            keeper: self.keeper.clone(),
-            registry: self.registry.clone(),
-            host: self.host.clone(),
-            client,
-            first_start,
-            link: self.link.clone(),
-            leaders,
-            first_policy: FirstPolicy {
-                operators: self.config.operators.clone(),
-                tenants: self.config.tenants.clone(),
-            },
-            absences: Mutex::default(),
-            failures: self.failures.clone(),
-        }
-    }
-
-    fn discovery(&self, gossip: Arc<Gossip>) -> Discovery {
-        Discovery::new(DiscoveryOptions {
-            membership: self.membership.clone(),
-            data: self.data.clone(),
-            keeper: self.keeper.clone(),
-            registry: self.registry.clone(),
-            link: self.link.clone(),
-            addresses: self.addresses.clone(),
-            gossip,
-            seeds: self.config.seeds.clone(),
-            bootstrap: self.config.bootstrap.clone(),
-            version: VERSION.to_owned(),
-            failures: self.failures.clone(),
-        })
     }
 }
 

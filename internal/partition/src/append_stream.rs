@@ -33,6 +33,7 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::{FutureExt, Stream};
 use highwater_log::Log;
+use openraft::entry::RaftEntry;
 use openraft::errors::NetworkError;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::time::{Instant, Sleep};
@@ -44,8 +45,8 @@ use crate::memory::Memory;
 use crate::network::{broken, check_result};
 use crate::peers::PeerStream;
 use crate::snapshot::LetGo;
-use crate::stages::{Stage, Stages, Stopwatch};
-use crate::types::{AppendRequest, AppendResult, LogEntry, RpcError, Vote, log_id};
+use crate::stages::{ReplicaStages, Stage, Stopwatch};
+use crate::types::{AppendRequest, AppendResult, LogEntry, RpcError, Vote, entry_id, log_id};
 
 /// Most unanswered requests to one follower.
 pub(crate) const WINDOW_REQUESTS: usize = 32;
@@ -65,12 +66,14 @@ const HOLD_TURNS: u32 = 2;
 /// Whom the stream leads to, and what is to be known about it.
 pub(crate) struct Follower {
     pub(crate) id: u64,
+    /// The name of its node.
+    pub(crate) node: String,
     pub(crate) let_go: LetGo,
     pub(crate) memory: Arc<Memory>,
     /// This replica's own log.
     pub(crate) log: Log,
     pub(crate) catch_up: CatchUp,
-    pub(crate) stages: Stages,
+    pub(crate) stages: ReplicaStages,
 }
 
 impl Follower {
@@ -86,6 +89,12 @@ impl Follower {
             is_cached: log.read_cached(first_index, first_index + 1, 0).is_some(),
         };
         self.catch_up.poll_clear(load, look, cx)
+    }
+
+    /// Entries are sent now.
+    fn begin(&self, request: &AppendRequest) -> Stopwatch {
+        let ids = request.entries.iter().map(|entry| entry_id(&entry.log_id()));
+        self.stages.begin(self.stages.among(ids))
     }
 
     /// A follower that is to be sent the entry `first_index` may have been let go of.
@@ -251,7 +260,7 @@ where
     fn send(&mut self, request: AppendRequest) -> Result<(), RpcError> {
         self.follower.check_kept(first_index(&request))?;
         let vote = request.vote;
-        let stopwatch = (!request.entries.is_empty()).then(|| self.follower.stages.begin());
+        let stopwatch = (!request.entries.is_empty()).then(|| self.follower.begin(&request));
         let certain = self.follower.log.certain_last().map(log_id);
         let (parts, bytes) = append::encode_request(self.follower.id, request, certain).map_err(broken)?;
         if self.unanswered.is_empty() {
@@ -320,7 +329,7 @@ where
         self.unanswered_bytes -= sent.bytes;
         self.restart_idle();
         if let Some(stopwatch) = &sent.stopwatch {
-            stopwatch.done(Stage::Replicate);
+            stopwatch.done_by(Stage::Replicate, &self.follower.node);
         }
         let result = append::decode_result(message).map_err(broken)?;
         check_result(&sent.vote, &result).map_err(broken)?;

@@ -102,7 +102,7 @@ pub use responder::{Answer, NotApplied};
 #[cfg(highwater_simulation)]
 pub use runtime::simulation;
 pub use scrub::ScrubPace;
-pub use stages::{Stage, Stages};
+pub use stages::{Stage, StageDone, Stages, Trace};
 pub use start::GroupOptions;
 pub use status::{Role, Status, VoterChange};
 pub use types::Member;

@@ -32,7 +32,7 @@ use crate::install;
 use crate::memory::Memory;
 use crate::peers::{Lane, PeerError, Peers};
 use crate::snapshot::{GroupSnapshot, SnapshotData, Snapshots};
-use crate::stages::Stages;
+use crate::stages::ReplicaStages;
 use crate::status::Voters;
 use crate::types::{
     AppendRequest, AppendResult, NodeName, RpcError, TransferRequest, TransferResponse, TypeConfig, Vote, VoteRequest,
@@ -52,7 +52,7 @@ pub(crate) struct GroupNetwork {
     pub(crate) log: Log,
     pub(crate) catch_up: CatchUpPace,
     pub(crate) voters: Voters,
-    pub(crate) stages: Stages,
+    pub(crate) stages: ReplicaStages,
 }
 
 impl GroupNetwork {
@@ -94,7 +94,7 @@ pub(crate) struct PeerClient {
     log: Log,
     catch_up: CatchUpPace,
     voters: Voters,
-    stages: Stages,
+    stages: ReplicaStages,
     group_id: GroupId,
     target: u64,
     node: String,
@@ -107,6 +107,7 @@ impl PeerClient {
     fn peer(&self) -> Follower {
         Follower {
             id: self.target,
+            node: self.node.clone(),
             let_go: self.snapshots.let_go().clone(),
             memory: self.memory.clone(),
             log: self.log.clone(),

@@ -26,7 +26,7 @@ use crate::progress::{Progress, Watermark};
 use crate::responder::{Answer, BatchAnswer, InFlight, NotApplied, leader_hint};
 use crate::runtime;
 use crate::serve::{Server, unknown_kind};
-use crate::stages::Stages;
+use crate::stages::{ReplicaStages, Trace};
 use crate::status::{Ending, Observer, Role, Status};
 use crate::types::{Applied, Member, NodeName, Proposal, Raft, TypeConfig, body_bytes, nodes, voter_set};
 
@@ -59,7 +59,7 @@ pub(crate) struct Inner {
     pub(crate) mending: Arc<Mending>,
     pub(crate) has_machine: bool,
     pub(crate) timers: Timers,
-    pub(crate) stages: Stages,
+    pub(crate) stages: ReplicaStages,
     pub(crate) changes: watch::Receiver<Status>,
     pub(crate) ending: watch::Receiver<Option<Ending>>,
     pub(crate) shutting_down: AtomicBool,
@@ -80,8 +80,9 @@ impl Partition {
         }
     }
 
-    /// Proposes a batch. Never blocks; `answer` is called exactly once, usually from the Raft task, and must be quick.
-    pub fn propose(&self, batch: Batch, answer: Box<dyn FnOnce(Answer) + Send>) {
+    /// Proposes a batch, and tells `trace` what stages it passes. Never blocks; `answer` is called exactly once, usually from the Raft
+    /// task, and must be quick.
+    pub fn propose(&self, batch: Batch, trace: Option<Trace>, answer: Box<dyn FnOnce(Answer) + Send>) {
         let inner = &self.inner;
         if inner.stopped() {
             return answer(Answer::NotApplied(NotApplied::Stopped));
@@ -97,7 +98,7 @@ impl Partition {
             return answer(Answer::NotApplied(NotApplied::Overloaded));
         };
         let term = inner.changes.borrow().term;
-        let stopwatch = inner.stages.begin();
+        let stopwatch = inner.stages.begin(trace.into_iter().collect());
         let answer = BatchAnswer {
             answer: Some(answer),
             log: inner.log.clone(),
@@ -364,7 +365,7 @@ impl Inner {
         let Some(_share) = self.in_flight.take(body_bytes(&body)) else {
             return Err(CommandError::Refused("too many bytes in flight".to_owned()));
         };
-        let stopwatch = self.stages.begin();
+        let stopwatch = self.stages.begin(Vec::new());
         let proposal = Proposal { body, stopwatch };
         let written = self.raft.client_write(proposal).await;
         written

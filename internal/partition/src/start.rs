@@ -33,7 +33,7 @@ use crate::runtime;
 use crate::scrub::{ScrubPace, scrub};
 use crate::serve::Server;
 use crate::snapshot::Snapshots;
-use crate::stages::Stages;
+use crate::stages::{ReplicaStages, Stages};
 use crate::status::{Observer, Voters};
 use crate::storage::{GroupStorage, terms_of};
 use crate::trim::Trimmer;
@@ -86,6 +86,7 @@ impl Partition {
             stages,
         } = options;
         let config = Arc::new(timers.config(group_id.0)?);
+        let stages = ReplicaStages::new(stages);
         let has_machine = machine.is_some();
         let (progress, snapshots) = take_up(log.clone())?;
         let mending = Mending::new(log.clone());

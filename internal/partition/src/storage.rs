@@ -27,7 +27,7 @@ use crate::mending::Mending;
 use crate::progress::Progress;
 use crate::runtime;
 use crate::snapshot::Snapshots;
-use crate::stages::{Stage, Stages};
+use crate::stages::{ReplicaStages, Stage};
 use crate::types::{LogEntry, LogId, LogPayload, TypeConfig, Vote, entry_id, log_id};
 
 /// Most bytes that one read for replication or for applying takes from the log, unless one entry alone is larger.
@@ -43,7 +43,7 @@ pub(crate) struct GroupStorage {
     progress: Arc<Progress>,
     snapshots: Arc<Snapshots>,
     mending: Arc<Mending>,
-    stages: Stages,
+    stages: ReplicaStages,
 }
 
 impl GroupStorage {
@@ -52,7 +52,7 @@ impl GroupStorage {
         progress: Arc<Progress>,
         snapshots: Arc<Snapshots>,
         mending: Arc<Mending>,
-        stages: Stages,
+        stages: ReplicaStages,
     ) -> GroupStorage {
         GroupStorage {
             log,
@@ -139,9 +139,12 @@ impl RaftLogStorage<TypeConfig> for GroupStorage {
         I: IntoIterator<Item = LogEntry> + Send,
         I::IntoIter: Send,
     {
+        let mut traces = Vec::new();
         let entries = entries.into_iter().map(|entry| {
             if let LogPayload::Proposed(proposal) = &entry.payload {
                 proposal.stopwatch.done(Stage::Queue);
+                self.stages.note(entry_id(&entry.log_id()), &proposal.stopwatch);
+                traces.extend_from_slice(proposal.stopwatch.traces());
             }
             entry.into_log()
         });
@@ -157,7 +160,7 @@ impl RaftLogStorage<TypeConfig> for GroupStorage {
         if let Some(first) = self.snapshots.truncations().take() {
             self.log.truncate_from(first).map_err(io::Error::other)?;
         }
-        let stopwatch = self.stages.begin();
+        let stopwatch = self.stages.begin(traces);
         let done = Box::new(move |result: Result<(), highwater_log::Error>| {
             stopwatch.done(Stage::Sync);
             callback.io_completed(result.map_err(io::Error::other));

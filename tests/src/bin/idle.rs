@@ -113,13 +113,8 @@ struct Sample {
 impl Sample {
     fn take(node: &TestNode) -> Result<Sample, Failure> {
         let pid = node.pid().ok_or("a node does not run")?;
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
-        let behind_name = stat.rsplit_once(')').ok_or("an odd stat")?.1;
-        let fields: Vec<&str> = behind_name.split_whitespace().collect();
-        let ticks = |field: usize| fields.get(field).and_then(|text| text.parse::<u64>().ok());
-        let (user, system) = ticks(11).zip(ticks(12)).ok_or("an odd stat")?;
         let mut sample = Sample {
-            cpu_ticks: user + system,
+            cpu_ticks: node.cpu_ticks().ok_or("an odd stat")?,
             resident_kib: number_in(&fs::read_to_string(format!("/proc/{pid}/status"))?, "VmRSS:"),
             wakeups: 0,
             threads: 0,

@@ -244,3 +244,29 @@ pub(crate) fn try_cut(directory: &Path) -> Result<(), String> {
         _ => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn good<T, E: std::fmt::Display>(result: Result<T, E>) -> T {
+        result.unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    #[test]
+    fn room_that_was_given_back_is_still_there_after_a_power_cut_right_behind_it() {
+        let directory = good(tempfile::tempdir());
+        if let Err(why) = try_cut(directory.path()) {
+            eprintln!("SKIPPED: power cannot be cut here: {why}");
+            return;
+        }
+        let mut image = good(Image::make(directory.path(), "full", FileSystem::Ext4));
+        assert!(good(image.fill()) > IMAGE_BYTES / 2);
+        image.write_back();
+        good(image.empty());
+        good(good(image.prepare_cut()).cut(Journal::Lost));
+        good(image.restore());
+        assert!(!image.mount.join(BALLAST).exists(), "the disk would be full for ever");
+    }
+}

@@ -18,6 +18,7 @@ use super::delivery::{Appended, Delivery, Promise};
 use crate::compression::{self, Compression};
 use crate::error::{Error, Outcome};
 use crate::metrics::{BatchInfo, Metrics};
+use crate::trace::{self, TraceParent};
 
 /// The number of the field `records` in `RecordBatch`.
 const RECORDS_TAG: u32 = 1;
@@ -75,6 +76,8 @@ pub(crate) struct OpenBatch {
     bytes: BytesMut,
     record_count: u32,
     expected_offset: Option<u64>,
+    /// The trace of the first record that is part of one.
+    trace: Option<TraceParent>,
     promise: Promise,
     metrics: Arc<dyn Metrics>,
     reservation: Reservation,
@@ -92,6 +95,7 @@ impl OpenBatch {
             bytes: BytesMut::with_capacity(capacity),
             record_count: 0,
             expected_offset: None,
+            trace: None,
             promise,
             metrics: batching.metrics.clone(),
             reservation: Reservation { buffer, bytes: 0 },
@@ -116,6 +120,7 @@ impl OpenBatch {
         );
         self.reservation.bytes += size;
         self.record_count += 1;
+        self.trace = self.trace.or_else(|| trace::sampled_parent_of(record));
         self.promise.delivery(self.record_count - 1)
     }
 
@@ -144,6 +149,7 @@ impl OpenBatch {
             compression: Compression::None,
             record_count: self.record_count,
             expected_offset: self.expected_offset,
+            trace: self.trace,
             promise: self.promise,
             metrics: self.metrics,
             born: self.born,
@@ -161,6 +167,8 @@ pub(crate) struct Batch {
     pub(crate) record_count: u32,
     /// It is appended only if its first record gets this offset.
     pub(crate) expected_offset: Option<u64>,
+    /// The trace that it is part of.
+    pub(crate) trace: Option<TraceParent>,
     promise: Promise,
     metrics: Arc<dyn Metrics>,
     pub(crate) born: Instant,

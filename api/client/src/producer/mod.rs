@@ -378,12 +378,15 @@ impl Producer {
             let problem = format!("the topic has {count} partitions, numbered from 0");
             return Err(refuse(Error::invalid("record.partition", problem)));
         }
-        let wire = v1::Record {
+        #[cfg_attr(not(feature = "opentelemetry"), allow(unused_mut))]
+        let mut wire = v1::Record {
             key: record.key,
             value: record.value,
             headers: record.headers,
             timestamp_ms: record.timestamp_ms.unwrap_or_else(now_ms),
         };
+        #[cfg(feature = "opentelemetry")]
+        crate::trace::add_current(&mut wire);
         batch::check_limits(&wire).map_err(refuse)?;
         let size = batch::size_in_batch(&wire) as u32;
         Ok((wire, record.partition, size))

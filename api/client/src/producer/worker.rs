@@ -225,6 +225,7 @@ impl Worker {
                 expected_offset: flight.batch.expected_offset,
                 batch: flight.batch.bytes.clone(),
                 request_id: flight.request_id.unwrap_or_default(),
+                traceparent: flight.batch.trace.map_or_else(String::new, |parent| parent.to_string()),
             };
             if !open.stream.send(request) {
                 // The stream is ending; its last answers or its error come next, and then all is sent anew.

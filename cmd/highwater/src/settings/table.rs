@@ -7,7 +7,8 @@ use std::ops::RangeInclusive;
 
 use highwater_node::config::{
     ADMIN_NAMES_MAX, BOOTSTRAP_NODES_MAX, CONNECTION_AGE_MAX_MS, FIRST_TENANTS_MAX, OPERATORS_MAX, RACK_BYTES_MAX,
-    RETENTION_INTERVAL_MS, SEEDS_MAX, SEGMENT_BYTES, TAIL_CACHE_BYTES,
+    RETENTION_INTERVAL_MS, SEEDS_MAX, SEGMENT_BYTES, TAIL_CACHE_BYTES, TRACES_ENDPOINT_BYTES_MAX, TRACES_ONE_IN,
+    TRACES_PER_SECOND_MAX,
 };
 
 use super::WORKERS_MAX;
@@ -293,5 +294,52 @@ pub(crate) const SETTINGS: &[Setting] = &[
         meaning: "Whether a certificate without any URI may be that of a client whose common name is \
                   tenant/client.",
         taken: Taken::AtStart,
+    },
+    Setting {
+        key: "traces.endpoint",
+        flag: "traces-endpoint",
+        variable: "HIGHWATER_TRACES_ENDPOINT",
+        placeholder: "URL",
+        kind: Kind::Text(TRACES_ENDPOINT_BYTES_MAX),
+        meaning: "Where a collector takes traces (OTLP), http://host:port or https://host:port. Empty: nothing is \
+                  traced.",
+        taken: Taken::AtStart,
+    },
+    Setting {
+        key: "traces.protocol",
+        flag: "traces-protocol",
+        variable: "HIGHWATER_TRACES_PROTOCOL",
+        placeholder: "PROTOCOL",
+        kind: Kind::Choice(&["grpc", "http"]),
+        meaning: "How the collector takes them: OTLP over gRPC, or over HTTP, at /v1/traces if the endpoint has no \
+                  path of its own.",
+        taken: Taken::AtStart,
+    },
+    Setting {
+        key: "traces.ca",
+        flag: "traces-ca",
+        variable: "HIGHWATER_TRACES_CA",
+        placeholder: "FILE",
+        kind: Kind::Path,
+        meaning: "The certificate authorities that a collector with https:// must come from, PEM.",
+        taken: Taken::AtStart,
+    },
+    Setting {
+        key: "traces.one_in",
+        flag: "traces-one-in",
+        variable: "HIGHWATER_TRACES_ONE_IN",
+        placeholder: "COUNT",
+        kind: Kind::Count(TRACES_ONE_IN, "batches"),
+        meaning: "Of the batches whose client has no trace of its own, one in so many is traced; 0: none.",
+        taken: Taken::AtSighup,
+    },
+    Setting {
+        key: "traces.per_second_max",
+        flag: "traces-per-second-max",
+        variable: "HIGHWATER_TRACES_PER_SECOND_MAX",
+        placeholder: "COUNT",
+        kind: Kind::Count(TRACES_PER_SECOND_MAX, "traces"),
+        meaning: "The most traces that this node begins or goes on with in a second.",
+        taken: Taken::AtSighup,
     },
 ];

@@ -6,7 +6,16 @@ use super::{
 };
 
 pub(super) fn look(seen: &Seen, findings: &mut Vec<Finding>) {
-    let kinds: [fn(&Seen) -> Option<Finding>; 7] = [lost, leaderless, without_majority, damaged, dead, missing, behind];
+    let kinds: [fn(&Seen) -> Option<Finding>; 8] = [
+        lost,
+        leaderless,
+        without_majority,
+        damaged,
+        stopped,
+        dead,
+        missing,
+        behind,
+    ];
     findings.extend(kinds.iter().filter_map(|kind| kind(seen)));
 }
 
@@ -96,8 +105,17 @@ fn damaged(seen: &Seen) -> Option<Finding> {
     Some(found.told(Severity::Warning, what, [meaning, action]))
 }
 
+fn stopped(seen: &Seen) -> Option<Finding> {
+    let found = Found::with(seen, |replica| replica.role == "stopped")?;
+    let what = format!("{} {} a replica that has stopped", found.number(), found.has());
+    let meaning =
+        "It could not go on, and takes no part until its node is started again: one replica less that may fail.";
+    let action = "The log of that node says why it stopped (ERROR). Mend that, and start the node again.";
+    Some(found.told(Severity::Critical, what, [meaning, action]))
+}
+
 fn dead(seen: &Seen) -> Option<Finding> {
-    let found = Found::with(seen, |replica| matches!(replica.role.as_str(), "dead" | "stopped"))?;
+    let found = Found::with(seen, |replica| replica.role == "dead")?;
     let what = format!("{} {} a dead replica", found.number(), found.has());
     let meaning =
         "It has lost what it had promised to keep, so it does not take part. Another one is being made in its place.";

@@ -143,7 +143,7 @@ fn nodes_that_are_not_ready_full_or_on_their_way_say_so() {
 fn each_trouble_of_a_partition_is_one_finding() {
     let of = |change: fn(&mut PartitionSeen)| only(|seen| change(&mut seen.partitions[3]));
     type Case = (fn(&mut PartitionSeen), Severity, &'static str);
-    let cases: [Case; 6] = [
+    let cases: [Case; 7] = [
         (
             |partition| partition.leader.clear(),
             Severity::Critical,
@@ -161,6 +161,11 @@ fn each_trouble_of_a_partition_is_one_finding() {
             |partition| partition.replicas[1].damaged_entries = 4,
             Severity::Warning,
             "damaged entries",
+        ),
+        (
+            |partition| partition.replicas[2].role = "stopped".to_owned(),
+            Severity::Critical,
+            "a replica that has stopped",
         ),
         (
             |partition| partition.replicas[2].role = "dead".to_owned(),

@@ -88,7 +88,7 @@ impl Ledger {
             // Who waited may have given up.
             let _ = answer.send(answered);
         };
-        opened.partition().propose(batch, Box::new(deliver));
+        opened.partition().propose(batch, None, Box::new(deliver));
         let answered = timeout(APPEND_TIMEOUT, answered).await;
         #[cfg(test)]
         if self.loses_answer() {

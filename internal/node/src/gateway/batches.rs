@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
+use highwater_proto::trace::{TRACEPARENT, TraceParent};
 use highwater_proto::v1::{ConsumeResponse, Header, OffsetRange, ProduceRequest, Record, RecordBatch, StoredBatch};
 use highwater_proto::{batches, keys};
 use prost::Message;
@@ -21,6 +22,8 @@ pub(super) struct Encoded {
     record_count: u32,
     /// The hashes of their keys.
     hashes: BTreeSet<u32>,
+    /// The trace that the first of them is part of that is part of one, as its header says; may be empty.
+    traceparent: String,
 }
 
 impl Encoded {
@@ -37,6 +40,11 @@ impl Encoded {
         let keys = records.iter().filter_map(|record| record.key.as_ref());
         let hashes = keys.map(|key| keys::hash(key)).collect();
         let record_count = records.len() as u32;
+        let parents = records.iter().flat_map(|record| &record.headers);
+        let parents = parents.filter(|header| header.name == TRACEPARENT);
+        let traceparent = parents
+            .filter_map(|header| TraceParent::parse(&header.value))
+            .find(|parent| parent.sampled);
         let batch = RecordBatch {
             records,
             compressed_records: Bytes::new(),
@@ -45,6 +53,7 @@ impl Encoded {
             batch: batch.encode_to_vec().into(),
             record_count,
             hashes,
+            traceparent: traceparent.map_or_else(String::new, |parent| parent.to_string()),
         })
     }
 
@@ -80,6 +89,7 @@ impl Encoded {
             record_count: self.record_count,
             expected_offset,
             batch: self.batch.clone(),
+            traceparent: self.traceparent.clone(),
             ..Default::default()
         }
     }

@@ -29,6 +29,7 @@ use crate::readiness::NotReady;
 use crate::replicas::Registry;
 use crate::storage::Storage;
 use crate::tls::Credentials;
+use crate::traces::Traces;
 pub(crate) use family::Families;
 pub(crate) use timings::Timings;
 
@@ -43,6 +44,7 @@ pub(crate) struct Metrics {
     pub(crate) catalog: Arc<CatalogHost>,
     pub(crate) storage: Arc<Storage>,
     pub(crate) quotas: Arc<Quotas>,
+    pub(crate) traces: Traces,
     pub(crate) credentials: Arc<Credentials>,
     pub(crate) authority: Arc<Authority>,
 }
@@ -56,6 +58,7 @@ impl Metrics {
         self.connections(&mut families);
         self.access(&mut families);
         self.storage.timings().tell(&mut families);
+        self.traces.tell(&mut families);
         partitions::tell(&mut families, &self.node, &self.registry, &self.catalog);
         self.quotas.tell(&mut families);
         process::tell(&mut families);

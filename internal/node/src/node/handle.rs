@@ -30,6 +30,7 @@ use crate::readiness::{self, NotReady};
 use crate::replicas::{Keeper, Registry};
 use crate::storage::Storage;
 use crate::tls::Credentials;
+use crate::traces::Traces;
 use crate::tuning::Tuning;
 
 /// How long a stopping node waits for its leaderships to move away.
@@ -59,6 +60,7 @@ pub struct NodeHandle {
     pub(super) link: Link,
     pub(super) credentials: Arc<Credentials>,
     pub(super) audit: Audit,
+    pub(super) traces: Traces,
     pub(super) draining: CancellationToken,
     pub(super) stopping: CancellationToken,
     pub(super) server: JoinHandle<()>,
@@ -161,10 +163,11 @@ impl NodeHandle {
     }
 
     /// Takes from a configuration what may change while the node runs (`tail_cache_bytes`, `retention_interval_ms`,
-    /// `connection_age_max_ms`), and nothing else. The configuration must be a valid one.
+    /// `connection_age_max_ms`, `traces.one_in`, `traces.per_second_max`), and nothing else. The configuration must be a valid one.
     pub fn retune(&self, config: &Config) {
         self.tuning.send_replace(Tuning::of(config));
         self.storage.set_tail_cache_bytes(config.tail_cache_bytes);
+        self.traces.retune(&config.traces);
     }
 
     /// Tells clients to go elsewhere, gives leaderships away, ends the streams, and closes the logs. Each step has a
@@ -179,6 +182,7 @@ impl NodeHandle {
             self.server.abort();
         }
         self.audit.finish().await;
+        self.traces.finish().await;
         for running in std::mem::take(&mut self.loops) {
             running.abort();
             // That it was cut off is what was wanted.

@@ -311,7 +311,7 @@ async fn propose(replicas: &Replicas, group: GroupId, sequence: u64) -> Answer {
     let hosted = replicas.registry.hosted(group).unwrap();
     hosted
         .partition()
-        .propose(batch(sequence), Box::new(|answer| drop(sender.send(answer))));
+        .propose(batch(sequence), None, Box::new(|answer| drop(sender.send(answer))));
     answer.await.unwrap()
 }
 

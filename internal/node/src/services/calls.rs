@@ -9,14 +9,19 @@
 use std::sync::Arc;
 use std::task::{Context as TaskContext, Poll};
 
-use http::{HeaderMap, Request, Response};
+use futures::FutureExt;
+use futures::future::Inspect;
+use highwater_proto::trace::TRACEPARENT;
+use http::{HeaderMap, HeaderValue, Request, Response};
 use tonic::body::Body;
+use tonic::{Code, Status};
 use tower::{Layer, Service};
 use tracing::instrument::Instrumented;
 use tracing::{Instrument, Span};
 
 use crate::identity::Identity;
 use crate::port::Peer;
+use crate::traces::Traces;
 
 /// The longest name of a method, or path, that is written down, bytes.
 const METHOD_BYTES_MAX: usize = 256;
@@ -24,26 +29,33 @@ const METHOD_BYTES_MAX: usize = 256;
 const REQUEST_ID_BYTES_MAX: usize = 64;
 /// Where a client tells its own id of the request.
 const REQUEST_ID: &str = "x-request-id";
-/// Where a client tells the trace that the request is part of, as W3C has it.
-const TRACE: &str = "traceparent";
+/// Calls of this service are not traced as calls: each batch is.
+const LOG_SERVICE: &str = "LogService/";
 /// How our own methods begin, which is not repeated in each line.
 const OWN_METHODS: &str = "/highwater.v1.";
 
 /// Puts [`WithSpan`] around the services.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Calls;
+#[derive(Clone)]
+pub(super) struct Calls(pub(super) Traces);
 
 /// Services whose calls have spans.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(super) struct WithSpan<S> {
     inner: S,
+    traces: Traces,
 }
+
+/// What is to be done when a call has its answer; nothing, mostly.
+type Answered<E> = Box<dyn FnOnce(&Result<Response<Body>, E>) + Send>;
 
 impl<S> Layer<S> for Calls {
     type Service = WithSpan<S>;
 
     fn layer(&self, inner: S) -> WithSpan<S> {
-        WithSpan { inner }
+        WithSpan {
+            inner,
+            traces: self.0.clone(),
+        }
     }
 }
 
@@ -53,7 +65,7 @@ where
 {
     type Response = Response<Body>;
     type Error = S::Error;
-    type Future = Instrumented<S::Future>;
+    type Future = Inspect<Instrumented<S::Future>, Answered<S::Error>>;
 
     fn poll_ready(&mut self, context: &mut TaskContext<'_>) -> Poll<Result<(), S::Error>> {
         self.inner.poll_ready(context)
@@ -64,9 +76,31 @@ where
         let method = path.strip_prefix(OWN_METHODS).unwrap_or(path);
         let peer = request.extensions().get::<Arc<Peer>>();
         let span = span(method, peer.map(Arc::as_ref), request.headers());
+        let answered = answered(&self.traces, method, peer.map(Arc::as_ref), request.headers());
         // What is decided before there is a future belongs to the call as well.
-        span.in_scope(|| self.inner.call(request)).instrument(span)
+        let call = span.in_scope(|| self.inner.call(request)).instrument(span);
+        call.inspect(answered)
     }
+}
+
+/// Tells the call's trace that it is answered, if it has one.
+fn answered<E>(traces: &Traces, method: &str, peer: Option<&Peer>, headers: &HeaderMap) -> Answered<E> {
+    let parent = headers.get(TRACEPARENT).filter(|_| !method.starts_with(LOG_SERVICE));
+    let Some(trace) = traces.call(parent.map(HeaderValue::as_bytes)) else {
+        return Box::new(|_| ()); // which takes no memory
+    };
+    let client = peer.map(|peer| peer.identity.to_string());
+    let method = written(method).to_owned();
+    Box::new(move |answer| trace.answered(&method, client, answer.as_ref().map_or(Code::Unavailable, code)))
+}
+
+/// What an answer says of itself at its beginning; a stream that fails later has begun well.
+fn code(answer: &Response<Body>) -> Code {
+    Status::from_header_map(answer.headers()).map_or(Code::Ok, |status| status.code())
+}
+
+fn written(method: &str) -> &str {
+    method.get(..METHOD_BYTES_MAX).unwrap_or(method)
 }
 
 /// The span of a call, which has begun.
@@ -74,12 +108,12 @@ pub(crate) fn span(method: &str, peer: Option<&Peer>, headers: &HeaderMap) -> Sp
     let span = tracing::info_span!(
         target: "call",
         "call",
-        method = method.get(..METHOD_BYTES_MAX).unwrap_or(method),
+        method = written(method),
         tenant = peer.and_then(|peer| tenant(&peer.identity)),
         client = peer.map(|peer| name(&peer.identity)),
         remote = peer.map(|peer| tracing::field::display(peer.remote_addr)),
         request = headers.get(REQUEST_ID).and_then(|id| request_id(id.as_bytes())),
-        trace = headers.get(TRACE).and_then(|parent| trace_id(parent.as_bytes())),
+        trace = headers.get(TRACEPARENT).and_then(|parent| trace_id(parent.as_bytes())),
     );
     span.in_scope(|| tracing::debug!(target: "call", "begins"));
     span

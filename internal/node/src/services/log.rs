@@ -8,6 +8,7 @@ use futures::{Stream, stream};
 use highwater_catalog::Limit;
 use highwater_partition::{Partition, ReadError, StoredBatch, Watermark};
 use highwater_proto::limits::CONSUME_BYTES_MAX;
+use highwater_proto::trace::TRACEPARENT;
 use highwater_proto::v1;
 use highwater_proto::v1::freshness::Kind;
 use highwater_proto::v1::list_offsets_request::Position;
@@ -43,7 +44,15 @@ impl LogService for Log {
         let principal = principal(&request)?;
         let deadline = deadline(request.metadata());
         let payers = caller(&request)?.share.payers().clone();
-        let request = request.into_inner();
+        let parent = request
+            .metadata()
+            .get(TRACEPARENT)
+            .and_then(|parent| parent.to_str().ok());
+        let parent = parent.map(str::to_owned);
+        let mut request = request.into_inner();
+        if request.traceparent.is_empty() {
+            request.traceparent = parent.unwrap_or_default();
+        }
         pay_for_batch(&payers, request.batch.len(), deadline).await?;
         let produced = produce::produce(&self.context, (&principal, &payers), &request, deadline, deadline).await;
         give_back_if_led_elsewhere(&payers, request.batch.len(), &produced);

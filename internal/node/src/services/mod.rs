@@ -33,6 +33,7 @@ mod targets;
 mod tenants;
 mod topic;
 mod watch_cluster;
+mod way;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -76,6 +77,7 @@ use crate::readiness::NotReady;
 use crate::replicas::{Opened, Place, Registry};
 use crate::status::Problem;
 use crate::storage::Storage;
+use crate::traces::Traces;
 
 /// What every service works with.
 pub(crate) struct Context {
@@ -97,6 +99,7 @@ pub(crate) struct Context {
     pub(crate) in_flight: InFlight,
     /// How much everybody uses, and may use.
     pub(crate) quotas: Arc<Quotas>,
+    pub(crate) traces: Traces,
     /// How old a client's connection may become.
     pub(crate) connection_age: AgeMax,
     /// The consumer groups that are coordinated here.

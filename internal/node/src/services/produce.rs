@@ -19,6 +19,7 @@ use tracing::Instrument;
 use super::deadline::DEADLINE_DEFAULT;
 use super::lanes::{Delivery, Lane, Share};
 use super::metering::give_back_if_led_elsewhere;
+use super::way::Way;
 use super::{Context, Wanted};
 use crate::access::{Action, Principal};
 use crate::batch;
@@ -50,7 +51,7 @@ pub(crate) async fn produce(
     begin_by: Instant,
     deadline: Instant,
 ) -> Result<ProduceResponse, Problem> {
-    let arrived = Instant::now();
+    let way = Way::begin(context, principal, request, Instant::now());
     let (opened, digest) = context
         .open(principal, Action::Produce, &wanted(request), deadline)
         .await?;
@@ -62,14 +63,13 @@ pub(crate) async fn produce(
         return Err(Problem::Overloaded(why));
     }
     let (answer, answered) = oneshot::channel();
-    let timings = context.storage.timings().clone();
-    timings.admitted(arrived.elapsed());
+    let stages = way.admitted();
     let deliver = move |result| {
-        timings.answered(arrived.elapsed());
+        way.answered(&result);
         // The caller may have given up.
         let _ = answer.send(result);
     };
-    propose(context, &opened, batch, payers, deliver);
+    propose(context, &opened, (batch, stages), payers, deliver);
     match timeout_at(deadline, answered).await {
         Ok(Ok(result)) => result,
         Ok(Err(_)) => Err(Problem::Unknown(format!("{what} gave no answer"))),
@@ -87,11 +87,12 @@ fn wanted(request: &ProduceRequest) -> Wanted<'_> {
     }
 }
 
-/// Proposes a checked batch, if the node has room for it; `deliver` is called once, usually from the Raft task.
+/// Proposes a checked batch, whose stages somebody may want to know, if the node has room for it; `deliver` is called once, usually from
+/// the Raft task.
 fn propose(
     context: &Arc<Context>,
     opened: &Opened,
-    batch: highwater_partition::log::Batch,
+    (batch, stages): (highwater_partition::log::Batch, Option<highwater_partition::Trace>),
     payers: &Payers,
     deliver: impl FnOnce(Result<ProduceResponse, Problem>) + Send + 'static,
 ) {
@@ -105,7 +106,7 @@ fn propose(
         drop(share);
         deliver(interpret(&context, &opened_there, answer));
     };
-    opened.partition().propose(batch, Box::new(answer));
+    opened.partition().propose(batch, stages, Box::new(answer));
 }
 
 fn interpret(context: &Context, opened: &Opened, answer: Answer) -> Result<ProduceResponse, Problem> {
@@ -334,7 +335,7 @@ impl ProduceStream {
             next_delay,
             ..
         } = pending;
-        let timings = self.context.storage.timings().clone();
+        let way = Way::begin(&self.context, &self.caller.principal, &request, arrived);
         let key = lane_key(&request);
         self.make_room_for_lane(&key);
         let out = &self.out;
@@ -353,8 +354,10 @@ impl ProduceStream {
             let why = "the batches in flight on the other streams of this connection leave no room".to_owned();
             return lane.answer(ticket, Err(Problem::Overloaded(why)));
         }
+        let checked = checked(&self.context, &self.caller.principal, open, &request).await;
+        let stages = checked.is_ok().then(|| way.admitted()).flatten();
         let answer = move |answer| {
-            timings.answered(arrived.elapsed());
+            way.answered(&answer);
             give_back_if_led_elsewhere(&payers, bytes, &answer);
             lane.answer(
                 ticket,
@@ -364,11 +367,8 @@ impl ProduceStream {
                 }),
             );
         };
-        match checked(&self.context, &self.caller.principal, open, &request).await {
-            Ok((opened, batch)) => {
-                self.context.storage.timings().admitted(arrived.elapsed());
-                propose(&self.context, &opened, batch, &self.caller.payers, answer);
-            }
+        match checked {
+            Ok((opened, batch)) => propose(&self.context, &opened, (batch, stages), &self.caller.payers, answer),
             Err(problem) => answer(Err(problem)),
         }
     }

@@ -84,7 +84,7 @@ pub(crate) async fn serve(parts: ServerParts) -> Result<(), String> {
         },
     );
     let router = bounded()
-        .layer(Calls)
+        .layer(Calls(context.traces.clone()))
         .layer(MapResponseLayer::new(explain_refusal))
         .layer(admitted)
         .layer(Metering)

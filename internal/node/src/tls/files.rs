@@ -82,6 +82,11 @@ fn private_key(path: &Path, bytes: &[u8]) -> Result<PrivateKeyDer<'static>, TlsE
     })
 }
 
+/// The authorities in a file, for whom it may concern beside the port.
+pub(crate) fn roots(path: &Path) -> Result<RootCertStore, TlsError> {
+    authorities(path, &read_file(path)?)
+}
+
 fn authorities(path: &Path, bytes: &[u8]) -> Result<RootCertStore, TlsError> {
     let mut roots = RootCertStore::empty();
     for (number, certificate) in certificates(path, bytes)?.into_iter().enumerate() {
@@ -95,7 +100,7 @@ fn authorities(path: &Path, bytes: &[u8]) -> Result<RootCertStore, TlsError> {
     Ok(roots)
 }
 
-pub(super) fn read_file(path: &Path) -> Result<Vec<u8>, TlsError> {
+pub(crate) fn read_file(path: &Path) -> Result<Vec<u8>, TlsError> {
     let metadata = fs::metadata(path).map_err(|error| file_error(path, format!("it cannot be read: {error}")))?;
     if metadata.len() > PEM_BYTES_MAX {
         let why = format!(

@@ -22,7 +22,7 @@ use crate::memory::Memory;
 use crate::network::TERM_JUMP_MAX;
 use crate::peers::PeerStream;
 use crate::snapshot::LetGo;
-use crate::stages::Stages;
+use crate::stages::ReplicaStages;
 use crate::status::Voters;
 use crate::tests::logs::open_log;
 use crate::types::{AppendRequest, AppendResult, CommittedLeaderId, LogEntry, LogId, LogPayload, Vote};
@@ -79,11 +79,12 @@ impl Exchange {
         let (let_go, memory) = (LetGo::default(), Arc::<Memory>::default());
         let follower = Follower {
             id: 3,
+            node: "n3".to_owned(),
             let_go: let_go.clone(),
             memory: memory.clone(),
             log,
             catch_up,
-            stages: Stages::default(),
+            stages: ReplicaStages::default(),
         };
         Exchange {
             input: Some(input),

@@ -11,7 +11,7 @@ use super::cluster::batch;
 use super::logs::open_log;
 use crate::progress::Progress;
 use crate::responder::{BatchAnswer, IN_FLIGHT_BYTES_MAX, IN_FLIGHT_PROPOSALS_MAX, InFlight, Responder, WriteResult};
-use crate::stages::Stages;
+use crate::stages::ReplicaStages;
 use crate::types::{CommittedLeaderId, LogId, NodeName, log_id};
 use crate::{Answer, NotApplied};
 
@@ -38,7 +38,7 @@ fn ask() -> Asked {
         progress,
         term: 3,
         share: Some(share),
-        stopwatch: Stages::default().begin(),
+        stopwatch: ReplicaStages::default().begin(Vec::new()),
     };
     Asked {
         responder: answer.responder(),
@@ -79,7 +79,7 @@ fn all_that_can_be_in_flight_is_decided_though_committed_in_one_step() {
             progress: progress.clone(),
             term: 1,
             share: Some(share),
-            stopwatch: Stages::default().begin(),
+            stopwatch: ReplicaStages::default().begin(Vec::new()),
         };
         responders.push((log_id(id), answer.responder()));
     }

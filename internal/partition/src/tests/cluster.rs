@@ -446,7 +446,7 @@ pub(super) async fn propose(partition: &Partition, batch: Batch) -> Answer {
 /// Proposes a batch; the answer comes later.
 pub(super) fn propose_now(partition: &Partition, batch: Batch) -> oneshot::Receiver<Answer> {
     let (sender, receiver) = oneshot::channel();
-    partition.propose(batch, Box::new(move |answer| drop(sender.send(answer))));
+    partition.propose(batch, None, Box::new(move |answer| drop(sender.send(answer))));
     receiver
 }
 

@@ -23,7 +23,7 @@ use crate::machine::GroupMachine;
 use crate::mending::Mending;
 use crate::progress::Progress;
 use crate::snapshot::{SnapshotMeta, Snapshots};
-use crate::stages::Stages;
+use crate::stages::ReplicaStages;
 use crate::storage::{GroupReader, GroupStorage};
 use crate::types::{
     CommittedLeaderId, LogEntry, LogId, LogPayload, NodeName, Proposal, StoredMembership, TypeConfig, Vote,
@@ -261,7 +261,7 @@ impl StoreBuilder<TypeConfig, SuiteStorage, SuiteMachine, Guard> for Builder {
             snapshot: None,
         };
         let storage = SuiteStorage {
-            inner: GroupStorage::new(log.clone(), progress, snapshots, mending, Stages::default()),
+            inner: GroupStorage::new(log.clone(), progress, snapshots, mending, ReplicaStages::default()),
             log,
             hidden: Arc::default(),
         };
@@ -282,7 +282,7 @@ async fn a_stretch_is_read_in_pieces_without_a_hole() {
     for index in 0..20 {
         let id = LogId::new(CommittedLeaderId::new(1), index);
         let body = highwater_log::Body::Batch(super::cluster::batch_of(1, index, payload.clone()));
-        let stopwatch = Stages::default().begin();
+        let stopwatch = ReplicaStages::default().begin(Vec::new());
         let entry = LogEntry::new(id, LogPayload::Proposed(Proposal { body, stopwatch }));
         storage.append([entry], IOFlushed::noop()).await.unwrap();
     }

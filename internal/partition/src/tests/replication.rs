@@ -45,7 +45,7 @@ async fn the_watermark_covers_a_batch_before_its_producer_is_answered() {
         let answer = Box::new(move |answer: Answer| {
             sender.send((answer, watermark.borrow().high_watermark)).unwrap();
         });
-        partition.propose(batch(1, sequence), answer);
+        partition.propose(batch(1, sequence), None, answer);
         // a leader that has just lost its lease gives another answer: try again
         if let (Answer::Decided(decision), high_watermark) = in_time("an answer", seen).await.unwrap() {
             let end = decision.base_offset + u64::from(decision.record_count);

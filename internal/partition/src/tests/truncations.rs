@@ -12,7 +12,7 @@ use super::logs::open_log;
 use crate::mending::Mending;
 use crate::progress::Progress;
 use crate::snapshot::Snapshots;
-use crate::stages::Stages;
+use crate::stages::ReplicaStages;
 use crate::storage::GroupStorage;
 use crate::types::{CommittedLeaderId, LogEntry, LogId, LogPayload, log_id};
 
@@ -36,7 +36,7 @@ impl Stored {
             progress,
             snapshots.clone(),
             Mending::new(log.clone()),
-            Stages::default(),
+            ReplicaStages::default(),
         );
         let stored = Stored {
             log,

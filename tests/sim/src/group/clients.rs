@@ -261,7 +261,7 @@ impl Client {
         let batch = batch.clone();
         let proposed = life.spawn(self.world.task_seed(), async move {
             let (sender, receiver) = oneshot::channel();
-            partition.propose(batch, Box::new(move |answer| drop(sender.send(answer))));
+            partition.propose(batch, None, Box::new(move |answer| drop(sender.send(answer))));
             receiver.await
         });
         let Ok(Ok(Ok(answer))) = timeout_at(deadline, proposed).await else {

@@ -1,0 +1,75 @@
+//! What is noted about one batch on its way through this node: how long its parts took, and its trace if it has one.
+
+use std::sync::Arc;
+
+use highwater_proto::v1::{ProduceRequest, ProduceResponse};
+use tokio::time::Instant;
+
+use super::Context;
+use crate::access::Principal;
+use crate::metrics::Timings;
+use crate::status::Problem;
+use crate::traces::{BatchFacts, BatchTrace};
+
+/// Begins when a batch was read from its connection.
+pub(super) struct Way {
+    arrived: Instant,
+    timings: Arc<Timings>,
+    trace: Option<(BatchTrace, Traced)>,
+}
+
+/// What its trace says about a batch in the end.
+struct Traced {
+    topic: String,
+    partition: u32,
+    record_count: u32,
+    bytes: usize,
+    client: String,
+}
+
+impl Way {
+    /// A batch that came at `arrived`.
+    pub(super) fn begin(context: &Context, principal: &Principal, request: &ProduceRequest, arrived: Instant) -> Way {
+        let traced = |trace| {
+            let traced = Traced {
+                topic: request.topic.clone(),
+                partition: request.partition,
+                record_count: request.record_count,
+                bytes: request.batch.len(),
+                client: principal.to_string(),
+            };
+            (trace, traced)
+        };
+        Way {
+            arrived,
+            timings: context.storage.timings().clone(),
+            trace: context.traces.batch(&request.traceparent, arrived).map(traced),
+        }
+    }
+
+    /// It may be proposed now; what wants to know of its stages from here on.
+    pub(super) fn admitted(&self) -> Option<highwater_partition::Trace> {
+        self.timings.admitted(self.arrived.elapsed());
+        self.trace.as_ref().map(|(trace, _)| {
+            trace.admitted();
+            trace.stages()
+        })
+    }
+
+    /// Its answer is given back.
+    pub(super) fn answered(self, answer: &Result<ProduceResponse, Problem>) {
+        self.timings.answered(self.arrived.elapsed());
+        let Some((trace, traced)) = self.trace else { return };
+        trace.answered(BatchFacts {
+            topic: &traced.topic,
+            partition: traced.partition,
+            record_count: traced.record_count,
+            bytes: traced.bytes,
+            client: traced.client,
+            outcome: answer
+                .as_ref()
+                .map(|appended| appended.base_offset)
+                .map_err(ToString::to_string),
+        });
+    }
+}

@@ -1,0 +1,194 @@
+//! The spans' way to the collector, by OTLP over gRPC or HTTP.
+//!
+//! Spans are gathered for [`GATHERING`], so that a collector gets few requests. One that does not take them, or takes longer than
+//! [`PATIENCE`], costs them: they are counted, and the log says once that it began and once that it is over.
+//!
+//! The library reads further settings of its own from the environment, `OTEL_EXPORTER_OTLP_HEADERS` for one.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use hyper_rustls::HttpsConnectorBuilder;
+use opentelemetry::KeyValue;
+use opentelemetry_http::hyper::HyperClient;
+use opentelemetry_otlp::tonic_types::transport::{Certificate, ClientTlsConfig};
+use opentelemetry_otlp::{
+    ExporterBuildError, RetryPolicy, SpanExporter, WithExportConfig, WithHttpConfig, WithTonicConfig,
+};
+use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::trace::{SpanData, SpanExporter as _};
+use rustls::ClientConfig;
+use tokio::sync::mpsc;
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::Counts;
+use crate::config::{Config, ConfigError, TracesConfig, TracesProtocol};
+use crate::error::StartError;
+use crate::tls::{self, TlsError};
+
+/// How long spans are gathered after the first one.
+const GATHERING: Duration = Duration::from_millis(500);
+/// Most spans that are sent at once.
+const REQUEST_SPANS_MAX: usize = 512;
+/// How long a collector may take for them.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// The same when the node stops.
+const LAST_PATIENCE: Duration = Duration::from_secs(1);
+/// Where collectors take spans by HTTP.
+const HTTP_PATH: &str = "/v1/traces";
+
+/// Sends what comes out of the queue until `closing`, and then what is left in it.
+pub(super) fn start(
+    config: &Config,
+    queue: mpsc::Receiver<SpanData>,
+    counts: Arc<Counts>,
+    closing: CancellationToken,
+) -> Result<impl Future<Output = ()> + Send + use<>, StartError> {
+    let mut exporter = exporter(&config.traces)?;
+    exporter.set_resource(&resource(config));
+    let sender = Sender {
+        exporter,
+        counts,
+        endpoint: config.traces.endpoint.clone(),
+        is_failing: false,
+    };
+    Ok(sender.run(queue, closing))
+}
+
+/// Who tells it all.
+fn resource(config: &Config) -> Resource {
+    Resource::builder_empty()
+        .with_attributes([
+            KeyValue::new("service.name", "highwater"),
+            KeyValue::new("service.namespace", config.cluster.clone()),
+            KeyValue::new("service.instance.id", config.node.clone()),
+            KeyValue::new("service.version", env!("CARGO_PKG_VERSION")),
+        ])
+        .build()
+}
+
+fn exporter(config: &TracesConfig) -> Result<SpanExporter, StartError> {
+    let exporter = match config.protocol {
+        TracesProtocol::Grpc => over_grpc(config)?,
+        TracesProtocol::Http => over_http(config)?,
+    };
+    exporter.map_err(|error| ConfigError::new("traces.endpoint", error.to_string()).into())
+}
+
+type Built = Result<SpanExporter, ExporterBuildError>;
+
+fn over_grpc(config: &TracesConfig) -> Result<Built, StartError> {
+    let mut builder = SpanExporter::builder()
+        .with_tonic()
+        .with_endpoint(&config.endpoint)
+        .with_timeout(PATIENCE)
+        .with_retry_policy(RetryPolicy::disabled());
+    if config.is_encrypted() {
+        let authority = Certificate::from_pem(tls::read_file(&config.ca).map_err(unusable)?);
+        builder = builder.with_tls_config(ClientTlsConfig::new().ca_certificate(authority));
+    }
+    Ok(builder.build())
+}
+
+fn over_http(config: &TracesConfig) -> Result<Built, StartError> {
+    let endpoint = config.endpoint.trim_end_matches('/');
+    let has_path = endpoint.split_once("://").is_some_and(|(_, rest)| rest.contains('/'));
+    let endpoint = if has_path {
+        endpoint.to_owned()
+    } else {
+        format!("{endpoint}{HTTP_PATH}")
+    };
+    let builder = SpanExporter::builder()
+        .with_http()
+        .with_endpoint(endpoint)
+        .with_timeout(PATIENCE)
+        .with_retry_policy(RetryPolicy::disabled());
+    if !config.is_encrypted() {
+        let client = HyperClient::with_default_connector(PATIENCE, None);
+        return Ok(builder.with_http_client(client).build());
+    }
+    let connector = HttpsConnectorBuilder::new()
+        .with_tls_config(client_config(&config.ca)?)
+        .https_only()
+        .enable_http1()
+        .build();
+    Ok(builder
+        .with_http_client(HyperClient::new(connector, PATIENCE, None))
+        .build())
+}
+
+fn client_config(ca: &Path) -> Result<ClientConfig, StartError> {
+    let roots = tls::roots(ca).map_err(unusable)?;
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider).with_protocol_versions(&[&rustls::version::TLS13]);
+    let builder = builder.map_err(|error| StartError::Internal(error.to_string()))?;
+    Ok(builder.with_root_certificates(roots).with_no_client_auth())
+}
+
+fn unusable(error: TlsError) -> StartError {
+    ConfigError::new("traces.ca", error.to_string()).into()
+}
+
+struct Sender {
+    exporter: SpanExporter,
+    counts: Arc<Counts>,
+    endpoint: String,
+    /// The collector did not take the last ones.
+    is_failing: bool,
+}
+
+impl Sender {
+    async fn run(mut self, mut queue: mpsc::Receiver<SpanData>, closing: CancellationToken) {
+        let mut spans = Vec::new();
+        while let Some(true) = closing.run_until_cancelled(gather(&mut queue, &mut spans)).await {
+            self.send(std::mem::take(&mut spans), PATIENCE).await;
+        }
+        while let Ok(span) = queue.try_recv() {
+            spans.push(span);
+        }
+        if !spans.is_empty() {
+            self.send(spans, LAST_PATIENCE).await;
+        }
+    }
+
+    async fn send(&mut self, spans: Vec<SpanData>, patience: Duration) {
+        let count = spans.len() as u64;
+        let sent = timeout(patience, self.exporter.export(spans)).await;
+        let failure = match sent {
+            Ok(Ok(())) => None,
+            Ok(Err(error)) => Some(error.to_string()),
+            Err(_) => Some(format!("no answer within {patience:?}")),
+        };
+        let failed = failure.is_some();
+        let counter = match &failure {
+            None => &self.counts.exported,
+            Some(_) => &self.counts.failed,
+        };
+        counter.fetch_add(count, Ordering::Relaxed);
+        match failure {
+            Some(why) if !self.is_failing => {
+                tracing::warn!(endpoint = self.endpoint, why, "the collector takes no traces");
+            }
+            None if self.is_failing => tracing::info!(endpoint = self.endpoint, "the collector takes traces again"),
+            _ => {}
+        }
+        self.is_failing = failed;
+    }
+}
+
+/// Waits for spans, and a moment for more; false if none will come. What it has gathered is kept if it is given up.
+async fn gather(queue: &mut mpsc::Receiver<SpanData>, spans: &mut Vec<SpanData>) -> bool {
+    if queue.recv_many(spans, REQUEST_SPANS_MAX).await == 0 {
+        return false;
+    }
+    sleep(GATHERING).await;
+    while spans.len() < REQUEST_SPANS_MAX
+        && let Ok(span) = queue.try_recv()
+    {
+        spans.push(span);
+    }
+    true
+}

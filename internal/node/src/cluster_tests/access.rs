@@ -278,10 +278,18 @@ async fn tenants_are_made_suspended_and_deleted_by_operators() {
         suspended,
     };
     operator.suspend_tenant(suspend(true)).await.unwrap();
-    let status = newcomer.topics.list_topics(v1::ListTopicsRequest {}).await.unwrap_err();
+    let status = newcomer
+        .topics
+        .list_topics(v1::ListTopicsRequest::default())
+        .await
+        .unwrap_err();
     assert_eq!(reason(&status), Reason::PermissionDenied);
     operator.suspend_tenant(suspend(false)).await.unwrap();
-    let listed = newcomer.topics.list_topics(v1::ListTopicsRequest {}).await.unwrap();
+    let listed = newcomer
+        .topics
+        .list_topics(v1::ListTopicsRequest::default())
+        .await
+        .unwrap();
     assert_eq!(listed.into_inner().topics.len(), 1);
 
     let tenants = operator
@@ -303,7 +311,11 @@ async fn tenants_are_made_suspended_and_deleted_by_operators() {
         reason(&operator.delete_tenant(delete(true)).await.unwrap_err()),
         Reason::TenantNotFound
     );
-    let status = newcomer.topics.list_topics(v1::ListTopicsRequest {}).await.unwrap_err();
+    let status = newcomer
+        .topics
+        .list_topics(v1::ListTopicsRequest::default())
+        .await
+        .unwrap_err();
     assert_eq!(reason(&status), Reason::PermissionDenied);
 
     let mut shop = cluster.access(0, "shop").await;
@@ -334,7 +346,7 @@ async fn who_may_see_some_topics_and_groups_sees_those_and_no_others() {
     cluster.change("shop", only_eu).await.unwrap();
     let listed = shop
         .topics
-        .list_topics(v1::ListTopicsRequest {})
+        .list_topics(v1::ListTopicsRequest::default())
         .await
         .unwrap()
         .into_inner()

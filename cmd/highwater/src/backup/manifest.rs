@@ -19,6 +19,7 @@ use super::format::VERSION;
 use crate::exit::{Code, Failure, Result};
 use crate::files::{self, Access};
 use crate::names;
+use crate::tenant::quota;
 
 /// The file's name.
 const FILE: &str = "backup.json";
@@ -217,6 +218,10 @@ impl Manifest {
     fn check(&self) -> std::result::Result<(), String> {
         for tenant in &self.tenants {
             check_name("tenant", &tenant.name)?;
+            for quota in tenant.client_quotas.values().chain([&tenant.quota]) {
+                let unknown = |name: &str| format!("it limits {name}, which this program does not know");
+                quota::from_names(quota).map_err(unknown)?;
+            }
         }
         for topic in &self.topics {
             check_name("tenant", &topic.tenant)?;
@@ -272,13 +277,18 @@ fn read_limited(path: &Path) -> Result<Vec<u8>> {
 }
 
 fn no_backup(path: &Path) -> Failure {
-    let directory = path.parent().unwrap_or(path).display();
-    let what = if path.parent().is_some_and(|parent| parent.join(RECORDS).is_dir()) {
-        format!("{directory} is a backup that did not come to its end: it has no {FILE}, which is written last")
-    } else {
-        format!("{directory} is no backup: it has no {FILE}")
-    };
-    Failure::new(Code::Refused, what).hint("make the backup anew, in an empty directory")
+    let directory = path.parent().unwrap_or(path);
+    let name = directory.display();
+    if records_directory(directory).is_dir() {
+        let message =
+            format!("{name} is a backup that did not come to its end: it has no {FILE}, which is written last");
+        return Failure::new(Code::Refused, message).hint("remove it, and make the backup anew");
+    }
+    let failure = Failure::new(
+        Code::NotFound,
+        format!("there is no backup in {name}: it has no {FILE}"),
+    );
+    failure.hint("give the directory that `highwater backup` was given")
 }
 
 /// A document with its checksum in a first line of its own, so that it stays JSON.

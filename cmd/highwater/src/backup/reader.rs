@@ -110,7 +110,7 @@ impl<'a> Reader<'a> {
 
     fn damaged(&self, why: impl std::fmt::Display) -> Failure {
         let (path, position, next) = (self.path.display(), self.position, self.next);
-        let message = format!("{path} is damaged at byte {position}, behind offset {next}: {why}");
+        let message = format!("{path} is damaged at byte {position}, where offset {next} is next: {why}");
         Failure::new(Code::Failure, message)
             .hint("restore from another copy of the backup; nothing of this one is used")
     }

@@ -414,3 +414,28 @@ async fn who_may_see_some_topics_and_groups_sees_those_and_no_others() {
     }
     assert!(!reasons.contains(&Some(Reason::PermissionDenied)), "{reasons:?}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn topics_of_another_tenant_are_listed_as_far_as_they_may_be_seen() {
+    let cluster = cluster().await;
+    cluster.client(0, "shop").await.create("orders.eu", 1).await;
+    let client = cluster.client(0, OPERATOR_TENANT).await;
+    let listed = async |tenant: &str| {
+        let request = v1::ListTopicsRequest {
+            tenant: tenant.to_owned(),
+        };
+        let topics = client.topics.clone().list_topics(request).await.unwrap();
+        let topics = topics.into_inner().topics.into_iter();
+        topics.map(|topic| (topic.tenant, topic.name)).collect::<Vec<_>>()
+    };
+    assert_eq!(listed("shop").await, [], "an operator reads nobody's topics unasked");
+    let subject = format!("{OPERATOR_TENANT}/tester");
+    let change = v1::PolicyChange {
+        add_rules: vec![rule(&subject, "shop", "topic:orders.*", "describe")],
+        ..Default::default()
+    };
+    cluster.change(OPERATOR_TENANT, change).await.unwrap();
+    assert_eq!(listed("shop").await, [("shop".to_owned(), "orders.eu".to_owned())]);
+    assert_eq!(listed("nobody").await, []);
+    assert_eq!(listed("").await, [], "its own tenant has none");
+}

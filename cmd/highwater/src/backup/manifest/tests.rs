@@ -131,10 +131,20 @@ fn offsets_and_partitions_that_cannot_be_are_refused() {
 }
 
 #[test]
+fn a_limit_that_nobody_knows_is_refused_before_anything_is_restored() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut manifest = full();
+    manifest.tenants[0].quota.insert("wishes".to_owned(), 3);
+    manifest.write(directory.path()).unwrap();
+    let refused = Manifest::read(directory.path()).unwrap_err();
+    assert!(refused.message.contains("wishes"), "{refused}");
+}
+
+#[test]
 fn a_directory_without_it_is_told_apart_from_an_unfinished_backup() {
     let directory = tempfile::tempdir().unwrap();
     let told = |directory: &Path| Manifest::read(directory).unwrap_err().message;
-    assert!(told(directory.path()).contains("is no backup"));
+    assert!(told(directory.path()).contains("there is no backup"));
     fs::create_dir(directory.path().join(RECORDS)).unwrap();
     assert!(told(directory.path()).contains("did not come to its end"));
 }

@@ -89,14 +89,21 @@ fn policy(cluster: &TestCluster) -> BTreeSet<String> {
     lines.into_iter().flatten().map(|line| line.to_string()).collect()
 }
 
+/// The quotas of a tenant, and of those clients that have one of their own.
 fn quotas(cluster: &TestCluster, tenant: &str) -> Value {
     let described = in_json(cluster, &format!("tenant describe {tenant}"));
-    let clients = described["clients"].as_array().into_iter().flatten();
-    let clients = clients.filter(|client| client["quota"] != json!({}));
-    let clients: Vec<Value> = clients
-        .map(|client| json!([client["client"], client["quota"]]))
-        .collect();
-    json!([described["quota"], described["suspended"], clients])
+    let clients = described["clients"].as_array().cloned().unwrap_or_default();
+    let everyone = clients
+        .iter()
+        .find(|client| client["client"] == "*")
+        .map(|client| client["quota"].clone());
+    let is_own = |client: &&Value| client["client"] == "*" || Some(&client["quota"]) != everyone.as_ref();
+    let own = clients
+        .iter()
+        .filter(is_own)
+        .filter(|client| client["quota"] != json!({}));
+    let own: Vec<Value> = own.map(|client| json!([client["client"], client["quota"]])).collect();
+    json!([described["quota"], described["suspended"], own])
 }
 
 /// How far a group has come, by partition.
@@ -131,6 +138,7 @@ fn full_cluster() -> TestCluster {
     words(&cluster, "access grant shop/web auditor --tenant billing").success();
     words(&cluster, "tenant quota shop --set topics=20 --set partitions=40").success();
     words(&cluster, "tenant quota shop --client * --set streams=90").success();
+    words(&cluster, "tenant quota shop --client batch --set streams=5").success();
     words(&cluster, "tenant create closed").success();
     words(&cluster, "tenant suspend closed").success();
 

@@ -3,10 +3,12 @@
 //! Invariants: offsets of groups are asked for here, before anybody looks where the partitions end, so no offset of a backup lies beyond its
 //! records. What this client may not see ends the backup with an error that names it.
 
+use std::collections::BTreeMap;
+
 use highwater::proto::v1;
 use highwater::{Access, Client};
 
-use super::manifest::{GroupOffset, Policy, Tenant};
+use super::manifest::{GroupOffset, Policy, Quota, Tenant};
 use super::rights::{self, Wanted};
 use super::selection::Selection;
 use super::{SYSTEM_TENANT, in_tenant};
@@ -17,6 +19,9 @@ use crate::tenant::quota;
 
 /// How often the topics of a tenant are listed until they are as many as the cluster says: somebody may make or delete one meanwhile.
 const LISTINGS_MAX: usize = 3;
+
+/// The name under which each client has a quota that has none of its own.
+const EVERY_CLIENT: &str = "*";
 
 /// All of it.
 #[derive(Debug, Default)]
@@ -127,17 +132,28 @@ pub(super) async fn policy_of(access: &Access, is_wanted: impl Fn(&str) -> bool)
 
 async fn take_tenant(access: &Access, tenant: &v1::Tenant, policy: &Policy) -> Result<Tenant> {
     let described = access.describe_tenant(&tenant.name).await.map_err(failure)?;
-    let quotas = described.clients.into_iter().filter_map(|client| {
-        let quota = quota::by_name(client.quota);
-        (!quota.is_empty()).then_some((client.client, quota))
-    });
     Ok(Tenant {
         name: tenant.name.clone(),
         suspended: tenant.suspended,
         quota: quota::by_name(described.quota),
-        client_quotas: quotas.collect(),
+        client_quotas: own_quotas(&described.clients),
         policy: policy.only(|domain| domain == tenant.name),
     })
+}
+
+/// Quotas that clients have of their own. The cluster tells what counts for a client, with the limits of `*` where it has none of its own; what
+/// is the same as there is not told apart from that.
+fn own_quotas(clients: &[v1::ClientUse]) -> BTreeMap<String, Quota> {
+    let everyone = clients.iter().find(|client| client.client == EVERY_CLIENT);
+    let everyone = quota::by_name(everyone.and_then(|client| client.quota));
+    let quotas = clients.iter().map(|client| {
+        let mut quota = quota::by_name(client.quota);
+        if client.client != EVERY_CLIENT {
+            quota.retain(|name, limit| everyone.get(name) != Some(limit));
+        }
+        (client.client.clone(), quota)
+    });
+    quotas.filter(|(_, quota)| !quota.is_empty()).collect()
 }
 
 /// The topics of a tenant; as many as the cluster says that it has, or an error.
@@ -222,4 +238,32 @@ fn not_an_operator(error: highwater::Error) -> Failure {
         "tenants and policy are for operators (`highwater access grant CLIENT operator --cluster`); \
          with --topic TENANT/TOPIC whoever may use a topic needs no more",
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_that_only_has_what_every_client_has_has_no_quota_of_its_own() {
+        let client = |name: &str, streams, topics| v1::ClientUse {
+            client: name.to_owned(),
+            quota: Some(v1::Amounts {
+                streams,
+                topics,
+                ..v1::Amounts::default()
+            }),
+            used: None,
+        };
+        let clients = [
+            client("*", Some(90), None),
+            client("busy", Some(90), None),
+            client("limited", Some(5), None),
+            client("other", Some(90), Some(3)),
+        ];
+        let own = own_quotas(&clients);
+        assert_eq!(own.keys().collect::<Vec<_>>(), ["*", "limited", "other"]);
+        assert_eq!(own["other"], Quota::from([("topics".to_owned(), 3)]));
+        assert!(own_quotas(&[client("busy", None, None)]).is_empty());
+    }
 }

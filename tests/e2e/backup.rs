@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 use highwater::{Client, ConsumedRecord, Profile};
-use highwater_tests::{Finished, TestCluster, eventually, run, run_with_input};
+use highwater_tests::{Finished, TestCluster, binary, eventually, run, run_with_input};
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
@@ -341,9 +341,8 @@ fn an_interrupted_restore_goes_on_without_gap_or_double() {
     const LINES: usize = 8_000;
     let from = TestCluster::start(1);
     from.create_topic("numbers", 2);
-    let line = "x".repeat(990);
-    let lines: String = (0..LINES).map(|number| format!("{number:08}{line}\n")).collect();
-    produce(&from, "numbers", lines);
+    produce(&from, "numbers", incompressible(LINES));
+    what_cannot_be_written_is_told(&from);
     let directory = from.directory().join("backup");
     words(&from, &format!("backup {} --topic acme/numbers", word(&directory))).success();
 
@@ -381,4 +380,34 @@ fn an_interrupted_restore_goes_on_without_gap_or_double() {
     for partition in 0..2 {
         assert_same_records(&from, &to, "acme/numbers", partition);
     }
+}
+
+/// Lines of a thousand digits that no compression makes much smaller.
+fn incompressible(count: usize) -> String {
+    let mut seed = 1u64;
+    let mut digits = || {
+        seed = seed
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        format!("{:010}", seed >> 31)
+    };
+    (0..count)
+        .map(|_| (0..100).map(|_| digits()).collect::<String>() + "\n")
+        .collect()
+}
+
+/// With a limit in place of a full disk: it ends with the file's name, and what is there is no backup.
+fn what_cannot_be_written_is_told(from: &TestCluster) {
+    let directory = from.directory().join("too-large");
+    let (program, name) = (binary(), word(&directory).to_owned());
+    let script = format!(
+        "trap '' XFSZ; ulimit -f 400; exec {} backup {name} --topic acme/numbers",
+        word(&program)
+    );
+    let mut command = Command::new("sh");
+    command.args(["-c", &script]).env("HIGHWATER_CONFIG", from.profile());
+    let told = run(&mut command, PATIENCE).fails_with(1, &["cannot write", "too-large/records/acme/numbers/0000"]);
+    assert!(told.stderr.contains("did not come to its end"), "{}", told.stderr);
+    words(from, &format!("backup verify {name}")).fails_with(4, &["did not come to its end"]);
+    words(from, &format!("backup {name} --topic acme/numbers")).fails_with(4, &["is not empty"]);
 }

@@ -1,7 +1,7 @@
 //! Rights in tenants that a restore has just made: nobody could have granted them before. They are taken back at the end.
 //!
-//! If a restore is interrupted, they stay, as those of the tenant's other clients do; the next one tells of them as something that the cluster
-//! has and the backup has not.
+//! If a restore fails or is interrupted, they stay, as the next one needs them; that one tells of them as something that the cluster has and the
+//! backup has not.
 
 use std::collections::BTreeSet;
 

@@ -107,21 +107,18 @@ async fn carry_out(client: &Client, plan: &Plan<'_>, args: &Args) -> Result<Vec<
         false => Instant::now() + POLICY_PATIENCE,
     };
     let restoring = Restoring { client, args, settled };
-    let done = restoring.topics(plan).await;
-    let returned = give_back(client, &lent).await;
-    let left_alone = done?;
-    returned.map(|()| left_alone)
-}
-
-/// Also after a failure: what is not given back is told.
-async fn give_back(client: &Client, lent: &Lent) -> Result<()> {
-    let given = lent.give_back(&client.access()).await;
-    if given.is_err() {
-        lent.commands()
-            .iter()
-            .for_each(|command| output::note(format!("To take back what was lent: {command}")));
-    }
-    given
+    let done = match restoring.topics(plan).await {
+        Ok(left_alone) => lent.give_back(&client.access()).await.map(|()| left_alone),
+        Err(failure) => Err(failure),
+    };
+    // Whoever gives the command again needs them.
+    done.inspect_err(|_| {
+        for command in lent.commands() {
+            output::note(format!(
+                "The right that was lent for the restore stays until `{command}`"
+            ));
+        }
+    })
 }
 
 /// What all steps need.

@@ -10,7 +10,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 use highwater::{Client, ConsumedRecord, CreateTopic, Error, Outcome, Position, Producer, Reason, Record, UpdateTopic};
 use tokio::time::{Instant, sleep};
 
-use super::lent::{self, Lent};
+use super::lent;
 use super::manifest::{self, Manifest, Partition, Topic};
 use super::plan::{self, Plan, TopicPlan, Wish};
 use super::policy::Mode;

@@ -255,12 +255,13 @@ mod tests {
 
     #[test]
     fn what_is_not_limited_is_shown_as_such() {
-        let quota = Some(Amounts {
+        let amounts = Amounts {
             streams: Some(4),
             ..Amounts::default()
-        });
+        };
+        let quota = Some(amounts);
         assert_eq!(object(quota), json!({ "streams": 4 }));
-        assert_eq!(from_names(&by_name(quota)), Ok(quota.unwrap_or_default()));
+        assert_eq!(from_names(&by_name(quota)), Ok(amounts));
         assert_eq!(from_names(&BTreeMap::from([("stream".to_owned(), 4)])), Err("stream"));
         assert_eq!(cell((Some(3), Some(4))), "3 of 4");
         assert_eq!(cell((None, Some(4))), "of 4");

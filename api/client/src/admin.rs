@@ -119,15 +119,34 @@ impl Topics {
     /// # Errors
     /// [`Error::Deadline`].
     pub async fn list(&self) -> Result<Vec<v1::Topic>, Error> {
-        let call = |channel, time_left| async move {
-            topic_client(channel)
-                .list_topics(timed(v1::ListTopicsRequest {}, time_left))
-                .await
+        self.list_some("", "list topics").await
+    }
+
+    /// The topics of a tenant that the client may see, by name; none of a tenant that does not exist.
+    ///
+    /// Cancel safe.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] if the node that answers is of a version that lists only the client's own tenant; [`Error::Deadline`].
+    pub async fn list_of(&self, tenant: &str) -> Result<Vec<v1::Topic>, Error> {
+        let topics = self.list_some(tenant, &format!("list topics of {tenant}")).await?;
+        if topics.iter().any(|topic| topic.tenant != tenant) {
+            let problem = "the node that answered is too old to list topics of another tenant than the own one";
+            return Err(Error::invalid("tenant", problem));
+        }
+        Ok(topics)
+    }
+
+    async fn list_some(&self, tenant: &str, action: &str) -> Result<Vec<v1::Topic>, Error> {
+        let request = v1::ListTopicsRequest {
+            tenant: tenant.to_owned(),
         };
-        let response = self
-            .caller
-            .call("list topics", Purpose::Admin, Deadline::after(self.deadline), call)
-            .await?;
+        let call = |channel, time_left| {
+            let request = timed(request.clone(), time_left);
+            async move { topic_client(channel).list_topics(request).await }
+        };
+        let deadline = Deadline::after(self.deadline);
+        let response = self.caller.call(action, Purpose::Admin, deadline, call).await?;
         Ok(response.topics)
     }
 

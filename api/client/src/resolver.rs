@@ -385,7 +385,7 @@ async fn poll(address: &str, connection: &Connection) -> Result<WatchClusterResp
         .map_err(error)?
         .into_inner();
     let listed = topic_client(connection.channel.clone())
-        .list_topics(v1::ListTopicsRequest {})
+        .list_topics(v1::ListTopicsRequest::default())
         .await
         .map_err(error)?
         .into_inner();

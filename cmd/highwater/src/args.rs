@@ -7,8 +7,8 @@ use clap::{Parser, Subcommand};
 
 use crate::exit::{Code, EXIT_CODES_HELP, Failure, Result};
 use crate::{
-    access, audit, bench, certs, cluster, completions, consume, dev, group, health, log, produce, profiles, serve,
-    tenant, top, topic, version,
+    access, audit, backup, bench, certs, cluster, completions, consume, dev, group, health, log, produce, profiles,
+    serve, tenant, top, topic, version,
 };
 
 const EXAMPLES: &str = "\
@@ -39,6 +39,8 @@ enum Command {
     Access(access::Args),
     Tenant(tenant::Args),
     Audit(audit::Args),
+    Backup(Box<backup::Args>),
+    Restore(Box<backup::RestoreArgs>),
     Bench(Box<bench::Args>),
     Cluster(cluster::Args),
     Top(top::Args),
@@ -65,6 +67,8 @@ impl Cli {
             Command::Access(args) => block_on(access::run(&args)),
             Command::Tenant(args) => block_on(tenant::run(&args)),
             Command::Audit(args) => block_on(audit::run(&args)),
+            Command::Backup(args) => block_on(backup::run(&args)),
+            Command::Restore(args) => block_on(backup::restore(&args)),
             Command::Bench(args) => block_on(bench::run(&args)),
             Command::Cluster(args) => block_on(cluster::run(&args)),
             Command::Top(args) => block_on(top::run(&args)),

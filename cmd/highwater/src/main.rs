@@ -10,6 +10,7 @@
 mod access;
 mod args;
 mod audit;
+mod backup;
 mod bench;
 mod certificates;
 mod certs;

@@ -15,7 +15,8 @@ pub(crate) fn check(field: &str, name: &str) -> Result<()> {
         .hint("names are 1 to 128 of a-z 0-9 . _ - and begin with a letter or digit, for example `orders-2`"))
 }
 
-fn wrong(name: &str) -> Option<String> {
+/// What is wrong with a name, if anything is.
+pub(crate) fn wrong(name: &str) -> Option<String> {
     let Some(first) = name.chars().next() else {
         return Some("it is empty".to_owned());
     };

@@ -12,6 +12,7 @@ const EXAMPLES: &str = "\
 Examples:
   highwater topic create orders --partitions 3 --replication 3
   highwater topic list
+  highwater topic list --tenant shop
   highwater topic describe orders --output json
   highwater topic update orders --partitions 6 --retention-ms 86400000
   highwater topic delete orders";
@@ -30,8 +31,12 @@ pub(crate) struct Args {
 enum Command {
     /// Create a topic, and wait until its partitions have leaders.
     Create(CreateArgs),
-    /// List the tenant's topics.
-    List,
+    /// List the topics of a tenant.
+    List {
+        /// The tenant; of another one than the own those that this client may see.
+        #[arg(long, value_name = "NAME")]
+        tenant: Option<String>,
+    },
     /// Show a topic's partitions: replicas, leader, offsets.
     Describe {
         /// The topic.
@@ -93,7 +98,7 @@ pub(crate) async fn run(args: &Args) -> Result<()> {
     let format = args.common.output;
     match &args.command {
         Command::Create(args) => create(&topics, args, format).await,
-        Command::List => list(&topics, format).await,
+        Command::List { tenant } => list(&topics, tenant.as_deref(), format).await,
         Command::Describe { name } => describe(&topics, name, format).await,
         Command::Update(args) => update(&topics, args, format).await,
         Command::Delete { name } => delete(&topics, name, format).await,
@@ -154,8 +159,12 @@ async fn update(topics: &Topics, args: &UpdateArgs, format: Format) -> Result<()
     }
 }
 
-async fn list(topics: &Topics, format: Format) -> Result<()> {
-    let topics = topics.list().await.map_err(failure)?;
+async fn list(topics: &Topics, tenant: Option<&str>, format: Format) -> Result<()> {
+    let topics = match tenant {
+        Some(tenant) => topics.list_of(tenant).await,
+        None => topics.list().await,
+    };
+    let topics = topics.map_err(failure)?;
     if format == Format::Json {
         return output::json(&json!({ "topics": topics.iter().map(document).collect::<Vec<_>>() }));
     }

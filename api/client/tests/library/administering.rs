@@ -34,6 +34,9 @@ async fn topics_are_created_listed_found_and_deleted() {
             .map(|topic| topic.name)
             .collect();
         assert_eq!(names, [TOPIC, "letters"]);
+        // These nodes do not know the question: what they answer is not taken for somebody else's topics.
+        let error = topics.list_of("another").await.unwrap_err();
+        assert_eq!(error.reason(), Some(Reason::InvalidArgument));
         let error = topics.create("letters", two_partitions()).await.unwrap_err();
         assert_eq!(error.reason(), Some(Reason::TopicExists));
         topics.delete("letters").await.unwrap();

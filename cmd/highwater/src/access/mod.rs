@@ -3,7 +3,7 @@
 //! People think in "this client may produce to those topics"; the policy has rules and grants. `words` turns the one into the other.
 
 mod explain;
-mod words;
+pub(crate) mod words;
 
 use highwater::proto::v1;
 use highwater::{Access, Error, Reason};

@@ -5,7 +5,7 @@ use highwater::proto::v1;
 use crate::exit::{Code, Failure, Result};
 
 /// What all tenants share, in rules and grants.
-pub(super) const CLUSTER: &str = "@cluster";
+pub(crate) const CLUSTER: &str = "@cluster";
 const ACTIONS: [&str; 6] = ["produce", "consume", "describe", "manage", "admin", "*"];
 
 /// To whom, what, and on what.
@@ -155,12 +155,12 @@ pub(super) fn missing(policy: &v1::GetPolicyResponse, change: &v1::PolicyChange,
     let rules = rules.iter().filter(|rule| is_news(policy.rules.contains(rule)));
     let grants = grants.iter().filter(|grant| is_news(policy.grants.contains(grant)));
     let rules = rules.map(|rule| format!("{sign} {}", rule_text(rule)));
-    let grants = grants.map(|grant| format!("{sign} g, {}, {}, {}", grant.client, grant.role, grant.domain));
+    let grants = grants.map(|grant| format!("{sign} {}", grant_text(grant)));
     rules.chain(grants).collect()
 }
 
 /// As a line of a casbin policy.
-pub(super) fn rule_text(rule: &v1::Rule) -> String {
+pub(crate) fn rule_text(rule: &v1::Rule) -> String {
     let v1::Rule {
         subject,
         domain,
@@ -169,6 +169,11 @@ pub(super) fn rule_text(rule: &v1::Rule) -> String {
         deny,
     } = rule;
     format!("p, {subject}, {domain}, {resource}, {action}, {}", effect(*deny))
+}
+
+/// The same for a grant.
+pub(crate) fn grant_text(grant: &v1::Grant) -> String {
+    format!("g, {}, {}, {}", grant.client, grant.role, grant.domain)
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! `highwater tenant list|describe|create|quota|suspend|resume|delete`.
 
-mod quota;
+pub(crate) mod quota;
 
 use highwater::Access;
 use serde_json::json;

@@ -1,5 +1,7 @@
 //! `highwater tenant describe|quota`: what a tenant and its clients may use, and what they use.
 
+use std::collections::BTreeMap;
+
 use highwater::Access;
 use highwater::proto::v1::{Amounts, ChangeQuotaRequest, ClientUse, DescribeTenantResponse};
 use serde_json::{Map, Value, json};
@@ -177,9 +179,30 @@ fn in_json(described: &DescribeTenantResponse) -> Value {
 
 /// What there is of it, by name.
 fn object(amounts: Option<Amounts>) -> Value {
+    let given = by_name(amounts).into_iter();
+    Value::Object(
+        given
+            .map(|(name, value)| (name, value.into()))
+            .collect::<Map<String, Value>>(),
+    )
+}
+
+/// The limits that are set, by name.
+pub(crate) fn by_name(amounts: Option<Amounts>) -> BTreeMap<String, u64> {
     let named = LIMITS.iter().zip(values(amounts.unwrap_or_default()));
-    let given = named.filter_map(|(name, value)| Some(((*name).to_owned(), value?.into())));
-    Value::Object(given.collect::<Map<String, Value>>())
+    named
+        .filter_map(|(name, value)| Some(((*name).to_owned(), value?)))
+        .collect()
+}
+
+/// Limits from their names; the error is a name that is none.
+pub(crate) fn from_names(limits: &BTreeMap<String, u64>) -> std::result::Result<Amounts, &str> {
+    let mut amounts = Amounts::default();
+    for (name, value) in limits {
+        let limit = LIMITS.iter().position(|limit| limit == name).ok_or(name.as_str())?;
+        *places(&mut amounts)[limit] = Some(*value);
+    }
+    Ok(amounts)
 }
 
 fn values(mut amounts: Amounts) -> [Option<u64>; COUNT] {
@@ -232,11 +255,14 @@ mod tests {
 
     #[test]
     fn what_is_not_limited_is_shown_as_such() {
-        let quota = Some(Amounts {
+        let amounts = Amounts {
             streams: Some(4),
             ..Amounts::default()
-        });
+        };
+        let quota = Some(amounts);
         assert_eq!(object(quota), json!({ "streams": 4 }));
+        assert_eq!(from_names(&by_name(quota)), Ok(amounts));
+        assert_eq!(from_names(&BTreeMap::from([("stream".to_owned(), 4)])), Err("stream"));
         assert_eq!(cell((Some(3), Some(4))), "3 of 4");
         assert_eq!(cell((None, Some(4))), "of 4");
         assert_eq!((cell((None, None)), number(None)), ("-".to_owned(), "-".to_owned()));

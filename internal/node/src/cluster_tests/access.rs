@@ -278,10 +278,18 @@ async fn tenants_are_made_suspended_and_deleted_by_operators() {
         suspended,
     };
     operator.suspend_tenant(suspend(true)).await.unwrap();
-    let status = newcomer.topics.list_topics(v1::ListTopicsRequest {}).await.unwrap_err();
+    let status = newcomer
+        .topics
+        .list_topics(v1::ListTopicsRequest::default())
+        .await
+        .unwrap_err();
     assert_eq!(reason(&status), Reason::PermissionDenied);
     operator.suspend_tenant(suspend(false)).await.unwrap();
-    let listed = newcomer.topics.list_topics(v1::ListTopicsRequest {}).await.unwrap();
+    let listed = newcomer
+        .topics
+        .list_topics(v1::ListTopicsRequest::default())
+        .await
+        .unwrap();
     assert_eq!(listed.into_inner().topics.len(), 1);
 
     let tenants = operator
@@ -303,7 +311,11 @@ async fn tenants_are_made_suspended_and_deleted_by_operators() {
         reason(&operator.delete_tenant(delete(true)).await.unwrap_err()),
         Reason::TenantNotFound
     );
-    let status = newcomer.topics.list_topics(v1::ListTopicsRequest {}).await.unwrap_err();
+    let status = newcomer
+        .topics
+        .list_topics(v1::ListTopicsRequest::default())
+        .await
+        .unwrap_err();
     assert_eq!(reason(&status), Reason::PermissionDenied);
 
     let mut shop = cluster.access(0, "shop").await;
@@ -334,7 +346,7 @@ async fn who_may_see_some_topics_and_groups_sees_those_and_no_others() {
     cluster.change("shop", only_eu).await.unwrap();
     let listed = shop
         .topics
-        .list_topics(v1::ListTopicsRequest {})
+        .list_topics(v1::ListTopicsRequest::default())
         .await
         .unwrap()
         .into_inner()
@@ -401,4 +413,29 @@ async fn who_may_see_some_topics_and_groups_sees_those_and_no_others() {
         );
     }
     assert!(!reasons.contains(&Some(Reason::PermissionDenied)), "{reasons:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn topics_of_another_tenant_are_listed_as_far_as_they_may_be_seen() {
+    let cluster = cluster().await;
+    cluster.client(0, "shop").await.create("orders.eu", 1).await;
+    let client = cluster.client(0, OPERATOR_TENANT).await;
+    let listed = async |tenant: &str| {
+        let request = v1::ListTopicsRequest {
+            tenant: tenant.to_owned(),
+        };
+        let topics = client.topics.clone().list_topics(request).await.unwrap();
+        let topics = topics.into_inner().topics.into_iter();
+        topics.map(|topic| (topic.tenant, topic.name)).collect::<Vec<_>>()
+    };
+    assert_eq!(listed("shop").await, [], "an operator reads nobody's topics unasked");
+    let subject = format!("{OPERATOR_TENANT}/tester");
+    let change = v1::PolicyChange {
+        add_rules: vec![rule(&subject, "shop", "topic:orders.*", "describe")],
+        ..Default::default()
+    };
+    cluster.change(OPERATOR_TENANT, change).await.unwrap();
+    assert_eq!(listed("shop").await, [("shop".to_owned(), "orders.eu".to_owned())]);
+    assert_eq!(listed("nobody").await, []);
+    assert_eq!(listed("").await, [], "its own tenant has none");
 }

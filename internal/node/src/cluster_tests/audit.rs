@@ -188,7 +188,7 @@ async fn refused_calls_and_cut_streams_are_recorded_with_the_true_reason_and_loo
     let hidden = async {
         while !other
             .topics
-            .list_topics(v1::ListTopicsRequest {})
+            .list_topics(v1::ListTopicsRequest::default())
             .await
             .unwrap()
             .get_ref()
@@ -219,7 +219,10 @@ async fn refused_calls_and_cut_streams_are_recorded_with_the_true_reason_and_loo
         .await;
     assert_eq!(answer.status, 404, "{answer:?}");
     let mut node = TestClient::connect(cluster.ports[0], cluster.ca.node_files(CLUSTER, "intruder")).await;
-    node.topics.list_topics(v1::ListTopicsRequest {}).await.unwrap_err();
+    node.topics
+        .list_topics(v1::ListTopicsRequest::default())
+        .await
+        .unwrap_err();
 
     let lines = cluster.until_trail("three refusals", |lines| {
         lines.iter().filter(|line| line.text("kind") == "denied").count() == 3

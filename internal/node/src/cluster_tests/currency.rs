@@ -165,7 +165,7 @@ impl TestCluster {
         let mut client = self.client(number, "shop").await;
         let serving = async {
             loop {
-                let request = v1::ListTopicsRequest {};
+                let request = v1::ListTopicsRequest::default();
                 match client.topics.list_topics(request).await {
                     Ok(listed) => return assert_eq!(listed.into_inner().topics.len(), 1),
                     Err(status) => assert_eq!(status.code(), Code::Unavailable, "{status}"),
@@ -202,7 +202,11 @@ async fn without_a_quorum_of_the_catalog_nobody_is_served_and_with_it_everybody_
     cluster.stop(0).await;
     cluster.start(0).await;
     let mut client = cluster.client(0, "shop").await;
-    let status = client.topics.list_topics(v1::ListTopicsRequest {}).await.unwrap_err();
+    let status = client
+        .topics
+        .list_topics(v1::ListTopicsRequest::default())
+        .await
+        .unwrap_err();
     let why = detail::from_status(&status).unwrap().message;
     assert!(
         why.contains("has not heard from a quorum of the catalog since it started"),

@@ -90,7 +90,7 @@ async fn a_foreign_topic_looks_like_none_and_a_node_is_not_a_client() {
     );
     let listed = foreign
         .topics
-        .list_topics(v1::ListTopicsRequest {})
+        .list_topics(v1::ListTopicsRequest::default())
         .await
         .unwrap()
         .into_inner();

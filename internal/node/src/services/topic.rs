@@ -71,7 +71,9 @@ impl TopicService for Topics {
     ) -> Result<Response<v1::ListTopicsResponse>, Status> {
         let principal = principal(&request)?;
         let deadline = deadline(request.metadata());
-        let tenant = self.context.own_tenant(&principal)?;
+        let own = self.context.own_tenant(&principal)?;
+        let wanted = request.into_inner().tenant;
+        let tenant = if wanted.is_empty() { own } else { &wanted };
         self.context.know_catalog(deadline).await?;
         let mut topics: Vec<Topic> = self
             .context

@@ -33,7 +33,7 @@ use tokio::sync::{Notify, watch};
 
 use crate::identity::{Identity, IdentityError};
 use files::Contents;
-pub(crate) use files::{read_file, roots};
+pub(crate) use files::roots;
 use keep::Seen;
 use lists::Lists;
 use material::Material;

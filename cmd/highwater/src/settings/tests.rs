@@ -81,7 +81,17 @@ fn every_flag_reaches_its_setting() {
         .filter_map(|flag| Some(format!("--{}", flag.get_long()?)))
         .collect();
     for flag in names.iter().filter(|name| *name != "--config") {
-        let values = ["7", "5000", "5000000", "n7", "localhost:7", "json", "error", "true"];
+        let values = [
+            "7",
+            "5000",
+            "5000000",
+            "n7",
+            "localhost:7",
+            "json",
+            "http",
+            "error",
+            "true",
+        ];
         assert!(
             values.iter().any(|value| changes(flag, value)),
             "{flag} changes nothing"

@@ -11,9 +11,9 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use hyper_rustls::HttpsConnectorBuilder;
+use hyper_rustls::builderstates::WantsProtocols1;
 use opentelemetry::KeyValue;
 use opentelemetry_http::hyper::HyperClient;
-use opentelemetry_otlp::tonic_types::transport::{Certificate, ClientTlsConfig};
 use opentelemetry_otlp::{
     ExporterBuildError, RetryPolicy, SpanExporter, WithExportConfig, WithHttpConfig, WithTonicConfig,
 };
@@ -23,6 +23,7 @@ use rustls::ClientConfig;
 use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
+use tonic::transport::Endpoint;
 
 use super::Counts;
 use crate::config::{Config, ConfigError, TracesConfig, TracesProtocol};
@@ -81,25 +82,27 @@ fn exporter(config: &TracesConfig) -> Result<SpanExporter, StartError> {
 type Built = Result<SpanExporter, ExporterBuildError>;
 
 fn over_grpc(config: &TracesConfig) -> Result<Built, StartError> {
-    let mut builder = SpanExporter::builder()
+    let builder = SpanExporter::builder()
         .with_tonic()
         .with_endpoint(&config.endpoint)
         .with_timeout(PATIENCE)
         .with_retry_policy(RetryPolicy::disabled());
-    if config.is_encrypted() {
-        let authority = Certificate::from_pem(tls::read_file(&config.ca).map_err(unusable)?);
-        builder = builder.with_tls_config(ClientTlsConfig::new().ca_certificate(authority));
+    if !config.is_encrypted() {
+        return Ok(builder.build());
     }
-    Ok(builder.build())
+    let endpoint = Endpoint::from_shared(config.endpoint.clone())
+        .map_err(|error| ConfigError::new("traces.endpoint", error.to_string()))?;
+    let connector = encrypted(config)?.enable_http2().build();
+    let channel = endpoint.timeout(PATIENCE).connect_with_connector_lazy(connector);
+    Ok(builder.with_channel(channel).build())
 }
 
 fn over_http(config: &TracesConfig) -> Result<Built, StartError> {
     let endpoint = config.endpoint.trim_end_matches('/');
     let has_path = endpoint.split_once("://").is_some_and(|(_, rest)| rest.contains('/'));
-    let endpoint = if has_path {
-        endpoint.to_owned()
-    } else {
-        format!("{endpoint}{HTTP_PATH}")
+    let endpoint = match has_path {
+        true => endpoint.to_owned(),
+        false => format!("{endpoint}{HTTP_PATH}"),
     };
     let builder = SpanExporter::builder()
         .with_http()
@@ -110,14 +113,16 @@ fn over_http(config: &TracesConfig) -> Result<Built, StartError> {
         let client = HyperClient::with_default_connector(PATIENCE, None);
         return Ok(builder.with_http_client(client).build());
     }
-    let connector = HttpsConnectorBuilder::new()
-        .with_tls_config(client_config(&config.ca)?)
-        .https_only()
-        .enable_http1()
-        .build();
+    let connector = encrypted(config)?.enable_http1().build();
     Ok(builder
         .with_http_client(HyperClient::new(connector, PATIENCE, None))
         .build())
+}
+
+/// The way to a collector whose certificate comes from the authorities that are configured.
+fn encrypted(config: &TracesConfig) -> Result<HttpsConnectorBuilder<WantsProtocols1>, StartError> {
+    let builder = HttpsConnectorBuilder::new().with_tls_config(client_config(&config.ca)?);
+    Ok(builder.https_only())
 }
 
 fn client_config(ca: &Path) -> Result<ClientConfig, StartError> {

@@ -135,7 +135,7 @@ fn cost_us(cluster: &TestCluster, load: &[&str], seconds: u64, asked: &[String])
         measured
     });
     let used = cpu_ticks(cluster)? - before;
-    let records = measured["records"].as_f64().filter(|records| *records > 0.0);
+    let records = measured["acknowledged"].as_f64().filter(|records| *records > 0.0);
     let records = records.ok_or_else(|| format!("nothing was sent: {measured}"))?;
     Ok(used as f64 / TICKS_PER_SECOND * 1e6 / records)
 }

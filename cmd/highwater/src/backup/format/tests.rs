@@ -1,6 +1,7 @@
-#![allow(clippy::unwrap_used)]
 //! What is written comes back; whatever else is read is an error, never a panic. The golden block was written by the first version, and
 //! must be read for ever.
+
+#![allow(clippy::unwrap_used)]
 
 use proptest::prelude::*;
 

@@ -1,5 +1,6 @@
-#![allow(clippy::unwrap_used)]
 //! The golden file was written by the first version, and must be read for ever.
+
+#![allow(clippy::unwrap_used)]
 
 use super::*;
 

@@ -148,7 +148,7 @@ impl Lane {
 
     /// A batch was taken, and a quota holds back what comes next, or does not.
     pub(crate) fn note_taken(&self, held_back: bool) {
-        self.lock().sizing.taken(held_back, Instant::now());
+        self.lock().sizing.taken(held_back);
     }
 
     /// How many batches wait or are in flight.

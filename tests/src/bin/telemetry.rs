@@ -27,6 +27,8 @@ const ONE_IN: &str = "100";
 const PER_SECOND_MAX: &str = "100000";
 /// How often metrics are asked for.
 const SCRAPE_INTERVAL: Duration = Duration::from_secs(1);
+/// How much each partition keeps, bytes.
+const RETENTION_BYTES: &str = "268435456";
 /// Clock ticks a second in what the kernel tells of a process.
 const TICKS_PER_SECOND: f64 = 100.0;
 
@@ -109,6 +111,7 @@ fn cluster(settings: &[(&str, &str)], admin: Option<&[String; 3]>) -> TestCluste
         for (flag, value) in settings {
             cluster.node(position).set(flag, value);
         }
+        cluster.node(position).set("--retention-interval-ms", "1000");
         if let Some(admin) = admin {
             cluster.node(position).set("--admin-listen", &admin[position]);
         }
@@ -117,7 +120,17 @@ fn cluster(settings: &[(&str, &str)], admin: Option<&[String; 3]>) -> TestCluste
         cluster.node(position).start();
     }
     cluster.wait_ready();
-    cluster.create_topic("load", 1);
+    // What was sent is let go of soon: all of it would fill the disk.
+    let create = [
+        "topic",
+        "create",
+        "load",
+        "--partitions",
+        "1",
+        "--retention-bytes",
+        RETENTION_BYTES,
+    ];
+    cluster.run(&create).success();
     cluster.wait_acquainted();
     cluster
 }
@@ -130,14 +143,22 @@ fn cost_us(cluster: &TestCluster, load: &[&str], seconds: u64, asked: &[String])
     let before = cpu_ticks(cluster)?;
     let measured = thread::scope(|scope| {
         scope.spawn(|| scrape(asked, &over));
-        let measured = cluster.json(&[&bench, load].concat());
-        over.store(true, Ordering::Relaxed);
-        measured
+        let _over = SetAtEnd(&over);
+        cluster.json(&[&bench, load].concat())
     });
     let used = cpu_ticks(cluster)? - before;
     let records = measured["acknowledged"].as_f64().filter(|records| *records > 0.0);
     let records = records.ok_or_else(|| format!("nothing was sent: {measured}"))?;
     Ok(used as f64 / TICKS_PER_SECOND * 1e6 / records)
+}
+
+/// Ends the asking however the load ends.
+struct SetAtEnd<'a>(&'a AtomicBool);
+
+impl Drop for SetAtEnd<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 /// Asks nodes for their metrics again and again.

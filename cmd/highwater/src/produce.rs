@@ -8,6 +8,7 @@
 //! With `-v` the n-th printed line belongs to the n-th line of the input: printing ends at the first line that is
 //! not acknowledged. A line is printed after its acknowledgement, never before.
 
+mod compression;
 mod tally;
 
 use std::cell::{Cell, RefCell};
@@ -22,6 +23,7 @@ use highwater::{Delivered, Delivery, ProduceError, Producer, Record, TraceParent
 use tokio::signal::ctrl_c;
 use tokio::sync::{Notify, mpsc};
 
+pub(crate) use self::compression::Compression;
 use self::tally::Tally;
 use crate::durations;
 use crate::exit::{Code, Failure, Result};
@@ -103,24 +105,6 @@ impl LineFormat {
         match self {
             Self::Value => VALUE_LINE_BYTES_MAX,
             Self::Json => json_lines::LINE_BYTES_MAX,
-        }
-    }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
-pub(crate) enum Compression {
-    #[default]
-    None,
-    Lz4,
-    Zstd,
-}
-
-impl From<Compression> for highwater::Compression {
-    fn from(chosen: Compression) -> Self {
-        match chosen {
-            Compression::None => Self::None,
-            Compression::Lz4 => Self::Lz4,
-            Compression::Zstd => Self::Zstd,
         }
     }
 }

@@ -405,9 +405,13 @@ fn whole_ms(time: Duration) -> u32 {
 /// A name that is too long to be one is refused whatever it is: such requests share a lane, so that nobody can fill our
 /// memory with the names of lanes.
 fn lane_key(request: &ProduceRequest) -> LaneKey {
+    (possible_topic(request).to_owned(), request.topic_id, request.partition)
+}
+
+/// The topic as it was written; nothing if that is too long to be a name.
+pub(super) fn possible_topic(request: &ProduceRequest) -> &str {
     let is_possible = request.topic.len() <= TOPIC_BYTES_MAX;
-    let topic = if is_possible { request.topic.as_str() } else { "" };
-    (topic.to_owned(), request.topic_id, request.partition)
+    if is_possible { request.topic.as_str() } else { "" }
 }
 
 fn received(message: Result<Option<ProduceRequest>, Status>) -> Next {

@@ -6,6 +6,7 @@ use highwater_proto::v1::{ProduceRequest, ProduceResponse};
 use tokio::time::Instant;
 
 use super::Context;
+use super::produce::possible_topic;
 use crate::access::Principal;
 use crate::metrics::Timings;
 use crate::status::Problem;
@@ -15,30 +16,22 @@ use crate::traces::{BatchFacts, BatchTrace};
 pub(super) struct Way {
     arrived: Instant,
     timings: Arc<Timings>,
-    trace: Option<(BatchTrace, Traced)>,
-}
-
-/// What its trace says about a batch in the end.
-struct Traced {
-    topic: String,
-    partition: u32,
-    record_count: u32,
-    bytes: usize,
-    client: String,
+    /// With what it says about the batch in the end.
+    trace: Option<(BatchTrace, BatchFacts)>,
 }
 
 impl Way {
     /// A batch that came at `arrived`.
     pub(super) fn begin(context: &Context, principal: &Principal, request: &ProduceRequest, arrived: Instant) -> Way {
         let traced = |trace| {
-            let traced = Traced {
-                topic: request.topic.clone(),
+            let facts = BatchFacts {
+                topic: possible_topic(request).to_owned(),
                 partition: request.partition,
                 record_count: request.record_count,
                 bytes: request.batch.len(),
                 client: principal.to_string(),
             };
-            (trace, traced)
+            (trace, facts)
         };
         Way {
             arrived,
@@ -59,17 +52,8 @@ impl Way {
     /// Its answer is given back.
     pub(super) fn answered(self, answer: &Result<ProduceResponse, Problem>) {
         self.timings.answered(self.arrived.elapsed());
-        let Some((trace, traced)) = self.trace else { return };
-        trace.answered(BatchFacts {
-            topic: &traced.topic,
-            partition: traced.partition,
-            record_count: traced.record_count,
-            bytes: traced.bytes,
-            client: traced.client,
-            outcome: answer
-                .as_ref()
-                .map(|appended| appended.base_offset)
-                .map_err(ToString::to_string),
-        });
+        let Some((trace, facts)) = self.trace else { return };
+        let outcome = answer.as_ref().map(|appended| appended.base_offset);
+        trace.answered(facts, outcome.map_err(ToString::to_string));
     }
 }

@@ -27,17 +27,18 @@ struct Core {
     commit: u64,
 }
 
+/// How much of what went wrong is told, characters.
+const WHY_CHARACTERS_MAX: usize = 512;
+
 /// What a batch's trace says about it.
-pub(crate) struct BatchFacts<'a> {
-    /// `tenant/topic` as the client wrote it.
-    pub(crate) topic: &'a str,
+pub(crate) struct BatchFacts {
+    /// `tenant/topic` as the client wrote it, if that can be a name: spans wait in memory, and nobody may fill that with names.
+    pub(crate) topic: String,
     pub(crate) partition: u32,
     pub(crate) record_count: u32,
     pub(crate) bytes: usize,
     /// Who sent it.
     pub(crate) client: String,
-    /// Where it is, or why it is nowhere.
-    pub(crate) outcome: Result<u64, String>,
 }
 
 impl BatchTrace {
@@ -68,24 +69,24 @@ impl BatchTrace {
         Trace::new(move |done| core.stage(done))
     }
 
-    /// Its answer is given back.
-    pub(crate) fn answered(self, facts: BatchFacts<'_>) {
+    /// Its answer is given back: where it is, or why it is nowhere.
+    pub(crate) fn answered(self, facts: BatchFacts, outcome: Result<u64, String>) {
         let core = &self.core;
         let mut attributes = vec![
             KeyValue::new("messaging.system", "highwater"),
             KeyValue::new("messaging.operation.type", "send"),
-            KeyValue::new("messaging.destination.name", facts.topic.to_owned()),
+            KeyValue::new("messaging.destination.name", facts.topic.clone()),
             KeyValue::new("messaging.destination.partition.id", facts.partition.to_string()),
             KeyValue::new("messaging.batch.message_count", i64::from(facts.record_count)),
             KeyValue::new("highwater.batch.bytes", facts.bytes as i64),
             KeyValue::new("highwater.client", facts.client),
         ];
-        let status = match facts.outcome {
+        let status = match outcome {
             Ok(base_offset) => {
                 attributes.push(KeyValue::new("highwater.base_offset", base_offset as i64));
                 Status::Ok
             }
-            Err(why) => Status::error(why),
+            Err(why) => Status::error(why.chars().take(WHY_CHARACTERS_MAX).collect::<String>()),
         };
         let began = core.anchor.instant();
         core.tell(Span {

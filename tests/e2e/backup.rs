@@ -14,6 +14,8 @@ use crate::{PATIENCE, create_tenant, numbers, produce};
 
 const ORDERS: usize = 2_000;
 const CONSUMED: usize = 700;
+/// What a topic may take that is larger, unless its records are compressed.
+const PACKED_BYTES_MAX: u64 = 1_000_000;
 
 fn words(cluster: &TestCluster, words: &str) -> Finished {
     let arguments: Vec<&str> = words.split(' ').collect();
@@ -123,15 +125,21 @@ fn offsets(cluster: &TestCluster, topic: &str, group: &str) -> Vec<Option<u64>> 
     partitions.iter().map(|on| on["offset"].as_u64()).collect()
 }
 
-/// Tenants with topics, rules and quotas, a topic that has been trimmed, and groups that have not consumed everything.
-fn full_cluster() -> TestCluster {
-    let mut cluster = TestCluster::prepare(3);
+/// Three nodes that let go of records soon, in files as small as can be.
+fn trimming_cluster(name: &str) -> TestCluster {
+    let mut cluster = TestCluster::prepare_named(name, 3);
     for node in 0..3 {
         cluster.node(node).set("--segment-bytes-max", "4194304");
         cluster.node(node).set("--retention-interval-ms", "200");
         cluster.node(node).start();
     }
     cluster.wait_ready();
+    cluster
+}
+
+/// Tenants with topics, rules and quotas, a topic that has been trimmed, one that must not be, and groups that have not consumed everything.
+fn full_cluster() -> TestCluster {
+    let cluster = trimming_cluster("test");
     create_tenant(&cluster, "shop");
     words(&cluster, "tenant create billing --clients-role none").success();
     words(&cluster, "access grant billing/app owner --tenant billing").success();
@@ -170,8 +178,22 @@ fn full_cluster() -> TestCluster {
     as_client(&cluster, &shop, &consume, "").success();
     create(&billing, "topic create bills --replication 1");
     as_client(&cluster, &billing, "produce bills --compression lz4", numbers(500)).success();
+    // It may store nothing more, which must not stop what it has stored from coming back.
+    words(&cluster, "tenant quota billing --set stored_bytes=0").success();
     trim(&cluster);
+    pack(&cluster);
     cluster
+}
+
+/// A topic that keeps all its records only while they are compressed.
+fn pack(cluster: &TestCluster) {
+    words(
+        cluster,
+        &format!("topic create packed --retention-bytes {PACKED_BYTES_MAX}"),
+    )
+    .success();
+    let lines = format!("{}\n", "x".repeat(999)).repeat(10_000);
+    as_client(cluster, cluster.profile(), "produce packed --compression zstd", lines).success();
 }
 
 /// A topic that has lost its first records.
@@ -210,6 +232,22 @@ fn backup_needs_rights(cluster: &TestCluster, directory: &Path) {
     words(cluster, "access revoke acme/app produce --topic * --tenant shop").success();
     words(cluster, "access grant acme/app consumer --tenant shop").success();
     assert!(!directory.exists(), "nothing was begun");
+    no_group_is_left_out_in_silence(cluster, &shop);
+}
+
+/// Nor is that so if only a topic is backed up.
+fn no_group_is_left_out_in_silence(cluster: &TestCluster, shop: &Path) {
+    let directory = cluster.directory().join("orders-only");
+    let line = format!("backup {} --topic shop/orders", word(&directory));
+    let hidden = "describe --group secret* --deny --tenant shop";
+    words(cluster, &format!("access grant shop/web {hidden}")).success();
+    eventually("a rule that hides groups is named", PATIENCE, || {
+        // A node that does not know the rule yet has let it be made.
+        let _ = fs::remove_dir_all(&directory);
+        let told = as_client(cluster, shop, &line, "");
+        (told.code() == 4 && told.stderr.contains("hides consumer groups of shop")).then_some(())
+    });
+    words(cluster, &format!("access revoke shop/web {hidden}")).success();
 }
 
 fn back_up(cluster: &TestCluster, directory: &Path) {
@@ -226,11 +264,9 @@ fn a_cluster_comes_back_in_another_one() {
     back_up(&from, &directory);
     let verify = format!("backup verify {}", word(&directory));
     let verified = in_json(&from, &verify);
-    assert_eq!(verified["topics"].as_array().map(Vec::len), Some(3), "{verified}");
+    assert_eq!(verified["topics"].as_array().map(Vec::len), Some(4), "{verified}");
 
-    let mut to = TestCluster::prepare_named("other", 3);
-    (0..3).for_each(|node| to.node(node).start());
-    to.wait_ready();
+    let to = trimming_cluster("other");
     create_tenant(&to, "soon-gone");
     words(&to, "tenant delete soon-gone --confirm soon-gone").success();
     let restore = format!("restore {}", word(&directory));
@@ -257,7 +293,7 @@ fn a_cluster_comes_back_in_another_one() {
         let described = in_json(cluster, &format!("topic describe {name}"));
         ["replication", "retention_ms", "retention_bytes"].map(|setting| described[setting].clone())
     };
-    for name in ["shop/orders", "billing/bills", "trimmed"] {
+    for name in ["shop/orders", "billing/bills", "trimmed", "packed"] {
         assert_eq!(topic(&to, name), topic(&from, name), "{name}");
     }
     assert_eq!(
@@ -284,6 +320,8 @@ fn a_cluster_comes_back_in_another_one() {
     });
     groups_go_on(&to);
     restoring_again_takes_nothing_back(&to, &restore);
+    // Last: by now whatever was to be trimmed is.
+    assert_eq!(assert_same_records(&from, &to, "packed", 0), 0);
     damage_is_refused(&to, &directory);
 }
 
@@ -321,12 +359,16 @@ fn restoring_again_takes_nothing_back(to: &TestCluster, restore: &str) {
 
     let shop = shop(to);
     as_client(to, &shop, "produce orders", "one more\n").success();
-    words(to, restore).fails_with(4, &["shop/orders/", "has other records than the backup"]);
+    words(to, restore)
+        .fails_with(4, &["shop/orders/", "has other records than the backup"])
+        .with_hint(&["--topic TENANT/TOPIC"]);
     let other = format!("{restore} --topic acme/trimmed");
     words(to, &other).success();
     words(to, "topic delete trimmed").success();
     words(to, "topic create trimmed --partitions 2").success();
-    words(to, &other).fails_with(4, &["acme/trimmed exists with 2 partitions"]);
+    words(to, &other)
+        .fails_with(4, &["acme/trimmed exists with 2 partitions"])
+        .with_hint(&["--topic TENANT/TOPIC"]);
 }
 
 /// What is not as it was written is refused by name and place, before anything is changed.
@@ -359,8 +401,10 @@ fn damage_is_refused(to: &TestCluster, directory: &Path) {
 #[test]
 fn an_interrupted_restore_goes_on_without_gap_or_double() {
     const LINES: usize = 8_000;
+    const RETENTION_BYTES: u64 = 100_000_000;
     let from = TestCluster::start(1);
-    from.create_topic("numbers", 2);
+    let create = format!("topic create numbers --partitions 2 --retention-bytes {RETENTION_BYTES}");
+    words(&from, &create).success();
     produce(&from, "numbers", incompressible(LINES));
     what_cannot_be_written_is_told(&from);
     let directory = from.directory().join("backup");
@@ -368,7 +412,7 @@ fn an_interrupted_restore_goes_on_without_gap_or_double() {
 
     let to = TestCluster::start(1);
     eventually("the policy is there", PATIENCE, || {
-        (words(&to, "tenant quota acme --set produce_bytes_per_second=1M").code() == 0).then_some(())
+        (words(&to, "tenant quota acme --set produce_bytes_per_second=400k").code() == 0).then_some(())
     });
     let restore = format!("restore {} --topic acme/numbers", word(&directory));
     let arguments: Vec<&str> = restore.split(' ').collect();
@@ -379,16 +423,21 @@ fn an_interrupted_restore_goes_on_without_gap_or_double() {
         .stderr(Stdio::null())
         .spawn();
     let mut restoring = restoring.unwrap_or_else(|error| panic!("{error}"));
-    eventually("some records are there", PATIENCE, || {
+    let retention_bytes = eventually("some records are there", PATIENCE, || {
         let described = words(&to, "topic describe numbers --output json").stdout();
         let described: Value = serde_json::from_str(&described).ok()?;
         let there = |partition: &Value| partition["high_watermark"].as_u64() > Some(0);
-        described["partitions"].as_array()?.iter().any(there).then_some(())
+        let is_begun = described["partitions"].as_array()?.iter().any(there);
+        is_begun.then(|| described["retention_bytes"].clone())
     });
+    assert_eq!(retention_bytes, 0, "nothing is trimmed while it is filled");
     restoring.kill().unwrap_or_else(|error| panic!("{error}"));
     restoring.wait().unwrap_or_else(|error| panic!("{error}"));
     words(&to, "tenant quota acme --clear produce_bytes_per_second").success();
 
+    let limit = format!("+ topic acme/numbers: retention_bytes={RETENTION_BYTES}");
+    let dry = words(&to, &format!("{restore} --dry-run")).success();
+    assert!(dry.stdout().contains(&limit), "{}", dry.stdout());
     let told = in_json(&to, &restore);
     let partitions = told["topics"][0]["partitions"].as_array().cloned().unwrap_or_default();
     let sum = |field: &str| partitions.iter().filter_map(|of| of[field].as_u64()).sum::<u64>();
@@ -400,6 +449,10 @@ fn an_interrupted_restore_goes_on_without_gap_or_double() {
     for partition in 0..2 {
         assert_same_records(&from, &to, "acme/numbers", partition);
     }
+    let described = in_json(&to, "topic describe numbers");
+    assert_eq!(described["retention_bytes"], RETENTION_BYTES);
+    let again = words(&to, &format!("{restore} --dry-run")).success();
+    assert!(!again.stdout().contains(&limit), "{}", again.stdout());
 }
 
 /// Lines of a thousand digits that no compression makes much smaller.

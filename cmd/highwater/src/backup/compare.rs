@@ -13,6 +13,10 @@ use super::reader::Reader;
 use crate::exit::{Code, Failure, Result};
 use crate::profile::failure;
 
+/// What to do about a topic that is there and has gone on, or never was the backup's.
+pub(super) const ONLY_MISSING: &str =
+    "restore only what is missing, with --topic TENANT/TOPIC, or restore to a cluster that has no such topic";
+
 /// Bytes of the cluster's records that may be read ahead.
 const PREFETCH_BYTES: usize = 8 * 1024 * 1024;
 
@@ -53,9 +57,7 @@ pub(super) async fn records_there(client: &Client, topic: &str, partition: &Part
 }
 
 fn other(message: String) -> Failure {
-    Failure::new(Code::Refused, message).hint(
-        "restore to a cluster that has no such topic, or delete it with `highwater topic delete`; nothing was changed",
-    )
+    Failure::new(Code::Refused, format!("{message}; nothing was changed")).hint(ONLY_MISSING)
 }
 
 /// All that a producer says of a record.

@@ -8,8 +8,9 @@
 //! ```
 //!
 //! Numbers are little-endian, the timestamp signed. The checksum (CRC-32C) covers everything of the block that stands behind it. Offsets
-//! within a block, and from block to block, are dense. A block never needs a larger batch than a cluster takes, so a restore appends each as
-//! one ([`BLOCK_BYTES`]).
+//! within a block, and from block to block, are dense. A block of records that a producer may append never needs a larger batch than a cluster
+//! takes, so a restore appends each as one ([`BLOCK_BYTES`]). A record beyond the limits of a producer, which only a client that is not ours
+//! can have stored, is kept as well, but cannot be appended (see `unfit`).
 //!
 //! What is read is believed as little as what comes from a stranger: every length is compared with a limit, and with what is there, before it
 //! is used.

@@ -1,12 +1,12 @@
 //! What a cluster holds beside its records: tenants, policy, quotas, topics, and how far consumer groups have come.
 //!
 //! Invariants: offsets of groups are asked for here, before anybody looks where the partitions end, so no offset of a backup lies beyond its
-//! records. What this client may not see ends the backup with an error that names it.
+//! records. What this client may not see ends the backup with an error that names it; where it cannot be known, a note says so.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use highwater::proto::v1;
-use highwater::{Access, Client};
+use highwater::{Access, Client, Reason};
 
 use super::manifest::{GroupOffset, Policy, Quota, Tenant};
 use super::rights::{self, Wanted};
@@ -48,6 +48,9 @@ pub(super) async fn gather(client: &Client, selection: &Selection) -> Result<Fou
         for name in &selection.topics {
             topics.push(client.topics().get(&name.to_string()).await.map_err(failure)?);
         }
+        if !who.no_policy {
+            check_groups_are_seen(&access, &who, selection).await?;
+        }
     } else if who.no_policy {
         topics = topics_without_policy(client, &who, selection).await?;
     } else {
@@ -76,6 +79,22 @@ fn wanted(topics: &[v1::Topic]) -> Vec<Wanted> {
         .iter()
         .map(|topic| Wanted::topic(&topic.tenant, &topic.name, "consume"));
     groups.chain(topics).collect()
+}
+
+/// Refuses if a rule hides consumer groups of the topics' tenants from this client. Whether one does is not for everybody to know.
+async fn check_groups_are_seen(access: &Access, who: &v1::WhoAmIResponse, selection: &Selection) -> Result<()> {
+    let tenants: BTreeSet<&str> = selection.topics.iter().map(|topic| topic.tenant.as_str()).collect();
+    for tenant in tenants {
+        match access.policy(tenant).await {
+            Ok(policy) => rights::check_no_group_is_hidden(&lines_of(policy), who, tenant)?,
+            Err(error) if error.reason() == Some(Reason::PermissionDenied) => output::note(format!(
+                "{}/{} may not see the policy of {tenant}: consumer groups that a rule hides from it may be missing.",
+                who.tenant, who.client
+            )),
+            Err(error) => return Err(failure(error)),
+        }
+    }
+    Ok(())
 }
 
 /// Without a policy a client sees its own tenant, and nobody sees all.
@@ -118,16 +137,19 @@ async fn take_policy(access: &Access, selection: &Selection, found: &mut Found) 
 /// Some of the tenants of a cluster, and its whole policy.
 pub(super) async fn policy_of(access: &Access, is_wanted: impl Fn(&str) -> bool) -> Result<(Vec<Tenant>, Policy)> {
     let known = access.tenants().await.map_err(not_an_operator)?;
-    let policy = access.policy("").await.map_err(not_an_operator)?;
-    let policy = Policy {
-        rules: policy.rules.into_iter().map(Into::into).collect(),
-        grants: policy.grants.into_iter().map(Into::into).collect(),
-    };
+    let policy = lines_of(access.policy("").await.map_err(not_an_operator)?);
     let mut tenants = Vec::new();
     for tenant in known.iter().filter(|tenant| is_wanted(&tenant.name)) {
         tenants.push(take_tenant(access, tenant, &policy).await?);
     }
     Ok((tenants, policy))
+}
+
+fn lines_of(policy: v1::GetPolicyResponse) -> Policy {
+    Policy {
+        rules: policy.rules.into_iter().map(Into::into).collect(),
+        grants: policy.grants.into_iter().map(Into::into).collect(),
+    }
 }
 
 async fn take_tenant(access: &Access, tenant: &v1::Tenant, policy: &Policy) -> Result<Tenant> {
@@ -229,7 +251,7 @@ impl Policy {
 
 /// Tenants and policy are for operators.
 fn not_an_operator(error: highwater::Error) -> Failure {
-    let is_denied = error.reason() == Some(highwater::Reason::PermissionDenied);
+    let is_denied = error.reason() == Some(Reason::PermissionDenied);
     let failure = failure(error);
     if !is_denied {
         return failure;

@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use highwater::Access;
 use highwater::proto::v1;
 
+use super::manifest::Rule;
 use super::plan::{self, Plan};
 use super::policy::change_policy;
 use super::rights::{self, Wanted};
@@ -33,16 +34,9 @@ pub(super) async fn lend(access: &Access, plan: &Plan<'_>) -> Result<Lent> {
     let missing = rights::missing(access, wanted.collect()).await?;
     let tenants: BTreeSet<String> = missing.into_iter().map(|(wanted, _)| wanted.tenant).collect();
     let client = format!("{}/{}", plan.who.tenant, plan.who.client);
-    let rules = tenants.iter().flat_map(|tenant| {
-        RESOURCES.map(|(resource, _)| v1::Rule {
-            subject: client.clone(),
-            domain: tenant.clone(),
-            resource: resource.to_owned(),
-            action: "*".to_owned(),
-            deny: false,
-        })
-    });
-    let lent = Lent { rules: rules.collect() };
+    let lent = Lent {
+        rules: rules_for(&client, &tenants, &plan.changes.rules),
+    };
     if !lent.is_empty() {
         let change = v1::PolicyChange {
             add_rules: lent.rules.clone(),
@@ -51,6 +45,21 @@ pub(super) async fn lend(access: &Access, plan: &Plan<'_>) -> Result<Lent> {
         change_policy(access, &change).await?;
     }
     Ok(lent)
+}
+
+/// Everything in these tenants, but for rules that the restore has just put back: those are the backup's, and stay.
+fn rules_for(client: &str, tenants: &BTreeSet<String>, restored: &[Rule]) -> Vec<v1::Rule> {
+    let rules = tenants.iter().flat_map(|tenant| {
+        RESOURCES.map(|(resource, _)| Rule {
+            subject: client.to_owned(),
+            domain: tenant.clone(),
+            resource: resource.to_owned(),
+            action: "*".to_owned(),
+            deny: false,
+        })
+    });
+    let lent = rules.filter(|rule| !restored.contains(rule));
+    lent.map(Into::into).collect()
 }
 
 impl Lent {
@@ -102,5 +111,15 @@ mod tests {
             lent.commands(),
             ["highwater access revoke ops/backup '*' --group '*' --tenant shop"]
         );
+    }
+
+    #[test]
+    fn what_the_restore_has_put_back_is_not_lent_and_so_never_taken_away() {
+        let tenants = BTreeSet::from(["billing".to_owned(), "shop".to_owned()]);
+        let lent = rules_for("ops/backup", &tenants, &[]);
+        assert_eq!(lent.len(), 4);
+        let restored: Vec<Rule> = lent.iter().take(1).cloned().map(Into::into).collect();
+        assert_eq!(rules_for("ops/backup", &tenants, &restored), lent[1..]);
+        assert_eq!(rules_for("ops/other", &tenants, &restored).len(), 4);
     }
 }

@@ -27,8 +27,10 @@ const FILE: &str = "backup.json";
 const RECORDS: &str = "records";
 /// What the file says that it is.
 const FORMAT: &str = "highwater backup";
-/// The largest file that is read, bytes.
+/// The largest file that is written and read, bytes.
 const BYTES_MAX: u64 = 256 * 1024 * 1024;
+/// What a partition takes in it at most, bytes.
+const PARTITION_BYTES_MAX: u64 = 300;
 /// What stands before and behind the checksum in the first line.
 const SEAL: (&[u8], &[u8]) = (b"{ \"sha256\": \"", b"\",\n");
 
@@ -187,9 +189,27 @@ pub(super) fn records_directory(directory: &Path) -> PathBuf {
 impl Manifest {
     /// Writes it in one step; the backup is whole from then on.
     pub(super) fn write(&self, directory: &Path) -> Result<()> {
+        let text = sealed(&self.text()?);
+        check_bytes(text.len() as u64, BYTES_MAX)?;
+        let written = files::replace(&directory.join(FILE), &text, Access::Private);
+        written.map_err(|failure| {
+            let failure = Failure {
+                code: Code::Failure,
+                ..failure
+            };
+            failure.hint("see that there is room, remove the unfinished backup, and begin anew")
+        })
+    }
+
+    /// Refuses what could not be read again, before the records of so many partitions are copied.
+    pub(super) fn check_room(&self, partitions: usize) -> Result<()> {
+        let known = self.text()?.len() as u64;
+        check_bytes(known + partitions as u64 * PARTITION_BYTES_MAX, BYTES_MAX)
+    }
+
+    fn text(&self) -> Result<Vec<u8>> {
         let text = serde_json::to_vec_pretty(self);
-        let text = text.map_err(|error| Failure::new(Code::Failure, format!("cannot write {FILE}: {error}")))?;
-        files::replace(&directory.join(FILE), &sealed(&text), Access::Private)
+        text.map_err(|error| Failure::new(Code::Failure, format!("cannot write {FILE}: {error}")))
     }
 
     /// Reads it, and checks all but the files that it names.
@@ -255,6 +275,14 @@ struct Version {
     version: u32,
     #[serde(default)]
     made_by: String,
+}
+
+fn check_bytes(bytes: u64, most: u64) -> Result<()> {
+    if bytes <= most {
+        return Ok(());
+    }
+    let message = format!("{FILE} would have {bytes} bytes, and at most {most} are read again");
+    Err(Failure::new(Code::Refused, message).hint("make several backups, of some tenants or topics each"))
 }
 
 fn check_name(what: &str, name: &str) -> std::result::Result<(), String> {

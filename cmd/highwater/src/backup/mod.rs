@@ -4,7 +4,7 @@
 //! ```text
 //! cluster ─► rights, tenants, policy, topics, offsets of groups ─► records of each partition ─► DIR/records/TENANT/TOPIC/PARTITION
 //!             gather                                               take, writer                ─► DIR/backup.json, last
-//! DIR ─► every byte checked ─► compared with the cluster ─► tenants and policy ─► topics ─► records ─► offsets of groups
+//! DIR ─► every byte checked ─► compared with the cluster ─► tenants and policy ─► topics ─► records ─► offsets of groups ─► limits
 //!        verify, reader        plan, policy, compare        policy              restore
 //! ```
 //!
@@ -21,6 +21,8 @@
 //! * Each batch is appended only at the offset that it must get. So whatever is interrupted, and whoever else writes, no record is there
 //!   twice, and none is missing between two others; and a restore that was interrupted finds out where it was by comparing what is there.
 //! * What exists is never taken away or written over: no topic, no right, no offset of a group.
+//! * What could cut a topic or stop the restore comes behind the records: retention by bytes, and quotas. Records may take more room than they
+//!   did, as they are compressed otherwise.
 //!
 //! # What is bounded
 //!
@@ -47,6 +49,7 @@ mod rights;
 mod selection;
 mod summary;
 mod take;
+mod unfit;
 mod verify;
 mod writer;
 

@@ -32,6 +32,8 @@ pub(super) struct TopicPlan<'a> {
     pub(super) replication: u32,
     /// It is there, with these many records of each partition.
     pub(super) there: Option<Vec<u64>>,
+    /// How many bytes each partition is to keep, once its records are there. `None`: that is so already, or stays as the cluster has it.
+    pub(super) retention_bytes: Option<u64>,
 }
 
 impl TopicPlan<'_> {
@@ -192,6 +194,7 @@ async fn plan_topic<'a>(
         topic,
         replication: wish.replication.unwrap_or(topic.replication),
         there: None,
+        retention_bytes: topic.retention_bytes.filter(|bytes| *bytes > 0),
     };
     if is_new_tenant {
         return Ok(plan);
@@ -206,13 +209,12 @@ async fn plan_topic<'a>(
         let (there, had) = (found.partitions.len(), topic.partitions.len());
         let message =
             format!("topic {name} exists with {there} partitions, and the backup has {had}; nothing was changed");
-        return Err(
-            Failure::new(Code::Refused, message).hint("delete it, or restore to a cluster that has no such topic")
-        );
+        return Err(Failure::new(Code::Refused, message).hint(compare::ONLY_MISSING));
     }
     if differs(&found, &plan) {
         kept.push(format!("topic {name} exists, with other settings than in the backup"));
     }
+    plan.retention_bytes = limit_left(&found, &plan);
     let mut there = Vec::new();
     for partition in &topic.partitions {
         let file = manifest::file(wish.directory, &topic.tenant, &topic.name, partition.partition);
@@ -222,13 +224,21 @@ async fn plan_topic<'a>(
     Ok(plan)
 }
 
+/// Whether a restore would not have made the topic so: it makes it without a limit by bytes, and sets that when the records are there.
 fn differs(found: &v1::Topic, plan: &TopicPlan<'_>) -> bool {
     let config = found.config.unwrap_or_default();
     let topic = plan.topic;
+    let limits = [0, topic.retention_bytes.unwrap_or(0)];
     found.replication != plan.replication
         || config.retention_ms != topic.retention_ms
-        || config.retention_bytes.unwrap_or(0) != topic.retention_bytes.unwrap_or(0)
+        || !limits.contains(&config.retention_bytes.unwrap_or(0))
         || found.leader_rack != topic.leader_rack
+}
+
+/// The limit by bytes that a restore has still to set, also one that goes on where another was interrupted.
+fn limit_left(found: &v1::Topic, plan: &TopicPlan<'_>) -> Option<u64> {
+    let there = found.config.and_then(|config| config.retention_bytes).unwrap_or(0);
+    plan.retention_bytes.filter(|_| there == 0 && !differs(found, plan))
 }
 
 #[cfg(test)]
@@ -277,6 +287,35 @@ mod tests {
         assert_eq!(chosen(&Selection::default()).unwrap(), ["shop/orders", "billing/bills"]);
         assert_eq!(chosen(&named(&["shop"])).unwrap(), ["shop/orders"]);
         assert_eq!(chosen(&named(&["shop", "other"])).unwrap_err().code, Code::NotFound);
+    }
+
+    #[test]
+    fn a_topic_that_is_only_without_its_limit_by_bytes_still_gets_it() {
+        let topic = Topic {
+            retention_bytes: Some(1_000),
+            ..topic("shop", "orders")
+        };
+        let plan = TopicPlan {
+            topic: &topic,
+            replication: 3,
+            there: None,
+            retention_bytes: Some(1_000),
+        };
+        let found = |replication, retention_bytes| v1::Topic {
+            replication,
+            config: Some(v1::TopicConfig {
+                retention_ms: None,
+                retention_bytes,
+            }),
+            ..v1::Topic::default()
+        };
+        let planned = |found: v1::Topic| (differs(&found, &plan), limit_left(&found, &plan));
+        assert_eq!(planned(found(3, Some(0))), (false, Some(1_000)));
+        assert_eq!(planned(found(3, None)), (false, Some(1_000)));
+        assert_eq!(planned(found(3, Some(1_000))), (false, None));
+        assert_eq!(planned(found(3, Some(999))), (true, None));
+        // Somebody has changed it, or made it.
+        assert_eq!(planned(found(2, Some(0))), (true, None));
     }
 
     #[test]

@@ -47,9 +47,12 @@ pub(super) struct Changes {
     pub(super) tenants: Vec<String>,
     pub(super) rules: Vec<Rule>,
     pub(super) grants: Vec<Grant>,
-    pub(super) quotas: Vec<QuotaChange>,
     /// Whether a tenant is to be suspended or resumed.
     pub(super) suspended: Vec<(String, bool)>,
+    /// Limits that are lower here than in the backup, before the records: these may need the room.
+    pub(super) raised: Vec<QuotaChange>,
+    /// All other limits, behind the records.
+    pub(super) quotas: Vec<QuotaChange>,
 }
 
 /// A backup beside a cluster.
@@ -99,19 +102,23 @@ impl Comparison {
     }
 
     fn existing(&mut self, tenant: &Tenant, there: &Tenant) {
+        let lacking = self.lacking.len();
         self.policy(&tenant.policy, &there.policy, true);
-        self.quota(tenant, None, (&tenant.quota, &there.quota), true);
-        let clients: BTreeSet<&String> = tenant.client_quotas.keys().chain(there.client_quotas.keys()).collect();
-        for client in clients {
-            let of = |tenant: &Tenant| tenant.client_quotas.get(client).cloned().unwrap_or_default();
-            self.quota(tenant, Some(client), (&of(tenant), &of(there)), true);
-        }
         if tenant.suspended != there.suspended {
             let state = |suspended| if suspended { "suspended" } else { "active" };
             let (was, is) = (state(tenant.suspended), state(there.suspended));
             self.lacking
                 .push(format!("tenant {} was {was}, and is {is} here", tenant.name));
             self.changes.suspended.push((tenant.name.clone(), tenant.suspended));
+        }
+        // Limits come last: a restore that was interrupted has left a tenant without any, and with all else.
+        let is_unlimited = there.quota.is_empty() && there.client_quotas.is_empty();
+        let is_settled = !is_unlimited || self.lacking.len() > lacking;
+        self.quota(tenant, None, (&tenant.quota, &there.quota), is_settled);
+        let clients: BTreeSet<&String> = tenant.client_quotas.keys().chain(there.client_quotas.keys()).collect();
+        for client in clients {
+            let of = |tenant: &Tenant| tenant.client_quotas.get(client).cloned().unwrap_or_default();
+            self.quota(tenant, Some(client), (&of(tenant), &of(there)), is_settled);
         }
     }
 
@@ -138,11 +145,12 @@ impl Comparison {
         self.beyond.extend(more.map(grant));
     }
 
-    fn quota(&mut self, tenant: &Tenant, client: Option<&str>, (had, has): (&Quota, &Quota), exists: bool) {
+    /// `is_settled`: what is here was made so, and is not just what a restore has not come to yet.
+    fn quota(&mut self, tenant: &Tenant, client: Option<&str>, (had, has): (&Quota, &Quota), is_settled: bool) {
         let whose = client.map_or_else(|| tenant.name.clone(), |client| format!("{}/{client}", tenant.name));
         let differs = had.iter().filter(|(name, limit)| has.get(*name) != Some(limit));
         let limits: Quota = differs.map(|(name, limit)| (name.clone(), *limit)).collect();
-        if exists {
+        if is_settled {
             self.lacking
                 .extend(limits.iter().map(|(name, limit)| match has.get(name) {
                     Some(here) => format!("quota of {whose}: {name} was {limit}, and is {here} here"),
@@ -152,13 +160,15 @@ impl Comparison {
             self.beyond
                 .extend(more.map(|(name, limit)| format!("quota of {whose}: {name} = {limit}")));
         }
-        if !limits.is_empty() {
-            self.changes.quotas.push(QuotaChange {
-                tenant: tenant.name.clone(),
-                client: client.map(str::to_owned),
-                limits,
-            });
-        }
+        let is_lower_here = |(name, limit): &(String, u64)| has.get(name).is_some_and(|here| here < limit);
+        let (raised, others): (Quota, Quota) = limits.into_iter().partition(is_lower_here);
+        let change = |limits| QuotaChange {
+            tenant: tenant.name.clone(),
+            client: client.map(str::to_owned),
+            limits,
+        };
+        self.changes.raised.extend((!raised.is_empty()).then(|| change(raised)));
+        self.changes.quotas.extend((!others.is_empty()).then(|| change(others)));
     }
 
     /// What is to be done, or why nothing is.
@@ -197,7 +207,7 @@ impl Changes {
         let tenants = self.tenants.iter().map(|tenant| format!("tenant {tenant}"));
         let rules = self.rules.iter().map(|rule| words::rule_text(&rule.clone().into()));
         let grants = self.grants.iter().map(|grant| words::grant_text(&grant.clone().into()));
-        let quotas = self.quotas.iter().map(|change| {
+        let quotas = self.raised.iter().chain(&self.quotas).map(|change| {
             let client = change
                 .client
                 .as_ref()
@@ -217,12 +227,12 @@ impl Changes {
         tenants
             .chain(rules)
             .chain(grants)
-            .chain(quotas)
             .chain(suspended)
+            .chain(quotas)
             .collect()
     }
 
-    /// Makes them. May be given again after it was interrupted.
+    /// Makes those that come before the records. May be given again after it was interrupted.
     pub(super) async fn apply(&self, access: &Access) -> Result<()> {
         for tenant in &self.tenants {
             access.create_tenant(tenant, Some(NO_ROLE)).await.map_err(failure)?;
@@ -243,14 +253,23 @@ impl Changes {
             };
             change_policy(access, &change).await?;
         }
-        for change in &self.quotas {
-            access.change_quota(request_of(change)?).await.map_err(failure)?;
-        }
         for (tenant, suspended) in &self.suspended {
             access.suspend_tenant(tenant, *suspended).await.map_err(failure)?;
         }
-        Ok(())
+        change_quotas(access, &self.raised).await
     }
+
+    /// Makes those that come behind the records, likewise.
+    pub(super) async fn apply_quotas(&self, access: &Access) -> Result<()> {
+        change_quotas(access, &self.quotas).await
+    }
+}
+
+async fn change_quotas(access: &Access, changes: &[QuotaChange]) -> Result<()> {
+    for change in changes {
+        access.change_quota(request_of(change)?).await.map_err(failure)?;
+    }
+    Ok(())
 }
 
 fn request_of(change: &QuotaChange) -> Result<v1::ChangeQuotaRequest> {
@@ -382,6 +401,48 @@ mod tests {
         assert!(changes.tenants.is_empty() && changes.rules.is_empty());
         assert_eq!(changes.grants, [grant("shop/web", "shop")]);
         assert_eq!(changes.quotas.len(), 2);
+    }
+
+    #[test]
+    fn a_tenant_without_any_limit_and_equal_otherwise_is_one_that_an_interrupted_restore_has_made() {
+        let mut there = tenant("shop");
+        there.quota.clear();
+        there.client_quotas.clear();
+        let decided = |there: &Tenant| {
+            let there = std::slice::from_ref(there);
+            compared(&[&tenant("shop")], None, there, &Policy::default()).decide(Mode::New)
+        };
+        let changes = decided(&there).unwrap();
+        assert_eq!((changes.quotas.len(), changes.raised.len()), (2, 0));
+        assert_eq!(changes.lines().len(), 2, "and nothing else");
+        let other_rights = Tenant {
+            policy: Policy::default(),
+            ..there.clone()
+        };
+        let with_a_limit = Tenant {
+            quota: tenant("shop").quota,
+            ..there
+        };
+        for there in [other_rights, with_a_limit] {
+            let refused = decided(&there).unwrap_err();
+            assert!(
+                refused.message.contains("streams was 2, and is not limited here"),
+                "{refused}"
+            );
+        }
+    }
+
+    #[test]
+    fn only_limits_that_the_records_may_need_higher_come_before_them() {
+        let mut there = tenant("shop");
+        there.quota = Quota::from([("topics".to_owned(), 4)]);
+        there.client_quotas = BTreeMap::from([("web".to_owned(), Quota::from([("streams".to_owned(), 3)]))]);
+        let compared = compared(&[&tenant("shop")], None, &[there], &Policy::default());
+        let changes = compared.decide(Mode::Merge).unwrap();
+        let limits = |changes: &[QuotaChange]| changes.iter().map(|change| change.limits.clone()).collect::<Vec<_>>();
+        assert_eq!(limits(&changes.raised), [Quota::from([("topics".to_owned(), 5)])]);
+        assert_eq!(limits(&changes.quotas), [Quota::from([("streams".to_owned(), 2)])]);
+        assert_eq!(changes.lines().len(), 2);
     }
 
     #[test]

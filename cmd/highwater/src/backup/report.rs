@@ -37,6 +37,7 @@ fn print_json(plan: &Plan<'_>, manifest: &Manifest, is_dry: bool, left_alone: &[
             "topic": topic.topic.name,
             "replication": topic.replication,
             "existed": topic.there.is_some(),
+            "sets_retention_bytes": topic.retention_bytes,
             "group_offsets": topic.topic.groups.len(),
             "partitions": partitions.map(|of| partition(topic, of)).collect::<Vec<_>>(),
         })
@@ -57,6 +58,11 @@ fn print_text(plan: &Plan<'_>, manifest: &Manifest, is_dry: bool, left_alone: &[
         .lines()
         .iter()
         .try_for_each(|line| output::line(format!("+ {line}")))?;
+    for topic in plan.topics.iter().filter(|topic| topic.there.is_some()) {
+        if let Some(bytes) = topic.retention_bytes {
+            output::line(format!("+ topic {}: retention_bytes={bytes}", topic.topic.full_name()))?;
+        }
+    }
     let mut table = Table::new(&["TOPIC", "PARTITIONS", "RECORDS", "ALREADY THERE", "GROUP OFFSETS"]);
     for topic in &plan.topics {
         let there: u64 = topic.there.iter().flatten().sum();

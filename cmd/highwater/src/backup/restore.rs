@@ -10,7 +10,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 use highwater::{Client, ConsumedRecord, CreateTopic, Error, Outcome, Position, Producer, Reason, Record, UpdateTopic};
 use tokio::time::{Instant, sleep};
 
-use super::lent;
+use super::lent::{self, Lent};
 use super::manifest::{self, Manifest, Partition, Topic};
 use super::plan::{self, Plan, TopicPlan, Wish};
 use super::policy::Mode;
@@ -28,6 +28,8 @@ use crate::progress::{End, Progress, Unit};
 const POLICY_PATIENCE: Duration = Duration::from_secs(10);
 /// How soon such a node is asked again.
 const RETRY_INTERVAL: Duration = Duration::from_millis(100);
+/// A topic without a limit by bytes.
+const UNLIMITED: u64 = 0;
 /// How many offsets of groups are set at a time.
 const OFFSETS_AT_ONCE: usize = 8;
 
@@ -60,7 +62,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..))]
     replication: Option<u32>,
     /// How batches are compressed.
-    #[arg(long, value_enum, default_value_t)]
+    #[arg(long, value_enum, default_value_t = Compression::Zstd)]
     compression: Compression,
     /// Change nothing; tell what would be done.
     #[arg(long)]
@@ -79,7 +81,7 @@ pub(crate) async fn run(args: &Args) -> Result<()> {
         args.policy,
         args.replication,
     )?;
-    verify::check_files(&args.directory, &wish.topics, format)?;
+    verify::check_files(&args.directory, &wish.topics, format)?.refuse()?;
     let client = args.common.connect().await?;
     let plan = plan::plan(&client, &wish).await?;
     if args.dry_run {
@@ -108,7 +110,7 @@ async fn carry_out(client: &Client, plan: &Plan<'_>, args: &Args) -> Result<Vec<
     };
     let restoring = Restoring { client, args, settled };
     let done = match restoring.topics(plan).await {
-        Ok(left_alone) => lent.give_back(&client.access()).await.map(|()| left_alone),
+        Ok(left_alone) => conclude(client, plan, &lent).await.map(|()| left_alone),
         Err(failure) => Err(failure),
     };
     // Whoever gives the command again needs them.
@@ -119,6 +121,13 @@ async fn carry_out(client: &Client, plan: &Plan<'_>, args: &Args) -> Result<Vec<
             ));
         }
     })
+}
+
+/// What comes when all records are there. Quotas could have stopped them: they may take more room than they did.
+async fn conclude(client: &Client, plan: &Plan<'_>, lent: &Lent) -> Result<()> {
+    let access = client.access();
+    plan.changes.apply_quotas(&access).await?;
+    lent.give_back(&access).await
 }
 
 /// What all steps need.
@@ -145,9 +154,13 @@ impl Restoring<'_> {
         for topic in &plan.topics {
             left_alone.extend(self.offsets(topic.topic).await?);
         }
+        for topic in &plan.topics {
+            self.limit(topic).await?;
+        }
         Ok(left_alone)
     }
 
+    /// Makes a topic that keeps all its records, however many bytes they take, until [`limit`](Self::limit) sets what it is to keep.
     async fn create(&self, plan: &TopicPlan<'_>) -> Result<()> {
         let topic = plan.topic;
         let name = topic.full_name();
@@ -155,7 +168,7 @@ impl Restoring<'_> {
             partitions: topic.partitions.len() as u32,
             replication: plan.replication,
             retention_ms: topic.retention_ms,
-            retention_bytes: topic.retention_bytes,
+            retention_bytes: Some(UNLIMITED),
         };
         let topics = self.client.topics();
         self.patiently(|| topics.create(&name, wanted.clone()), is_early)
@@ -168,7 +181,24 @@ impl Restoring<'_> {
             leader_rack: Some(topic.leader_rack.clone()),
             ..UpdateTopic::default()
         };
-        let changed = self.patiently(|| topics.update(&name, change.clone()), is_early).await;
+        self.update(&name, change).await
+    }
+
+    /// Sets how many bytes a topic keeps, now that its records are there.
+    async fn limit(&self, plan: &TopicPlan<'_>) -> Result<()> {
+        if plan.retention_bytes.is_none() {
+            return Ok(());
+        }
+        let change = UpdateTopic {
+            retention_bytes: plan.retention_bytes,
+            ..UpdateTopic::default()
+        };
+        self.update(&plan.topic.full_name(), change).await
+    }
+
+    async fn update(&self, name: &str, change: UpdateTopic) -> Result<()> {
+        let topics = self.client.topics();
+        let changed = self.patiently(|| topics.update(name, change.clone()), is_early).await;
         changed.map(drop).map_err(failure)
     }
 

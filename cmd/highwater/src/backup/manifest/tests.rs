@@ -151,6 +151,49 @@ fn a_directory_without_it_is_told_apart_from_an_unfinished_backup() {
 }
 
 #[test]
+fn what_could_not_be_read_again_is_refused_before_it_is_written() {
+    let most = BYTES_MAX / PARTITION_BYTES_MAX;
+    assert!(manifest().check_room(most as usize - 10).is_ok());
+    let refused = manifest().check_room(most as usize + 1).unwrap_err();
+    assert_eq!(refused.code, Code::Refused);
+    assert!(
+        refused.message.contains(FILE) && refused.message.contains("268435456"),
+        "{refused}"
+    );
+    assert!(check_bytes(5, 5).is_ok() && check_bytes(6, 5).is_err());
+}
+
+#[test]
+fn no_partition_takes_more_than_was_reckoned_with() {
+    let with = |partitions: usize| {
+        let mut manifest = manifest();
+        let largest = Partition {
+            partition: u32::MAX,
+            first_offset: u64::MAX,
+            end_offset: u64::MAX,
+            file_bytes: u64::MAX,
+            sha256: "00".repeat(32),
+        };
+        manifest.topics[0].partitions = vec![largest; partitions];
+        sealed(&manifest.text().unwrap()).len() as u64
+    };
+    for partitions in [1, 2] {
+        assert!(
+            with(partitions) - with(partitions - 1) <= PARTITION_BYTES_MAX,
+            "{partitions}"
+        );
+    }
+}
+
+#[test]
+fn a_file_that_cannot_be_written_ends_as_one_of_records_does() {
+    let directory = tempfile::tempdir().unwrap();
+    let failed = manifest().write(&directory.path().join("gone")).unwrap_err();
+    assert_eq!(failed.code, Code::Failure);
+    assert!(failed.message.contains(FILE) && failed.hint.is_some(), "{failed}");
+}
+
+#[test]
 fn offsets_move_by_what_was_trimmed() {
     let partition = &manifest().topics[0].partitions[0];
     let places = [3, 10, 12, 25, 30].map(|offset| partition.place_of(offset));

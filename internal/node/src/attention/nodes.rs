@@ -24,30 +24,14 @@ fn catalog(seen: &Seen) -> Option<Finding> {
         .map(|node| node.name.as_str())
         .collect();
     let voters = voters.count();
-    if seen.catalog_leader.is_empty() {
-        let missed = match away.as_slice() {
-            [] => "the voters are heard of, so one may be elected in a moment".to_owned(),
-            away => {
-                let verb = if away.len() == 1 { "is" } else { "are" };
-                format!(
-                    "it needs {} of {voters} voters, and {} {verb} not heard of",
-                    voters / 2 + 1,
-                    away.join(", ")
-                )
-            }
-        };
-        return Some(finding(
-            Severity::Critical,
-            "catalog",
-            [
-                format!("The catalog has no leader that {} knows: {missed}.", seen.by),
-                "Topics, tenants and replicas cannot be changed, and after 10 seconds no node serves any client."
-                    .to_owned(),
-                "Bring the missing nodes back; a majority of the voters is enough.".to_owned(),
-            ],
-        ));
-    }
     let spare = voters.saturating_sub(1) / 2;
+    // Whoever is called the leader: one without a majority does not step down, and followers go on believing in their last vote.
+    if away.len() > spare {
+        return Some(without_majority(voters, &away));
+    }
+    if seen.catalog_leader.is_empty() {
+        return Some(without_leader(&seen.by, &away));
+    }
     (!away.is_empty() && away.len() == spare).then(|| {
         finding(
             Severity::Warning,
@@ -62,6 +46,45 @@ fn catalog(seen: &Seen) -> Option<Finding> {
             ],
         )
     })
+}
+
+fn without_majority(voters: usize, away: &[&str]) -> Finding {
+    let needed = voters / 2 + 1;
+    let what = format!(
+        "The catalog has lost its majority: it needs {needed} of {voters} voters, and {} not heard of.",
+        are(away)
+    );
+    catalog_is_out(
+        what,
+        "Bring the missing nodes back; a majority of the voters is enough.",
+    )
+}
+
+fn without_leader(by: &str, away: &[&str]) -> Finding {
+    let who = match away {
+        [] => "the voters are heard of".to_owned(),
+        away => format!("{} not heard of, but enough of the other voters are", are(away)),
+    };
+    let what = format!("The catalog has no leader that {by} knows: {who}, so one may be elected in a moment.");
+    catalog_is_out(
+        what,
+        "If it lasts, see whether the nodes reach each other; their logs say more.",
+    )
+}
+
+fn catalog_is_out(what: String, action: &str) -> Finding {
+    let meaning = "Topics, tenants and replicas cannot be changed, and after 10 seconds no node serves any client.";
+    finding(
+        Severity::Critical,
+        "catalog",
+        [what, meaning.to_owned(), action.to_owned()],
+    )
+}
+
+/// Names with their verb: `b is`, `b, c are`.
+fn are(names: &[&str]) -> String {
+    let verb = if names.len() == 1 { "is" } else { "are" };
+    format!("{} {verb}", names.join(", "))
 }
 
 fn gone(node: &NodeSeen) -> Finding {

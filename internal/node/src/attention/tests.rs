@@ -113,6 +113,44 @@ fn a_catalog_without_a_leader_names_whom_it_lacks() {
 }
 
 #[test]
+fn a_catalog_without_a_majority_is_critical_whoever_is_called_its_leader() {
+    for leader in ["n1", "n2", ""] {
+        let all = found(|seen| {
+            seen.catalog_leader = leader.to_owned();
+            seen.nodes[1].alive = false;
+            seen.nodes[2].alive = false;
+        });
+        let of_catalog: Vec<_> = all.iter().filter(|(_, about, _)| about == "catalog").collect();
+        let (severity, _, what) = of_catalog[0];
+        assert_eq!((of_catalog.len(), *severity), (1, Severity::Critical), "{all:?}");
+        assert_eq!(
+            what,
+            "The catalog has lost its majority: it needs 2 of 3 voters, and n2, n3 are not heard of."
+        );
+    }
+}
+
+#[test]
+fn a_catalog_between_two_leaders_says_that_one_may_come() {
+    let (severity, about, what) = only(|seen| seen.catalog_leader.clear());
+    assert_eq!((severity, about.as_str()), (Severity::Critical, "catalog"));
+    assert!(
+        what.contains("no leader that n1 knows: the voters are heard of"),
+        "{what}"
+    );
+    let all = found(|seen| {
+        seen.catalog_leader.clear();
+        seen.nodes[2].alive = false;
+    });
+    assert!(
+        all[0]
+            .2
+            .contains("n3 is not heard of, but enough of the other voters are"),
+        "{all:?}"
+    );
+}
+
+#[test]
 fn nodes_that_are_not_ready_full_or_on_their_way_say_so() {
     let (severity, about, what) = only(|seen| seen.nodes[0].not_ready = "it is draining".to_owned());
     assert_eq!(

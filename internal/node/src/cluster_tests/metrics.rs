@@ -143,6 +143,7 @@ async fn nodes_tell_who_leads_what_was_written_and_who_was_turned_away() {
     until("the stranger is counted", is_counted).await;
     let text = metrics(&cluster, 1).await;
     assert_eq!(value(&text, "highwater_node_ready"), Some(1.0));
+    assert_eq!(value(&text, "highwater_untold_partitions"), Some(0.0));
     assert!(value(&text, "highwater_disk_free_bytes").unwrap() > 0.0);
     assert!(value(&text, "process_resident_memory_bytes").unwrap() > 1e6);
 }

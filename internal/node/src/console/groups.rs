@@ -2,8 +2,12 @@
 //!
 //! Partitions keep the offsets of their groups, so this node knows those of partitions that have a replica here, and says of how many it does
 //! not. Members are known to the node that coordinates the group; the others know who has claimed each partition.
+//!
+//! There may be very many groups, and looking through them copies them. So that is done once a second at most ([`super::kept`]), on a thread
+//! that may block.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::{Path, RawQuery, State};
@@ -12,11 +16,13 @@ use highwater_catalog::Catalog;
 use highwater_partition::log::{GroupId, GroupState};
 use serde::Serialize;
 use serde_json::{Value, json};
+use tokio::task::spawn_blocking;
 
 use super::answer::Wanted;
 use super::{Console, Desk, answer};
 use crate::coordinator::MemberView;
 use crate::replicas::CATALOG_GROUP;
+use crate::services::Context;
 use crate::status::Problem;
 
 /// How long to wait for the members of a group that is coordinated here.
@@ -25,9 +31,12 @@ const MEMBERS_PATIENCE: Duration = Duration::from_secs(1);
 /// A group on a topic: tenant, topic, group.
 type Key = (String, String, String);
 
+/// All groups of partitions that have a replica here.
+pub(super) type Groups = BTreeMap<Key, Vec<Part>>;
+
 /// What a group has of a partition.
 #[derive(Debug, Clone, Serialize)]
-struct Part {
+pub(super) struct Part {
     partition: u32,
     /// Who claimed it last.
     member: String,
@@ -39,7 +48,7 @@ struct Part {
 }
 
 pub(super) async fn list(State(console): Desk, RawQuery(query): RawQuery) -> Response {
-    answer::answer(console.groups(query.as_deref()))
+    answer::answer(console.groups(query.as_deref()).await)
 }
 
 pub(super) async fn one(State(console): Desk, Path(key): Path<(String, String, String)>) -> Response {
@@ -47,18 +56,20 @@ pub(super) async fn one(State(console): Desk, Path(key): Path<(String, String, S
 }
 
 impl Console {
-    fn groups(&self, query: Option<&str>) -> Result<Value, Problem> {
+    async fn groups(&self, query: Option<&str>) -> Result<Value, Problem> {
         let wanted = Wanted::read(query)?;
-        let mut groups = self.groups_here();
-        groups.retain(|(tenant, topic, group), _| wanted.matches(&format!("{tenant}/{topic} {group}")));
-        let page = wanted.cut(groups.into_iter().collect());
-        let rows = page.map(|(key, parts)| self.row(&key, &parts));
+        let groups = self.known_groups().await?;
+        let found = groups
+            .iter()
+            .filter(|((tenant, topic, group), _)| wanted.matches(&format!("{tenant}/{topic} {group}")));
+        let page = wanted.cut(found.collect());
+        let rows = page.map(|(key, parts)| self.row(key, parts));
         Ok(json!({ "node": self.context.node, "groups": rows }))
     }
 
     async fn group(&self, key: Key) -> Result<Value, Problem> {
-        let mut groups = self.groups_here();
-        let parts = groups.remove(&key).ok_or_else(|| Problem::Invalid {
+        let groups = self.known_groups().await?;
+        let parts = groups.get(&key).ok_or_else(|| Problem::Invalid {
             field: "group",
             why: format!(
                 "node {} knows no group `{}` on topic `{}/{}`",
@@ -69,42 +80,22 @@ impl Console {
             Some(home) => self.context.coordinator.members(home, &key.2, MEMBERS_PATIENCE).await,
             None => Vec::new(),
         };
-        let mut told = self.row(&key, &parts);
+        let mut told = self.row(&key, parts);
         told["node"] = json!(self.context.node);
         told["parts"] = json!(parts);
         told["members"] = members.iter().map(member).collect();
         Ok(told)
     }
 
-    /// All groups of partitions that have a replica here.
-    fn groups_here(&self) -> BTreeMap<Key, Vec<Part>> {
-        let mut groups: BTreeMap<Key, Vec<Part>> = BTreeMap::new();
-        for hosted in self.context.registry.all() {
-            if hosted.group_id == CATALOG_GROUP {
-                continue;
-            }
-            let kept = hosted.groups();
-            let place = |catalog: &Catalog| {
-                let (topic, partition) = catalog.partition_of_group(hosted.group_id.0)?;
-                Some((topic.tenant.clone(), topic.name.clone(), partition.partition))
-            };
-            let Some((tenant, topic, partition)) = self.context.host.read(place) else {
-                continue;
-            };
-            let watermark = hosted.status().watermark;
-            for (group, state) in kept {
-                let group = String::from_utf8_lossy(&group).into_owned();
-                let part = part(partition, &state, (watermark.log_start, watermark.high_watermark));
-                groups
-                    .entry((tenant.clone(), topic.clone(), group))
-                    .or_default()
-                    .push(part);
-            }
-        }
-        groups
-            .values_mut()
-            .for_each(|parts| parts.sort_by_key(|part| part.partition));
-        groups
+    /// The groups as they were a second ago at most.
+    async fn known_groups(&self) -> Result<Arc<Groups>, Problem> {
+        let context = self.context.clone();
+        let looking = async move { spawn_blocking(move || groups_of(&context)).await.ok() };
+        let groups = self.groups_here.get((), looking).await;
+        groups.ok_or_else(|| Problem::Unavailable {
+            why: format!("node {} cannot tell its groups at present", self.context.node),
+            hint: None,
+        })
     }
 
     fn row(&self, key: &Key, parts: &[Part]) -> Value {
@@ -144,6 +135,37 @@ impl Console {
             Some(GroupId(first.group_id))
         })
     }
+}
+
+/// Blocks for as long as there is much to copy.
+fn groups_of(context: &Context) -> Groups {
+    let mut groups = Groups::new();
+    for hosted in context.registry.all() {
+        if hosted.group_id == CATALOG_GROUP {
+            continue;
+        }
+        let kept = hosted.groups();
+        let place = |catalog: &Catalog| {
+            let (topic, partition) = catalog.partition_of_group(hosted.group_id.0)?;
+            Some((topic.tenant.clone(), topic.name.clone(), partition.partition))
+        };
+        let Some((tenant, topic, partition)) = context.host.read(place) else {
+            continue;
+        };
+        let watermark = hosted.status().watermark;
+        for (group, state) in kept {
+            let group = String::from_utf8_lossy(&group).into_owned();
+            let part = part(partition, &state, (watermark.log_start, watermark.high_watermark));
+            groups
+                .entry((tenant.clone(), topic.clone(), group))
+                .or_default()
+                .push(part);
+        }
+    }
+    groups
+        .values_mut()
+        .for_each(|parts| parts.sort_by_key(|part| part.partition));
+    groups
 }
 
 fn part(partition: u32, state: &GroupState, (log_start, high_watermark): (u64, u64)) -> Part {

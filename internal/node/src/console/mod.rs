@@ -13,7 +13,8 @@
 //! Invariants:
 //! * Nothing can be changed here; there is only GET (`admin::guard`).
 //! * A list has pages, an answer a largest size, a stream a longest time, and all of them stand at the head of their files.
-//! * However many look, the cluster is asked once a second at most, and not at all while nobody does.
+//! * However many look, the cluster is asked once a second at most, once a second more about each tenant that is shown, and not at all while
+//!   nobody does ([`sampler`], [`kept`]). What is much work on this node is done once a second at most, and not on the threads that serve.
 //! * Records are shown only if the node's settings say so, and then by a permit like everywhere else ([`tail`]).
 //!
 //! Deliberately absent: anything from other hosts, a framework, a build step, and history from before somebody looked; Prometheus has that.
@@ -24,6 +25,7 @@ mod assets;
 mod cluster;
 mod events;
 mod groups;
+mod kept;
 mod picture;
 mod record;
 mod sampler;
@@ -43,7 +45,10 @@ use tokio::sync::Semaphore;
 
 use crate::services::Context;
 use events::Events;
+use groups::Groups;
+use kept::Kept;
 use sampler::Sampler;
+use tenants::TenantUse;
 
 /// Tails at the same time on one node.
 const TAILS_MAX: usize = 8;
@@ -54,6 +59,9 @@ pub(crate) struct Console {
     /// Whether it shows records.
     records: bool,
     sampler: Sampler,
+    groups_here: Kept<(), Groups>,
+    /// By tenant.
+    uses: Kept<String, TenantUse>,
     events: Events,
     tails: Arc<Semaphore>,
 }
@@ -66,6 +74,8 @@ impl Console {
             context,
             records,
             sampler: Sampler::default(),
+            groups_here: Kept::default(),
+            uses: Kept::default(),
             events: Events::default(),
             tails: Arc::new(Semaphore::new(TAILS_MAX)),
         })

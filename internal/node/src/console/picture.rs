@@ -58,6 +58,11 @@ impl PartitionPicture {
     pub(super) fn records(&self) -> u64 {
         self.high_watermark.saturating_sub(self.log_start)
     }
+
+    /// Whether a replica has told how it is, and so the high watermark.
+    fn is_measured(&self) -> bool {
+        self.replicas.iter().any(ReplicaPicture::is_measured)
+    }
 }
 
 /// A replica; `role` is empty if nothing was heard of it.
@@ -75,7 +80,14 @@ pub(super) struct ReplicaPicture {
     pub(super) records_served: u64,
 }
 
-/// Records that come and go, per second; None before two looks.
+impl ReplicaPicture {
+    /// Whether its figures are its own: of one that did not answer, or that is dead, they are zeros which nobody has measured.
+    fn is_measured(&self) -> bool {
+        !["", "dead"].contains(&self.role.as_str())
+    }
+}
+
+/// Records that come and go, per second; None before two looks that have measured them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
 pub(super) struct Rates {
     pub(super) produced_per_second: Option<f64>,
@@ -254,22 +266,29 @@ pub(super) fn rates(before: &Picture, now: &Picture) -> HashMap<(String, String,
     let rated = now.partitions().filter_map(|(topic, partition)| {
         let key = key(topic, partition.partition);
         let before = former.get(&key)?;
-        let produced = partition.high_watermark.saturating_sub(before.high_watermark);
+        let per_second = |records: u64| records as f64 / seconds;
         let rates = Rates {
-            produced_per_second: Some(produced as f64 / seconds),
-            consumed_per_second: Some(served_between(before, partition) as f64 / seconds),
+            produced_per_second: produced_between(before, partition).map(per_second),
+            consumed_per_second: served_between(before, partition).map(per_second),
         };
         Some((key, rates))
     });
     rated.collect()
 }
 
-fn served_between(before: &PartitionPicture, now: &PartitionPicture) -> u64 {
+fn produced_between(before: &PartitionPicture, now: &PartitionPicture) -> Option<u64> {
+    let is_measured = before.is_measured() && now.is_measured();
+    is_measured.then(|| now.high_watermark.saturating_sub(before.high_watermark))
+}
+
+/// Of the replicas that told both times: to one that was silent, all that it has ever served would be new.
+fn served_between(before: &PartitionPicture, now: &PartitionPicture) -> Option<u64> {
     let served = now.replicas.iter().filter_map(|replica| {
         let before = before.replicas.iter().find(|before| before.node == replica.node)?;
-        Some(replica.records_served.saturating_sub(before.records_served))
+        let is_measured = before.is_measured() && replica.is_measured();
+        is_measured.then(|| replica.records_served.saturating_sub(before.records_served))
     });
-    served.sum()
+    served.reduce(|all, served| all + served)
 }
 
 /// Several partitions together.
@@ -348,5 +367,41 @@ mod tests {
         let rates = sum(rates.values());
         assert_eq!(rates.produced_per_second, Some(100.0));
         assert_eq!(rates.consumed_per_second, Some(20.0));
+    }
+
+    fn rates_between(before: &[ReplicaView], now: &[ReplicaView]) -> (Option<f64>, Option<f64>) {
+        let begin = Instant::now();
+        let (before, now) = (picture(begin, before), picture(begin + Duration::from_secs(2), now));
+        let rates = sum(rates(&before, &now).values());
+        (rates.produced_per_second, rates.consumed_per_second)
+    }
+
+    #[test]
+    fn a_replica_that_did_not_answer_once_was_not_measured() {
+        let (a, b) = (told("a", "leader", 100, 50), told("b", "follower", 100, 900));
+        let later = [told("a", "leader", 300, 90), told("b", "follower", 300, 904)];
+        assert_eq!(
+            rates_between(&[a.clone(), b.clone()], &later),
+            (Some(100.0), Some(22.0))
+        );
+        assert_eq!(
+            rates_between(std::slice::from_ref(&a), &later),
+            (Some(100.0), Some(20.0))
+        );
+        assert_eq!(rates_between(&[a, b], &later[1..]), (Some(100.0), Some(2.0)));
+    }
+
+    #[test]
+    fn a_partition_of_which_nobody_told_once_has_no_rates() {
+        let later = [told("a", "leader", 300, 90)];
+        assert_eq!(rates_between(&[], &later), (None, None));
+        assert_eq!(rates_between(&later, &[]), (None, None));
+        // The catalog tells of a dead replica, without figures.
+        assert_eq!(rates_between(&[told("a", "dead", 0, 0)], &later), (None, None));
+        // Of others there may still be a high watermark, though no replica told how much it served both times.
+        assert_eq!(
+            rates_between(&[told("b", "follower", 100, 7)], &later),
+            (Some(100.0), None)
+        );
     }
 }

@@ -1,6 +1,7 @@
 //! `GET /api/v1/tenants` and `/api/v1/tenants/{tenant}`: whose topics there are, what they may use and what they use.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use axum::extract::{Path, RawQuery, State};
 use axum::response::Response;
@@ -9,8 +10,9 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::answer::Wanted;
+use super::kept::KEPT_MAX;
 use super::{Console, Desk, answer};
-use crate::quotas::Used;
+use crate::quotas::{Usage, Used};
 use crate::status::Problem;
 
 /// Clients of a tenant that are shown, by name.
@@ -25,6 +27,26 @@ struct TenantRow {
     partitions: u64,
     /// How many of its quotas are set.
     limits: usize,
+}
+
+/// What a tenant uses in the whole cluster, and the first of its clients.
+#[derive(Debug)]
+pub(super) struct TenantUse {
+    used: Used,
+    clients_in_all: usize,
+    /// By name.
+    clients: Vec<(String, Used)>,
+}
+
+impl TenantUse {
+    fn of(tenant: &str, mut usage: Usage) -> TenantUse {
+        let clients = usage.clients.remove(tenant).unwrap_or_default();
+        TenantUse {
+            used: usage.tenants.get(tenant).copied().unwrap_or_default(),
+            clients_in_all: clients.len(),
+            clients: clients.into_iter().take(CLIENTS_SHOWN).collect(),
+        }
+    }
 }
 
 pub(super) async fn list(State(console): Desk, RawQuery(query): RawQuery) -> Response {
@@ -55,21 +77,33 @@ impl Console {
         let (row, tenant) = known.ok_or_else(|| Problem::TenantNotFound {
             tenant: name.to_owned(),
         })?;
-        let usage = self.context.quotas.usage_of(&self.context.link, name).await;
-        let used = usage.tenants.get(name).copied().unwrap_or_default();
-        let nobody = BTreeMap::new();
-        let clients = usage.clients.get(name).unwrap_or(&nobody);
-        let shown = clients.iter().take(CLIENTS_SHOWN);
-        let shown: Vec<Value> = shown
+        let told = self.use_of(name).await?;
+        let clients: Vec<Value> = told
+            .clients
+            .iter()
             .map(|(client, used)| json!({ "client": client, "uses": uses(&tenant.client_quota(client), used, None) }))
             .collect();
         Ok(json!({
             "node": self.context.node,
             "tenant": row,
-            "uses": uses(&tenant.quota, &used, Some(&row)),
-            "clients_in_all": clients.len(),
-            "clients": shown,
+            "uses": uses(&tenant.quota, &told.used, Some(&row)),
+            "clients_in_all": told.clients_in_all,
+            "clients": clients,
         }))
+    }
+
+    /// What a tenant used a second ago at most; all nodes are asked for it.
+    async fn use_of(&self, tenant: &str) -> Result<Arc<TenantUse>, Problem> {
+        let (context, name) = (self.context.clone(), tenant.to_owned());
+        let asking = async move {
+            let usage = context.quotas.usage_of(&context.link, &name).await;
+            Some(TenantUse::of(&name, usage))
+        };
+        let told = self.uses.get(tenant.to_owned(), asking).await;
+        told.ok_or_else(|| Problem::Unavailable {
+            why: format!("the use of more than {KEPT_MAX} tenants was asked for within a second"),
+            hint: None,
+        })
     }
 }
 
@@ -110,4 +144,28 @@ fn uses(quota: &Quota, used: &Used, row: Option<&TenantRow>) -> Vec<Value> {
         Some(json!({ "limit": limit.name(), "used": now, "most": quota.get(&limit) }))
     });
     uses.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_a_tenants_use_its_first_clients_are_kept_and_all_are_counted() {
+        let requests = |requests| Used {
+            requests,
+            ..Used::default()
+        };
+        let clients = (0..CLIENTS_SHOWN + 3).map(|number| (format!("{number:04}"), requests(number as u64)));
+        let usage = Usage {
+            tenants: BTreeMap::from([("shop".to_owned(), requests(9)), ("bank".to_owned(), requests(7))]),
+            clients: BTreeMap::from([("shop".to_owned(), clients.collect())]),
+        };
+        let told = TenantUse::of("shop", usage.clone());
+        assert_eq!((told.used.requests, told.clients_in_all), (9, CLIENTS_SHOWN + 3));
+        assert_eq!(told.clients.len(), CLIENTS_SHOWN);
+        assert_eq!(told.clients[1], ("0001".to_owned(), requests(1)));
+        let other = TenantUse::of("bank", usage);
+        assert_eq!((other.used.requests, other.clients.len()), (7, 0));
+    }
 }

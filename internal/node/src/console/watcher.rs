@@ -4,6 +4,7 @@
 //! the node has that. What happens to many partitions at once, as when a node goes, is one event.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::mem::{Discriminant, discriminant};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use highwater_partition::log::GroupId;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::events::{Events, Happening};
+use crate::readiness::NotReady;
 use crate::replicas::CATALOG_GROUP;
 use crate::services::Context;
 
@@ -29,7 +31,7 @@ struct Look {
     damaged: BTreeMap<u64, (String, u64)>,
     /// Dead replicas by id: of what, and where.
     dead: BTreeMap<u64, (String, String)>,
-    not_ready: Option<String>,
+    not_ready: Option<NotReady>,
     notices: Vec<String>,
     has_room: bool,
 }
@@ -77,7 +79,7 @@ fn look(context: &Context) -> Look {
         }
     }
     look.catalog_leader = leader_of(context, CATALOG_GROUP);
-    look.not_ready = context.not_ready.borrow().as_ref().map(ToString::to_string);
+    look.not_ready = context.not_ready.borrow().clone();
     look.notices = context.notices.borrow().clone();
     look.has_room = context.leaders.has_room();
     look
@@ -222,9 +224,9 @@ fn replicas(before: &Look, now: &Look, happenings: &mut Vec<Happening>) {
 }
 
 fn here(before: &Look, now: &Look, happenings: &mut Vec<Happening>) {
-    if before.not_ready != now.not_ready {
+    if kind(&before.not_ready) != kind(&now.not_ready) {
         happenings.push(match &now.not_ready {
-            Some(why) => Happening::NotReady { why: why.clone() },
+            Some(why) => Happening::NotReady { why: why.to_string() },
             None => Happening::Ready,
         });
     }
@@ -233,6 +235,11 @@ fn here(before: &Look, now: &Look, happenings: &mut Vec<Happening>) {
     if before.has_room != now.has_room {
         happenings.push(Happening::DiskRoom { has_room: now.has_room });
     }
+}
+
+/// Of which kind a reason is. Some count replicas: if each number were an event, a start would push all others out of the ring.
+fn kind(not_ready: &Option<NotReady>) -> Option<Discriminant<NotReady>> {
+    not_ready.as_ref().map(discriminant)
 }
 
 #[cfg(test)]
@@ -307,6 +314,28 @@ mod tests {
         assert_eq!(words(7, 9), ["c was restarted."]);
         assert_eq!(words(0, 9), Vec::<String>::new());
         assert_eq!(words(7, 0), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_reason_that_counts_is_told_once_and_again_when_it_is_another() {
+        let with = |not_ready: Option<NotReady>| Look { not_ready, ..known() };
+        let words = |before, now| -> Vec<String> {
+            let happenings = changes(&with(before), &with(now));
+            happenings.iter().map(|happening| happening.words("b")).collect()
+        };
+        let (opening, catching_up) = (NotReady::Opening, NotReady::CatchingUp);
+        assert_eq!(
+            words(None, Some(opening(900))),
+            ["b is not ready: 900 of its replicas are still being opened or mended."]
+        );
+        assert_eq!(words(Some(opening(900)), Some(opening(899))), Vec::<String>::new());
+        assert_eq!(words(Some(catching_up(7)), Some(catching_up(8))), Vec::<String>::new());
+        let told = words(Some(opening(1)), Some(catching_up(1)));
+        assert!(
+            told.len() == 1 && told[0].contains("have not caught up yet"),
+            "{told:?}"
+        );
+        assert_eq!(words(Some(catching_up(1)), None), ["b is ready."]);
     }
 
     #[test]

@@ -6,8 +6,8 @@
 //! Invariants:
 //! * Every name begins with `highwater_`, or with `process_` where all programs use the same one, ends with its unit, and stands in
 //!   docs/metrics.md; a test compares them.
-//! * How many lines there are is bounded: partitions by [`partitions::TOLD_MAX`], groups by [`lags::GROUPS_TOLD_MAX`], tenants by their own
-//!   limit. Names of clients, addresses and offsets are never labels.
+//! * How many lines there are is bounded: partitions by [`partitions::TOLD_MAX`], the same ones on each node, groups by
+//!   [`lags::GROUPS_TOLD_MAX`], tenants by their own limit. Names of clients, addresses and offsets are never labels.
 //!
 //! Deliberately absent: anything that is pushed, and rates, which whoever asks can compute from counters.
 

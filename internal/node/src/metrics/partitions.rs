@@ -1,14 +1,19 @@
 //! The replicas on this node: each by itself, as far as there are not too many, and all together.
+//!
+//! Which partitions are told of by themselves is the same on each node, whichever replicas it has: were each to cut its own list, a
+//! partition could be told of by its followers and not by its leader, and look as if nobody led it.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
+use highwater_catalog::Topic;
 use highwater_partition::{Role, Status};
 
 use super::{Families, flag, lags};
 use crate::catalog::CatalogHost;
 use crate::replicas::{Hosted, Registry};
 
-/// Partitions that are told of by themselves; those of the first topics, by name, so that they stay the same. Sums are of all.
+/// Partitions of the cluster that are told of by themselves: the first ones, by tenant, topic and number. Sums are of all.
 pub(super) const TOLD_MAX: usize = 5_000;
 
 /// A replica of a topic's partition.
@@ -77,7 +82,12 @@ pub(super) fn tell(families: &mut Families, node: &str, registry: &Registry, cat
         "Replicas that died on this node and are not replaced yet, as the catalog knows.",
         dead(node, catalog) as f64,
     );
-    let told = told(here, catalog);
+    let (told, left_out) = told(here, catalog);
+    families.tell(
+        "highwater_untold_partitions",
+        "Partitions of the cluster that no node tells of by themselves, because there are too many.",
+        left_out as f64,
+    );
     for (name, help, value) in FAMILIES {
         let mut family = families.begin(name, help);
         told.iter().for_each(|told| family.value(&told.labels(), value(told)));
@@ -112,9 +122,14 @@ fn dead(node: &str, catalog: &CatalogHost) -> usize {
     })
 }
 
-fn told(here: Vec<(Arc<Hosted>, Status)>, catalog: &CatalogHost) -> Vec<Told> {
-    let mut told: Vec<(u32, Told)> = catalog.read(|catalog| {
+/// The replicas here of partitions that are told of by themselves, and how many partitions of the cluster are not.
+fn told(here: Vec<(Arc<Hosted>, Status)>, catalog: &CatalogHost) -> (Vec<Told>, usize) {
+    let (mut told, left_out): (Vec<(u32, Told)>, usize) = catalog.read(|catalog| {
+        let (first, left_out) = first_groups(catalog.all_topics(), TOLD_MAX);
         let told = here.into_iter().filter_map(|(hosted, status)| {
+            if !first.contains(&hosted.group_id.0) {
+                return None;
+            }
             let (topic, partition) = catalog.partition_of_group(hosted.group_id.0)?;
             let told = Told {
                 tenant: topic.tenant.clone(),
@@ -125,11 +140,27 @@ fn told(here: Vec<(Arc<Hosted>, Status)>, catalog: &CatalogHost) -> Vec<Told> {
             };
             Some((partition.partition, told))
         });
-        told.collect()
+        (told.collect(), left_out)
     });
     told.sort_by(|(one, a), (other, b)| (&a.tenant, &a.topic, one).cmp(&(&b.tenant, &b.topic, other)));
-    told.truncate(TOLD_MAX);
-    told.into_iter().map(|(_, told)| told).collect()
+    (told.into_iter().map(|(_, told)| told).collect(), left_out)
+}
+
+/// The Raft groups of the cluster's first partitions, by tenant, topic and number, and how many partitions there are beside.
+fn first_groups<'a>(topics: impl Iterator<Item = &'a Topic>, most: usize) -> (HashSet<u64>, usize) {
+    let mut topics: Vec<&Topic> = topics.collect();
+    let partitions: usize = topics.iter().map(|topic| topic.partitions.len()).sum();
+    let by_name = |one: &&Topic, other: &&Topic| (&one.tenant, &one.name).cmp(&(&other.tenant, &other.name));
+    if topics.len() > most {
+        // Each topic has a partition, so these are enough; to sort them all would take long while the catalog waits.
+        topics.select_nth_unstable_by(most, by_name);
+        topics.truncate(most);
+    }
+    topics.sort_unstable_by(by_name);
+    let first = topics.into_iter().flat_map(|topic| &topic.partitions).take(most);
+    let first: HashSet<u64> = first.map(|partition| partition.group_id).collect();
+    let left_out = partitions - first.len();
+    (first, left_out)
 }
 
 impl Told {
@@ -145,5 +176,56 @@ impl Told {
     pub(super) fn labels_and<'a>(&'a self, name: &'a str, value: &'a str) -> [(&'a str, &'a str); 4] {
         let [tenant, topic, partition] = self.labels();
         [tenant, topic, partition, (name, value)]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ops::Range;
+
+    use highwater_catalog::Partition;
+
+    use super::*;
+
+    fn topic(tenant: &str, name: &str, groups: Range<u64>) -> Topic {
+        let partition = |(number, group_id): (usize, u64)| Partition {
+            partition: number as u32,
+            group_id,
+            replicas: Vec::new(),
+            replaced: Vec::new(),
+            changed: false,
+        };
+        Topic {
+            tenant: tenant.to_owned(),
+            name: name.to_owned(),
+            topic_id: groups.start,
+            replication: 3,
+            retention_ms: 0,
+            retention_bytes: 0,
+            leader_rack: String::new(),
+            partitions: groups.enumerate().map(partition).collect(),
+        }
+    }
+
+    #[test]
+    fn the_first_partitions_by_name_are_told_of_and_the_others_counted() {
+        // In the order in which they were made.
+        let topics = [
+            topic("shop", "orders", 1..4),
+            topic("shop", "bills", 4..6),
+            topic("bank", "orders", 6..8),
+        ];
+        let first = |most| {
+            let (groups, left_out) = first_groups(topics.iter(), most);
+            let mut groups: Vec<u64> = groups.into_iter().collect();
+            groups.sort_unstable();
+            (groups, left_out)
+        };
+        assert_eq!(first(0), (vec![], 7));
+        assert_eq!(first(1), (vec![6], 6));
+        assert_eq!(first(2), (vec![6, 7], 5));
+        assert_eq!(first(5), (vec![1, 4, 5, 6, 7], 2));
+        assert_eq!(first(7), ((1..8).collect(), 0));
+        assert_eq!(first(100), ((1..8).collect(), 0));
     }
 }

@@ -173,7 +173,7 @@ impl Hosted {
         Ok(groups)
     }
 
-    /// How many entries each other member has not acknowledged yet, if the replica here leads; by node.
+    /// How many entries each other node's replica has not acknowledged yet, if the replica here leads; a node comes once.
     pub(crate) fn lags(&self) -> Vec<(String, u64)> {
         let lags = self.partition.lags();
         lags.into_iter()

@@ -30,7 +30,7 @@ const announce = document.getElementById("announce");
 const history = { produced: [], consumed: [] };
 let cluster = null;
 let shown = null;
-let told = "";
+let told = null;
 
 /** What the address says: the page, what of it, and parameters. */
 function address() {
@@ -63,7 +63,7 @@ function above() {
   const health = document.getElementById("health");
   if (!cluster) {
     morph(health, h("p", { class: "health", id: "health" }, tag("bad", "No answer")));
-    say("The node does not answer.");
+    say("no answer", "The node does not answer.");
     return;
   }
   const viewer = cluster.viewer ? `, to ${cluster.viewer}` : "";
@@ -74,14 +74,20 @@ function above() {
   const words = serious.length ? `${serious.length} to look at` : "All is well";
   morph(health, h("p", { class: "health", id: "health" },
     h("a", { href: "#/" }, tag(serious.length ? worst : "good", words))));
-  say(serious.length ? `${count(serious.length, "thing")} to look at: ${serious[0].what}` : "All is well.");
+  const all = serious.map(subject).join("; ");
+  say(all, serious.length ? `${count(serious.length, "thing")} to look at: ${serious[0].what}` : "All is well.");
 }
 
-/** For who does not see the page; each thing once. */
-function say(words) {
-  if (words === told) return;
-  if (told) announce.textContent = words;
-  told = words;
+/** What a finding is about, without how many and how much: numbers go up and down all the time. */
+function subject({ severity, about }) {
+  return `${severity} ${about.replace(/^\d+ partitions?$/, "partitions")}`;
+}
+
+/** For who does not see the page; once for each thing that it is about. */
+function say(about, words) {
+  if (about === told) return;
+  if (told !== null) announce.textContent = words;
+  told = about;
 }
 
 async function askCluster() {
@@ -96,16 +102,17 @@ async function askCluster() {
 
 /** Asks what the page needs and shows it, unless another page is shown by then. */
 async function refresh(page, first) {
+  const isShown = () => shown === page;
   let content;
   try {
-    const known = page.module.needsCluster === false ? null : askCluster();
-    if (known) await known;
+    if (page.module.needsCluster !== false) await askCluster();
+    if (!isShown()) return;
     if (page.module.needsCluster && !cluster) throw new Error("This node does not answer.");
-    content = await page.module.content({ ...page.address, cluster, history, go, again: () => refresh(page, false) });
+    content = await page.module.content({ ...page.address, cluster, history, go, isShown });
   } catch (error) {
     content = h("div", null, h("h1", { tabindex: -1 }, page.word), trouble(error));
   }
-  if (shown !== page || content === null) return;
+  if (!isShown() || content === null) return;
   const frame = h("main", { id: "main", tabindex: -1 }, content);
   if (first) main.replaceChildren(...frame.childNodes);
   else morph(main, frame);

@@ -20,7 +20,8 @@ export function leave() {
   source = null;
 }
 
-export async function content({ query: asked, cluster }) {
+/** Follows only if the page is still shown when everything else is there: nobody would end a tail that was begun later. */
+export async function content({ query: asked, cluster, isShown }) {
   const wanted = Object.fromEntries(["tenant", "topic", "partition", "back", "contains"].map((name) => [name, asked.get(name) ?? ""]));
   const page = h("div", { class: "page" }, h("h1", { tabindex: -1 }, "Live tail"));
   if (cluster && !cluster.shows_records) {
@@ -29,7 +30,7 @@ export async function content({ query: asked, cluster }) {
     return page;
   }
   page.append(await form(wanted));
-  if (wanted.topic) page.append(...follow(wanted));
+  if (wanted.topic && isShown()) page.append(...follow(wanted));
   return page;
 }
 
@@ -61,11 +62,11 @@ async function form(wanted) {
 function follow(wanted) {
   leave();
   [paused, waiting] = [false, []];
-  const state = h("p", { class: "state", role: "status" }, "Connecting…");
+  const state = h("span", { role: "status" }, "Connecting…"); // is read aloud, so it has nothing that changes with each record
+  const counted = h("span", null);
   const records = h("ol", { class: "records", tabindex: 0, "aria-label": "Records, the newest first" });
   const button = h("button", { type: "button", class: "quiet", "aria-pressed": "false" }, "Pause");
-  const tell = (...words) => morph(state, h("p", { class: "state", role: "status" }, words));
-  let begun = "";
+  const tell = (...words) => morph(state, h("span", { role: "status" }, words));
   let seen = 0;
   const show = () => {
     records.prepend(...waiting.reverse());
@@ -86,19 +87,18 @@ function follow(wanted) {
   source = stream;
   const on = (name, act) => stream.addEventListener(name, (event) => act(JSON.parse(event.data)));
   on("begun", ({ node, partitions, partitions_in_all: all }) => {
-    begun = `Following ${count(partitions.length, "partition")} of ${all} on ${node}.`;
-    tell(tag("good", "Live"), ` ${begun}`);
+    tell(tag("good", "Live"), ` Following ${count(partitions.length, "partition")} of ${all} on ${node}.`);
   });
   on("records", (told) => {
     seen += told.records.length;
     add(told.records.map(record));
-    tell(tag("good", "Live"), ` ${begun} ${count(seen, "record")} so far.`);
+    counted.textContent = ` ${count(seen, "record")} so far.`;
   });
   on("skipped", ({ partition, records: left }) => add([note("plain", "Left out", `${count(left, "record")} of partition ${partition}: they come faster than a page can show.`)]));
   on("broken", ({ message }) => add([note("bad", "Broken", message)]));
   on("trouble", ({ partition, message }) => add([note("bad", "Ended", `Partition ${partition}: ${message}`)]));
   stream.onerror = () => explain(wanted, tell, stream);
-  return [h("div", { class: "row" }, state, button), records];
+  return [h("div", { class: "row" }, h("p", { class: "state" }, state, counted), button), records];
 }
 
 /** A stream that is refused says no words; the same question without a stream does. */

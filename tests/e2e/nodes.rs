@@ -7,6 +7,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
 use highwater_tests::{TestCluster, eventually, run};
+use serde_json::Value;
 
 use crate::{PATIENCE, consume, numbers, produce};
 
@@ -146,6 +147,58 @@ fn a_node_stops_in_good_order_and_comes_back_with_everything() {
     cluster.node(0).start();
     cluster.wait_ready();
     assert_eq!(consume(&cluster, "numbers"), numbers(1_000));
+}
+
+/// How many lines of [`LINE_BYTES`] a node misses: at the slowest pace, 1 MB a second, they take longer than its start.
+const MISSED_LINES: usize = 8_000;
+const LINE_BYTES: usize = 1_000;
+
+#[test]
+fn a_node_is_not_ready_until_its_replicas_have_what_was_appended_while_it_was_away() {
+    let mut cluster = TestCluster::prepare(3);
+    for position in 0..3 {
+        // What is in the cache comes without being paced.
+        cluster.node(position).set("--tail-cache-bytes", "0");
+        cluster.node(position).start();
+    }
+    cluster.wait_ready();
+    cluster.create_topic("numbers", 1);
+    cluster
+        .run(&["cluster", "settings", "--catch-up-bytes-per-second", "1000000"])
+        .success();
+    let away = (cluster.leader("numbers", 0) + 1) % 3;
+    let name = cluster.nodes()[away].name().to_owned();
+    cluster.node(away).stop();
+    produce(
+        &cluster,
+        "numbers",
+        format!("{:LINE_BYTES$}\n", "x").repeat(MISSED_LINES),
+    );
+    let end = eventually("what was acknowledged is there", PATIENCE, || {
+        replica_end(&cluster.describe(), None)
+    });
+
+    cluster.node(away).start();
+    let mut reasons = Vec::new();
+    eventually("the node is ready again", PATIENCE, || {
+        let described = cluster.describe();
+        let nodes = described["nodes"].as_array()?;
+        let node = nodes.iter().find(|node| node["name"] == *name)?;
+        reasons.extend(node["not_ready"].as_str().map(str::to_owned));
+        (node["ready"] == true).then_some(())
+    });
+    let caught_up = replica_end(&cluster.describe(), Some(&name));
+    assert_eq!(caught_up, Some(end), "ready, and behind; before: {reasons:?}");
+    let told = "1 of its replicas have not caught up yet with what was appended while it was away";
+    assert!(reasons.iter().any(|reason| reason == told), "{reasons:?}");
+}
+
+/// Up to where the replica on that node, or the one that is furthest, knows records as committed.
+fn replica_end(described: &Value, node: Option<&str>) -> Option<u64> {
+    let replicas = described["replicas"].as_array()?.iter();
+    let replicas = replicas.filter(|replica| replica["topic"] == "numbers");
+    let replicas = replicas.filter(|replica| node.is_none_or(|node| replica["node"] == node));
+    replicas.filter_map(|replica| replica["high_watermark"].as_u64()).max()
 }
 
 #[test]

@@ -37,7 +37,7 @@ use crate::peer_handler::PeerHandler;
 use crate::port::{Port, PortOptions, connections};
 use crate::quotas::Quotas;
 use crate::readiness::{NotReady, Readiness};
-use crate::replicas::{Keeper, KeeperOptions, Registry};
+use crate::replicas::{CatchingUp, Keeper, KeeperOptions, Registry};
 use crate::services::{ServerParts, serve};
 use crate::storage::Storage;
 use crate::tls::Credentials;
@@ -224,9 +224,12 @@ impl Foundation {
         let controller = Arc::new(self.controller(catalog.clone(), first_start.clone(), leaders.clone()));
         let (draining, stopping) = (CancellationToken::new(), CancellationToken::new());
         let currency = Currency::new(&self.config.node, self.pace.stale_after);
-        let opening = Opening::new(self.data.clone(), first_start);
+        let (registry, has_room) = (self.registry.clone(), self.storage.has_room());
+        let catching_up = |replicas| CatchingUp::new(registry, has_room, replicas);
+        let opening = Opening::new(self.data.clone(), first_start, catching_up);
         let readiness = Readiness {
             opening: opening.waiting(),
+            behind: opening.behind(),
             controller: controller.clone(),
             currency: currency.clone(),
             host: self.host.clone(),

@@ -5,6 +5,8 @@
 //! the replicas behind them: first the catalog's, for it names the other members, then all others, a few at a time.
 //! Whoever asks for a replica that is still being opened gets what can be told without it running (`Unstarted`).
 //!
+//! Once they are opened it is waited for what they have missed (`replicas::CatchingUp`).
+//!
 //! A replica that is recorded as started, but was never reported so to the catalog, is reported before it runs (`first_start`).
 //!
 //! * Without its catalog replica the node is nothing: if it cannot be opened, the node ends. If it is *dead*, the node
@@ -17,7 +19,7 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use highwater_partition::Member;
-use highwater_partition::log::{ClusterId, ReplicaId};
+use highwater_partition::log::{ClusterId, GroupId, ReplicaId};
 use tokio::sync::watch;
 use tokio::time::sleep;
 
@@ -25,7 +27,7 @@ use crate::catalog::{CatalogHost, member};
 use crate::data_dir::{DataDir, ReplicaRecord, Stage};
 use crate::dead_replicas::DeadReplicas;
 use crate::first_start::FirstStart;
-use crate::replicas::{CATALOG_GROUP, Keeper, ReplicaError};
+use crate::replicas::{CATALOG_GROUP, CatchingUp, Keeper, ReplicaError};
 
 /// Replicas that are opened at the same time. While a member is down each takes the seconds for which it is asked what it
 /// remembers, and there may be a thousand.
@@ -45,27 +47,39 @@ pub(crate) struct Opening {
     dead: DeadReplicas,
     /// Replicas that are not opened yet.
     waiting: watch::Sender<usize>,
+    catching_up: CatchingUp,
 }
 
 impl Opening {
-    pub(crate) fn new(data: Arc<DataDir>, first_start: FirstStart) -> Opening {
-        let waiting = match data.cluster_id() {
-            Some(_) => data.replicas().len(),
-            None => 0,
+    pub(crate) fn new(
+        data: Arc<DataDir>,
+        first_start: FirstStart,
+        catching_up: impl FnOnce(usize) -> CatchingUp,
+    ) -> Opening {
+        let recorded = match data.cluster_id() {
+            Some(_) => data.replicas(),
+            None => Vec::new(),
         };
+        let partitions = recorded.iter().filter(|record| record.group_id() != CATALOG_GROUP);
         Opening {
             data,
             keeper: first_start.keeper.clone(),
             host: first_start.host.clone(),
             dead: first_start.dead.clone(),
             first_start,
-            waiting: watch::Sender::new(waiting),
+            waiting: watch::Sender::new(recorded.len()),
+            catching_up: catching_up(partitions.count()),
         }
     }
 
     /// How many replicas are still to be opened.
     pub(crate) fn waiting(&self) -> watch::Receiver<usize> {
         self.waiting.subscribe()
+    }
+
+    /// How many of the partitions' replicas have not caught up yet.
+    pub(crate) fn behind(&self) -> watch::Receiver<usize> {
+        self.catching_up.behind()
     }
 
     /// Opens the catalog's replica, if there is one; answers which it is if it can never run again.
@@ -101,7 +115,7 @@ impl Opening {
         }
     }
 
-    /// Opens all partitions' replicas. Those that the catalog must first be told of come last: that may take long.
+    /// Opens all partitions' replicas, and waits until they have caught up. Those that the catalog must first be told of come last: that may take long.
     pub(crate) async fn partitions(self) {
         let Some(cluster_id) = self.data.cluster_id() else {
             return;
@@ -109,6 +123,7 @@ impl Opening {
         let mut records = self.data.replicas();
         records.retain(|record| record.group_id() != CATALOG_GROUP);
         records.sort_by_key(|record| self.first_start.is_unreported(record.id()));
+        let groups: Vec<GroupId> = records.iter().map(ReplicaRecord::group_id).collect();
         let opening = futures::stream::iter(records).for_each_concurrent(OPENINGS_AT_ONCE, |record| {
             let this = &self;
             async move {
@@ -117,6 +132,7 @@ impl Opening {
             }
         });
         opening.await;
+        self.catching_up.run(groups).await;
     }
 
     /// Returns when it runs, or will not: nobody wants it any more, or it is dead. What failed otherwise is tried again, for

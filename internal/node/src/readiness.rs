@@ -2,7 +2,7 @@
 //!
 //! Ready means: this node is a member of the committed catalog under its present incarnation, its copy of the catalog
 //! is current (it has heard from a quorum within the last seconds: without that it answers no clients), its replicas are
-//! opened, nothing has failed that the node cannot go on from (a Raft core that ended, a disk that does not take writes), and
+//! opened and have once caught up with their leaders since the node started (as far as those can be asked and the disk takes records), nothing has failed that the node cannot go on from (a Raft core that ended, a disk that does not take writes), and
 //! it is not on its way out. It does not mean that partitions have a quorum, nor that there is room on the disk: a full disk
 //! serves and votes.
 //!
@@ -49,6 +49,9 @@ pub(crate) enum NotReady {
     /// Replicas are being opened or mended.
     #[error("{0} of its replicas are still being opened or mended")]
     Opening(usize),
+    /// Replicas lack what was appended while the node was away.
+    #[error("{0} of its replicas have not caught up yet with what was appended while it was away")]
+    CatchingUp(usize),
     /// Nobody takes it for what it is any more.
     #[error("its certificate has expired")]
     Expired,
@@ -102,6 +105,8 @@ impl NodeState {
 pub(crate) struct Readiness {
     /// How many replicas are still to be opened.
     pub(crate) opening: watch::Receiver<usize>,
+    /// How many have not caught up yet.
+    pub(crate) behind: watch::Receiver<usize>,
     pub(crate) controller: Arc<Controller>,
     pub(crate) currency: Arc<Currency>,
     pub(crate) host: Arc<CatalogHost>,
@@ -175,9 +180,10 @@ impl Readiness {
         if self.currency.check().is_err() {
             return Some(NotReady::CutOff { leader, voters });
         }
-        match *self.opening.borrow() {
-            0 => None,
-            count => Some(NotReady::Opening(count)),
+        match (*self.opening.borrow(), *self.behind.borrow()) {
+            (0, 0) => None,
+            (0, count) => Some(NotReady::CatchingUp(count)),
+            (count, _) => Some(NotReady::Opening(count)),
         }
     }
 
@@ -194,12 +200,13 @@ impl Readiness {
     }
 }
 
-/// Publishes it, and says so if it is news.
+/// Publishes it, and says so in the log if the reason is another one: numbers in it may change all the time.
 pub(crate) fn tell(readiness: &watch::Sender<Option<NotReady>>, now: Option<NotReady>) {
     readiness.send_if_modified(|before| {
         let is_news = *before != now;
+        let kind = |not_ready: &Option<NotReady>| not_ready.as_ref().map(std::mem::discriminant);
         match &now {
-            _ if !is_news => {}
+            _ if kind(before) == kind(&now) => {}
             None => tracing::info!("ready"),
             Some(why) => tracing::info!(%why, "not ready"),
         }

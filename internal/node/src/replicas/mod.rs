@@ -8,6 +8,7 @@
 //!
 //! Deliberately absent: which replicas there should be; that is the controller's business.
 
+mod catching_up;
 mod hosted;
 mod keeper;
 mod registry;
@@ -16,6 +17,7 @@ mod take_over;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use catching_up::CatchingUp;
 pub(crate) use hosted::Hosted;
 pub use keeper::ReplicaError;
 pub(crate) use keeper::{Keeper, KeeperOptions, Prepared};

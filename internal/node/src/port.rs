@@ -40,7 +40,7 @@ use crate::tls::Credentials;
 pub use complaints::PortCounters;
 pub use connection::Connection;
 pub(crate) use serve::TLS_HANDSHAKE;
-pub(crate) use shares::source_of;
+pub(crate) use shares::{Share, Shares, source_of};
 
 /// The server's side of a TLS connection.
 pub type ServerStream = tokio_rustls::server::TlsStream<TcpStream>;

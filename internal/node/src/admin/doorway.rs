@@ -2,9 +2,12 @@
 //!
 //! Elsewhere than on loopback the first byte decides. A TLS handshake must prove an identity of the cluster; anything else is taken for
 //! plain HTTP of somebody unknown. Handshakes go on beside each other, so a slow one holds up nobody.
+//!
+//! Elsewhere anybody may come, and a kubelet that gets no answer ends the node. So whoever has proven nothing has little time, few connections
+//! from one address, and never all that there are: a connection beyond that is closed at once and does not wait in front of others.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -22,13 +25,19 @@ use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use super::caller::{Caller, Lease, Who};
 use crate::access::Principal;
-use crate::port::{ServerStream, TLS_HANDSHAKE};
+use crate::port::{ServerStream, Share, Shares, TLS_HANDSHAKE, source_of};
 use crate::tls::{ALPN_HTTP, Credentials, Side, Trust, explain};
 
-/// Connections at the same time; further ones wait.
+/// Connections at the same time. On loopback further ones wait.
 pub(super) const CONNECTIONS_MAX: usize = 64;
 /// How long a connection may last, unless an answer goes on for longer.
 pub(super) const CONNECTION_TIME_MAX: Duration = Duration::from_secs(30);
+/// Of them, those of which it is not known who comes, or a stranger.
+pub(super) const UNPROVEN_MAX: usize = 48;
+/// The same from one address.
+pub(super) const UNPROVEN_PER_ADDRESS_MAX: usize = 8;
+/// How long a stranger's connection may last: one question, one answer.
+pub(super) const STRANGER_TIME_MAX: Duration = Duration::from_secs(5);
 /// How long a connection may take until it is known who comes.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long to wait after a connection could not be taken.
@@ -36,30 +45,64 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// A listener that takes so many connections at a time.
 pub(crate) struct Doorway {
+    door: Door,
+    entering: JoinSet<Option<(Guest, SocketAddr)>>,
+}
+
+struct Door {
     listener: TcpListener,
     /// None: it is on loopback.
     credentials: Option<Arc<Credentials>>,
     room: Arc<Semaphore>,
-    entering: JoinSet<Option<(Guest, SocketAddr)>>,
+    unproven: Arc<Semaphore>,
+    sources: Shares<IpAddr>,
+}
+
+/// What a connection takes up.
+struct Place {
+    _room: OwnedSemaphorePermit,
+    /// As long as nothing is proven.
+    unproven: Option<(OwnedSemaphorePermit, Share<IpAddr>)>,
 }
 
 impl Doorway {
     pub(super) fn new(listener: TcpListener, credentials: Option<Arc<Credentials>>) -> Doorway {
         Doorway {
-            listener,
-            credentials,
-            room: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
+            door: Door {
+                listener,
+                credentials,
+                room: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
+                unproven: Arc::new(Semaphore::new(UNPROVEN_MAX)),
+                sources: Shares::new(UNPROVEN_PER_ADDRESS_MAX),
+            },
             entering: JoinSet::new(),
         }
     }
+}
 
-    async fn take(
-        listener: &TcpListener,
-        room: &Arc<Semaphore>,
-    ) -> io::Result<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
-        let permit = room.clone().acquire_owned().await.map_err(io::Error::other)?;
-        let (stream, remote) = listener.accept().await?;
-        Ok((stream, remote, permit))
+impl Door {
+    /// The next connection, if there is a place for it.
+    async fn take(&self) -> io::Result<(TcpStream, SocketAddr, Option<Place>)> {
+        if self.credentials.is_none() {
+            let room = self.room.clone().acquire_owned().await.map_err(io::Error::other)?;
+            let (stream, remote) = self.listener.accept().await?;
+            let place = Place {
+                _room: room,
+                unproven: None,
+            };
+            return Ok((stream, remote, Some(place)));
+        }
+        let (stream, remote) = self.listener.accept().await?;
+        Ok((stream, remote, self.place_for(remote)))
+    }
+
+    fn place_for(&self, remote: SocketAddr) -> Option<Place> {
+        let share = self.sources.take(source_of(remote.ip()))?;
+        let unproven = self.unproven.clone().try_acquire_owned().ok()?;
+        Some(Place {
+            _room: self.room.clone().try_acquire_owned().ok()?,
+            unproven: Some((unproven, share)),
+        })
     }
 }
 
@@ -71,11 +114,11 @@ impl Listener for Doorway {
         loop {
             tokio::select! {
                 Some(entered) = self.entering.join_next() => if let Ok(Some(guest)) = entered { return guest },
-                taken = Doorway::take(&self.listener, &self.room) => match taken {
-                    Ok((stream, remote, permit)) => {
-                        let entering = enter(self.credentials.clone(), stream, remote, permit);
-                        self.entering.spawn(entering);
+                taken = self.door.take() => match taken {
+                    Ok((stream, remote, Some(place))) => {
+                        self.entering.spawn(enter(self.door.credentials.clone(), stream, remote, place));
                     }
+                    Ok((_, remote, None)) => tracing::debug!(%remote, "too many connections to the admin listener that have proven nothing"),
                     Err(error) => {
                         tracing::debug!(%error, "a connection to the admin listener was not taken");
                         sleep(ACCEPT_PAUSE).await;
@@ -86,7 +129,7 @@ impl Listener for Doorway {
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.listener.local_addr()
+        self.door.listener.local_addr()
     }
 }
 
@@ -94,14 +137,19 @@ async fn enter(
     credentials: Option<Arc<Credentials>>,
     stream: TcpStream,
     remote: SocketAddr,
-    permit: OwnedSemaphorePermit,
+    mut place: Place,
 ) -> Option<(Guest, SocketAddr)> {
     let Some(credentials) = credentials else {
-        return Some((Guest::new(Stream::Plain(stream), Who::Local, permit), remote));
+        return Some((Guest::new(Stream::Plain(stream), Who::Local, place), remote));
     };
     let known = timeout(HANDSHAKE_TIMEOUT, prove(&credentials, stream, remote)).await;
     match known {
-        Ok(Ok((stream, who))) => Some((Guest::new(stream, who, permit), remote)),
+        Ok(Ok((stream, who))) => {
+            if who != Who::Stranger {
+                place.unproven = None;
+            }
+            Some((Guest::new(stream, who, place), remote))
+        }
         Ok(Err(error)) => {
             tracing::debug!(%remote, why = explain(&error), "a connection to the admin listener was refused");
             None
@@ -147,12 +195,16 @@ pub(crate) struct Guest {
     end: Pin<Box<Sleep>>,
     /// Ready when its certificate is not good any more.
     cut: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
-    _permit: OwnedSemaphorePermit,
+    _place: Place,
 }
 
 impl Guest {
-    fn new(stream: Stream, who: Who, permit: OwnedSemaphorePermit) -> Guest {
-        let lease = Lease::until(Instant::now() + CONNECTION_TIME_MAX);
+    fn new(stream: Stream, who: Who, place: Place) -> Guest {
+        let time = match who {
+            Who::Stranger => STRANGER_TIME_MAX,
+            Who::Local | Who::Proven(_) => CONNECTION_TIME_MAX,
+        };
+        let lease = Lease::until(Instant::now() + time);
         let cut = match &stream {
             Stream::Plain(_) => None,
             Stream::Tls(_, trust) => Some(Box::pin(trust.lost().clone().cancelled_owned())),
@@ -163,7 +215,7 @@ impl Guest {
             caller: Caller::new(who, lease.clone()),
             end: Box::pin(sleep_until(lease.end())),
             lease,
-            _permit: permit,
+            _place: place,
         }
     }
 

@@ -54,7 +54,7 @@ pub(super) async fn guard(
     response
 }
 
-type Refusal = (StatusCode, &'static str);
+pub(super) type Refusal = (StatusCode, &'static str);
 
 fn judge(desk: &Desk, caller: &Caller, request: &Request) -> Result<(), Refusal> {
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
@@ -65,6 +65,11 @@ fn judge(desk: &Desk, caller: &Caller, request: &Request) -> Result<(), Refusal>
         "/metrics" if desk.opens_metrics => return Ok(()),
         _ => {}
     }
+    may_read(desk, caller, request.headers())
+}
+
+/// Whether a request with these headers may have more than yes or no.
+pub(super) fn may_read(desk: &Desk, caller: &Caller, headers: &HeaderMap) -> Result<(), Refusal> {
     match &caller.who {
         Who::Stranger => return Err((StatusCode::FORBIDDEN, NEEDS_CERTIFICATE)),
         Who::Proven(principal) => {
@@ -75,11 +80,11 @@ fn judge(desk: &Desk, caller: &Caller, request: &Request) -> Result<(), Refusal>
         Who::Local => {}
     }
     // Browsers always send one.
-    let host = request.headers().get(header::HOST);
+    let host = headers.get(header::HOST);
     if !host.is_none_or(|host| is_own(host.to_str().unwrap_or_default(), &desk.names)) {
         return Err((StatusCode::FORBIDDEN, WRONG_HOST));
     }
-    if is_of_other_site(request.headers()) {
+    if is_of_other_site(headers) {
         return Err((StatusCode::FORBIDDEN, OTHER_SITE));
     }
     Ok(())

@@ -16,7 +16,8 @@
 //! | elsewhere, without TLS | `/livez` and `/readyz`, yes or no without a word more; `/metrics` if the node's settings say so |
 //!
 //! A browser on the same machine runs pages of strangers, so `guard` looks at each request for what such pages cannot change.
-//! Connections are few (`doorway`), and each lasts for a while at most: one that says nothing cannot keep others out.
+//! Connections are few (`doorway`), and each lasts for a while at most: one that says nothing cannot keep others out. Whoever has proven nothing
+//! has fewer and less time still.
 //!
 //! Deliberately absent: anything that changes something, cookies, sessions, and headers that let other sites in.
 

@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use axum::extract::{ConnectInfo, State};
 use axum::http::StatusCode;
-use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName};
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderName};
 use tokio::task::spawn_blocking;
 
+use super::guard::may_read;
 use super::{Caller, Desk, Who};
 
 /// Of Prometheus' text format.
@@ -18,15 +19,20 @@ pub(super) async fn live() -> Answer {
     answer(StatusCode::OK, "live".to_owned())
 }
 
-/// Why it is not ready, and what else is to be known, is not for strangers.
-pub(super) async fn ready(State(desk): State<Arc<Desk>>, ConnectInfo(caller): ConnectInfo<Caller>) -> Answer {
+/// Why it is not ready, and what else is to be known, is not for strangers, nor for pages of other sites.
+pub(super) async fn ready(
+    State(desk): State<Arc<Desk>>,
+    ConnectInfo(caller): ConnectInfo<Caller>,
+    headers: HeaderMap,
+) -> Answer {
     let not_ready = desk.not_ready.borrow().clone();
     let status = match not_ready {
         None => StatusCode::OK,
         Some(_) => StatusCode::SERVICE_UNAVAILABLE,
     };
     let mut text = if status.is_success() { "ready" } else { "not ready" }.to_owned();
-    if caller.who == Who::Stranger {
+    let is_proven = matches!(caller.who, Who::Proven(_));
+    if !is_proven && may_read(&desk, &caller, &headers).is_err() {
         return answer(status, text);
     }
     if let Some(why) = not_ready {

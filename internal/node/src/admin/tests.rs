@@ -5,10 +5,10 @@
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 
-use super::doorway::{CONNECTION_TIME_MAX, CONNECTIONS_MAX};
+use super::doorway::{CONNECTION_TIME_MAX, CONNECTIONS_MAX, STRANGER_TIME_MAX, UNPROVEN_MAX, UNPROVEN_PER_ADDRESS_MAX};
 use super::*;
 use crate::audit::Audit;
 use crate::test_ca::TestCa;
@@ -99,6 +99,7 @@ async fn a_node_that_is_not_ready_is_alive_and_says_why() {
 #[tokio::test]
 async fn other_sites_learn_nothing_and_nothing_can_be_changed() {
     let served = served("127.0.0.1:0", false).await;
+    served.not_ready.send_replace(Some(NotReady::Opening(2)));
     let address = served.address;
     for (host, headers) in [
         ("evil.example", ""),
@@ -117,6 +118,9 @@ async fn other_sites_learn_nothing_and_nothing_can_be_changed() {
             );
             assert!(!refused.to_lowercase().contains("access-control"), "{refused}");
         }
+        // A probe may come by any name, and hears yes or no.
+        let answer = get_with(address, "/readyz", host, headers).await;
+        assert!(answer.ends_with("\r\n\r\nnot ready\n"), "{host} {headers}: {answer}");
     }
     let page = get_with(address, "/", "console.example:8443", "").await;
     assert!(is_answered(&page, "200", "the console\n"), "{page}");
@@ -190,4 +194,55 @@ async fn connections_that_say_nothing_do_not_keep_others_out() {
     let reading = stream.read_to_string(&mut response);
     timeout(2 * CONNECTION_TIME_MAX, reading).await.unwrap().unwrap();
     assert!(response.contains("live"), "{response}");
+}
+
+/// A connection from an address of its own, of which there are many on loopback.
+async fn from(source: u8, to: SocketAddr) -> TcpStream {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind(SocketAddr::from(([127, 0, 0, source], 0))).unwrap();
+    socket.connect(to).await.unwrap()
+}
+
+/// Ready when the other side has closed it.
+async fn is_closed(stream: &mut TcpStream) -> bool {
+    let read = timeout(PATIENCE, stream.read(&mut [0])).await;
+    read.is_ok_and(|read| !matches!(read, Ok(1)))
+}
+
+#[tokio::test]
+async fn strangers_of_one_address_do_not_keep_a_probe_from_elsewhere_out() {
+    let served = served(ELSEWHERE, false).await;
+    let address = SocketAddr::from(([127, 0, 0, 1], served.address.port()));
+    let mut kept = Vec::new();
+    for _ in 0..UNPROVEN_PER_ADDRESS_MAX {
+        let mut stream = from(2, address).await;
+        stream.write_all(b"G").await.unwrap();
+        kept.push(stream);
+    }
+    assert!(is_closed(&mut from(2, address).await).await, "one more than its share");
+    let live = fetch(address, "/livez").await;
+    assert!(is_answered(&live, "200", "live\n"), "{live}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn strangers_of_many_addresses_are_soon_gone_and_never_take_every_place() {
+    let served = served(ELSEWHERE, false).await;
+    let address = SocketAddr::from(([127, 0, 0, 1], served.address.port()));
+    const _: () = assert!(UNPROVEN_MAX < CONNECTIONS_MAX);
+    let mut kept = Vec::new();
+    for number in 0..UNPROVEN_MAX {
+        let source = 2 + (number / UNPROVEN_PER_ADDRESS_MAX) as u8;
+        kept.push(from(source, address).await);
+    }
+    assert!(
+        is_closed(&mut from(100, address).await).await,
+        "there are enough of them"
+    );
+    for stream in &mut kept {
+        stream.write_all(b"G").await.unwrap();
+    }
+    let last = kept.last_mut().unwrap();
+    timeout(2 * STRANGER_TIME_MAX, last.read(&mut [0])).await.unwrap().ok();
+    let live = fetch(address, "/livez").await;
+    assert!(is_answered(&live, "200", "live\n"), "{live}");
 }

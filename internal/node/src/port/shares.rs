@@ -7,21 +7,21 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// What is held at the moment, by whom; cheap to clone. No more entries than there are shares held.
 #[derive(Debug, Clone)]
-pub(super) struct Shares<K> {
+pub(crate) struct Shares<K> {
     each_max: usize,
     held: Arc<Mutex<HashMap<K, usize>>>,
 }
 
 /// One of somebody's shares; given back when dropped.
 #[derive(Debug)]
-pub(super) struct Share<K: Hash + Eq> {
+pub(crate) struct Share<K: Hash + Eq> {
     shares: Shares<K>,
     owner: K,
 }
 
 impl<K: Hash + Eq + Clone> Shares<K> {
     /// At most `each_max` for each owner.
-    pub(super) fn new(each_max: usize) -> Shares<K> {
+    pub(crate) fn new(each_max: usize) -> Shares<K> {
         Shares {
             each_max,
             held: Arc::default(),
@@ -29,7 +29,7 @@ impl<K: Hash + Eq + Clone> Shares<K> {
     }
 
     /// One more for `owner`; None if it has all that it may have.
-    pub(super) fn take(&self, owner: K) -> Option<Share<K>> {
+    pub(crate) fn take(&self, owner: K) -> Option<Share<K>> {
         let mut held = self.lock();
         let count = held.entry(owner.clone()).or_default();
         if *count >= self.each_max {

@@ -170,6 +170,19 @@ fn the_same_over_http_for_what_the_command_line_and_calls_say_of_their_trace() {
     assert!(line.contains("traceparent"), "{line}");
     check_way(&way(&collector), &mut cluster, "orders");
 
+    // What a quota refuses is told, too.
+    let quota = ["tenant", "quota", "acme", "--set", "produce_bytes_per_second=1"];
+    cluster.run(&quota).success();
+    let refused = eventually("a refusal is told", PATIENCE, || {
+        let mut produce = cluster.command(&["produce", "orders", "--deadline", "1s"]);
+        produce.env("TRACEPARENT", PARENT.to_string());
+        let _ = run_with_input(&mut produce, b"too much\n".to_vec(), PATIENCE);
+        let mut spans = collector.spans().into_iter();
+        spans.find(|span| span.name == "produce orders" && !span.error.is_empty())
+    });
+    assert_eq!((refused.trace.as_str(), refused.parent.as_str()), (TRACE, SPAN));
+    assert!(refused.error.contains("produce_bytes_per_second"), "{refused:?}");
+
     let wrong = cluster.run(&["produce", "orders", "--trace", "4711"]);
     wrong.fails_with(2, &["--trace", "00-"]);
 }

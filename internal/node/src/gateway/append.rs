@@ -114,7 +114,9 @@ impl Gateway {
             .encoded
             .request(topic, partition, producer, append.expected_offset);
         let caller = (&call.principal, &self.payers(call));
-        produce(&self.context, caller, &request, call.begin_by(), call.deadline).await
+        // Once for all attempts, before the first one.
+        let paid = std::future::ready(Ok(()));
+        produce(&self.context, caller, &request, paid, (call.begin_by(), call.deadline)).await
     }
 }
 

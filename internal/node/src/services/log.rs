@@ -53,8 +53,9 @@ impl LogService for Log {
         if request.traceparent.is_empty() {
             request.traceparent = parent.unwrap_or_default();
         }
-        pay_for_batch(&payers, request.batch.len(), deadline).await?;
-        let produced = produce::produce(&self.context, (&principal, &payers), &request, deadline, deadline).await;
+        let paid = pay_for_batch(&payers, request.batch.len(), deadline);
+        let caller = (&principal, &payers);
+        let produced = produce::produce(&self.context, caller, &request, paid, (deadline, deadline)).await;
         give_back_if_led_elsewhere(&payers, request.batch.len(), &produced);
         Ok(Response::new(produced?))
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures::{Stream, StreamExt};
 use highwater_catalog::Limit;
-use highwater_partition::log::{Decision, PrincipalDigest, Verdict};
+use highwater_partition::log::{Batch, Decision, PrincipalDigest, Verdict};
 use highwater_partition::{Answer, NotApplied};
 use highwater_proto::limits::{NAME_BYTES_MAX, PRODUCER_BATCHES_IN_FLIGHT_MAX, STREAM_IN_FLIGHT_BYTES_MAX};
 use highwater_proto::v1::{ProduceRequest, ProduceResponse, ProduceStreamResponse};
@@ -43,25 +43,24 @@ const PATIENCE: Duration = DEADLINE_DEFAULT;
 /// How long a request waits for room on its connection, which other streams may have used up.
 const CONNECTION_PATIENCE: Duration = Duration::from_secs(5);
 
-/// One batch; answered by `deadline` in any case, and proposed by `begin_by` or not at all.
+/// One batch, once it is `paid` for; answered by `deadline` in any case, and proposed by `begin_by` or not at all.
 pub(crate) async fn produce(
     context: &Arc<Context>,
     (principal, payers): (&Principal, &Payers),
     request: &ProduceRequest,
-    begin_by: Instant,
-    deadline: Instant,
+    paid: impl Future<Output = Result<(), Problem>>,
+    (begin_by, deadline): (Instant, Instant),
 ) -> Result<ProduceResponse, Problem> {
     let way = Way::begin(context, principal, request, Instant::now());
-    let (opened, digest) = context
-        .open(principal, Action::Produce, &wanted(request), deadline)
-        .await?;
-    let batch = batch::check(request, digest)?;
-    context.quotas.tenant(&opened.tenant).check_room()?;
+    let admitted = async {
+        paid.await?;
+        admit(context, principal, request, (begin_by, deadline)).await
+    };
+    let (opened, batch) = match admitted.await {
+        Ok(admitted) => admitted,
+        Err(problem) => return way.refused(problem),
+    };
     let what = opened.what.clone();
-    if Instant::now() > begin_by {
-        let why = format!("no time is left in which {what} could answer");
-        return Err(Problem::Overloaded(why));
-    }
     let (answer, answered) = oneshot::channel();
     let stages = way.admitted();
     let deliver = move |result| {
@@ -79,6 +78,25 @@ pub(crate) async fn produce(
     }
 }
 
+/// Opens the partition of one batch, and checks that.
+async fn admit(
+    context: &Arc<Context>,
+    principal: &Principal,
+    request: &ProduceRequest,
+    (begin_by, deadline): (Instant, Instant),
+) -> Result<(Opened, Batch), Problem> {
+    let (opened, digest) = context
+        .open(principal, Action::Produce, &wanted(request), deadline)
+        .await?;
+    let batch = batch::check(request, digest)?;
+    context.quotas.tenant(&opened.tenant).check_room()?;
+    if Instant::now() > begin_by {
+        let why = format!("no time is left in which {} could answer", opened.what);
+        return Err(Problem::Overloaded(why));
+    }
+    Ok((opened, batch))
+}
+
 fn wanted(request: &ProduceRequest) -> Wanted<'_> {
     Wanted {
         topic: &request.topic,
@@ -92,7 +110,7 @@ fn wanted(request: &ProduceRequest) -> Wanted<'_> {
 fn propose(
     context: &Arc<Context>,
     opened: &Opened,
-    (batch, stages): (highwater_partition::log::Batch, Option<highwater_partition::Trace>),
+    (batch, stages): (Batch, Option<highwater_partition::Trace>),
     payers: &Payers,
     deliver: impl FnOnce(Result<ProduceResponse, Problem>) + Send + 'static,
 ) {
@@ -347,12 +365,12 @@ impl ProduceStream {
         let has_room = share.has_room();
         let ticket = lane.enter(request.request_id, share);
         if let Some(over) = over {
-            return lane.answer(ticket, Err(over.into()));
+            return lane.answer(ticket, way.refused(over.into()));
         }
         if !has_room {
             payers.give_back(Limit::ProduceBytesPerSecond, bytes as u64);
             let why = "the batches in flight on the other streams of this connection leave no room".to_owned();
-            return lane.answer(ticket, Err(Problem::Overloaded(why)));
+            return lane.answer(ticket, way.refused(Problem::Overloaded(why)));
         }
         let checked = checked(&self.context, &self.caller.principal, open, &request).await;
         let stages = checked.is_ok().then(|| way.admitted()).flatten();
@@ -430,7 +448,7 @@ async fn checked(
     principal: &Principal,
     open: &mut OpenLane,
     request: &ProduceRequest,
-) -> Result<(Opened, highwater_partition::log::Batch), Problem> {
+) -> Result<(Opened, Batch), Problem> {
     context.currency.check()?;
     let revision = context.host.now().revision;
     let is_stale = |open: &OpenPartition| open.revision != revision || open.opened.hosted.has_ended();

@@ -49,6 +49,13 @@ impl Way {
         })
     }
 
+    /// It is not proposed, for that reason, which is given back.
+    pub(super) fn refused(self, problem: Problem) -> Result<ProduceResponse, Problem> {
+        let answer = Err(problem);
+        self.answered(&answer);
+        answer
+    }
+
     /// Its answer is given back.
     pub(super) fn answered(self, answer: &Result<ProduceResponse, Problem>) {
         self.timings.answered(self.arrived.elapsed());

@@ -1,6 +1,6 @@
 //! The spans' way to the collector, by OTLP over gRPC or HTTP.
 //!
-//! Spans are gathered for [`GATHERING`], so that a collector gets few requests. One that does not take them, or takes longer than
+//! Spans are gathered for [`GATHERING`], or until there are [`REQUEST_SPANS_MAX`], so that a collector gets few requests. One that does not take them, or takes longer than
 //! [`PATIENCE`], costs them: they are counted, and the log says once that it began and once that it is over.
 //!
 //! The library reads further settings of its own from the environment, `OTEL_EXPORTER_OTLP_HEADERS` for one.
@@ -21,7 +21,7 @@ use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::{SpanData, SpanExporter as _};
 use rustls::ClientConfig;
 use tokio::sync::mpsc;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Endpoint;
 
@@ -184,16 +184,63 @@ impl Sender {
     }
 }
 
-/// Waits for spans, and a moment for more; false if none will come. What it has gathered is kept if it is given up.
+/// Waits for spans, and a moment for more unless there are enough; false if none will come. What it has gathered is kept if it is given up.
 async fn gather(queue: &mut mpsc::Receiver<SpanData>, spans: &mut Vec<SpanData>) -> bool {
     if queue.recv_many(spans, REQUEST_SPANS_MAX).await == 0 {
         return false;
     }
-    sleep(GATHERING).await;
-    while spans.len() < REQUEST_SPANS_MAX
-        && let Ok(span) = queue.try_recv()
-    {
-        spans.push(span);
+    let end = Instant::now() + GATHERING;
+    while spans.len() < REQUEST_SPANS_MAX {
+        let more = queue.recv_many(spans, REQUEST_SPANS_MAX - spans.len());
+        if !matches!(timeout_at(end, more).await, Ok(1..)) {
+            break;
+        }
     }
     true
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use opentelemetry::InstrumentationScope;
+    use opentelemetry::trace::{SpanContext, SpanId, SpanKind, Status};
+    use opentelemetry_sdk::trace::{SpanEvents, SpanLinks};
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn many_spans_do_not_wait_for_more_and_few_wait_a_moment() {
+        let (sender, mut queue) = mpsc::channel(3 * REQUEST_SPANS_MAX);
+        for _ in 0..REQUEST_SPANS_MAX + 1 {
+            assert!(sender.try_send(span()).is_ok());
+        }
+        let (begin, mut spans) = (Instant::now(), Vec::new());
+        assert!(gather(&mut queue, &mut spans).await);
+        assert_eq!((spans.len(), begin.elapsed()), (REQUEST_SPANS_MAX, Duration::ZERO));
+        spans.clear();
+        assert!(gather(&mut queue, &mut spans).await);
+        assert_eq!((spans.len(), begin.elapsed()), (1, GATHERING));
+        drop(sender);
+        spans.clear();
+        assert!(!gather(&mut queue, &mut spans).await);
+    }
+
+    fn span() -> SpanData {
+        SpanData {
+            span_context: SpanContext::empty_context(),
+            parent_span_id: SpanId::INVALID,
+            parent_span_is_remote: false,
+            span_kind: SpanKind::Server,
+            name: "produce".into(),
+            start_time: SystemTime::UNIX_EPOCH,
+            end_time: SystemTime::UNIX_EPOCH,
+            attributes: Vec::new(),
+            dropped_attributes_count: 0,
+            events: SpanEvents::default(),
+            links: SpanLinks::default(),
+            status: Status::Unset,
+            instrumentation_scope: InstrumentationScope::default(),
+        }
+    }
 }

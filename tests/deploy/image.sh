@@ -40,6 +40,8 @@ done
 named=$(grep -h -o 'sha256[:/][0-9a-f]\{64\}' "$work/layout/index.json" "$work/layout/manifest.json" "$work"/layout/blobs/sha256/* |
     cut -c 8- | sort -u)
 [ "$named" = "$(ls "$work/layout/blobs/sha256")" ] || fail "the image names $named"
+# containerd takes this name as it is, and others look for what it stands for.
+grep -q '"io.containerd.image.name": "docker.io/library/highwater:[0-9]' "$work/layout/index.json" || fail "containerd would not find the image"
 config=$(sed -n 's/.*"Config": "\([^"]*\)".*/\1/p' "$work/layout/manifest.json")
 for wanted in '"User": "10001:10001"' '"health", "--address", "localhost:7400"' '"/usr/bin/highwater"'; do
     grep -q -F "$wanted" "$work/layout/$config" || fail "the image's configuration has no $wanted"

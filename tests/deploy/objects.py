@@ -222,6 +222,9 @@ def monitoring_fits(rendered, _values):
         found = [service for service in rendered.of("Service") if labels.items() <= service["metadata"]["labels"].items()]
         if len(found) != 1 or endpoint["port"] not in [port["name"] for port in found[0]["spec"]["ports"]]:
             yield "the ServiceMonitor finds no port, or several"
+        job = found[0]["metadata"]["labels"].get(monitor["spec"].get("jobLabel")) if found else None
+        if not job or "highwater" not in job:
+            yield f"Prometheus calls the nodes {job}, which no alert looks for"
         if "HIGHWATER_ADMIN_OPEN_METRICS" not in rendered.node_environment():
             yield "the ServiceMonitor asks for what nodes keep to themselves"
 

@@ -143,6 +143,9 @@ imagePullSecrets:
 {{- if and .Values.serviceMonitor.enabled (not .Values.metrics.enabled) -}}
 {{- fail "serviceMonitor.enabled needs metrics.enabled: there is nothing to fetch otherwise" -}}
 {{- end -}}
+{{- if and .Values.networkPolicy.enabled .Values.external.enabled (not .Values.networkPolicy.clients) -}}
+{{- fail "networkPolicy.enabled with external.enabled needs networkPolicy.clients: nodes reach each other from outside then, from the addresses of load balancers and machines" -}}
+{{- end -}}
 {{- if and .Values.client.enabled (not .Values.certificates.clients) -}}
 {{- fail "client.enabled needs a client in certificates.clients" -}}
 {{- end -}}

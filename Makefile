@@ -43,6 +43,7 @@ test: build sim-build ## Every test, some simulation; last, stubs of another lan
 	$(SIM) group --seeds 40
 	tests/interop/run $(HIGHWATER)
 	tests/console/run $(HIGHWATER)
+	examples/activity/browser/run $(TARGET_DIR)/debug
 	tests/deploy/dist.sh $(HIGHWATER) $(TARGET_DIR)/debug/sbom
 	tests/deploy/image.sh $(HIGHWATER)
 	tests/deploy/compose.sh $(HIGHWATER)

@@ -45,7 +45,24 @@ const ARROWS: &[(&str, &[&str])] = &[
         ],
     ),
     ("highwater-tests", &["*"]),
-    ("highwater-examples", &["*"]),
+    // Example applications stand on what everybody gets, and on nothing else.
+    ("highwater-service", &["highwater"]),
+    ("highwater-activity", EXAMPLE),
+    ("highwater-calc", EXAMPLE),
+    ("highwater-school", EXAMPLE),
+    ("highwater-users", EXAMPLE),
+];
+
+/// What an example application may link.
+const EXAMPLE: &[&str] = &["highwater", "highwater-service"];
+
+/// Crates whose tests may start real clusters, as those of `tests` do.
+const MAY_USE_CLUSTERS: &[&str] = &[
+    "highwater-service",
+    "highwater-activity",
+    "highwater-calc",
+    "highwater-school",
+    "highwater-users",
 ];
 
 /// Crates that nothing may need, not even for its tests.
@@ -54,7 +71,10 @@ const LEAVES: &[&str] = &[
     "highwater-simulation",
     "highwater-model",
     "highwater-fuzz",
-    "highwater-examples",
+    "highwater-activity",
+    "highwater-calc",
+    "highwater-school",
+    "highwater-users",
 ];
 
 /// What a crate must not reach, however indirectly.
@@ -117,7 +137,11 @@ fn wrong_arrows(graph: &Graph) -> Vec<String> {
             wrong.push(format!("{from} must not import {to}; it may import {allowed:?}"));
         }
     }
-    for (from, to, _) in graph.edges.iter().filter(|(_, to, _)| LEAVES.contains(&graph.name(to))) {
+    let of_tests = |(from, to, kind): &&(String, String, Kind)| {
+        *kind == Kind::Dev && graph.name(to) == "highwater-tests" && MAY_USE_CLUSTERS.contains(&graph.name(from))
+    };
+    let into_leaves = graph.edges.iter().filter(|(_, to, _)| LEAVES.contains(&graph.name(to)));
+    for (from, to, _) in into_leaves.filter(|edge| !of_tests(edge)) {
         wrong.push(format!(
             "{} needs {}, which nothing may need",
             graph.name(from),
@@ -348,6 +372,20 @@ mod of_made_up_graphs {
         );
         let wrong = wrong_arrows(&graph(&[("highwater-node", "highwater-tests", Kind::Dev)]));
         assert_found(wrong, &["which nothing may need"]);
+    }
+
+    #[test]
+    fn examples_stand_on_the_client_library_alone_and_only_their_tests_use_clusters() {
+        let edge = |to, kind| wrong_arrows(&graph(&[("highwater-users", to, kind)]));
+        assert_found(edge("highwater-service", Kind::Normal), &[]);
+        assert_found(
+            edge("highwater-proto", Kind::Normal),
+            &["highwater-users must not import"],
+        );
+        assert_found(edge("highwater-tests", Kind::Dev), &[]);
+        let linked = edge("highwater-tests", Kind::Normal);
+        assert_found(linked, &["must not import highwater-tests", "which nothing may need"]);
+        assert_found(edge("highwater-calc", Kind::Dev), &["which nothing may need"]);
     }
 
     #[test]

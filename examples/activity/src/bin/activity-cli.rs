@@ -1,0 +1,17 @@
+//! `activity-cli`: posts events and reads them.
+
+use std::process::ExitCode;
+
+use highwater_activity::cli;
+use highwater_service::settings;
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> ExitCode {
+    match Box::pin(cli::run(settings::parse())).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,13 @@
+//! The real programs on real clusters.
+
+#![allow(clippy::unwrap_used)]
+
+mod commands;
+mod race;
+mod server;
+mod web;
+
+use std::time::Duration;
+
+/// Longer than anything takes unless it hangs.
+const DEADLINE: Duration = Duration::from_secs(60);

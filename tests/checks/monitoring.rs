@@ -76,14 +76,31 @@ fn dashboards() -> Vec<(PathBuf, String)> {
         .collect()
 }
 
-/// What a dashboard's panels ask for.
+/// What a dashboard's panels and its variables ask for.
 fn expressions(board: &serde_json::Value) -> Vec<&str> {
     let panels = board["panels"].as_array().unwrap();
     let targets = panels.iter().filter_map(|panel| panel["targets"].as_array());
-    targets
-        .flatten()
-        .map(|target| target["expr"].as_str().unwrap())
-        .collect()
+    let asked = targets.flatten().map(|target| &target["expr"]);
+    let variables = board["templating"]["list"].as_array().unwrap().iter();
+    let listed = variables.filter_map(|variable| variable["query"].get("query"));
+    asked.chain(listed).map(|text| text.as_str().unwrap()).collect()
+}
+
+/// One Prometheus may know several clusters.
+#[test]
+fn every_expression_of_a_dashboard_is_about_the_chosen_cluster() {
+    let board_text = |(_, text): (PathBuf, String)| text;
+    for text in dashboards().into_iter().map(board_text) {
+        let board: serde_json::Value = serde_json::from_str(&text).unwrap();
+        for expression in expressions(&board) {
+            let of_cluster = expression.matches("cluster=~\"$cluster\"").count();
+            let asked = expression.matches("highwater_").count() + expression.matches("process_").count();
+            let lists_clusters = expression == "label_values(highwater_node_ready, cluster)";
+            // The job's name has `highwater` in it.
+            let asked = if expression.contains("up{") { 1 } else { asked };
+            assert!(lists_clusters || of_cluster == asked, "{expression}");
+        }
+    }
 }
 
 #[test]

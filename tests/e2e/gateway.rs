@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::{PATIENCE, assert_same_bytes, consume};
 
-fn has_curl() -> bool {
+pub(crate) fn has_curl() -> bool {
     let found = Command::new("curl").arg("--version").output();
     let found = found.is_ok_and(|output| output.status.success());
     if !found {
@@ -19,7 +19,7 @@ fn has_curl() -> bool {
 
 /// Runs a command line as a person would, through the node at that position.
 #[track_caller]
-fn shell(cluster: &TestCluster, position: usize, line: &str) -> Value {
+pub(crate) fn shell(cluster: &TestCluster, position: usize, line: &str) -> Value {
     let certificates = cluster.certificates();
     let port = cluster.nodes()[position].address();
     let port = port.rsplit(':').next().unwrap_or_default();

@@ -141,7 +141,9 @@ fn sighup_takes_what_can_be_taken_and_says_what_cannot() {
     eventually("calls are told of", PATIENCE, || told(&cluster));
 
     write(&path, "log = 'loud=louder=loudest'\n");
-    cluster.nodes()[0].hang_up();
+    let reload = |pid: u32| cluster.run(&["reload", "--pid", &pid.to_string()]);
+    reload(std::process::id()).fails_with(3, &["is no `highwater serve`"]);
+    reload(cluster.nodes()[0].pid().unwrap_or(0)).success();
     let refused = said(&["the settings stay as they are", "loudest"]);
     eventually("the wrong file is refused", PATIENCE, || refused(&cluster));
     assert!(cluster.node(0).stop().success());

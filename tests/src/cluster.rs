@@ -135,6 +135,7 @@ impl TestCluster {
                 .into_iter()
                 .flat_map(|(flag, value)| [flag.to_owned(), value])
                 .collect(),
+            variables: Vec::new(),
             is_previous: false,
             child: None,
         }

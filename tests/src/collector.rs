@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use axum::Router;
 use axum::body::Bytes;
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::routing::post;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto::Builder;
@@ -52,6 +52,8 @@ pub struct CollectedSpan {
     pub attributes: BTreeMap<String, String>,
     /// What went wrong; empty: nothing.
     pub error: String,
+    /// The headers of the request that it came with.
+    pub came_with: BTreeMap<String, String>,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -139,14 +141,21 @@ impl Spans {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn take(&self, request: ExportTraceServiceRequest) {
+    fn take(&self, headers: &HeaderMap, request: ExportTraceServiceRequest) {
+        let value = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
+        let headers = headers.iter().map(|(name, text)| (name.to_string(), value(text)));
+        let headers: BTreeMap<String, String> = headers.collect();
         for resource in request.resource_spans {
             let told_by = resource
                 .resource
                 .map(|resource| resource.attributes)
                 .unwrap_or_default();
             let spans = resource.scope_spans.into_iter().flat_map(|scope| scope.spans);
-            self.lock().extend(spans.map(|span| collected(&told_by, span)));
+            let spans = spans.map(|span| CollectedSpan {
+                came_with: headers.clone(),
+                ..collected(&told_by, span)
+            });
+            self.lock().extend(spans);
         }
     }
 }
@@ -167,6 +176,7 @@ fn collected(told_by: &[KeyValue], span: Span) -> CollectedSpan {
             Some(status) if status.code == 2 => status.message.clone(),
             _ => String::new(),
         },
+        came_with: BTreeMap::new(),
     }
 }
 
@@ -185,9 +195,9 @@ fn hex(bytes: &[u8]) -> String {
 /// Both ways in.
 fn router(spans: Spans) -> Router {
     let of_http = spans.clone();
-    let take = async move |body: Bytes| match ExportTraceServiceRequest::decode(body) {
+    let take = async move |headers: HeaderMap, body: Bytes| match ExportTraceServiceRequest::decode(body) {
         Ok(request) => {
-            of_http.take(request);
+            of_http.take(&headers, request);
             StatusCode::OK
         }
         Err(_) => StatusCode::BAD_REQUEST,
@@ -221,7 +231,8 @@ impl TraceService for Spans {
         &self,
         request: Request<ExportTraceServiceRequest>,
     ) -> Result<Response<ExportTraceServiceResponse>, Status> {
-        self.take(request.into_inner());
+        let (metadata, _, request) = request.into_parts();
+        self.take(&metadata.into_headers(), request);
         Ok(Response::new(ExportTraceServiceResponse::default()))
     }
 }

@@ -71,6 +71,17 @@ impl Finished {
         self
     }
 
+    /// Checks the exit code and that the last line on standard error, which may be one of a log, contains each of `words`.
+    #[track_caller]
+    pub fn ends_with(self, code: i32, words: &[&str]) -> Self {
+        assert_eq!(self.code(), code, "stderr: {}", self.stderr);
+        let last = self.stderr.lines().last().unwrap_or_default();
+        for word in words {
+            assert!(last.contains(word), "no {word:?} in the last line of: {}", self.stderr);
+        }
+        self
+    }
+
     /// Checks the exit code and that the one error line contains each of `words`.
     #[track_caller]
     pub fn fails_with(self, code: i32, words: &[&str]) -> Self {

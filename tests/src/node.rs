@@ -29,6 +29,8 @@ pub struct TestNode {
     pub(crate) log_path: PathBuf,
     /// Everything after `serve`.
     pub(crate) arguments: Vec<String>,
+    /// More of its environment.
+    pub(crate) variables: Vec<(String, String)>,
     /// It runs the program of an earlier version.
     pub(crate) is_previous: bool,
     pub(crate) child: Option<Child>,
@@ -109,6 +111,7 @@ impl TestNode {
         for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("HIGHWATER_")) {
             command.env_remove(name);
         }
+        command.envs(self.variables.iter().map(|(name, value)| (name, value)));
         command
     }
 
@@ -118,6 +121,11 @@ impl TestNode {
             true => self.set_argument(flag, value.to_owned()),
             false => self.arguments.extend([flag.to_owned(), value.to_owned()]),
         }
+    }
+
+    /// Sets a variable of its environment, for its next start.
+    pub fn set_variable(&mut self, name: &str, value: &str) {
+        self.variables.push((name.to_owned(), value.to_owned()));
     }
 
     /// Starts the process.

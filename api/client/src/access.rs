@@ -165,16 +165,19 @@ impl Access {
         call!(self, &action, request, change_quota, &Doubt::default()).map(drop)
     }
 
-    /// Forgets a tenant with its rules and grants, and if `delete_topics` with its topics and all their records. For operators.
+    /// Forgets a tenant with its rules and grants, and if `delete_topics` with its topics and all their records. For operators. It cannot
+    /// be undone, so the nodes do it only if `confirm_name` is the tenant's name once more: have whoever asks for it give that.
     ///
     /// Not cancel safe: if the future is dropped, it may be done all the same, also in part; it can be called again.
     ///
     /// # Errors
-    /// Reasons `TENANT_NOT_FOUND`, `REFUSED` (it has topics), `PERMISSION_DENIED`; [`Error::Deadline`].
-    pub async fn delete_tenant(&self, tenant: &str, delete_topics: bool) -> Result<(), Error> {
+    /// Reasons `TENANT_NOT_FOUND`, `INVALID_ARGUMENT` (`confirm_name` is another one), `REFUSED` (it has topics), `PERMISSION_DENIED`;
+    /// [`Error::Deadline`].
+    pub async fn delete_tenant(&self, tenant: &str, confirm_name: &str, delete_topics: bool) -> Result<(), Error> {
         let request = v1::DeleteTenantRequest {
             tenant: tenant.to_owned(),
             delete_topics,
+            confirm_name: confirm_name.to_owned(),
         };
         let doubt = Doubt::default();
         let action = format!("delete tenant {tenant}");

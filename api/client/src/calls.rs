@@ -260,10 +260,12 @@ impl Caller {
     }
 }
 
-/// A request that tells the node how long its answer is waited for.
+/// A request that tells the node how long its answer is waited for, and which trace it is part of.
 pub(crate) fn timed<T>(message: T, time_left: Duration) -> Request<T> {
     let mut request = Request::new(message);
     request.set_timeout(time_left.min(LONGEST));
+    #[cfg(feature = "opentelemetry")]
+    crate::trace::tell_current(request.metadata_mut());
     request
 }
 

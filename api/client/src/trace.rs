@@ -4,7 +4,8 @@
 //! traces"), and so can whoever consumes it. The library only carries it; it makes no spans of its own.
 //!
 //! With the feature `opentelemetry`, [`Producer::send`](crate::Producer::send) gives records the context that is current where it is called,
-//! if that is sampled, and [`ConsumedRecord::trace_context`](crate::ConsumedRecord::trace_context) gives it back. Without, programs use
+//! if that is sampled, and [`ConsumedRecord::trace_context`](crate::ConsumedRecord::trace_context) gives it back. Calls about topics, groups and
+//! the like tell the node the context that is current where they are awaited. Without, programs use
 //! [`Record::with_trace`](crate::Record::with_trace) and [`ConsumedRecord::trace`](crate::ConsumedRecord::trace).
 
 #[cfg(feature = "opentelemetry")]
@@ -15,7 +16,7 @@ pub use highwater_proto::trace::TraceParent;
 use highwater_proto::v1::{Header, Record};
 
 #[cfg(feature = "opentelemetry")]
-pub(crate) use self::context::{add_current, context_of};
+pub(crate) use self::context::{add_current, context_of, tell_current};
 
 /// The trace that headers speak of; the first of them counts.
 pub(crate) fn parent_of(headers: &[Header]) -> Option<TraceParent> {

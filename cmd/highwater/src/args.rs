@@ -8,7 +8,7 @@ use clap::{Parser, Subcommand};
 use crate::exit::{Code, EXIT_CODES_HELP, Failure, Result};
 use crate::{
     access, audit, backup, bench, certs, cluster, completions, consume, dev, group, health, log, produce, profiles,
-    serve, tenant, top, topic, version,
+    reload, serve, tenant, top, topic, version,
 };
 
 const EXAMPLES: &str = "\
@@ -32,6 +32,7 @@ pub(crate) struct Cli {
 enum Command {
     Dev(dev::Args),
     Serve(Box<serve::Args>),
+    Reload(reload::Args),
     Topic(topic::Args),
     Produce(produce::Args),
     Consume(consume::Args),
@@ -60,6 +61,7 @@ impl Cli {
         match self.command {
             Command::Dev(args) => block_on(dev::run(&args)),
             Command::Serve(args) => serve::run(&args),
+            Command::Reload(args) => reload::run(&args),
             Command::Topic(args) => block_on(topic::run(&args)),
             Command::Produce(args) => block_on(produce::run(&args)),
             Command::Consume(args) => block_on(consume::run(&args)),

@@ -5,6 +5,9 @@
 //! one URI, `spiffe://<cluster>/node/<name>` or `spiffe://<cluster>/tenant/<tenant>/client/<name>`; DNS names and
 //! addresses in a node's certificate serve stock gRPC clients only.
 //!
+//! Each authority has a subject of its own: a revocation list names its authority by the subject, and while the authority
+//! of a cluster changes, two of them are trusted at once.
+//!
 //! Deliberately absent: revocation lists, intermediate authorities, and requests signed for others. A large
 //! cluster brings certificates from its own authority.
 
@@ -17,6 +20,7 @@ use rcgen::{
 };
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
+use sha2::{Digest, Sha256};
 use time::{Duration, OffsetDateTime};
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
@@ -34,6 +38,11 @@ pub(crate) const CA_STEM: &str = "ca";
 
 /// Clocks of two machines may differ by this much without a fresh certificate being refused.
 const CLOCK_TOLERANCE: Duration = Duration::minutes(5);
+
+/// X.509 allows so many characters for a common name.
+const COMMON_NAME_CHARACTERS_MAX: usize = 64;
+/// As much of a cluster's name as an authority's common name has room for, characters.
+const CLUSTER_NAME_SHOWN_MAX: usize = COMMON_NAME_CHARACTERS_MAX - "Highwater CA of , 01234567".len();
 
 /// From when until when a certificate holds.
 #[derive(Debug, Clone, Copy)]
@@ -141,7 +150,7 @@ impl Authority {
     pub(crate) fn create(cluster: &str, validity: Validity) -> Result<(Self, Pair)> {
         names::check("cluster name", cluster)?;
         let key = new_key()?;
-        let mut params = params(format!("Highwater CA of {cluster}"), validity);
+        let mut params = params(authority_name(cluster, &key), validity);
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         params.subject_alt_names = vec![uri_name(&format!("spiffe://{cluster}"))?];
@@ -235,6 +244,14 @@ impl Authority {
     }
 }
 
+/// What an authority is called: the cluster, as far as there is room, and the beginning of its key's hash.
+fn authority_name(cluster: &str, key: &KeyPair) -> String {
+    let hash = Sha256::digest(key.public_key_raw());
+    let of_key: String = hash.iter().take(4).map(|byte| format!("{byte:02x}")).collect();
+    let cluster: String = cluster.chars().take(CLUSTER_NAME_SHOWN_MAX).collect();
+    format!("Highwater CA of {cluster}, {of_key}")
+}
+
 /// The DNS name that every node of the cluster has, for clients that verify by name.
 pub(crate) fn server_name(cluster: &str) -> String {
     format!("node.{cluster}.highwater")
@@ -271,8 +288,8 @@ fn params(common_name: String, validity: Validity) -> CertificateParams {
     let mut params = CertificateParams::default();
     params.distinguished_name = rcgen::DistinguishedName::new();
     params.distinguished_name.push(DnType::OrganizationName, "Highwater");
-    // X.509 allows 64 characters; the name is for people, identity stands in the URI.
-    let common_name: String = common_name.chars().take(64).collect();
+    // The name is for people, identity stands in the URI.
+    let common_name: String = common_name.chars().take(COMMON_NAME_CHARACTERS_MAX).collect();
     params.distinguished_name.push(DnType::CommonName, common_name);
     params.not_before = validity.not_before;
     params.not_after = validity.not_after;
@@ -330,6 +347,22 @@ mod tests {
         let uri = "spiffe://dev/tenant/acme/client/app".to_owned();
         assert_eq!(uris_and_usages(&client.certificate), (vec![uri], true, false));
         assert_eq!(cluster_of(&client.certificate), Ok("dev".to_owned()));
+    }
+
+    #[test]
+    fn two_authorities_of_a_cluster_have_different_subjects_whatever_it_is_called() {
+        for cluster in ["dev".to_owned(), "a".repeat(128)] {
+            let subject = || {
+                let (_, pair) = Authority::create(&cluster, Validity::days(1)).unwrap();
+                let der = CertificateDer::from_pem_slice(pair.certificate.as_bytes()).unwrap();
+                let (_, certificate) = X509Certificate::from_der(&der).unwrap();
+                certificate.subject().to_string()
+            };
+            let (one, other) = (subject(), subject());
+            assert_ne!(one, other);
+            let beginning = format!("O=Highwater, CN=Highwater CA of {}", &cluster[..3]);
+            assert!(one.starts_with(&beginning), "{one}");
+        }
     }
 
     #[test]

@@ -1,18 +1,42 @@
 // The server under test, and the command line that posts to it.
 
 import { spawn } from "node:child_process";
+import { createServer } from "node:net";
 import { join } from "node:path";
 import { until } from "./cluster.mjs";
+
+// Below what the system hands out by itself, and below what other tests reserve: a server that is down keeps its ports.
+const [PORT_FIRST, PORT_END] = [10_000, 12_000];
+// Different processes begin at different places, and none takes a port twice.
+let tried = (process.pid * 97) % (PORT_END - PORT_FIRST);
+
+async function freePort() {
+  for (let step = PORT_FIRST; step < PORT_END; step += 1) {
+    tried = (tried + 1) % (PORT_END - PORT_FIRST);
+    const port = PORT_FIRST + tried;
+    if (await isFree(port)) return port;
+  }
+  throw new Error(`there is no free port from ${PORT_FIRST} to ${PORT_END - 1}`);
+}
+
+function isFree(port) {
+  return new Promise((resolve) => {
+    const listener = createServer();
+    listener.once("error", () => resolve(false));
+    listener.listen(port, "127.0.0.1", () => listener.close(() => resolve(true)));
+  });
+}
 
 export class Server {
   constructor(binaries, profile) {
     this.binaries = binaries;
     this.profile = profile;
-    this.ports = { gRPC: 0, web: 0, metrics: 0 };
+    this.ports = null;
   }
 
   /** Starts it, at the ports that it had before if it had any, and waits until it is ready. */
   async start() {
+    this.ports ??= { gRPC: await freePort(), web: await freePort(), metrics: await freePort() };
     const { gRPC, web, metrics } = this.ports;
     const ports = ["--port", gRPC, "--web-port", web, "--metrics-port", metrics].map(String);
     const environment = { PATH: process.env.PATH, HIGHWATER_CONFIG: this.profile };
@@ -23,9 +47,6 @@ export class Server {
       if (this.process.exitCode !== null) throw new Error(`the server ended: ${log}`);
       return /: ready\n/.test(log);
     });
-    for (const what of Object.keys(this.ports)) {
-      this.ports[what] = Number(log.match(new RegExp(`${what} listens address=127\\.0\\.0\\.1:(\\d+)`))[1]);
-    }
     return this;
   }
 

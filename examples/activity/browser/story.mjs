@@ -1,8 +1,8 @@
 // usage: story.mjs HIGHWATER_BINARY BINARIES_DIRECTORY CHROMIUM WORK_DIRECTORY
 //
 // One story: somebody looks at a deployment while events are posted, by mouse and by keyboard; messages that are HTML stay text; the server is
-// killed and comes back, is stopped and comes back, and a node of the cluster is killed, and each event is on the page once. Nothing is
-// asserted about time.
+// killed and comes back, is stopped and comes back, and a node of the cluster is killed, and each event is on the page once; and the topic
+// is made again. Nothing is asserted about time.
 
 import assert from "node:assert/strict";
 import { cpSync, existsSync, mkdtempSync, rmSync } from "node:fs";
@@ -60,7 +60,7 @@ async function live(page, server) {
   assert.equal(await page.locator("#events img, #events script").count(), 0);
   assert.equal(await page.evaluate(() => window.stolen), undefined);
   assert.match(await hostile.locator("time").first().getAttribute("datetime"), /^\d{4}-\d\d-\d\dT/);
-  await until("it is said aloud", async () => /Following deployment 7: 7 events/.test(await page.locator("[role=status]").innerText()));
+  await until("it is said aloud", async () => /Following deployment 7: 7 events/.test(await page.locator("#state[role=status]").innerText()));
 }
 
 /** While it is paused nothing moves. */
@@ -107,6 +107,25 @@ async function later(browser, server) {
   await wrong.context().close();
 }
 
+/** The topic is made again: the page, which has seen more than the log has now, begins anew and says so. */
+async function anew(browser, servers, cluster) {
+  const page = await browser.page("desktop", { bypassCSP: true }); // for the judge
+  await page.goto(`${servers[0].page}?deployment=7`);
+  await shows(page, numbers(21, 120));
+  assert.equal(await page.locator("#anew").innerText(), "");
+  await Promise.all(servers.map((server) => server.end("SIGTERM")));
+  await cluster.run(["topic", "delete", "activity"]);
+  await Promise.all(servers.map((server) => server.start()));
+  await servers[1].add([event(500)]);
+  await until("the page has begun anew", async () => JSON.stringify(await ids(page)) === "[500]");
+  assert.match(await page.locator("#anew[role=status]").innerText(), /begun anew/);
+  await browser.judge(page, "begun anew");
+  await servers[1].add([event(501)]);
+  await shows(page, [500, 501]);
+  await until("it counts anew", async () => /Following deployment 7: 2 events/.test(await state(page)));
+  await page.context().close();
+}
+
 async function portray(browser, server) {
   const isThere = (words) => async (page) => {
     await page.locator("#state", { hasText: words }).waitFor();
@@ -140,6 +159,7 @@ try {
   await page.context().close();
   await later(browser, server);
   await portray(browser, server);
+  await anew(browser, [server, other], cluster);
   const troubles = browser.troubles.filter((trouble) => !AWAY.test(trouble));
   assert.deepEqual(troubles, [], "the browser complained");
   console.log(`The feed is as it should be; pictures are in ${browser.pictures}.`);

@@ -1,4 +1,4 @@
-//! Messages that are no longer in memory, read from the log again.
+//! What is not in memory and has to be asked of the log: old messages, and where it ends.
 //!
 //! Each read is a consumer of its own for as long as a page takes, so only a few of them run at a time.
 
@@ -10,10 +10,8 @@ use tokio::time::timeout;
 
 use crate::TOPIC;
 use crate::event::Posted;
-use crate::limits::{OLD_READS_MAX, READ_DEADLINE};
+use crate::limits::{OLD_READ_BYTES, OLD_READS_MAX, READ_DEADLINE};
 
-/// How many bytes are read ahead.
-const PREFETCH_BYTES: usize = 256 * 1024;
 /// From this many records of other deployments on, jumping over them is cheaper than reading them.
 const JUMP_RECORDS: u64 = 1_000;
 
@@ -56,13 +54,23 @@ impl Archive {
         timeout(READ_DEADLINE, reading).await.map_err(|_| ArchiveError::Late)?
     }
 
+    /// Where a partition ends now (exclusive), as its leader says. Cancel safe.
+    pub(crate) async fn end(&self, partition: u32) -> Result<u64, ArchiveError> {
+        let asking = async {
+            let _turn = self.turns.acquire().await;
+            let consumer = self.client.consumer(TOPIC, partition).deadline(READ_DEADLINE);
+            Ok(consumer.build().await?.end_offset(partition).await?)
+        };
+        timeout(READ_DEADLINE, asking).await.map_err(|_| ArchiveError::Late)?
+    }
+
     async fn read(&self, partition: u32, positions: &[u64]) -> Result<Vec<Arc<str>>, ArchiveError> {
         let Some(first) = positions.first() else {
             return Ok(Vec::new());
         };
         let consumer = self.client.consumer(TOPIC, partition).from(Position::Offset(*first));
         let mut consumer = consumer
-            .prefetch_bytes(PREFETCH_BYTES)
+            .prefetch_bytes(OLD_READ_BYTES)
             .deadline(READ_DEADLINE)
             .build()
             .await?;

@@ -10,16 +10,19 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
 
-use highwater::{Client, Error, ProduceError};
+use highwater::{Client, Error, Outcome, ProduceError};
 use highwater_service::serving::Stop;
-use highwater_service::{Behind, Declined, Start, View, Writer, topics};
+use highwater_service::topics::{self, TopicError};
+use highwater_service::{Behind, Declined, Lost, Start, View, Writer};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::timeout;
 
 use crate::archive::{Archive, ArchiveError};
 use crate::event::{Event, Posted, partition_of};
 use crate::index::{Entry, Index};
-use crate::limits::{ADD_DEADLINE, ADDS_MAX, EVENTS_MAX, FOLLOWERS_MAX, PAGE_EVENTS_MAX, READ_DEADLINE};
+use crate::limits::{
+    ADD_DEADLINE, ADDS_MAX, EVENTS_MAX, FOLLOWERS_MAX, PAGE_BYTES_MAX, PAGE_EVENTS_MAX, READ_DEADLINE,
+};
 use crate::{PARTITIONS, TOPIC};
 
 /// What a server does with the log. To be shared.
@@ -27,7 +30,6 @@ use crate::{PARTITIONS, TOPIC};
 pub struct Feed {
     writer: Writer<Index>,
     archive: Archive,
-    adding: Semaphore,
     followers: Arc<Semaphore>,
     stop: Stop,
 }
@@ -47,6 +49,20 @@ pub struct Added {
     pub received_at_ms: u64,
 }
 
+/// Why the feed cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Its topic.
+    #[error(transparent)]
+    Topic(#[from] TopicError),
+    /// The state of it.
+    #[error(transparent)]
+    View(#[from] highwater_service::OpenError),
+    /// The cluster.
+    #[error(transparent)]
+    Log(#[from] Error),
+}
+
 /// Why an event was not added, or why that is not known.
 #[derive(Debug, thiserror::Error)]
 pub enum AddError {
@@ -54,29 +70,60 @@ pub enum AddError {
     #[error("not stored: the feed has {EVENTS_MAX} events, which is its limit")]
     Full,
     /// Too much at once.
-    #[error("not stored: {ADDS_MAX} events are being added, which is the limit; post it again")]
+    #[error("not stored; post it again: {ADDS_MAX} events of this partition wait to be added, which is the limit")]
     Busy,
+    /// Its turn did not come in time.
+    #[error("not stored; post it again: too many others were before it")]
+    Waited,
     /// The append failed.
-    #[error("{}: {source}", stored(source))]
+    #[error("{fate}: {source}")]
     Failed {
+        /// What that means for whoever posted.
+        fate: Fate,
         /// How.
         source: ProduceError,
     },
     /// It was appended, maybe, but what then happened is not known.
-    #[error("it may have been stored; post it again, it will not be stored twice: {0}")]
+    #[error("{fate}: {0}", fate = Fate::MayBeStored)]
     Behind(#[from] Behind),
     /// It took too long.
-    #[error("no answer within {ADD_DEADLINE:?}: it may have been stored; post it again, it will not be stored twice")]
+    #[error("{fate}: no answer within {ADD_DEADLINE:?}", fate = Fate::MayBeStored)]
     Late,
     /// What was stored is not there: a mistake of the program.
     #[error("it was stored, and is not there")]
     Lost,
 }
 
-fn stored(error: &ProduceError) -> &'static str {
-    match error.outcome() {
-        highwater::Outcome::NotApplied => "not stored; post it again",
-        _ => "it may have been stored; post it again, it will not be stored twice",
+/// What an append that failed means for whoever posted the event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    /// Nobody knows whether it is stored, or will be.
+    MayBeStored,
+    /// It is not stored; the next attempt may succeed.
+    TryAgain,
+    /// It is not stored, and the next attempt will fail too.
+    Refused,
+}
+
+impl Fate {
+    /// By what became of the append first, and only then by its reason: what may have been stored is to be posted again whatever it was.
+    #[must_use]
+    pub fn of(outcome: Outcome, is_retryable: bool) -> Self {
+        match (outcome, is_retryable) {
+            (Outcome::Unknown | Outcome::Applied, _) => Self::MayBeStored,
+            (Outcome::NotApplied, true) => Self::TryAgain,
+            (Outcome::NotApplied, false) => Self::Refused,
+        }
+    }
+}
+
+impl fmt::Display for Fate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::MayBeStored => "it may have been stored; post it again, it will not be stored twice",
+            Self::TryAgain => "not stored; post it again",
+            Self::Refused => "not stored, and the log will not take it",
+        })
     }
 }
 
@@ -86,10 +133,21 @@ pub enum ReadError {
     /// The server has not read enough of the log.
     #[error(transparent)]
     Behind(#[from] Behind),
+    /// Not even the log has that: it is not the one that whoever asks has seen.
+    #[error(
+        "position {position} is wanted, and the log ends at {end} (exclusive): it was made again, or put back to an earlier time; begin \
+         at its first event"
+    )]
+    Beyond {
+        /// What was wanted.
+        position: u64,
+        /// Where the partition ends, exclusive.
+        end: u64,
+    },
     /// The server has only begun to read the log.
     #[error("this server has not read the log up to its end yet")]
     NotReady,
-    /// Old messages could not be read.
+    /// The log does not answer, or old messages could not be read.
     #[error(transparent)]
     Archive(#[from] ArchiveError),
     /// Too many follow.
@@ -134,15 +192,14 @@ impl Feed {
     /// Begins to read the topic, which is made if there is none; `newest_bytes_max` is for messages in memory.
     ///
     /// # Errors
-    /// Those of the cluster.
-    pub async fn open(client: &Client, newest_bytes_max: usize, stop: Stop) -> Result<Self, Error> {
+    /// [`OpenError`].
+    pub async fn open(client: &Client, newest_bytes_max: usize, stop: Stop) -> Result<Self, OpenError> {
         let topic = topics::ensure(client, TOPIC, PARTITIONS).await?;
         let index = Index::new(topic.partitions.len() as u32, newest_bytes_max);
         let view = View::open(client, TOPIC, Start::State, index).await?;
         Ok(Self {
             writer: Writer::open(client, TOPIC, view).await?,
             archive: Archive::new(client.clone()),
-            adding: Semaphore::new(ADDS_MAX),
             followers: Arc::new(Semaphore::new(FOLLOWERS_MAX)),
             stop,
         })
@@ -151,6 +208,11 @@ impl Feed {
     /// Resolves once everything that was there at the start has been read. Cancel safe.
     pub async fn caught_up(&self) {
         self.view().caught_up().await;
+    }
+
+    /// Resolves when the feed is worth nothing any more, since its topic is another one. Cancel safe.
+    pub async fn lost(&self) -> Lost {
+        self.view().lost().await
     }
 
     /// How many streams are open.
@@ -166,7 +228,6 @@ impl Feed {
     /// # Errors
     /// [`AddError`].
     pub async fn add(&self, posted: &Posted) -> Result<Added, AddError> {
-        let _turn = self.adding.try_acquire().map_err(|_| AddError::Busy)?;
         match timeout(ADD_DEADLINE, self.decide(posted)).await {
             Ok(added) => added,
             Err(_) => Err(AddError::Late),
@@ -192,7 +253,12 @@ impl Feed {
             Err(Declined::Refused(Refusal::AlreadyThere(added))) => Ok(added),
             Err(Declined::Refused(Refusal::Full)) => Err(AddError::Full),
             Err(Declined::Refused(Refusal::Unwritable(_))) => Err(AddError::Lost),
-            Err(Declined::Failed(error)) => Err(AddError::Failed { source: error }),
+            Err(Declined::Failed(source)) => Err(AddError::Failed {
+                fate: Fate::of(source.outcome(), source.is_retryable()),
+                source,
+            }),
+            Err(Declined::Busy) => Err(AddError::Busy),
+            Err(Declined::Late) => Err(AddError::Waited),
             Err(Declined::Behind(behind)) => Err(behind.into()),
         }
     }
@@ -200,17 +266,22 @@ impl Feed {
     /// Waits until everything up to and with a position is part of what is answered. Cancel safe.
     ///
     /// # Errors
-    /// [`ReadError::NotReady`], [`ReadError::Behind`].
+    /// [`ReadError::NotReady`]; [`ReadError::Behind`] if it may still come; [`ReadError::Beyond`] if the log does not have it; and
+    /// [`ReadError::Archive`] if that is not known either.
     pub async fn reach(&self, deployment_id: u64, position: Option<u64>) -> Result<(), ReadError> {
         let ready = timeout(READ_DEADLINE, self.caught_up()).await;
         ready.map_err(|_| ReadError::NotReady)?;
-        if let Some(position) = position {
-            let end = position.saturating_add(1);
-            self.view()
-                .reach(self.partition(deployment_id), end, READ_DEADLINE)
-                .await?;
+        let Some(position) = position else {
+            return Ok(());
+        };
+        let (partition, wanted) = (self.partition(deployment_id), position.saturating_add(1));
+        let Err(behind) = self.view().reach(partition, wanted, READ_DEADLINE).await else {
+            return Ok(());
+        };
+        match self.archive.end(partition).await? {
+            end if end < wanted => Err(ReadError::Beyond { position, end }),
+            _ => Err(behind.into()),
         }
-        Ok(())
     }
 
     /// An event. Cancel safe.
@@ -242,14 +313,14 @@ impl Feed {
         self.view().read(|index| index.deployments(limit))
     }
 
-    /// Up to `limit` events of a deployment from a position on. Cancel safe.
+    /// Up to `limit` events of a deployment from a position on, fewer if they are long ([`PAGE_BYTES_MAX`]). Cancel safe.
     ///
     /// # Errors
     /// [`ReadError::Archive`].
     pub async fn page(&self, deployment_id: u64, from_position: u64, limit: usize) -> Result<Page, ReadError> {
         let (entries, has_more) = self
             .view()
-            .read(|index| index.page(deployment_id, from_position, limit));
+            .read(|index| index.page(deployment_id, from_position, limit, PAGE_BYTES_MAX));
         let next = entries.last().filter(|_| has_more).map(|last| last.position + 1);
         Ok(Page {
             events: self.with_messages(deployment_id, entries).await?,
@@ -367,5 +438,24 @@ impl Follower {
             }
             self.waiting = page.events.into();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_outcome_decides_before_the_reason_does() {
+        for (outcome, is_retryable, fate) in [
+            (Outcome::Unknown, true, Fate::MayBeStored),
+            (Outcome::Unknown, false, Fate::MayBeStored),
+            (Outcome::Applied, false, Fate::MayBeStored),
+            (Outcome::NotApplied, true, Fate::TryAgain),
+            (Outcome::NotApplied, false, Fate::Refused),
+        ] {
+            assert_eq!(Fate::of(outcome, is_retryable), fate, "{outcome}, {is_retryable}");
+        }
+        assert!(!Fate::Refused.to_string().contains("again"));
     }
 }

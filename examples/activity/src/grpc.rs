@@ -9,7 +9,7 @@ use tonic::{Request, Response, Status};
 
 use crate::archive::ArchiveError;
 use crate::event::{Event, Invalid, Posted, check_id};
-use crate::feed::{AddError, Added, Feed, Follower, ReadError};
+use crate::feed::{AddError, Added, Fate, Feed, Follower, ReadError};
 use crate::limits::{PAGE_EVENTS, PAGE_EVENTS_MAX};
 use crate::v1;
 use crate::v1::activity_service_server::ActivityService;
@@ -79,14 +79,14 @@ impl Grpc {
         // Another server may be ahead of this one, so what lies before a position is waited for.
         let before = match request.start {
             Some(Start::FromPosition(position)) => position.checked_sub(1),
-            _ => None,
+            Some(Start::FromId(id)) => check_id("from_id", id).map(|()| None)?,
+            None => None,
         };
-        self.feed.reach(deployment_id, before).await?;
+        self.feed.reach(deployment_id, before.max(request.min_position)).await?;
         let from_position = match request.start {
             None => 0,
             Some(Start::FromPosition(position)) => position,
             Some(Start::FromId(id)) => {
-                check_id("from_id", id)?;
                 let position = self.feed.position_of(deployment_id, id);
                 position.ok_or_else(|| no_such_event(deployment_id, id))?
             }
@@ -201,9 +201,13 @@ impl From<AddError> for Status {
     fn from(error: AddError) -> Self {
         let text = error.to_string();
         match error {
-            AddError::Full | AddError::Busy => Self::resource_exhausted(text),
-            AddError::Failed { source } if !source.is_retryable() => Self::failed_precondition(text),
-            AddError::Failed { .. } | AddError::Behind(_) | AddError::Late => Self::unavailable(text),
+            AddError::Full => Self::resource_exhausted(text),
+            AddError::Failed {
+                fate: Fate::Refused, ..
+            } => Self::failed_precondition(text),
+            AddError::Failed { .. } | AddError::Busy | AddError::Waited | AddError::Behind(_) | AddError::Late => {
+                Self::unavailable(text)
+            }
             AddError::Lost => Self::internal(text),
         }
     }
@@ -213,9 +217,35 @@ impl From<ReadError> for Status {
     fn from(error: ReadError) -> Self {
         let text = error.to_string();
         match error {
-            ReadError::TooManyFollowers => Self::resource_exhausted(text),
+            ReadError::Beyond { .. } => Self::out_of_range(text),
             ReadError::Archive(ArchiveError::Gone(_)) => Self::data_loss(text),
-            _ => Self::unavailable(text),
+            ReadError::Behind(_)
+            | ReadError::NotReady
+            | ReadError::Archive(_)
+            | ReadError::TooManyFollowers
+            | ReadError::Stopping { .. } => Self::unavailable(text),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tonic::Code;
+
+    use super::*;
+
+    #[test]
+    fn only_what_passes_is_unavailable() {
+        let added = |error: AddError| Status::from(error).code();
+        assert_eq!(added(AddError::Full), Code::ResourceExhausted);
+        for passing in [AddError::Busy, AddError::Waited, AddError::Late] {
+            assert!(passing.to_string().contains("post it again"), "{passing}");
+            assert_eq!(added(passing), Code::Unavailable);
+        }
+        let read = |error: ReadError| Status::from(error).code();
+        assert_eq!(read(ReadError::TooManyFollowers), Code::Unavailable);
+        assert_eq!(read(ReadError::Beyond { position: 7, end: 7 }), Code::OutOfRange);
+        assert_eq!(read(ReadError::Archive(ArchiveError::Gone(7))), Code::DataLoss);
+        assert_eq!(read(ReadError::Archive(ArchiveError::Late)), Code::Unavailable);
     }
 }

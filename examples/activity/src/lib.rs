@@ -12,6 +12,7 @@
 //!
 //! Deliberately absent: changing and removing events; a log-in (whoever reaches the ports may post and read).
 
+pub mod access;
 mod archive;
 pub mod cli;
 pub mod event;

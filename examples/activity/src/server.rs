@@ -1,20 +1,23 @@
 //! The server: both ways in, metrics and health, put together.
 
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use highwater_service::Lost;
 use highwater_service::serving::{self, Stop};
 use highwater_service::settings::ServiceSettings;
 use highwater_service::telemetry::Telemetry;
 use prometheus::core::Collector;
 use prometheus::proto::MetricFamily;
 use prometheus::{IntGauge, Opts};
+use tokio::net::TcpListener;
 use tonic::service::Routes;
 
 use crate::FILE_DESCRIPTOR_SET;
-use crate::feed::Feed;
+use crate::feed::{Feed, OpenError};
 use crate::grpc::Grpc;
-use crate::limits::REQUEST_BYTES_MAX;
+use crate::limits::{NEWEST_BYTES, REQUEST_BYTES_MAX};
 use crate::v1::activity_service_server::ActivityServiceServer;
 use crate::web;
 
@@ -30,8 +33,8 @@ pub struct ServeSettings {
     /// The port of the web page; 0 takes a free one, which the log tells.
     #[arg(long, env = "WEB_PORT", default_value_t = 8090)]
     pub web_port: u16,
-    /// How much of the newest messages is kept in memory, bytes; older ones are read from the log when they are wanted.
-    #[arg(long, env = "MESSAGE_MEMORY_BYTES", value_name = "BYTES", default_value_t = 64 * 1024 * 1024)]
+    /// How much memory the newest messages take, bytes; older ones are read from the log when they are wanted.
+    #[arg(long, env = "MESSAGE_MEMORY_BYTES", value_name = "BYTES", default_value_t = NEWEST_BYTES)]
     pub message_memory_bytes: usize,
 }
 
@@ -41,15 +44,15 @@ pub enum ServeError {
     /// A port, or a signal.
     #[error(transparent)]
     Io(#[from] std::io::Error),
-    /// The cluster.
+    /// The cluster, or the topic.
     #[error("the log cannot be used: {0}")]
-    Log(#[from] highwater::Error),
+    Log(#[from] OpenError),
+    /// The topic is another one.
+    #[error(transparent)]
+    Lost(#[from] Lost),
     /// A metric.
     #[error("metrics: {0}")]
     Metrics(#[from] prometheus::Error),
-    /// The gRPC server.
-    #[error("gRPC: {0}")]
-    Grpc(#[from] tonic::transport::Error),
     /// What reflection would tell.
     #[error("reflection: {0}")]
     Reflection(#[from] tonic_reflection::server::Error),
@@ -73,30 +76,37 @@ pub async fn serve(settings: &ServeSettings) -> Result<(), ServeError> {
         () = stop.wait() => return Ok(()),
     };
     telemetry.registry().register(Box::new(Followers::of(&feed)?))?;
-    let readiness = async {
-        feed.caught_up().await;
-        telemetry.there(LOG);
-        tracing::info!("ready");
-        std::future::pending().await
-    };
-    let serving = async {
-        let routes = routes(&feed, &telemetry)?;
-        let grpc = async { Ok(serving::grpc(grpc, routes, telemetry.clone(), stop.clone()).await?) };
-        let pages = web::router(feed.clone(), telemetry.clone());
-        let web = async { Ok::<(), ServeError>(serving::http(web, pages, stop.clone()).await?) };
-        tokio::try_join!(grpc, web)
-    };
     tokio::select! {
-        served = serving => served?,
-        never = readiness => never,
+        served = both(grpc, web, &feed, &telemetry, &stop) => served?,
+        never = tell_ready(&feed, &telemetry) => match never {},
+        why = feed.lost() => return Err(why.into()),
     };
-    match metrics.await {
-        Ok(served) => Ok(served?),
-        Err(error) => Err(std::io::Error::other(error).into()),
-    }
+    metrics.await.map_err(|error| std::io::Error::other(error).into())
 }
 
-async fn open(settings: &ServeSettings, stop: &Stop) -> Result<Feed, highwater::Error> {
+/// Serves gRPC and the page.
+async fn both(
+    grpc: TcpListener,
+    web: TcpListener,
+    feed: &Arc<Feed>,
+    telemetry: &Telemetry,
+    stop: &Stop,
+) -> Result<(), ServeError> {
+    let routes = routes(feed, telemetry)?;
+    let pages = web::router(feed.clone(), telemetry.clone());
+    let grpc = serving::grpc(grpc, routes, telemetry.clone(), stop.clone());
+    tokio::join!(grpc, serving::http(web, pages, stop.clone()));
+    Ok(())
+}
+
+async fn tell_ready(feed: &Feed, telemetry: &Telemetry) -> Infallible {
+    feed.caught_up().await;
+    telemetry.there(LOG);
+    tracing::info!("ready");
+    std::future::pending().await
+}
+
+async fn open(settings: &ServeSettings, stop: &Stop) -> Result<Feed, OpenError> {
     let client = settings.service.connect().await?;
     Feed::open(&client, settings.message_memory_bytes, stop.clone()).await
 }

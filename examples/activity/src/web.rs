@@ -31,6 +31,8 @@ const SCRIPT: &str = include_str!("web/feed.js");
 
 /// After what time browsers come back.
 const RETRY: Duration = Duration::from_millis(500);
+/// The name of the event that says that the log does not have what the browser has seen, so that the page begins anew.
+const BEYOND: &str = "beyond";
 
 /// What every answer has. Nothing may be loaded but from here, nothing may put the page into a frame, and nothing is kept.
 const HEADERS: [(HeaderName, &str); 5] = [
@@ -112,28 +114,56 @@ async fn events(State(web): State<Web>, Path(deployment): Path<String>, uri: Uri
                 .into_response()
         }
         Err(refused) => {
-            counted.outcome(if refused.0.is_client_error() {
-                "invalid_argument"
-            } else {
-                "unavailable"
-            });
+            counted.outcome(refused.outcome());
             refused.into_response()
         }
     }
 }
 
-type Refused = (StatusCode, String);
+/// Why there is no stream.
+#[derive(Debug, thiserror::Error)]
+enum Refused {
+    #[error(transparent)]
+    Invalid(#[from] Invalid),
+    #[error(transparent)]
+    Read(#[from] ReadError),
+}
+
+impl Refused {
+    fn outcome(&self) -> &'static str {
+        match self {
+            Self::Invalid(_) => "invalid_argument",
+            Self::Read(ReadError::Beyond { .. }) => "out_of_range",
+            Self::Read(_) => "unavailable",
+        }
+    }
+}
+
+impl IntoResponse for Refused {
+    fn into_response(self) -> Response {
+        let text = format!("{self}\n");
+        match self {
+            Self::Invalid(_) => (StatusCode::BAD_REQUEST, text).into_response(),
+            // To a script, a browser tells nothing of an answer that is no stream.
+            Self::Read(error @ ReadError::Beyond { .. }) => {
+                let told = sse::Event::default().event(BEYOND).data(error.to_string());
+                Sse::new(stream::once(async { Ok::<_, Infallible>(told) })).into_response()
+            }
+            Self::Read(_) => (StatusCode::SERVICE_UNAVAILABLE, text).into_response(),
+        }
+    }
+}
 
 async fn follow(web: &Web, deployment: &str, uri: &Uri, headers: &HeaderMap) -> Result<Follower, Refused> {
-    let deployment_id = number("deployment", deployment).map_err(bad)?;
-    check_id("deployment", deployment_id).map_err(bad)?;
-    let seen = last_seen(uri, headers).map_err(bad)?;
-    web.feed.reach(deployment_id, seen).await.map_err(unavailable)?;
+    let deployment_id = number("deployment", deployment)?;
+    check_id("deployment", deployment_id)?;
+    let seen = last_seen(uri, headers)?;
+    web.feed.reach(deployment_id, seen).await?;
     let from = match seen {
         Some(position) => position.saturating_add(1),
         None => web.feed.last(deployment_id, WEB_EVENTS),
     };
-    web.feed.follow(deployment_id, from).map_err(unavailable)
+    Ok(web.feed.follow(deployment_id, from)?)
 }
 
 /// The position of the last event that a browser has seen: it tells it by itself if it comes back, and the page's script tells it if it
@@ -155,14 +185,6 @@ fn last_seen(uri: &Uri, headers: &HeaderMap) -> Result<Option<u64>, Invalid> {
 fn number(field: &'static str, text: &str) -> Result<u64, Invalid> {
     text.parse()
         .map_err(|_| Invalid::new(field, format!("a number up to {} is wanted", u64::MAX)))
-}
-
-fn bad(invalid: Invalid) -> Refused {
-    (StatusCode::BAD_REQUEST, format!("{invalid}\n"))
-}
-
-fn unavailable(error: ReadError) -> Refused {
-    (StatusCode::SERVICE_UNAVAILABLE, format!("{error}\n"))
 }
 
 /// Everything that comes, up to the first error; the browser then comes back by itself.

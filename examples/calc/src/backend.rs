@@ -30,7 +30,10 @@ pub async fn run(settings: &ServiceSettings) -> Result<(), Failed> {
             member: format!("backend-{:016x}", rand::random::<u64>()),
         };
         tracing::info!(member = route.member, "the back end joins");
-        let transform = Transform::stateless(&service.client, route).await?;
+        let transform = tokio::select! {
+            opened = Transform::stateless(&service.client, route) => opened?,
+            () = service.stop.wait() => return Ok(()),
+        };
         service.telemetry.there("group");
         let step = async |command: &ConsumedRecord| vec![answer(&service.telemetry, command).await];
         Ok(transform.run_each(step, service.stop.wait()).await?)

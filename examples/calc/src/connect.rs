@@ -14,7 +14,7 @@ use crate::command::{Command, HELP};
 use crate::input::Input;
 use crate::service::{Failed, ensure_topics};
 use crate::session::Session;
-use crate::wire::Outcome;
+use crate::wire::{self, Outcome};
 
 /// What the prompt can be told.
 #[derive(Debug, Clone, clap::Args)]
@@ -66,8 +66,8 @@ async fn answer(session: &mut Session, text: &str) -> String {
     }
     match session.ask(text, &mut notice).await {
         Ok(answer) => match answer.outcome {
-            Outcome::Ok => answer.text,
-            Outcome::Error => format!("error: {}", answer.text),
+            Outcome::Ok => wire::shown(&answer.text),
+            Outcome::Error => format!("error: {}", wire::shown(&answer.text)),
         },
         Err(error) => match error.outcome() {
             Written::NotApplied => format!("error: the command is not in the log: {error}"),

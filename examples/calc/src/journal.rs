@@ -4,12 +4,13 @@
 //! are synced before they are told to anybody. A kill in the middle of a write leaves a part of a line at the end, which is cut when the file
 //! is opened next, and read again from the topic.
 //!
-//! Invariant: of each partition of each topic, the offsets in the file rise. A line that cannot be read anywhere but at the end is an error:
-//! somebody else has written there.
+//! Invariants: of each partition of each topic, the offsets in the file rise; and each topic is one topic, by the id that each line has. A
+//! topic that was deleted and made again has the same offsets with other records, so a file of the old one is refused. A line that cannot be
+//! read anywhere but at the end is an error: somebody else has written there.
 //!
 //! Deliberately absent: a second file when one is full. To begin anew would mean to read the topics from the beginning again.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::fs::{File, TryLockError};
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -30,6 +31,8 @@ const LINE_BYTES_MAX: u64 = 8 * 1024 * 1024;
 pub struct Line {
     /// Which topic it is from.
     pub topic: String,
+    /// The topic's id; another topic of that name has another one.
+    pub topic_id: u64,
     /// Which partition.
     pub partition: u32,
     /// Its place there.
@@ -53,9 +56,10 @@ pub struct Line {
 }
 
 impl Line {
-    fn new(topic: &str, record: &ConsumedRecord) -> Self {
+    fn new(topic: &str, topic_id: u64, record: &ConsumedRecord) -> Self {
         Self {
             topic: topic.to_owned(),
+            topic_id,
             partition: record.partition,
             offset: record.offset,
             time_ms: record.append_time_ms,
@@ -114,6 +118,28 @@ pub enum JournalError {
         /// What is wrong with it.
         problem: String,
     },
+    /// It is of a topic that was deleted, or of another cluster.
+    #[error(
+        "{}: it was written from topic {topic} with the id {found}, and the topic of that name has the id {wanted}: use another file", path.display()
+    )]
+    OtherTopic {
+        /// The file.
+        path: PathBuf,
+        /// The topic.
+        topic: String,
+        /// Which one the file is of.
+        found: u64,
+        /// Which one there is.
+        wanted: u64,
+    },
+    /// A topic that is none of those that the file was opened for.
+    #[error("{}: topic {topic} has no place in it", path.display())]
+    NoTopic {
+        /// The file.
+        path: PathBuf,
+        /// The topic.
+        topic: String,
+    },
     /// A write has failed before: what is at the end of the file is not known.
     #[error("{}: not written, since a write before this failed", .0.display())]
     Failed(PathBuf),
@@ -124,19 +150,23 @@ pub enum JournalError {
 pub struct Journal {
     path: PathBuf,
     file: File,
+    topic_ids: TopicIds,
     next: Positions,
     has_failed: bool,
 }
+
+/// By name, the ids of the topics that are written down.
+pub type TopicIds = BTreeMap<&'static str, u64>;
 
 /// By topic and partition, the offset behind the last line.
 type Positions = HashMap<(String, u32), u64>;
 
 impl Journal {
-    /// Opens the file, or makes it. Cuts a part of a line at its end.
+    /// Opens the file, or makes it, for these topics. Cuts a part of a line at its end.
     ///
     /// # Errors
     /// [`JournalError`].
-    pub fn open(path: &Path) -> Result<Self, JournalError> {
+    pub fn open(path: &Path, topic_ids: TopicIds) -> Result<Self, JournalError> {
         let fail = |error| JournalError::Io {
             path: path.to_owned(),
             error,
@@ -152,7 +182,7 @@ impl Journal {
             TryLockError::Error(error) => fail(error),
         })?;
         sync_directory(path).map_err(fail)?;
-        let (whole, next) = read(path, &file)?;
+        let (whole, next) = read(path, &file, &topic_ids)?;
         if whole < file.metadata().map_err(fail)?.len() {
             tracing::info!(path = %path.display(), whole, "the part of a line at the end is cut");
             file.set_len(whole).map_err(fail)?;
@@ -161,6 +191,7 @@ impl Journal {
         Ok(Self {
             path: path.to_owned(),
             file,
+            topic_ids,
             next,
             has_failed: false,
         })
@@ -180,11 +211,15 @@ impl Journal {
         if self.has_failed {
             return Err(JournalError::Failed(self.path.clone()));
         }
+        let topic_id = *self.topic_ids.get(topic).ok_or_else(|| JournalError::NoTopic {
+            path: self.path.clone(),
+            topic: topic.to_owned(),
+        })?;
         let is_new = |record: &&ConsumedRecord| record.offset >= self.position(topic, record.partition);
         let lines: Vec<Line> = records
             .iter()
             .filter(is_new)
-            .map(|record| Line::new(topic, record))
+            .map(|record| Line::new(topic, topic_id, record))
             .collect();
         if let Err(error) = write(&mut self.file, &lines) {
             self.has_failed = true;
@@ -217,7 +252,7 @@ fn sync_directory(path: &Path) -> io::Result<()> {
 }
 
 /// Where the last whole line ends, and the positions.
-fn read(path: &Path, file: &File) -> Result<(u64, Positions), JournalError> {
+fn read(path: &Path, file: &File, topic_ids: &TopicIds) -> Result<(u64, Positions), JournalError> {
     let (mut whole, mut number, mut next) = (0, 0, Positions::new());
     let mut reader = BufReader::new(file);
     let mut bytes = Vec::new();
@@ -241,12 +276,27 @@ fn read(path: &Path, file: &File) -> Result<(u64, Positions), JournalError> {
             };
         }
         let line = line(&bytes).map_err(damaged)?;
+        check_topic(path, &line, topic_ids)?;
         let position = next.entry((line.topic, line.partition)).or_default();
         if line.offset < *position {
             return Err(damaged(format!("offset {} comes after {}", line.offset, *position - 1)));
         }
         *position = line.offset + 1;
         whole += length;
+    }
+}
+
+fn check_topic(path: &Path, line: &Line, topic_ids: &TopicIds) -> Result<(), JournalError> {
+    let (path, topic) = (path.to_owned(), line.topic.clone());
+    match topic_ids.get(topic.as_str()) {
+        Some(wanted) if *wanted == line.topic_id => Ok(()),
+        Some(wanted) => Err(JournalError::OtherTopic {
+            path,
+            topic,
+            found: line.topic_id,
+            wanted: *wanted,
+        }),
+        None => Err(JournalError::NoTopic { path, topic }),
     }
 }
 
@@ -269,18 +319,26 @@ mod tests {
         (directory, path)
     }
 
+    fn topic_ids() -> TopicIds {
+        TopicIds::from([("command", 7), ("result", 8)])
+    }
+
+    fn open(path: &Path) -> Result<Journal, JournalError> {
+        Journal::open(path, topic_ids())
+    }
+
     #[test]
     fn it_goes_on_where_the_file_ends_without_doubles() {
         let (_directory, path) = journal(b"");
-        let mut first = Journal::open(&path).unwrap();
+        let mut first = open(&path).unwrap();
         assert_eq!(
             first.append("command", &[command(0, 0), command(0, 1)]).unwrap().len(),
             2
         );
         assert_eq!(first.append("command", &[command(1, 0)]).unwrap().len(), 1);
-        assert!(matches!(Journal::open(&path), Err(JournalError::InUse(_))));
+        assert!(matches!(open(&path), Err(JournalError::InUse(_))));
         drop(first);
-        let mut second = Journal::open(&path).unwrap();
+        let mut second = open(&path).unwrap();
         let positions =
             [("command", 0), ("command", 1), ("result", 0)].map(|(topic, partition)| second.position(topic, partition));
         assert_eq!(positions, [2, 1, 0]);
@@ -294,12 +352,12 @@ mod tests {
     fn a_part_of_a_line_is_cut_and_written_again() {
         let (_directory, path) = journal(b"");
         let records = [command(0, 0), command(0, 1)];
-        Journal::open(&path).unwrap().append("command", &records).unwrap();
+        open(&path).unwrap().append("command", &records).unwrap();
         let content = fs::read(&path).unwrap();
         let first_line = content.iter().position(|byte| *byte == b'\n').unwrap() + 1;
         for cut in 0..content.len() {
             fs::write(&path, &content[..cut]).unwrap();
-            let mut journal = Journal::open(&path).unwrap();
+            let mut journal = open(&path).unwrap();
             assert_eq!(
                 journal.position("command", 0),
                 u64::from(cut >= first_line),
@@ -312,29 +370,64 @@ mod tests {
 
     #[test]
     fn a_file_of_something_else_is_refused_and_left_alone() {
-        let line = r#"{"topic":"command","partition":0,"offset":5,"time_ms":1,"text":"add 1"}"#;
+        let line = r#"{"topic":"command","topic_id":7,"partition":0,"offset":5,"time_ms":1,"text":"add 1"}"#;
         for (content, words) in [
             ("hello\n".to_owned(), "line 1: "),
             (format!("{line}\nhello\n{line}\n"), "line 2: "),
             (format!("{line}\n{line}\n"), "line 2: offset 5 comes after 5"),
+            (
+                line.replace(r#""topic_id":7,"#, "") + "\n",
+                "line 1: missing field `topic_id`",
+            ),
+            (
+                line.replace("command", "orders") + "\n",
+                "topic orders has no place in it",
+            ),
+            (
+                line.replace(":7,", ":6,") + "\n",
+                "it was written from topic command with the id 6, and the topic of that name has the id 7: use another file",
+            ),
         ] {
             let (_directory, path) = journal(content.as_bytes());
-            let error = Journal::open(&path).unwrap_err().to_string();
+            let error = open(&path).unwrap_err().to_string();
             assert!(error.contains(words), "{error}");
             assert_eq!(fs::read_to_string(&path).unwrap(), content);
         }
     }
 
     #[test]
+    fn only_topics_that_it_was_opened_for_are_written_and_each_with_its_id() {
+        let (_directory, path) = journal(b"");
+        let mut journal = open(&path).unwrap();
+        let refused = journal.append("orders", &[command(0, 0)]).unwrap_err();
+        assert!(matches!(refused, JournalError::NoTopic { .. }), "{refused}");
+        let lines = [("command", 7), ("result", 8)].map(|(topic, topic_id)| {
+            let written = journal.append(topic, &[command(0, 0)]).unwrap();
+            assert_eq!(written[0].topic_id, topic_id);
+            written[0].clone()
+        });
+        let text = fs::read_to_string(&path).unwrap();
+        let read: Vec<Line> = text.lines().map(|text| line(text.as_bytes()).unwrap()).collect();
+        assert_eq!(read, lines);
+    }
+
+    #[test]
     fn a_line_for_people_stays_one_line() {
         let result = wire::result(&command(2, 9), Outcome::Error, "no".to_owned());
         assert_eq!(
-            Line::new("command", &command(2, 9)).to_string(),
+            Line::new("command", 7, &command(2, 9)).to_string(),
             "command 2/9 a1#9: add 2\\n5"
         );
         assert_eq!(
-            Line::new("result", &consumed(result, 2, 8)).to_string(),
+            Line::new("result", 8, &consumed(result, 2, 8)).to_string(),
             "result  2/8 a1#9 error: no"
         );
+        // Whoever may publish commands chooses the name of the session.
+        for name in ["a1\u{1b}[2J", "a1\na2"] {
+            let command = consumed(wire::command(name, 9, "add 2\u{1b}[2J"), 2, 9);
+            let line = Line::new("command", 7, &command);
+            assert_eq!(line.to_string(), "command 2/9: add 2\\u{1b}[2J");
+            assert_eq!(line.session, None);
+        }
     }
 }

@@ -13,6 +13,7 @@
 //!
 //! Deliberately absent: results for a prompt that has ended (they are in the log), and expressions: a command is a word and its numbers.
 
+pub mod access;
 pub mod backend;
 pub mod command;
 pub mod connect;

@@ -2,8 +2,9 @@
 //!
 //! It follows both topics as two views whose state is the file ([`journal`](crate::journal)): where the file ends, they begin.
 
+use std::future::pending;
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use highwater::ConsumedRecord;
@@ -75,33 +76,41 @@ pub async fn run(settings: &LogSettings) -> Result<(), Failed> {
         &settings.service,
         &[COMMAND_TOPIC, RESULT_TOPIC],
         async |service: Service| {
-            let journal = Arc::new(Mutex::new(Journal::open(&settings.file)?));
-            let (failures, mut failed) = mpsc::channel(1);
-            let open = async |topic| {
-                let recorded = Recorded {
-                    topic,
-                    journal: journal.clone(),
-                    telemetry: service.telemetry.clone(),
-                    failures: failures.clone(),
-                };
-                View::open(&service.client, topic, Start::State, recorded).await
-            };
-            let views = [
-                (COMMAND_TOPIC, open(COMMAND_TOPIC).await?),
-                (RESULT_TOPIC, open(RESULT_TOPIC).await?),
-            ];
-            let record = async {
-                for (topic, view) in &views {
-                    view.caught_up().await;
-                    service.telemetry.there(topic);
-                }
-                service.stop.wait().await;
-            };
             tokio::select! {
-                () = record => Ok(()),
-                Some(error) = failed.recv() => Err(error.into()),
+                () = service.stop.wait() => Ok(()),
+                ended = record(&settings.file, &service) => ended,
             }
         },
     )
     .await
+}
+
+/// Ends only if it cannot go on.
+async fn record(file: &Path, service: &Service) -> Result<(), Failed> {
+    let journal = block_in_place(|| Journal::open(file, service.topic_ids.clone()))?;
+    let journal = Arc::new(Mutex::new(journal));
+    let (failures, mut failed) = mpsc::channel(1);
+    let open = async |topic| {
+        let recorded = Recorded {
+            topic,
+            journal: journal.clone(),
+            telemetry: service.telemetry.clone(),
+            failures: failures.clone(),
+        };
+        View::open(&service.client, topic, Start::State, recorded).await
+    };
+    let (commands, results) = (open(COMMAND_TOPIC).await?, open(RESULT_TOPIC).await?);
+    let tell_caught_up = async {
+        for (topic, view) in [(COMMAND_TOPIC, &commands), (RESULT_TOPIC, &results)] {
+            view.caught_up().await;
+            service.telemetry.there(topic);
+        }
+        pending::<()>().await;
+    };
+    tokio::select! {
+        () = tell_caught_up => Ok(()),
+        Some(error) = failed.recv() => Err(error.into()),
+        why = commands.lost() => Err(why.into()),
+        why = results.lost() => Err(why.into()),
+    }
 }

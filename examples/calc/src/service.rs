@@ -6,10 +6,11 @@ use highwater::Client;
 use highwater_service::serving::{self, Stop};
 use highwater_service::settings::ServiceSettings;
 use highwater_service::telemetry::Telemetry;
-use highwater_service::{logs, topics, transform};
+use highwater_service::topics::TopicError;
+use highwater_service::{Lost, OpenError, access, logs, topics, transform};
 use tonic::service::Routes;
 
-use crate::journal::JournalError;
+use crate::journal::{JournalError, TopicIds};
 use crate::wire::{COMMAND_TOPIC, PARTITIONS, RESULT_TOPIC};
 
 /// Why one of the programs has ended before it was asked to.
@@ -18,6 +19,18 @@ pub enum Failed {
     /// The cluster cannot be reached, or refuses.
     #[error(transparent)]
     Cluster(#[from] highwater::Error),
+    /// The cluster is not as it shall be.
+    #[error(transparent)]
+    Init(#[from] access::InitError),
+    /// A topic cannot be used.
+    #[error(transparent)]
+    Topic(#[from] TopicError),
+    /// A topic cannot be followed.
+    #[error(transparent)]
+    View(#[from] OpenError),
+    /// A topic is not what it was.
+    #[error(transparent)]
+    Lost(#[from] Lost),
     /// The back end cannot go on.
     #[error(transparent)]
     Transform(#[from] transform::Failed),
@@ -27,9 +40,6 @@ pub enum Failed {
     /// A port, a signal, or standard input or output.
     #[error(transparent)]
     Io(#[from] std::io::Error),
-    /// The gRPC server.
-    #[error(transparent)]
-    Transport(#[from] tonic::transport::Error),
     /// The log of what happens, or the metrics.
     #[error("{0}")]
     Telemetry(String),
@@ -40,6 +50,8 @@ pub enum Failed {
 pub struct Service {
     /// The cluster, with both topics in place.
     pub client: Client,
+    /// Which topics those are.
+    pub topic_ids: TopicIds,
     /// Its metrics and readiness.
     pub telemetry: Telemetry,
     /// When to end.
@@ -59,22 +71,21 @@ pub async fn run(
     let telemetry = Telemetry::new("calc", waiting).map_err(|error| Failed::Telemetry(error.to_string()))?;
     let stop = Stop::on_signals()?;
     let health = serving::listen("health over gRPC", settings.address()).await?;
-    let metrics = serving::listen("metrics over HTTP", settings.metrics_address()).await?;
+    let metrics = serving::listen("metrics", settings.metrics_address()).await?;
     let serve = async {
-        let health =
-            async { Ok::<_, Failed>(serving::grpc(health, Routes::default(), telemetry.clone(), stop.clone()).await?) };
-        let metrics = async { Ok::<_, Failed>(serving::http(metrics, telemetry.router(), stop.clone()).await?) };
-        tokio::try_join!(health, metrics)?;
+        let health = serving::grpc(health, Routes::default(), telemetry.clone(), stop.clone());
+        tokio::join!(health, serving::http(metrics, telemetry.router(), stop.clone()));
         // They end when they are asked to; the work may have something to finish then.
         pending().await
     };
     let work = async {
-        let client = tokio::select! {
-            client = connect(settings) => client?,
+        let (client, topic_ids) = tokio::select! {
+            connected = connect(settings) => connected?,
             () = stop.wait() => return Ok(()),
         };
         let service = Service {
             client,
+            topic_ids,
             telemetry: telemetry.clone(),
             stop: stop.clone(),
         };
@@ -86,19 +97,21 @@ pub async fn run(
     }
 }
 
-async fn connect(settings: &ServiceSettings) -> Result<Client, highwater::Error> {
+async fn connect(settings: &ServiceSettings) -> Result<(Client, TopicIds), Failed> {
     let client = settings.connect().await?;
-    ensure_topics(&client).await?;
-    Ok(client)
+    let topic_ids = ensure_topics(&client).await?;
+    Ok((client, topic_ids))
 }
 
-/// Makes the two topics if they are not there.
+/// Makes the two topics if they are not there, and tells which they are.
 ///
 /// # Errors
 /// As those of [`topics::ensure`].
-pub async fn ensure_topics(client: &Client) -> Result<(), highwater::Error> {
-    for topic in [COMMAND_TOPIC, RESULT_TOPIC] {
-        topics::ensure(client, topic, PARTITIONS).await?;
+pub async fn ensure_topics(client: &Client) -> Result<TopicIds, TopicError> {
+    let mut topic_ids = TopicIds::new();
+    for name in [COMMAND_TOPIC, RESULT_TOPIC] {
+        let topic = topics::ensure(client, name, PARTITIONS).await?;
+        topic_ids.insert(name, topic.topic_id);
     }
-    Ok(())
+    Ok(topic_ids)
 }

@@ -4,11 +4,17 @@
 //! it follows, from where it ends before the first command is sent, and picks out what is its own. Sessions that share a partition read each
 //! other's results and skip them: that is the price of topics that are as many as partitions and not as many as sessions.
 //!
-//! Invariant: an answer is told once, to the command that it belongs to.
+//! Invariant: an answer is told once, to the command that it belongs to. A result says where its command is, and a session knows where its own
+//! commands are: in the same partition, at the offsets that the log has told. So a command that somebody else publishes with this session's
+//! name and number has its result, and is not taken for an answer.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
-use highwater::{Client, ConsumedRecord, Consumer, Error, KeyHash, Partitioner, Position, ProduceError, Producer};
+use highwater::{
+    Client, ConsumedRecord, Consumer, Error, KeyHash, Outcome as Written, Partitioner, Position, ProduceError, Producer,
+};
+use highwater_service::transform::source_of;
 use tokio::time::{sleep, timeout};
 
 use crate::wire::{self, COMMAND_TOPIC, Outcome, RESULT_TOPIC};
@@ -17,6 +23,9 @@ use crate::wire::{self, COMMAND_TOPIC, Outcome, RESULT_TOPIC};
 pub const NOTICE: Duration = Duration::from_secs(5);
 /// How long to wait before results that could not be read are read again.
 const PAUSE: Duration = Duration::from_millis(500);
+
+/// How many commands are remembered of which it is not known whether they are in the log. Answers to older ones are not told.
+const UNKNOWN_MAX: usize = 1_000;
 
 /// What is said when nothing has been heard of a command for [`NOTICE`].
 const NO_ANSWER: &str = "no back end has answered yet; the command is in the log and will be answered";
@@ -27,14 +36,60 @@ const NOT_TAKEN: &str = "the log has not taken the command yet; it is still bein
 #[derive(Debug)]
 pub struct Session {
     client: Client,
-    name: String,
+    asked: Asked,
     partition: u32,
     producer: Producer,
     results: Consumer,
     /// The next result to read.
     position: u64,
+}
+
+/// What has been asked, by which answers are known.
+#[derive(Debug)]
+struct Asked {
+    /// The session's name.
+    session: String,
     /// How many commands have been sent.
     sent: u64,
+    /// The numbers of those of which it is not known whether, and where, they are in the log.
+    unknown: BTreeSet<u64>,
+}
+
+/// A result of this session.
+#[derive(Debug, PartialEq, Eq)]
+enum Heard {
+    /// The answer that is waited for.
+    Answer(Answer),
+    /// The answer to an earlier command, by its number, of which it was not known whether it is in the log.
+    Late(u64, Answer),
+}
+
+impl Asked {
+    fn remember(&mut self, number: u64) {
+        self.unknown.insert(number);
+        if self.unknown.len() > UNKNOWN_MAX {
+            self.unknown.pop_first();
+        }
+    }
+
+    /// What a result is to this session, which waits for the one of its command at offset `own`.
+    fn hear(&mut self, result: &ConsumedRecord, own: u64) -> Option<Heard> {
+        if wire::session(result) != Some(&self.session) {
+            return None;
+        }
+        let answer = Answer {
+            outcome: wire::outcome(result)?,
+            text: wire::text(result),
+        };
+        let source = source_of(result)?;
+        if source == own {
+            return Some(Heard::Answer(answer));
+        }
+        // Of such a command the number is all that is known; it is told as what it is, late, and once.
+        let number = wire::number(result)?;
+        let is_late = source < own && self.unknown.remove(&number);
+        is_late.then_some(Heard::Late(number, answer))
+    }
 }
 
 /// What a command was answered.
@@ -65,18 +120,21 @@ impl Session {
         Ok(Self {
             position: results.position(partition).unwrap_or(0),
             client: client.clone(),
-            name,
+            asked: Asked {
+                session: name,
+                sent: 0,
+                unknown: BTreeSet::new(),
+            },
             partition,
             producer,
             results,
-            sent: 0,
         })
     }
 
     /// The session's name, random.
     #[must_use]
     pub fn name(&self) -> &str {
-        &self.name
+        &self.asked.session
     }
 
     /// Publishes a command, and waits for its answer, however long that takes. `tell` is told meanwhile why it takes long.
@@ -85,34 +143,36 @@ impl Session {
     /// If the log does not take the command: the error says whether it may be there all the same. Its answer is told then when it comes
     /// before that to a later command.
     pub async fn ask(&mut self, text: &str, tell: &mut impl FnMut(&str)) -> Result<Answer, ProduceError> {
-        self.sent += 1;
-        let record = wire::command(&self.name, self.sent, text);
+        self.asked.sent += 1;
+        let record = wire::command(&self.asked.session, self.asked.sent, text);
         let taken = async { self.producer.send(record).await?.await };
-        noticed(taken, NOTICE, NOT_TAKEN, tell).await?;
-        let number = self.sent;
-        loop {
-            let waiting = Box::pin(self.next_result());
-            let (told, answer) = noticed(waiting, NOTICE, NO_ANSWER, tell).await;
-            if told == number {
-                return Ok(answer);
+        let own = match noticed(taken, NOTICE, NOT_TAKEN, tell).await {
+            Ok(delivered) => delivered.offset,
+            Err(error) => {
+                if error.outcome() != Written::NotApplied {
+                    self.asked.remember(self.asked.sent);
+                }
+                return Err(error);
             }
-            tell(&format!(
-                "the answer to command {told}, which was late: {}",
-                answer.text
-            ));
+        };
+        loop {
+            let waiting = Box::pin(self.next_result(own));
+            match noticed(waiting, NOTICE, NO_ANSWER, tell).await {
+                Heard::Answer(answer) => return Ok(answer),
+                Heard::Late(number, answer) => {
+                    let text = wire::shown(&answer.text);
+                    tell(&format!("the answer to command {number}, which was late: {text}"));
+                }
+            }
         }
     }
 
-    /// The next result of this session, with the number of its command.
-    async fn next_result(&mut self) -> (u64, Answer) {
+    /// The next result of this session, which waits for the one of its command at offset `own`.
+    async fn next_result(&mut self, own: u64) -> Heard {
         loop {
             let record = self.next_record().await;
-            if wire::session(&record) != Some(&self.name) {
-                continue;
-            }
-            if let (Some(number), Some(outcome)) = (wire::number(&record), wire::outcome(&record)) {
-                let text = wire::text(&record);
-                return (number, Answer { outcome, text });
+            if let Some(heard) = self.asked.hear(&record, own) {
+                return heard;
             }
         }
     }
@@ -166,7 +226,73 @@ async fn noticed<T>(future: impl Future<Output = T>, after: Duration, notice: &s
 
 #[cfg(test)]
 mod tests {
+    use highwater::Record;
+    use highwater_service::transform::SOURCE;
+
     use super::*;
+    use crate::wire::tests::consumed;
+
+    /// The result of a command of that session and number, at that offset.
+    fn result(session: &str, number: u64, source: Option<u64>, text: &str) -> ConsumedRecord {
+        let command = consumed(wire::command(session, number, "add 1 1"), 0, 0);
+        let result: Record = wire::result(&command, Outcome::Ok, text.to_owned());
+        let result = match source {
+            Some(source) => result.with_header(SOURCE, source.to_string()),
+            None => result,
+        };
+        consumed(result, 0, 0)
+    }
+
+    fn asked() -> Asked {
+        Asked {
+            session: "a1".to_owned(),
+            sent: 2,
+            unknown: BTreeSet::new(),
+        }
+    }
+
+    fn answer(text: &str) -> Answer {
+        Answer {
+            outcome: Outcome::Ok,
+            text: text.to_owned(),
+        }
+    }
+
+    #[test]
+    fn only_the_result_of_the_own_command_is_its_answer() {
+        let mut asked = asked();
+        for (forged, what) in [
+            (result("a1", 2, None, "forged"), "it answers no command"),
+            (result("a1", 2, Some(8), "forged"), "of a command that was there before"),
+            (result("a1", 2, Some(10), "forged"), "of a command that came after"),
+            (result("b1", 2, Some(9), "forged"), "of another session"),
+        ] {
+            assert_eq!(asked.hear(&forged, 9), None, "{what}");
+        }
+        // The number is not what counts.
+        for number in [2, 7] {
+            let own = result("a1", number, Some(9), "2");
+            assert_eq!(asked.hear(&own, 9), Some(Heard::Answer(answer("2"))));
+        }
+    }
+
+    #[test]
+    fn a_late_answer_is_told_once_and_only_if_one_is_missing() {
+        let mut asked = asked();
+        let late = result("a1", 1, Some(4), "late");
+        assert_eq!(asked.hear(&late, 9), None);
+        asked.remember(1);
+        assert_eq!(asked.hear(&result("a1", 3, Some(4), "forged"), 9), None);
+        assert_eq!(asked.hear(&late, 9), Some(Heard::Late(1, answer("late"))));
+        assert_eq!(asked.hear(&late, 9), None);
+    }
+
+    #[test]
+    fn so_many_are_remembered_and_no_more() {
+        let mut asked = asked();
+        (0..=UNKNOWN_MAX as u64).for_each(|number| asked.remember(number));
+        assert_eq!((asked.unknown.len(), asked.unknown.first()), (UNKNOWN_MAX, Some(&1)));
+    }
 
     #[tokio::test]
     async fn who_waits_long_is_told_so_once_and_goes_on_waiting() {

@@ -5,7 +5,8 @@
 //! answers in the header that [`SOURCE`](highwater_service::transform::SOURCE) names.
 //!
 //! Headers and not only the key name the session, because a record made by hand may have any key or none; such a command has a result too,
-//! with as much of this as it brought.
+//! with as much of this as it brought. Whoever may publish commands can write any session and number into one. So what is shown of a session
+//! has hexadecimal digits only, and a session knows its answers by the place of its own commands, which nobody else can take.
 
 use highwater::{ConsumedRecord, Record};
 
@@ -19,7 +20,7 @@ pub const PARTITIONS: u32 = 3;
 const SESSION: &str = "session";
 const NUMBER: &str = "number";
 const OUTCOME: &str = "outcome";
-/// How long the name of a session may be, bytes. Longer ones are not repeated in results.
+/// How long the name of a session may be, bytes. Longer ones, and those with anything but hexadecimal digits, are not repeated in results.
 const SESSION_BYTES_MAX: usize = 64;
 
 /// How a command went.
@@ -66,7 +67,20 @@ pub fn result(command: &ConsumedRecord, outcome: Outcome, text: String) -> Recor
 /// The session of a command or a result.
 #[must_use]
 pub fn session(record: &ConsumedRecord) -> Option<&str> {
-    header(record, SESSION).filter(|session| session.len() <= SESSION_BYTES_MAX)
+    let is_hexadecimal = |session: &str| session.bytes().all(|letter| letter.is_ascii_hexdigit());
+    header(record, SESSION)
+        .filter(|session| (1..=SESSION_BYTES_MAX).contains(&session.len()))
+        .filter(|session| is_hexadecimal(session))
+}
+
+/// The text, for a terminal: what would move its cursor or change its colours is written out.
+#[must_use]
+pub fn shown(text: &str) -> String {
+    let escaped = |letter: char| match letter.is_control() {
+        true => letter.escape_default().collect(),
+        false => String::from(letter),
+    };
+    text.chars().map(escaped).collect()
 }
 
 /// Which of its session's commands it is, or is the result of.
@@ -125,13 +139,24 @@ pub(crate) mod tests {
 
     #[test]
     fn a_command_made_by_hand_has_a_result_too() {
-        let long = "x".repeat(SESSION_BYTES_MAX + 1);
-        let command = Record::new("what")
-            .with_header(SESSION, long)
-            .with_header(NUMBER, "one");
-        let command = consumed(command, 0, 0);
-        let result = consumed(result(&command, Outcome::Error, String::new()), 0, 0);
-        assert_eq!((session(&result), number(&result), &result.key), (None, None, &None));
-        assert_eq!(outcome(&result), Some(Outcome::Error));
+        let long = "a".repeat(SESSION_BYTES_MAX + 1);
+        for name in [long.as_str(), "", "a1\u{1b}[2J", "a1\na2", "a1 a2", "sess", "ä1"] {
+            let command = Record::new("what")
+                .with_header(SESSION, name.to_owned())
+                .with_header(NUMBER, "one");
+            let command = consumed(command, 0, 0);
+            let result = consumed(result(&command, Outcome::Error, String::new()), 0, 0);
+            assert_eq!((session(&result), number(&result), &result.key), (None, None, &None));
+            assert_eq!(outcome(&result), Some(Outcome::Error));
+        }
+    }
+
+    #[test]
+    fn nothing_that_is_shown_can_move_the_cursor() {
+        assert_eq!(shown("3 37"), "3 37");
+        assert_eq!(
+            shown("\"fïve\" is no\u{1b}[2Jinteger\r\n"),
+            "\"fïve\" is no\\u{1b}[2Jinteger\\r\\n"
+        );
     }
 }

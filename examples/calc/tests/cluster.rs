@@ -4,36 +4,49 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
-use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use highwater::{Client, Profile};
 use highwater_calc::command;
 use highwater_calc::journal::Line;
-use highwater_calc::wire::Outcome;
-use highwater_tests::{TestCluster, eventually, run, run_with_input, wait};
-use rustix::process::{Pid, Signal, kill_process};
+use highwater_calc::session::Session;
+use highwater_calc::wire::{self, COMMAND_TOPIC, Outcome};
+use highwater_tests::http::get;
+use highwater_tests::{Program, TestCluster, eventually, run, run_with_input, wait, without_settings};
+use tokio::runtime::Runtime;
+use tonic::transport::Endpoint;
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::pb::health_client::HealthClient;
 
 /// How long anything may take, on a small machine that has lost a node.
 const DEADLINE: Duration = Duration::from_secs(120);
 const SESSIONS: u64 = 4;
 const COMMANDS: u64 = 60;
 
-/// A process that does not outlive the test.
-struct Running {
+/// A session: `calc connect`, with commands at its standard input. It does not outlive the test.
+struct Asking {
     /// Until it is waited for.
     child: Option<Child>,
     stderr: PathBuf,
 }
 
-impl Running {
-    fn start(cluster: &TestCluster, name: &str, arguments: &[&str], stdin: Stdio) -> Self {
-        let stderr = cluster.directory().join(format!("{name}.stderr"));
-        let mut command = calc(cluster, arguments);
+impl Asking {
+    /// Pipes its commands into a session, with some that the prompt explains by itself.
+    fn start(cluster: &TestCluster, session: u64) -> Self {
+        let stderr = cluster.directory().join(format!("session-{session}.stderr"));
         let log = File::create(&stderr).unwrap();
-        let child = command.stdin(stdin).stdout(Stdio::piped()).stderr(log).spawn().unwrap();
+        let mut command = calc(cluster, &["connect"]);
+        command.current_dir(cluster.directory()).stdin(Stdio::piped());
+        let mut child = command.stdout(Stdio::piped()).stderr(log).spawn().unwrap();
+        let mut text = String::from("help\nad 2 5\nnp 0\n\n");
+        (0..COMMANDS).for_each(|number| text.push_str(&format!("{}\n", command_of(session, number))));
+        text.push_str("exit\nadd 1 1\n");
+        // It fits into a pipe, and is read as the answers come.
+        child.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
         Self {
             child: Some(child),
             stderr,
@@ -44,55 +57,19 @@ impl Running {
         fs::read_to_string(&self.stderr).unwrap()
     }
 
-    fn child(&mut self) -> &mut Child {
-        self.child.as_mut().unwrap()
-    }
-
-    /// SIGKILL.
-    fn kill(&mut self) {
-        if let Some(mut child) = self.child.take() {
-            let _ = child.kill().and_then(|()| child.wait());
-        }
-    }
-
     /// Waits for its end, which is a good one, and gives what it printed.
     fn finish(&mut self) -> String {
         let finished = wait(self.child.take().unwrap(), DEADLINE);
         assert_eq!(finished.code(), 0, "{}", self.stderr());
         finished.stdout()
     }
-
-    /// SIGTERM; it ends well.
-    fn stop(mut self) {
-        let pid = Pid::from_raw(i32::try_from(self.child().id()).unwrap()).unwrap();
-        kill_process(pid, Signal::TERM).unwrap();
-        self.finish();
-    }
-
-    /// What it answers to a request to its port for metrics.
-    fn get(&self, path: &str) -> String {
-        let address = eventually("it listens", DEADLINE, || {
-            let stderr = self.stderr();
-            let line = stderr.lines().find(|line| line.contains("metrics over HTTP listens"))?;
-            Some(line.split("address=").nth(1)?.trim().to_owned())
-        });
-        let mut stream = TcpStream::connect(address).unwrap();
-        write!(stream, "GET {path} HTTP/1.0\r\n\r\n").unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
-        answer
-    }
-
-    fn wait_ready(&self) {
-        eventually("it is ready", DEADLINE, || {
-            self.get("/readyz").contains(" 200 ").then_some(())
-        });
-    }
 }
 
-impl Drop for Running {
+impl Drop for Asking {
     fn drop(&mut self) {
-        self.kill();
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill().and_then(|()| child.wait());
+        }
         if std::thread::panicking() {
             eprintln!("---- {}\n{}", self.stderr.display(), self.stderr());
         }
@@ -100,38 +77,18 @@ impl Drop for Running {
 }
 
 fn calc(cluster: &TestCluster, arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_calc"));
-    command
-        .args(arguments)
-        .env("HIGHWATER_CONFIG", cluster.profile())
-        .current_dir(cluster.directory());
-    for name in [
-        "PORT",
-        "HOST",
-        "METRICS_PORT",
-        "LOG_FORMAT",
-        "LOG_LEVEL",
-        "CONFIG",
-        "CALC_LOG",
-        "CALC_HISTORY",
-    ] {
-        command.env_remove(name);
-    }
+    let mut command = without_settings(Path::new(env!("CARGO_BIN_EXE_calc")));
+    command.args(arguments).env("HIGHWATER_CONFIG", cluster.profile());
     command
 }
 
-fn backend(cluster: &TestCluster, name: &str) -> Running {
-    let arguments = ["backend", "--port", "0", "--metrics-port", "0"];
-    Running::start(cluster, name, &arguments, Stdio::null())
+fn backend(cluster: &TestCluster, name: &str) -> Program {
+    Program::start(name, &mut calc(cluster, &["backend"]), cluster.directory())
 }
 
-fn recorder(cluster: &TestCluster, name: &str) -> Running {
-    let arguments = ["log", "--port", "0", "--metrics-port", "0", "--file", "calc.jsonl"];
-    let mut running = Running::start(cluster, name, &arguments, Stdio::null());
-    // What it prints is not looked at, but must not fill a pipe.
-    let mut stdout = running.child().stdout.take().unwrap();
-    std::thread::spawn(move || std::io::copy(&mut stdout, &mut std::io::sink()));
-    running
+fn recorder(cluster: &TestCluster, name: &str) -> Program {
+    let mut command = calc(cluster, &["log", "--file", "calc.jsonl"]);
+    Program::start(name, &mut command, cluster.directory())
 }
 
 /// The n-th command of a session, different for each.
@@ -150,18 +107,6 @@ fn answer_of(text: &str) -> String {
     command::Command::read(text).unwrap().answer().unwrap()
 }
 
-/// Pipes its commands into a session, with some that the prompt explains by itself.
-fn ask(cluster: &TestCluster, session: u64) -> Running {
-    let mut running = Running::start(cluster, &format!("session-{session}"), &["connect"], Stdio::piped());
-    let mut text = String::from("help\nad 2 5\nnp 0\n\n");
-    (0..COMMANDS).for_each(|number| text.push_str(&format!("{}\n", command_of(session, number))));
-    text.push_str("exit\nadd 1 1\n");
-    let mut stdin = running.child().stdin.take().unwrap();
-    // It fits into a pipe, and is read as the answers come.
-    stdin.write_all(text.as_bytes()).unwrap();
-    running
-}
-
 /// The whole lines of the log service's file.
 fn recorded(cluster: &TestCluster) -> Vec<Line> {
     let text = fs::read_to_string(cluster.directory().join("calc.jsonl")).unwrap_or_default();
@@ -172,66 +117,90 @@ fn recorded(cluster: &TestCluster) -> Vec<Line> {
 }
 
 fn wait_for_results(cluster: &TestCluster, count: u64) {
-    eventually(&format!("{count} results are recorded"), DEADLINE, || {
-        let results = recorded(cluster).iter().filter(|line| line.topic == "result").count();
-        (results as u64 >= count).then_some(())
+    wait_recorded(cluster, "result", count);
+}
+
+fn wait_recorded(cluster: &TestCluster, topic: &str, count: u64) {
+    eventually(&format!("{count} lines of {topic} are recorded"), DEADLINE, || {
+        let lines = recorded(cluster).iter().filter(|line| line.topic == topic).count();
+        (lines as u64 >= count).then_some(())
     });
 }
 
 #[test]
 fn every_command_has_one_result_and_is_recorded_once_whatever_is_killed() {
     let mut cluster = TestCluster::start(3);
-    let mut log = recorder(&cluster, "log-1");
+    let log = recorder(&cluster, "log-1");
     // Those who ask before there is anybody to answer are told so, and are answered later.
-    let sessions: Vec<Running> = (0..SESSIONS).map(|session| ask(&cluster, session)).collect();
+    let sessions: Vec<Asking> = (0..SESSIONS).map(|session| Asking::start(&cluster, session)).collect();
     eventually("it is told that no back end has answered", DEADLINE, || {
         sessions[0]
             .stderr()
             .contains("no back end has answered yet; the command is in the log")
             .then_some(())
     });
-    let by_hand = run_with_input(
-        &mut cluster.command(&["produce", "command"]),
-        b"nonsense\n".to_vec(),
-        DEADLINE,
-    );
-    by_hand.success();
-    let (mut doomed, other) = (backend(&cluster, "backend-1"), backend(&cluster, "backend-2"));
-    other.wait_ready();
+    let mut by_hand = cluster.command(&["produce", "command"]);
+    run_with_input(&mut by_hand, b"nonsense\n".to_vec(), DEADLINE).success();
 
-    let all = SESSIONS * COMMANDS;
-    wait_for_results(&cluster, all / 6);
-    doomed.kill();
-    log.kill();
-    let victim = cluster.leader("result", 0);
-    cluster.node(victim).kill();
-    let log = recorder(&cluster, "log-2");
-    wait_for_results(&cluster, all / 3);
-    let third = backend(&cluster, "backend-3");
-    cluster.node(victim).start();
-
+    let (log, backends) = kill_meanwhile(&mut cluster, log);
     let names: Vec<String> = (0..)
         .zip(sessions)
-        .map(|(session, running)| check_session(session, running))
+        .map(|(session, asking)| check_session(session, asking))
         .collect();
-    wait_for_results(&cluster, all + 1);
-    check_recorded(&cluster, &names);
-    log.wait_ready();
-    assert!(
-        other
-            .get("/metrics")
-            .contains("calc_requests_total{method=\"np\",outcome=\"ok\"}")
-    );
-    for running in [other, third, log] {
-        running.stop();
+    // Each topic is recorded by itself, so a result may be there before its command.
+    for topic in ["command", "result"] {
+        wait_recorded(&cluster, topic, SESSIONS * COMMANDS + 1);
     }
+    check_recorded(&cluster, &names);
+    [log].into_iter().chain(backends).for_each(Program::stop);
     check_topic(&cluster, "command");
     check_topic(&cluster, "result");
 }
 
+/// Two back ends answer; one of them, the log service and a node are killed meanwhile. Those that are left at the end.
+fn kill_meanwhile(cluster: &mut TestCluster, mut log: Program) -> (Program, [Program; 2]) {
+    let (mut doomed, mut other) = (backend(cluster, "backend-1"), backend(cluster, "backend-2"));
+    other.wait_ready();
+    let all = SESSIONS * COMMANDS;
+    wait_for_results(cluster, all / 6);
+    doomed.kill();
+    log.kill();
+    let victim = cluster.leader("result", 0);
+    cluster.node(victim).kill();
+    let mut log = recorder(cluster, "log-2");
+    wait_for_results(cluster, all / 3);
+    let third = backend(cluster, "backend-3");
+    cluster.node(victim).start();
+    wait_for_results(cluster, all + 1);
+    log.wait_ready();
+    let metrics = get(&other.address("metrics"), "/metrics").is(200).text;
+    assert!(
+        metrics.contains("calc_requests_total{method=\"np\",outcome=\"ok\"}"),
+        "{metrics}"
+    );
+    let mut backends = [other, third];
+    let mut all: Vec<&mut Program> = backends.iter_mut().collect();
+    all.push(&mut log);
+    all.into_iter().for_each(is_healthy);
+    (log, backends)
+}
+
+/// It says so over gRPC, too.
+fn is_healthy(service: &mut Program) {
+    let endpoint = Endpoint::from_shared(format!("http://{}", service.address("health over gRPC"))).unwrap();
+    let runtime = Runtime::new().unwrap();
+    eventually("it is healthy", DEADLINE, || {
+        let answer = runtime.block_on(async {
+            let mut client = HealthClient::new(endpoint.connect().await.unwrap());
+            client.check(HealthCheckRequest::default()).await.unwrap()
+        });
+        (answer.into_inner().status() == ServingStatus::Serving).then_some(())
+    });
+}
+
 /// Each command was answered, in order, and rightly. Gives the session's name.
-fn check_session(session: u64, mut running: Running) -> String {
-    let stdout = running.finish();
+fn check_session(session: u64, mut asking: Asking) -> String {
+    let stdout = asking.finish();
     let expected: Vec<String> = (0..COMMANDS)
         .map(|number| answer_of(&command_of(session, number)))
         .collect();
@@ -241,7 +210,7 @@ fn check_session(session: u64, mut running: Running) -> String {
         .split_at(explanations().len());
     assert_eq!(explained, explanations());
     assert_eq!(answers.lines().collect::<Vec<_>>(), expected);
-    let stderr = running.stderr();
+    let stderr = asking.stderr();
     let name = stderr.split("session ").nth(1).and_then(|rest| rest.split(';').next());
     name.unwrap().to_owned()
 }
@@ -254,45 +223,50 @@ fn explanations() -> String {
 /// Each command and each result stands in the file once, and they belong together.
 fn check_recorded(cluster: &TestCluster, names: &[String]) {
     let lines = recorded(cluster);
-    let mut offsets = BTreeMap::<(&str, u32), Vec<u64>>::new();
-    let mut commands = BTreeMap::new();
-    for line in &lines {
-        offsets
-            .entry((line.topic.as_str(), line.partition))
-            .or_default()
-            .push(line.offset);
-        if line.topic == "command" {
-            commands.insert((line.partition, line.offset), line);
-        }
+    check_places(&lines);
+    let (asked, results): (Vec<&Line>, Vec<&Line>) = lines.iter().partition(|line| line.topic == "command");
+    let commands: BTreeMap<_, _> = asked.iter().map(|line| ((line.partition, line.offset), line)).collect();
+    let mut answered = BTreeSet::new();
+    for result in results {
+        let place = (result.partition, result.command.unwrap());
+        assert!(answered.insert(place), "two results: {result:?}");
+        check_result(commands.get(&place).unwrap(), result, names);
+    }
+    assert_eq!(answered.len(), commands.len(), "every command has a result");
+    assert_eq!(commands.len() as u64, SESSIONS * COMMANDS + 1);
+}
+
+/// Each record of both topics, once and in order, and with one id for each topic.
+fn check_places(lines: &[Line]) {
+    let mut offsets = BTreeMap::<(&str, u64, u32), Vec<u64>>::new();
+    for line in lines {
+        let place = (line.topic.as_str(), line.topic_id, line.partition);
+        offsets.entry(place).or_default().push(line.offset);
     }
     for (place, offsets) in &offsets {
         assert_eq!(offsets, &(0..offsets.len() as u64).collect::<Vec<_>>(), "{place:?}");
     }
-    let mut answered = BTreeSet::new();
-    for result in lines.iter().filter(|line| line.topic == "result") {
-        let asked = commands.get(&(result.partition, result.command.unwrap())).unwrap();
-        assert_eq!((&asked.session, asked.number), (&result.session, result.number));
-        assert!(
-            answered.insert((result.partition, result.command)),
-            "two results: {result:?}"
-        );
-        match &result.session {
-            Some(name) => {
-                let session = names.iter().position(|known| known == name).unwrap() as u64;
-                assert_eq!(asked.text, command_of(session, asked.number.unwrap() - 1));
-                assert_eq!(
-                    (result.text.clone(), result.outcome),
-                    (answer_of(&asked.text), Some(Outcome::Ok))
-                );
-            }
-            None => assert_eq!(
-                (asked.text.as_str(), result.outcome),
-                ("nonsense", Some(Outcome::Error))
-            ),
+    let topics: BTreeSet<_> = offsets.keys().map(|(topic, topic_id, _)| (topic, topic_id)).collect();
+    assert_eq!(topics.len(), 2, "{topics:?}");
+}
+
+/// It is the right one.
+fn check_result(asked: &Line, result: &Line, names: &[String]) {
+    assert_eq!((&asked.session, asked.number), (&result.session, result.number));
+    match &result.session {
+        Some(name) => {
+            let session = names.iter().position(|known| known == name).unwrap() as u64;
+            assert_eq!(asked.text, command_of(session, asked.number.unwrap() - 1));
+            assert_eq!(
+                (result.text.clone(), result.outcome),
+                (answer_of(&asked.text), Some(Outcome::Ok))
+            );
         }
+        None => assert_eq!(
+            (asked.text.as_str(), result.outcome),
+            ("nonsense", Some(Outcome::Error))
+        ),
     }
-    assert_eq!(answered.len(), commands.len(), "every command has a result");
-    assert_eq!(commands.len() as u64, SESSIONS * COMMANDS + 1);
 }
 
 /// The topic has as many records as it should.
@@ -309,23 +283,80 @@ fn check_topic(cluster: &TestCluster, topic: &str) {
     );
 }
 
+/// Somebody who may publish commands guesses, or sees, what a session is called and how many commands it has sent.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_is_that_to_the_own_command_whoever_else_publishes_in_the_name_of_the_session() {
+    let cluster = TestCluster::start(1);
+    let backend = backend(&cluster, "backend");
+    let client = Client::from_profile(&Profile::load(cluster.profile()).unwrap())
+        .await
+        .unwrap();
+    highwater_calc::service::ensure_topics(&client).await.unwrap();
+    let mut session = Session::open(&client).await.unwrap();
+    let stranger = client.producer(COMMAND_TOPIC).build().await.unwrap();
+    for number in 1..=3 {
+        let forged = wire::command(session.name(), number, "add 6 6");
+        stranger.send(forged).await.unwrap().await.unwrap();
+        let mut tell = |told: &str| assert!(!told.contains("12"), "{told}");
+        assert_eq!(session.ask("add 1 1", &mut tell).await.unwrap().text, "2");
+    }
+    backend.stop();
+}
+
+/// The offsets of the new topics say nothing about what is in the file.
+#[test]
+fn a_file_of_topics_that_are_no_more_is_refused() {
+    let cluster = TestCluster::start(1);
+    let mut log = recorder(&cluster, "log-1");
+    log.wait_ready();
+    let mut produce = cluster.command(&["produce", "command"]);
+    run_with_input(&mut produce, b"add 1 1\nadd 2 2\n".to_vec(), DEADLINE).success();
+    eventually("both are recorded", DEADLINE, || {
+        (recorded(&cluster).len() == 2).then_some(())
+    });
+    log.stop();
+    let before = fs::read(cluster.directory().join("calc.jsonl")).unwrap();
+    run(&mut cluster.command(&["topic", "delete", "command"]), DEADLINE).success();
+    let mut again = calc(
+        &cluster,
+        &["log", "--file", "calc.jsonl", "--port", "0", "--metrics-port", "0"],
+    );
+    let words = ["calc.jsonl", "topic command", "use another file"];
+    run(again.current_dir(cluster.directory()), DEADLINE).ends_with(1, &words);
+    assert_eq!(fs::read(cluster.directory().join("calc.jsonl")).unwrap(), before);
+}
+
 #[test]
 fn what_is_missing_is_said() {
     let directory = tempfile::tempdir().unwrap();
-    let run_in = |arguments: &[&str], path: &Path| {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_calc"));
-        run(
-            command.args(arguments).env_remove("HIGHWATER_CONFIG").current_dir(path),
-            DEADLINE,
-        )
+    let run_in = |arguments: &[&str]| {
+        let mut command = without_settings(Path::new(env!("CARGO_BIN_EXE_calc")));
+        run(command.args(arguments).current_dir(directory.path()), DEADLINE)
     };
-    run_in(&["connect", "--profile", "nowhere.toml"], directory.path()).fails_with(1, &["nowhere.toml"]);
-    run_in(&["backend"], directory.path()).fails_with(2, &["required"]);
-    let version = run_in(&["version"], directory.path()).success().stdout();
+    run_in(&["connect", "--profile", "nowhere.toml"]).fails_with(1, &["nowhere.toml"]);
+    run_in(&["backend"]).fails_with(2, &["required"]);
+    for service in ["backend", "log"] {
+        let mut command = without_settings(Path::new(env!("CARGO_BIN_EXE_calc")));
+        command.args([
+            service,
+            "--profile",
+            "nowhere.toml",
+            "--port",
+            "0",
+            "--metrics-port",
+            "0",
+        ]);
+        let command = command.env("LOG_FORMAT", "json").current_dir(directory.path());
+        let ended = run(command, DEADLINE).ends_with(1, &["nowhere.toml"]);
+        for line in ended.stderr.lines() {
+            let line: serde_json::Value = serde_json::from_str(line).unwrap();
+            assert!(line["message"].is_string(), "{line}");
+        }
+    }
+    let version = run_in(&["version"]).success().stdout();
     assert!(
         version.starts_with(&format!("calc {} (", env!("CARGO_PKG_VERSION"))),
         "{version}"
     );
-    let same = run_in(&["--version"], directory.path()).success().stdout();
-    assert_eq!(same, version);
+    assert_eq!(run_in(&["--version"]).success().stdout(), version);
 }

@@ -18,8 +18,9 @@ use prometheus::{IntCounterVec, Opts, Registry, register_int_counter_vec_with_re
 use tonic::Status;
 use tonic::transport::Channel;
 
+use crate::answers;
 use crate::proto::course_service_client::CourseServiceClient;
-use crate::proto::{Course, Freshness, GetCoursesRequest};
+use crate::proto::{Course, GetCoursesRequest};
 
 /// How long a course is kept.
 pub const KEPT: Duration = Duration::from_secs(300);
@@ -119,11 +120,12 @@ impl KnownCourses {
         &self.view
     }
 
-    /// What is known of these courses, and how many of them the cache knew. Those that never were are not among them.
+    /// What is known of these courses, and how many of them the cache knew. Those that never were are not among them. The courses' service
+    /// waits for events that have been seen here until `until`.
     ///
     /// # Errors
     /// That of the courses' service, if something has to be asked of it.
-    pub async fn get(&self, ids: &[String]) -> Result<(HashMap<String, Course>, u32), Status> {
+    pub async fn get(&self, ids: &[String], until: Instant) -> Result<(HashMap<String, Course>, u32), Status> {
         let now = Instant::now();
         let mut known = HashMap::new();
         let mut missing = Vec::new();
@@ -135,18 +137,18 @@ impl KnownCourses {
         }
         let cached = (ids.len() - missing.len()) as u32;
         if !missing.is_empty() {
-            known.extend(self.ask(missing, now).await?);
+            known.extend(self.ask(missing, now, until).await?);
         }
         Ok((known, cached))
     }
 
-    async fn ask(&self, ids: Vec<String>, now: Instant) -> Result<HashMap<String, Course>, Status> {
+    async fn ask(&self, ids: Vec<String>, now: Instant, until: Instant) -> Result<HashMap<String, Course>, Status> {
         let partitions = self.view.partitions();
         // What has been seen here has happened for whoever reads here.
         let positions = (0..partitions).map(|partition| self.view.position(partition)).collect();
         let request = GetCoursesRequest {
             ids: ids.clone(),
-            fresh: Some(Freshness { positions }),
+            fresh: Some(answers::fresh_until(positions, until)),
         };
         let answer = self.service.clone().get_courses(request).await;
         let answer = answer

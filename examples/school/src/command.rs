@@ -5,8 +5,12 @@
 //! `{"command":"1/5","applied":{"created":{"name":"Ada"}}}`, or `{"command":"1/5","rejected":"there is a student ada already"}`. So people
 //! can read both with `highwater consume`.
 //!
-//! Invariant: everything in the queue gets an event, also what cannot be understood. Who sends a command is told by that what became of it,
-//! and a worker can tell from the events alone which command is the next.
+//! Invariants:
+//!
+//! * everything in the queue gets an event, also what cannot be understood. Who sends a command is told by that what became of it, and a
+//!   worker can tell from the events alone which command is the next;
+//! * no event is left out: what is made of events is wrong for ever if one is missing. Fields that a newer program has added are passed over;
+//!   an event that cannot be understood at all ([`NotUnderstood`]) ends whoever reads it.
 
 use std::fmt;
 use std::str::FromStr;
@@ -150,29 +154,53 @@ fn id_of(record: &ConsumedRecord) -> Option<&str> {
     std::str::from_utf8(record.key.as_deref()?).ok()
 }
 
+/// An event that this program cannot read. It cannot be passed over, so a newer program has to take this one's place.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "the event at offset {offset} of partition {partition} is not understood, so it is of a newer program than this: {problem}"
+)]
+pub struct NotUnderstood {
+    /// Where it is in its topic.
+    pub partition: u32,
+    /// Where it is in the partition.
+    pub offset: u64,
+    /// What is not understood.
+    pub problem: String,
+}
+
+impl NotUnderstood {
+    fn new(record: &ConsumedRecord, problem: impl fmt::Display) -> Self {
+        Self {
+            partition: record.partition,
+            offset: record.offset,
+            problem: problem.to_string(),
+        }
+    }
+}
+
 /// What has changed by an event, and of what; `None` if it says that nothing has.
-#[must_use]
-pub fn change_in<C: DeserializeOwned>(record: &ConsumedRecord) -> Option<(&str, C)> {
+///
+/// # Errors
+/// [`NotUnderstood`].
+pub fn change_in<C: DeserializeOwned>(record: &ConsumedRecord) -> Result<Option<(&str, C)>, NotUnderstood> {
     let event: Event<C> = event_in(record)?;
     let Outcome::Applied(change) = event.outcome else {
-        return None;
+        return Ok(None);
     };
-    Some((id_of(record)?, change))
+    let id = id_of(record).ok_or_else(|| NotUnderstood::new(record, "its key is not an id"))?;
+    Ok(Some((id, change)))
 }
 
 /// What became of which command, without what has changed.
-#[must_use]
-pub fn outcome_in(record: &ConsumedRecord) -> Option<Event<IgnoredAny>> {
+///
+/// # Errors
+/// [`NotUnderstood`].
+pub fn outcome_in(record: &ConsumedRecord) -> Result<Event<IgnoredAny>, NotUnderstood> {
     event_in(record)
 }
 
-/// An event that cannot be read is of a program that is newer than this one. It will be there for ever, so it is told and left out.
-fn event_in<C: DeserializeOwned>(record: &ConsumedRecord) -> Option<Event<C>> {
-    let event = serde_json::from_slice(&record.value);
-    let (partition, offset) = (record.partition, record.offset);
-    event
-        .inspect_err(|error| tracing::error!(partition, offset, %error, "an event that is not understood is left out"))
-        .ok()
+fn event_in<C: DeserializeOwned>(record: &ConsumedRecord) -> Result<Event<C>, NotUnderstood> {
+    serde_json::from_slice(&record.value).map_err(|error| NotUnderstood::new(record, error))
 }
 
 #[cfg(test)]
@@ -211,7 +239,7 @@ pub(crate) mod tests {
             name: "Ada".to_owned(),
             email: "ada@example.org".to_owned(),
         };
-        assert_eq!(change_in(&event), Some(("ada", StudentChange::Created(details))));
+        assert_eq!(change_in(&event), Ok(Some(("ada", StudentChange::Created(details)))));
         let read = outcome_in(&event).unwrap();
         assert_eq!((read.command.partition, read.command.offset), (1, 5));
         assert!(matches!(read.outcome, Outcome::Applied(_)));
@@ -226,6 +254,11 @@ pub(crate) mod tests {
             (Some("ada"), "no JSON", "not understood"),
             (Some("ada"), r#"{"promote":{}}"#, "not understood: unknown variant"),
             (Some("ada"), long.as_str(), "not understood"),
+            (
+                Some("ada"),
+                r#"{"enrol":{"course":"x","now":1}}"#,
+                "not understood: unknown field",
+            ),
             (Some("ada"), r#""delete""#, "there is no student ada"),
         ];
         for (key, value, reason) in cases {
@@ -236,14 +269,47 @@ pub(crate) mod tests {
                 matches!(&event.outcome, Outcome::Rejected(told) if told.starts_with(reason)),
                 "{text}"
             );
-            assert_eq!(change_in::<StudentChange>(&record(key, &text, 0)), None);
+            assert_eq!(change_in::<StudentChange>(&record(key, &text, 0)), Ok(None));
         }
+    }
+
+    #[test]
+    fn an_event_of_a_newer_program_is_read_if_that_is_possible_and_never_left_out() {
+        let more = r#"{"command":"1/5","by":"worker-9","applied":{"enrolled":{"course":"logic","since":1}}}"#;
+        let course = "logic".to_owned();
+        assert_eq!(
+            change_in(&record(Some("ada"), more, 0)),
+            Ok(Some(("ada", StudentChange::Enrolled { course })))
+        );
+        let other = [
+            (
+                Some("ada"),
+                r#"{"command":"1/5","applied":{"promoted":{}}}"#,
+                "unknown variant `promoted`",
+            ),
+            (Some("ada"), r#"{"command":"1/5","postponed":{}}"#, "no variant"),
+            (Some("ada"), "no JSON", "expected"),
+            (None, r#"{"command":"1/5","applied":"deleted"}"#, "its key is not an id"),
+        ];
+        for (key, value, problem) in other {
+            let error = change_in::<StudentChange>(&record(key, value, 7)).unwrap_err();
+            assert_eq!((error.partition, error.offset), (1, 7));
+            assert!(error.to_string().contains(problem), "{error}");
+        }
+        // What became of the command is known also if it is not what has changed.
+        outcome_in(&record(
+            Some("ada"),
+            r#"{"command":"1/5","applied":{"promoted":{}}}"#,
+            7,
+        ))
+        .unwrap();
+        outcome_in(&record(Some("ada"), r#"{"command":"1/5","postponed":{}}"#, 7)).unwrap_err();
     }
 
     #[test]
     fn a_change_without_more_to_it_is_read_back() {
         let event = record(Some("ada"), r#"{"command":"1/5","applied":"deleted"}"#, 0);
-        assert_eq!(change_in(&event), Some(("ada", StudentChange::Deleted)));
-        assert!(outcome_in(&event).is_some());
+        assert_eq!(change_in(&event), Ok(Some(("ada", StudentChange::Deleted))));
+        outcome_in(&event).unwrap();
     }
 }

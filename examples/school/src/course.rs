@@ -1,4 +1,6 @@
 //! Courses: what is told about them, what changes by it, and what has to be known to decide.
+//!
+//! As with students, a field that is not known is refused in a command and passed over in an event ([`crate::student`]).
 
 use std::collections::HashSet;
 
@@ -21,6 +23,17 @@ pub struct CourseDetails {
     pub credits: u32,
 }
 
+/// The same as an event has it: with fields that this program does not know.
+#[derive(Deserialize)]
+#[serde(remote = "CourseDetails")]
+struct DetailsInEvent {
+    title: String,
+    #[serde(default)]
+    description: String,
+    #[serde(default)]
+    credits: u32,
+}
+
 /// What can be done about a course.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -38,9 +51,9 @@ pub enum CourseCommand {
 #[serde(rename_all = "snake_case")]
 pub enum CourseChange {
     /// There is one.
-    Created(CourseDetails),
+    Created(#[serde(deserialize_with = "DetailsInEvent::deserialize")] CourseDetails),
     /// It has other details.
-    Updated(CourseDetails),
+    Updated(#[serde(deserialize_with = "DetailsInEvent::deserialize")] CourseDetails),
     /// It is there no longer.
     Deleted,
 }
@@ -148,6 +161,14 @@ mod tests {
         tell(&mut courses, CourseCommand::Update(details("Logic II", 1))).unwrap();
         tell(&mut courses, CourseCommand::Delete).unwrap();
         tell(&mut courses, CourseCommand::Create(details("Logic", 1))).unwrap();
+    }
+
+    #[test]
+    fn an_event_may_say_more_than_is_known_and_a_command_may_not() {
+        let change = serde_json::from_str(r#"{"updated":{"title":"Logic","credits":1,"room":7}}"#);
+        assert_eq!(change.ok(), Some(CourseChange::Updated(details("Logic", 1))));
+        let refused = serde_json::from_str::<CourseCommand>(r#"{"update":{"title":"Logic","room":7}}"#).unwrap_err();
+        assert!(refused.to_string().contains("unknown field `room`"), "{refused}");
     }
 
     #[test]

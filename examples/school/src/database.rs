@@ -7,11 +7,14 @@
 //!
 //! Invariants:
 //!
-//! * a file belongs to one topic, by the topic's id, and to one process, which keeps it locked;
-//! * after a failure (disk full, file damaged) nothing more is taken in and nothing is answered: the service says so and ends, and goes on
-//!   from the last transaction when it is started again.
+//! * a file belongs to one topic, by the topic's id, and to one process, which keeps it locked; and its tables have the form that this
+//!   program makes ([`FORM`]);
+//! * after a failure (disk full, file damaged, an event of a newer program) nothing more is taken in and nothing is answered: the service
+//!   says so and ends, and goes on from the last transaction when it is started again.
 //!
-//! Queries are short (one row, or a page of them) and run where they are asked, without a pool of threads.
+//! Whoever reads or takes in leaves the tasks of other requests to other threads meanwhile: all of it may wait for the disk.
+//!
+//! Deliberately absent: changing a file of another form. It is refused, and made anew from the log when it is deleted.
 
 use std::marker::PhantomData;
 use std::path::Path;
@@ -24,11 +27,16 @@ use highwater_service::State;
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
+use tokio::task::block_in_place;
 
-use crate::command;
+use crate::command::{self, NotUnderstood};
 
 /// How long to wait for a process that has the file and is just ending.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// The form of the tables, in SQLite's `user_version`; to be raised whenever a table or what is kept in it changes. Files of the first
+/// form do not name one.
+pub const FORM: u32 = 2;
 
 const SETTINGS: &str = "
     PRAGMA locking_mode = EXCLUSIVE;
@@ -70,6 +78,17 @@ pub enum DatabaseError {
         /// The topic that there is.
         wanted: String,
     },
+    /// An older program has made it, or a newer one, or none of this name.
+    #[error(
+        "the database has tables of form {found}, and this program makes form {FORM}: use another file, or delete this one to have it made anew"
+    )]
+    OtherForm {
+        /// What the file says; 0 is the first form, or no database of this program.
+        found: u32,
+    },
+    /// An event is of a newer program.
+    #[error(transparent)]
+    Event(#[from] NotUnderstood),
     /// An event could not be taken in, earlier.
     #[error("the database has failed: {0}")]
     Failed(String),
@@ -90,12 +109,13 @@ impl<T: Tables> Database<T> {
     /// Opens the file, or makes it.
     ///
     /// # Errors
-    /// A file that another process has, that is damaged, or that is of another topic.
+    /// A file that another process has, that is damaged, or that is of another topic or another form.
     pub fn open(path: &Path, topic: &Topic) -> Result<Self, DatabaseError> {
         let mut connection = Connection::open(path)?;
         connection.busy_timeout(LOCK_TIMEOUT)?;
         connection.execute_batch(SETTINGS)?;
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        check_form(&transaction)?;
         transaction.execute_batch(SCHEMA)?;
         transaction.execute_batch(T::SCHEMA)?;
         check_topic(&transaction, &topic.topic_id.to_string())?;
@@ -136,7 +156,7 @@ impl<T: Tables> Database<T> {
         Ok(query(&connection)?)
     }
 
-    fn take_in(&mut self, partition: u32, records: &[ConsumedRecord]) -> rusqlite::Result<()> {
+    fn take_in(&mut self, partition: u32, records: &[ConsumedRecord]) -> Result<(), DatabaseError> {
         let begin = State::position(self, partition);
         let fresh = records.iter().filter(|record| record.offset >= begin);
         let Some(next) = records
@@ -149,7 +169,7 @@ impl<T: Tables> Database<T> {
         let connection = self.connection.get_mut().unwrap_or_else(PoisonError::into_inner);
         let transaction = connection.transaction()?;
         for record in fresh {
-            if let Some((id, change)) = command::change_in(record) {
+            if let Some((id, change)) = command::change_in(record)? {
                 T::take_in(&transaction, id, &change)?;
             }
         }
@@ -172,10 +192,22 @@ impl<T: Tables> State for Database<T> {
         if self.failure.borrow().is_some() {
             return;
         }
-        if let Err(error) = self.take_in(partition, records) {
+        if let Err(error) = block_in_place(|| self.take_in(partition, records)) {
             tracing::error!(partition, %error, "an event cannot be taken in");
             self.failure.send_replace(Some(error.to_string()));
         }
+    }
+}
+
+/// Of a file that is empty the form is set, of another one it is looked at.
+fn check_form(transaction: &Transaction<'_>) -> Result<(), DatabaseError> {
+    let tables: u32 = transaction.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
+    if tables == 0 {
+        transaction.pragma_update(None, "user_version", FORM)?;
+    }
+    match transaction.query_row("PRAGMA user_version", [], |row| row.get(0))? {
+        FORM => Ok(()),
+        found => Err(DatabaseError::OtherForm { found }),
     }
 }
 
@@ -278,6 +310,45 @@ mod tests {
         drop(database);
         let other = Database::<Counter>::open(&path, &topic(8)).unwrap_err();
         assert!(matches!(other, DatabaseError::OtherTopic { .. }), "{other}");
+    }
+
+    #[test]
+    fn a_file_of_another_form_is_refused_and_left_as_it_is() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("a.sqlite");
+        drop(Database::<Counter>::open(&path, &topic(7)).unwrap());
+        drop(Database::<Counter>::open(&path, &topic(7)).unwrap());
+        for form in [0, FORM - 1, FORM + 1] {
+            let file = Connection::open(&path).unwrap();
+            file.pragma_update(None, "user_version", form).unwrap();
+            drop(file);
+            let refused = Database::<Counter>::open(&path, &topic(7)).unwrap_err();
+            assert!(
+                matches!(refused, DatabaseError::OtherForm { found } if found == form),
+                "{refused}"
+            );
+        }
+        let file = Connection::open(&path).unwrap();
+        file.pragma_update(None, "user_version", FORM).unwrap();
+        drop(file);
+        Database::<Counter>::open(&path, &topic(7)).unwrap();
+    }
+
+    #[test]
+    fn an_event_of_a_newer_program_is_not_committed_past() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("a.sqlite");
+        let mut database = Database::<Counter>::open(&path, &topic(7)).unwrap();
+        let more = r#"{"command":"1/5","by":"w","applied":{"enrolled":{"course":"logic","since":1}}}"#;
+        database.apply(0, &[record(Some("a"), more, 0)]);
+        assert!(database.failure().borrow().is_none());
+        let newer = record(Some("b"), r#"{"command":"1/6","applied":{"promoted":{}}}"#, 1);
+        database.apply(0, &[newer, event("c", 2)]);
+        let why = database.failure().borrow().clone().unwrap();
+        assert!(why.contains("offset 1") && why.contains("newer program"), "{why}");
+        drop(database);
+        let database = Database::<Counter>::open(&path, &topic(7)).unwrap();
+        assert_eq!(database.positions(), [1, 0, 0]);
     }
 
     #[test]

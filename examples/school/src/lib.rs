@@ -16,13 +16,13 @@
 //!
 //! * for each command there is exactly one event, in the same partition and the same order, whatever is killed;
 //! * a database is what the events below its positions make of it, so that any number of them say the same, and one may be thrown away;
-//! * each service can do with topics only what it needs ([`access`]).
+//! * each service can do with topics only what it needs ([`names`]).
 //!
 //! Deliberately absent: whether a course is there when somebody enrols. Students and courses are two logs, and nothing decides on both at
 //! once; what has become of the course is shown where the enrolment is read.
 
-pub mod access;
 mod answers;
+pub mod ask;
 pub mod cache;
 pub mod command;
 pub mod course;

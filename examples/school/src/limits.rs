@@ -13,15 +13,30 @@ pub const CREDITS_MAX: u32 = 60;
 /// Courses that one student is enrolled in. At most [`BATCH_MAX`], as they are asked for at once.
 pub const ENROLMENTS_MAX: usize = 64;
 /// Students that a worker knows, and courses.
-pub const KNOWN_MAX: usize = 200_000;
+pub const KNOWN_MAX: usize = 100_000;
+/// Enrolments of all students that a worker knows.
+pub const ENROLMENTS_TOTAL_MAX: usize = 1_000_000;
 /// Students or courses of one page.
 pub const PAGE_MAX: u32 = 100;
 /// Courses that are asked for at once.
 pub const BATCH_MAX: usize = 100;
+/// How long a client may have the gateway wait for what becomes of a command, seconds.
+pub const WAIT_SECONDS_MAX: u64 = 30;
 /// Letters of the reason why a command was rejected; more is cut off.
 pub const REASON_LETTERS_MAX: usize = 300;
 
 const _: () = assert!(ENROLMENTS_MAX <= BATCH_MAX);
+
+/// Bytes that what a worker knows may take at most.
+pub(crate) const KNOWN_BYTES_MAX: usize = 256 * 1024 * 1024;
+/// Bytes of a student (or a course) at the worst: an id of [`ID_LETTERS_MAX`] letters on the heap (80), its entry in a hash table that has
+/// just doubled while the old one is still there (170), and the first node of a tree of enrolments (300).
+const KNOWN_ONE_BYTES: usize = 640;
+/// Bytes of an enrolment at the worst: an id on the heap (80), and its part of a tree whose nodes are half full (60).
+const ENROLMENT_BYTES: usize = 160;
+
+// 100,000 × 640 + 1,000,000 × 160 bytes = 224 MB, and 256 MiB are 268 MB. A test of `student` measures it.
+const _: () = assert!(KNOWN_MAX * KNOWN_ONE_BYTES + ENROLMENTS_TOTAL_MAX * ENROLMENT_BYTES <= KNOWN_BYTES_MAX);
 
 /// Something that was said is not valid: which field, and why.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

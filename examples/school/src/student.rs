@@ -1,11 +1,16 @@
 //! Students: what they are told, what changes by it, and what has to be known to decide.
+//!
+//! In a command a field that is not known is refused, for nobody would do what it says. In an event it is passed over, for it is of a newer
+//! program, and what else the event says holds all the same.
 
 use std::collections::{BTreeSet, HashMap};
 
 use serde::{Deserialize, Serialize};
 
 use crate::command::Register;
-use crate::limits::{self, EMAIL_LETTERS_MAX, ENROLMENTS_MAX, Invalid, KNOWN_MAX, NAME_LETTERS_MAX};
+use crate::limits::{
+    self, EMAIL_LETTERS_MAX, ENROLMENTS_MAX, ENROLMENTS_TOTAL_MAX, Invalid, KNOWN_MAX, NAME_LETTERS_MAX,
+};
 
 /// What is kept of a student beside the id.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -17,9 +22,17 @@ pub struct StudentDetails {
     pub email: String,
 }
 
+/// The same as an event has them: with fields that this program does not know.
+#[derive(Deserialize)]
+#[serde(remote = "StudentDetails")]
+struct DetailsInEvent {
+    name: String,
+    email: String,
+}
+
 /// What can be done about a student.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum StudentCommand {
     /// A new student.
     Create(StudentDetails),
@@ -44,9 +57,9 @@ pub enum StudentCommand {
 #[serde(rename_all = "snake_case")]
 pub enum StudentChange {
     /// There is one, enrolled in nothing.
-    Created(StudentDetails),
+    Created(#[serde(deserialize_with = "DetailsInEvent::deserialize")] StudentDetails),
     /// It has other details.
-    Updated(StudentDetails),
+    Updated(#[serde(deserialize_with = "DetailsInEvent::deserialize")] StudentDetails),
     /// It is there no longer, nor are its enrolments.
     Deleted,
     /// It takes a course.
@@ -94,6 +107,8 @@ impl StudentCommand {
 #[derive(Debug, Default)]
 pub struct Students {
     enrolments: HashMap<String, BTreeSet<String>>,
+    /// Of all students.
+    enrolments_total: usize,
 }
 
 impl Students {
@@ -101,6 +116,28 @@ impl Students {
         self.enrolments
             .get(id)
             .ok_or_else(|| format!("there is no student {id}"))
+    }
+
+    fn may_enrol(&self, id: &str, course: &str) -> Result<(), String> {
+        let courses = self.enrolments_of(id)?;
+        if courses.contains(course) {
+            return Err(format!("student {id} is enrolled in {course} already"));
+        }
+        if courses.len() >= ENROLMENTS_MAX {
+            let problem = format!("student {id} is enrolled in {ENROLMENTS_MAX} courses, which is the most");
+            return Err(problem);
+        }
+        match self.enrolments_total {
+            0..ENROLMENTS_TOTAL_MAX => Ok(()),
+            _ => Err(format!(
+                "there are {ENROLMENTS_TOTAL_MAX} enrolments, and no room for more"
+            )),
+        }
+    }
+
+    fn forget(&mut self, id: &str) {
+        let enrolments = self.enrolments.remove(id).unwrap_or_default();
+        self.enrolments_total -= enrolments.len();
     }
 }
 
@@ -121,13 +158,9 @@ impl Register for Students {
             StudentCommand::Create(details) => Ok(StudentChange::Created(details)),
             StudentCommand::Update(details) => self.enrolments_of(id).map(|_| StudentChange::Updated(details)),
             StudentCommand::Delete => self.enrolments_of(id).map(|_| StudentChange::Deleted),
-            StudentCommand::Enrol { course } => match self.enrolments_of(id)? {
-                courses if courses.contains(&course) => Err(format!("student {id} is enrolled in {course} already")),
-                courses if courses.len() >= ENROLMENTS_MAX => Err(format!(
-                    "student {id} is enrolled in {ENROLMENTS_MAX} courses, which is the most"
-                )),
-                _ => Ok(StudentChange::Enrolled { course }),
-            },
+            StudentCommand::Enrol { course } => {
+                self.may_enrol(id, &course).map(|()| StudentChange::Enrolled { course })
+            }
             StudentCommand::Withdraw { course } => match self.enrolments_of(id)?.contains(&course) {
                 true => Ok(StudentChange::Withdrawn { course }),
                 false => Err(format!("student {id} is not enrolled in {course}")),
@@ -138,17 +171,21 @@ impl Register for Students {
     fn take_in(&mut self, id: &str, change: &StudentChange) {
         match change {
             StudentChange::Created(_) => {
+                self.forget(id);
                 self.enrolments.insert(id.to_owned(), BTreeSet::new());
             }
             StudentChange::Updated(_) => (),
-            StudentChange::Deleted => {
-                self.enrolments.remove(id);
-            }
+            StudentChange::Deleted => self.forget(id),
             StudentChange::Enrolled { course } => {
-                self.enrolments.entry(id.to_owned()).or_default().insert(course.clone());
+                let is_new = self.enrolments.entry(id.to_owned()).or_default().insert(course.clone());
+                self.enrolments_total += usize::from(is_new);
             }
             StudentChange::Withdrawn { course } => {
-                self.enrolments.entry(id.to_owned()).or_default().remove(course);
+                let was_there = self
+                    .enrolments
+                    .get_mut(id)
+                    .is_some_and(|courses| courses.remove(course));
+                self.enrolments_total -= usize::from(was_there);
             }
         }
     }
@@ -229,6 +266,72 @@ mod tests {
             tell(&mut students, enrol(&format!("c{number}"))).unwrap();
         }
         assert!(tell(&mut students, enrol("more")).unwrap_err().contains("64 courses"));
+    }
+
+    #[test]
+    fn an_enrolment_that_ends_makes_room() {
+        let mut students = Students::default();
+        for round in 1..=3 {
+            tell(&mut students, StudentCommand::Create(details("Ada"))).unwrap();
+            for course in ["a", "b", "c"] {
+                tell(&mut students, enrol(course)).unwrap();
+            }
+            tell(&mut students, withdraw("b")).unwrap();
+            students.take_in("ada", &StudentChange::Enrolled { course: "a".to_owned() });
+            students.take_in("ada", &StudentChange::Withdrawn { course: "b".to_owned() });
+            assert_eq!(students.enrolments_total, 2, "round {round}");
+            tell(&mut students, StudentCommand::Delete).unwrap();
+            assert_eq!(students.enrolments_total, 0, "round {round}");
+        }
+    }
+
+    /// As many of everything as there may be, with ids as long as they may be; and what is more is rejected.
+    #[test]
+    fn the_most_that_is_known_fits_into_its_memory() {
+        let id = |number: usize| format!("{number:0>64}");
+        let before = resident_bytes();
+        let mut students = Students::default();
+        for number in 0..KNOWN_MAX {
+            students.take_in(&id(number), &StudentChange::Created(details("x")));
+        }
+        for number in 0..ENROLMENTS_TOTAL_MAX {
+            let course = id(number);
+            students.take_in(&id(number % KNOWN_MAX), &StudentChange::Enrolled { course });
+        }
+        let taken = resident_bytes() - before;
+        assert!(
+            (limits::KNOWN_BYTES_MAX / 8..limits::KNOWN_BYTES_MAX).contains(&taken),
+            "{taken} bytes"
+        );
+
+        let enrolled = students.decide(&id(0), enrol("more")).unwrap_err();
+        assert_eq!(enrolled, "there are 1000000 enrolments, and no room for more");
+        let created = students
+            .decide("more", StudentCommand::Create(details("x")))
+            .unwrap_err();
+        assert_eq!(created, "there are 100000 students, and no room for more");
+    }
+
+    fn resident_bytes() -> usize {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.trim().strip_suffix(" kB").unwrap().parse::<usize>().unwrap() * 1024
+    }
+
+    #[test]
+    fn an_event_may_say_more_than_is_known_and_a_command_may_not() {
+        let details = r#"{"name":"Ada","email":"ada@example.org","born":1815}"#;
+        let change: StudentChange = serde_json::from_str(&format!(r#"{{"created":{details}}}"#)).unwrap();
+        assert_eq!(change, StudentChange::Created(self::details("Ada")));
+        let change: StudentChange = serde_json::from_str(r#"{"enrolled":{"course":"logic","since":1}}"#).unwrap();
+        assert!(matches!(change, StudentChange::Enrolled { .. }));
+        for command in [
+            format!(r#"{{"create":{details}}}"#),
+            r#"{"enrol":{"course":"logic","since":1}}"#.to_owned(),
+        ] {
+            let refused = serde_json::from_str::<StudentCommand>(&command).unwrap_err();
+            assert!(refused.to_string().contains("unknown field"), "{refused}");
+        }
     }
 
     #[test]

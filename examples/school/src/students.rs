@@ -5,15 +5,17 @@
 
 use std::path::PathBuf;
 
+use highwater::Client;
 use highwater_service::serving::{self, Stop};
 use highwater_service::settings::ServiceSettings;
 use highwater_service::telemetry::Telemetry;
 use highwater_service::{Start, View};
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
+use tokio::net::TcpListener;
 use tonic::service::Routes;
 use tonic::{Request, Response, Status};
 
-use crate::answers::{self, Failure, wait_fresh};
+use crate::answers::{self, Failing, Failure, deadline, read, wait_fresh};
 use crate::cache::{CourseCache, KnownCourses};
 use crate::database::{Database, Tables};
 use crate::limits;
@@ -49,33 +51,70 @@ pub struct Settings {
 /// # Errors
 /// What keeps the service from going on, in words.
 pub async fn run(settings: &Settings, stop: &Stop) -> Result<(), Failure> {
-    let service = &settings.service;
     let telemetry = Telemetry::new("school_students", &[READ_MODEL])?;
+    let telling = answers::tell(settings.service.metrics_address(), telemetry.clone(), stop.clone());
+    let serving = async {
+        tokio::select! {
+            () = stop.wait() => Ok(()),
+            prepared = prepare(settings, &telemetry) => prepared?.serve(&telemetry, stop).await,
+        }
+    };
+    tokio::try_join!(telling, serving)?;
+    Ok(())
+}
+
+/// All that is there before the first request.
+struct Prepared {
+    client: Client,
+    view: View<Database<StudentTables>>,
+    failing: Failing,
+    cache: View<CourseCache>,
+    routes: Routes,
+    listener: TcpListener,
+}
+
+async fn prepare(settings: &Settings, telemetry: &Telemetry) -> Result<Prepared, Failure> {
     let courses = CourseServiceClient::new(answers::channel("courses", &settings.courses)?);
-    let client = service.connect().await?;
+    let client = settings.service.connect().await?;
     let (view, failing) = answers::follow::<StudentTables>(&client, STUDENT_EVENTS, &settings.database).await?;
     let cache = CourseCache::new(telemetry.registry())?;
     // Nothing is kept yet, so nothing that has happened matters.
     let cache = View::open(&client, COURSE_EVENTS, Start::LastRecord, cache).await?;
     let answering = Answering {
         view: view.clone(),
-        courses: KnownCourses::new(cache, courses),
+        courses: KnownCourses::new(cache.clone(), courses),
         telemetry: telemetry.clone(),
     };
     let mut routes = Routes::builder();
     routes.add_service(StudentServiceServer::new(answering));
-    let routes = answers::described(routes)?;
-    let listener = serving::listen("students", service.address()).await?;
-    let decided = Decided::new(telemetry.registry())?;
-    let route = worker::route(STUDENT_COMMANDS, STUDENT_EVENTS, STUDENT_GROUP);
-    tokio::try_join!(
-        async { Ok::<(), Failure>(serving::grpc(listener, routes, telemetry.clone(), stop.clone()).await?) },
-        answers::tell(service.metrics_address(), telemetry.clone(), stop.clone()),
-        async { Ok(worker::work::<Students>(&client, route, &decided, stop).await?) },
-        answers::tell_caught_up(&view, &telemetry, READ_MODEL, stop),
-        failing.watch(stop),
-    )?;
-    Ok(())
+    Ok(Prepared {
+        client,
+        view,
+        failing,
+        cache,
+        routes: answers::described(routes)?,
+        listener: serving::listen("students", settings.service.address()).await?,
+    })
+}
+
+impl Prepared {
+    async fn serve(self, telemetry: &Telemetry, stop: &Stop) -> Result<(), Failure> {
+        let decided = Decided::new(telemetry.registry())?;
+        let route = worker::route(STUDENT_COMMANDS, STUDENT_EVENTS, STUDENT_GROUP);
+        let answering = serving::grpc(self.listener, self.routes, telemetry.clone(), stop.clone());
+        tokio::try_join!(
+            async {
+                answering.await;
+                Ok::<(), Failure>(())
+            },
+            async { Ok(worker::work::<Students>(&self.client, route, &decided, stop).await?) },
+            answers::tell_caught_up(&self.view, telemetry, READ_MODEL, stop),
+            answers::watch_lost(&self.view, stop),
+            answers::watch_lost(&self.cache, stop),
+            self.failing.watch(stop),
+        )?;
+        Ok(())
+    }
 }
 
 /// Students and enrolments, a row each.
@@ -153,18 +192,19 @@ struct Answering {
 impl Answering {
     async fn get(&self, request: GetStudentRequest) -> Result<Student, Status> {
         limits::id("id", &request.id)?;
-        wait_fresh(&self.view, request.fresh).await?;
-        let found = self
-            .view
-            .read(|database| database.read(|connection| one(connection, &request.id)))?;
+        let until = deadline(request.fresh.as_ref());
+        wait_fresh(&self.view, request.fresh, until).await?;
+        let query = |connection: &Connection| one(connection, &request.id);
+        let found = read(&self.view, |database| database.read(query))?;
         found.ok_or_else(|| no_student(&request.id))
     }
 
     async fn list(&self, request: ListStudentsRequest) -> Result<ListStudentsResponse, Status> {
         let limit = limits::page(request.limit)?;
-        wait_fresh(&self.view, request.fresh).await?;
+        let until = deadline(request.fresh.as_ref());
+        wait_fresh(&self.view, request.fresh, until).await?;
         let query = |connection: &Connection| page(connection, &request.after, limit + 1);
-        let mut students = self.view.read(|database| database.read(query))?;
+        let mut students = read(&self.view, |database| database.read(query))?;
         let more = students.len() > limit as usize;
         students.truncate(limit as usize);
         Ok(ListStudentsResponse { students, more })
@@ -172,13 +212,13 @@ impl Answering {
 
     async fn courses(&self, request: GetStudentCoursesRequest) -> Result<GetStudentCoursesResponse, Status> {
         limits::id("id", &request.id)?;
-        wait_fresh(&self.view, request.fresh).await?;
-        wait_fresh(self.courses.view(), request.courses_fresh).await?;
-        let found = self
-            .view
-            .read(|database| database.read(|connection| enrolled(connection, &request.id)))?;
+        let until = deadline(request.fresh.as_ref()).min(deadline(request.courses_fresh.as_ref()));
+        wait_fresh(&self.view, request.fresh, until).await?;
+        wait_fresh(self.courses.view(), request.courses_fresh, until).await?;
+        let query = |connection: &Connection| enrolled(connection, &request.id);
+        let found = read(&self.view, |database| database.read(query))?;
         let ids = found.ok_or_else(|| no_student(&request.id))?;
-        let (mut known, cached) = self.courses.get(&ids).await?;
+        let (mut known, cached) = self.courses.get(&ids, until).await?;
         let enrolments = ids.into_iter().map(|id| enrolment(known.remove(&id), id)).collect();
         Ok(GetStudentCoursesResponse { enrolments, cached })
     }

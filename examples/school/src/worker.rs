@@ -9,19 +9,35 @@ use highwater_service::serving::Stop;
 use highwater_service::transform::{Failed, Route, Transform};
 use prometheus::{IntCounterVec, Opts, Registry, register_int_counter_vec_with_registry};
 
-use crate::command::{self, Event, Outcome, Register};
+use crate::command::{self, Event, NotUnderstood, Outcome, Register};
 
-/// What is known, as what the events make of it.
+/// What is known, as what the events make of it; and the first event that was not understood, behind which nothing is decided.
 #[derive(Debug, Default)]
-struct Known<R>(R);
+struct Known<R> {
+    register: R,
+    not_understood: Option<NotUnderstood>,
+}
+
+impl<R: Register> Known<R> {
+    fn take_in(&mut self, records: &[ConsumedRecord]) -> Result<(), NotUnderstood> {
+        for record in records {
+            if let Some((id, change)) = command::change_in(record)? {
+                self.register.take_in(id, &change);
+            }
+        }
+        Ok(())
+    }
+}
 
 impl<R: Register> State for Known<R> {
     fn apply(&mut self, _partition: u32, records: &[ConsumedRecord]) {
-        for record in records {
-            if let Some((id, change)) = command::change_in(record) {
-                self.0.take_in(id, &change);
-            }
+        if self.not_understood.is_none() {
+            self.not_understood = self.take_in(records).err();
         }
+    }
+
+    fn failure(&self) -> Option<String> {
+        self.not_understood.as_ref().map(NotUnderstood::to_string)
     }
 }
 
@@ -69,7 +85,8 @@ pub fn route(commands: &str, events: &str, group: &str) -> Route {
 /// Handles commands until `stop`.
 ///
 /// # Errors
-/// What cannot pass: topics gone or never made, permission withdrawn; at the start also that the cluster does not answer.
+/// What cannot pass: topics gone or never made, permission withdrawn, an event of a newer program; at the start also that the cluster does
+/// not answer.
 pub async fn work<R: Register>(client: &Client, route: Route, decided: &Decided, stop: &Stop) -> Result<(), Failed> {
     let (group, member) = (route.group.clone(), route.member.clone());
     let transform = tokio::select! {
@@ -78,9 +95,31 @@ pub async fn work<R: Register>(client: &Client, route: Route, decided: &Decided,
     };
     tracing::info!(group, member, "handles commands");
     let step = |known: &Known<R>, record: &ConsumedRecord| {
-        let event = command::decide(&known.0, record);
+        let event = command::decide(&known.register, record);
         decided.count(&event);
         vec![command::event_record(&event, record)]
     };
     transform.run(step, stop.wait()).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::command::tests::record;
+    use crate::student::Students;
+
+    #[test]
+    fn nothing_is_decided_behind_an_event_that_is_not_understood() {
+        let mut known = Known::<Students>::default();
+        let created = r#"{"command":"1/0","applied":{"created":{"name":"Ada","email":"a@b"}}}"#;
+        known.apply(1, &[record(Some("ada"), created, 0)]);
+        assert_eq!(known.failure(), None);
+        known.apply(
+            1,
+            &[record(Some("ada"), r#"{"command":"1/1","applied":"promoted"}"#, 1)],
+        );
+        known.apply(1, &[record(Some("ada"), r#"{"command":"1/2","applied":"deleted"}"#, 2)]);
+        let why = known.failure().unwrap_or_default();
+        assert!(why.contains("offset 1 of partition 1 is not understood"), "{why}");
+    }
 }

@@ -1,7 +1,8 @@
 //! What a service that lives on the log is made of: the part that the example applications have in common.
 //!
 //! Half of it is what every small service needs and what says nothing about a log: settings from flags, environment and a file
-//! ([`settings`]), a log in text or JSON ([`logs`]), metrics and health ([`telemetry`]), and an end that loses nothing ([`serving`]).
+//! ([`settings`]), a log in text or JSON ([`logs`]), metrics and health ([`telemetry`]), clients that have limits ([`connections`]), an end that
+//! loses nothing ([`serving`]), and a cluster that is ready for it ([`access`]).
 //!
 //! The other half is three ways to use a log, each small enough to be read before it is used:
 //!
@@ -15,6 +16,9 @@
 //! Deliberately absent: snapshots of a state (a state that is too large to be rebuilt keeps itself, with its positions, in a database: see
 //! the application `school`), and transactions over several partitions, which Highwater does not have.
 
+pub mod access;
+pub mod connections;
+mod handled;
 pub mod logs;
 pub mod serving;
 pub mod settings;
@@ -25,5 +29,5 @@ pub mod version;
 mod view;
 mod writer;
 
-pub use view::{Behind, Start, State, View};
-pub use writer::{Declined, Writer};
+pub use view::{Behind, Lost, OpenError, Start, State, View};
+pub use writer::{Declined, WAITING_MAX, Writer};

@@ -1,5 +1,8 @@
 //! The log of a service: on standard error, for people or for machines.
 
+use std::fmt::Display;
+use std::process::ExitCode;
+
 use clap::ValueEnum;
 use tracing_subscriber::EnvFilter;
 
@@ -26,4 +29,29 @@ pub fn init(format: LogFormat, filter: &str) -> Result<(), String> {
         LogFormat::Json => lines.json().flatten_event(true).try_init(),
     };
     begun.map_err(|error| error.to_string())
+}
+
+/// How a service has ended: an error is the last line of its log, whatever that looks like, and the process's status. Without a log it is told
+/// as [`told`] does.
+#[must_use]
+pub fn ended(result: Result<(), impl Display>) -> ExitCode {
+    match result {
+        Err(error) if tracing::dispatcher::has_been_set() => {
+            tracing::error!("{error}");
+            ExitCode::FAILURE
+        }
+        result => told(result),
+    }
+}
+
+/// How a command has ended: an error is a line on standard error that begins with `error: `.
+#[must_use]
+pub fn told(result: Result<(), impl Display>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
 }

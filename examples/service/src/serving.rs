@@ -2,6 +2,10 @@
 //!
 //! On SIGTERM or SIGINT everything that listens stops to take connections. Streams that go on for ever would hold the end up for ever, so
 //! after [`DRAIN`] what is still open is cut; clients of such streams begin again elsewhere anyway.
+//!
+//! What one client may take of it has limits: see [`connections`](crate::connections).
+//!
+//! Deliberately absent: TLS. Such a service stands behind something that has it, an ingress or a proxy.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -11,10 +15,11 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::time::sleep;
-use tokio_stream::wrappers::TcpListenerStream;
 use tonic::service::Routes;
 use tonic_health::ServingStatus;
+use tonic_health::server::HealthReporter;
 
+use crate::connections::{self, Limits, Protocol};
 use crate::telemetry::Telemetry;
 
 /// How long requests may still take once the service has been told to stop.
@@ -44,6 +49,12 @@ impl Stop {
         Ok(Self(receiver))
     }
 
+    /// One that is told by a sender: `true` is the end.
+    #[cfg(test)]
+    pub(crate) fn on(receiver: watch::Receiver<bool>) -> Self {
+        Self(receiver)
+    }
+
     /// Resolves when the process is to end; at once if it already is. Cancel safe.
     pub async fn wait(&self) {
         // An error means that the sender is gone, after it has told.
@@ -64,45 +75,46 @@ pub async fn listen(what: &str, address: SocketAddr) -> std::io::Result<TcpListe
 }
 
 /// Serves HTTP until `stop`.
-///
-/// # Errors
-/// Those of accepting connections.
-pub async fn http(listener: TcpListener, routes: Router, stop: Stop) -> std::io::Result<()> {
-    let asked = stop.clone();
-    let serving = axum::serve(listener, routes).with_graceful_shutdown(async move { asked.wait().await });
+pub async fn http(listener: TcpListener, routes: Router, stop: Stop) {
     tokio::select! {
-        served = serving.into_future() => served,
-        () = drained(&stop) => Ok(()),
+        () = connections::serve(listener, routes, Protocol::Http, Limits::default(), stop.clone()) => (),
+        () = drained(&stop) => (),
     }
 }
 
 /// Serves gRPC, with gRPC's health service, until `stop`. What is served is "not serving" until the service is ready.
-///
-/// # Errors
-/// Those of the transport.
-pub async fn grpc(
-    listener: TcpListener,
-    routes: Routes,
-    telemetry: Telemetry,
-    stop: Stop,
-) -> Result<(), tonic::transport::Error> {
+pub async fn grpc(listener: TcpListener, routes: Routes, telemetry: Telemetry, stop: Stop) {
     let (reporter, health) = tonic_health::server::health_reporter();
     reporter.set_service_status("", ServingStatus::NotServing).await;
     let reporting = async {
-        telemetry.is_ready().await;
-        reporter.set_service_status("", ServingStatus::Serving).await;
-        stop.wait().await;
-        reporter.set_service_status("", ServingStatus::NotServing).await;
+        report(reporter, telemetry, stop.clone()).await;
         drained(&stop).await;
     };
-    let asked = stop.clone();
-    let serving = tonic::transport::Server::builder()
-        .add_routes(routes.add_service(health))
-        .serve_with_incoming_shutdown(TcpListenerStream::new(listener), async move { asked.wait().await });
+    let routes = routes.add_service(health).into_axum_router();
     tokio::select! {
-        served = serving => served,
-        () = reporting => Ok(()),
+        () = connections::serve(listener, routes, Protocol::Http2, Limits::default(), stop.clone()) => (),
+        () = reporting => (),
     }
+}
+
+/// gRPC's health service for one that speaks HTTP otherwise, since gRPC is HTTP/2: its routes, to be merged with others, and what tells it
+/// how the service is, to be run until the service ends.
+pub async fn health(telemetry: &Telemetry, stop: &Stop) -> (impl Future<Output = ()> + use<>, Router) {
+    let (reporter, health) = tonic_health::server::health_reporter();
+    reporter.set_service_status("", ServingStatus::NotServing).await;
+    // What is not there is answered as HTTP does it.
+    let routes = Routes::new(health).into_axum_router().reset_fallback();
+    (report(reporter, telemetry.clone(), stop.clone()), routes)
+}
+
+/// Says what the telemetry says, and that the service ends once it does.
+async fn report(reporter: HealthReporter, telemetry: Telemetry, stop: Stop) {
+    tokio::select! {
+        () = telemetry.is_ready() => reporter.set_service_status("", ServingStatus::Serving).await,
+        () = stop.wait() => (),
+    }
+    stop.wait().await;
+    reporter.set_service_status("", ServingStatus::NotServing).await;
 }
 
 async fn drained(stop: &Stop) {

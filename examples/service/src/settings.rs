@@ -7,13 +7,18 @@
 use std::ffi::OsString;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::error::ErrorKind;
 use clap::{Arg, Command, Error, Parser};
 use highwater::{Client, Profile};
+use tokio::time::sleep;
 use toml::{Table, Value};
 
 use crate::logs::LogFormat;
+
+/// How long to wait before a cluster that cannot be reached is looked for again. To look takes some seconds, too.
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// What every service can be told.
 #[derive(Debug, Clone, clap::Args)]
@@ -51,12 +56,19 @@ impl ServiceSettings {
         SocketAddr::new(self.host, self.metrics_port)
     }
 
-    /// A client of the cluster.
+    /// A client of the cluster, as soon as one of its nodes answers. However long that takes: it says so in the log, and goes on. Cancel safe.
     ///
     /// # Errors
-    /// As [`Profile::load`] and [`Client::from_profile`].
+    /// What waiting does not help against: a profile or certificate that cannot be used, or that is refused.
     pub async fn connect(&self) -> Result<Client, highwater::Error> {
-        Client::from_profile(&Profile::load(&self.profile)?).await
+        let profile = Profile::load(&self.profile)?;
+        loop {
+            match Client::from_profile(&profile).await {
+                Err(error) if error.is_retryable() => tracing::warn!(%error, "trying again"),
+                ended => return ended,
+            }
+            sleep(PAUSE).await;
+        }
     }
 }
 

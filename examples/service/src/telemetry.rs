@@ -165,6 +165,8 @@ fn name(code: tonic::Code) -> &'static str {
         tonic::Code::DeadlineExceeded => "deadline_exceeded",
         tonic::Code::Unavailable => "unavailable",
         tonic::Code::Aborted => "aborted",
+        tonic::Code::OutOfRange => "out_of_range",
+        tonic::Code::DataLoss => "data_loss",
         _ => "internal",
     }
 }

@@ -6,6 +6,8 @@
 //!
 //! * a worker that dies between appending and committing its offset leaves no double: its successor sees the header, and skips;
 //! * a worker that is thought dead and goes on anyway finds the destination longer than it believed, appends nothing, looks, and skips;
+//! * a source that was deleted and made again is refused, for its offsets say nothing about what has been handled: each record says also
+//!   of which topic its source is, by id;
 //! * no record is left out, for a group's offset is committed behind a record only after what follows from it is on a majority's disks.
 //!
 //! What a step decides may depend on the destination: a [`State`] of it, which is up to date whenever the step is asked, and stands still
@@ -13,18 +15,16 @@
 //!
 //! Invariant: nobody else writes to the destination, and its partitions are as many as those of the source.
 
-use std::collections::HashMap;
 use std::time::Duration;
 
 use futures::FutureExt;
 use highwater::{Client, ConsumedRecord, Consumer, Error, Outcome, ProduceError, Producer, Reason, Record};
 use tokio::time::{sleep, timeout};
 
+use crate::handled::Handled;
+pub use crate::handled::{SOURCE, SOURCE_TOPIC, source_of};
 use crate::serving::DRAIN;
-use crate::view::{Behind, Start, State, View};
-
-/// The header that says which record of the source a record follows from: the offset in decimal digits.
-pub const SOURCE: &str = "source-offset";
+use crate::view::{Behind, Lost, OpenError, Start, State, View};
 
 /// How long a worker waits for its own records to come back to it.
 const COME_BACK: Duration = Duration::from_secs(20);
@@ -54,6 +54,27 @@ pub enum Failed {
     /// The cluster refuses it for good.
     #[error(transparent)]
     Cluster(#[from] Error),
+    /// The destination cannot be followed.
+    #[error(transparent)]
+    View(#[from] OpenError),
+    /// The destination is no more.
+    #[error(transparent)]
+    Lost(#[from] Lost),
+    /// The source is another topic than the one that was handled so far, so its offsets say nothing about what has been handled.
+    #[error(
+        "{destination} has what followed from another topic {source_topic}, with the id {before}; now that has the id {now}: delete both, \
+         or neither"
+    )]
+    OtherSource {
+        /// The source.
+        source_topic: String,
+        /// The destination.
+        destination: String,
+        /// Which topic it was.
+        before: u64,
+        /// Which topic it is.
+        now: u64,
+    },
     /// The two topics do not fit together.
     #[error(
         "topic {source_topic} has {of_source} partitions, and {destination} has {of_destination}: they must have as many"
@@ -68,6 +89,9 @@ pub enum Failed {
         /// How many it has.
         of_destination: u32,
     },
+    /// The state of the destination says so: see [`State::failure`].
+    #[error("nothing can be decided any more: {0}")]
+    State(String),
 }
 
 /// A worker that has joined its group.
@@ -75,43 +99,10 @@ pub enum Failed {
 pub struct Transform<S> {
     client: Client,
     route: Route,
+    source_topic_id: u64,
     consumer: Consumer,
     producer: Producer,
     view: View<Handled<S>>,
-}
-
-/// The state of the destination, and up to where the source has been handled.
-#[derive(Debug)]
-struct Handled<S> {
-    state: S,
-    /// By partition, the last offset of the source that something has followed from.
-    sources: HashMap<u32, u64>,
-}
-
-impl<S> Handled<S> {
-    /// Whether nothing has followed from this record of the source yet.
-    fn is_new(&self, record: &ConsumedRecord) -> bool {
-        let source = self.sources.get(&record.partition);
-        source.is_none_or(|source| *source < record.offset)
-    }
-}
-
-impl<S: State> State for Handled<S> {
-    /// A state that keeps itself has the record before already; but only that record says up to where the source has been handled.
-    fn position(&self, partition: u32) -> u64 {
-        self.state.position(partition).saturating_sub(1)
-    }
-
-    fn apply(&mut self, partition: u32, records: &[ConsumedRecord]) {
-        if let Some(source) = records.iter().rev().find_map(source_of) {
-            self.sources.insert(partition, source);
-        }
-        let position = self.state.position(partition);
-        let known = records.partition_point(|record| record.offset < position);
-        if known < records.len() {
-            self.state.apply(partition, &records[known..]);
-        }
-    }
 }
 
 /// For steps that need no state.
@@ -120,13 +111,6 @@ pub struct Stateless;
 
 impl State for Stateless {
     fn apply(&mut self, _partition: u32, _records: &[ConsumedRecord]) {}
-}
-
-/// The offset of the source that a record of the destination follows from.
-#[must_use]
-pub fn source_of(record: &ConsumedRecord) -> Option<u64> {
-    let header = record.headers.iter().find(|header| header.name == SOURCE)?;
-    std::str::from_utf8(&header.value).ok()?.parse().ok()
 }
 
 impl Transform<Stateless> {
@@ -198,24 +182,29 @@ impl<S: State> Transform<S> {
     }
 
     async fn begin(client: &Client, route: Route, start: Start, state: S) -> Result<Self, Failed> {
-        let handled = Handled {
-            state,
-            sources: HashMap::new(),
-        };
-        let of_source = client.topics().get(&route.source).await?.partitions.len();
+        let handled = Handled::new(state);
+        let source = client.topics().get(&route.source).await?;
         let view = View::open(client, &route.destination, start, handled).await?;
-        if of_source != view.partitions() as usize {
+        if source.partitions.len() != view.partitions() as usize {
             return Err(Failed::Partitions {
-                of_source,
+                of_source: source.partitions.len(),
                 of_destination: view.partitions(),
                 source_topic: route.source,
                 destination: route.destination,
             });
         }
-        view.caught_up().await;
+        tokio::select! {
+            () = view.caught_up() => {}
+            why = view.lost() => return Err(why.into()),
+        }
+        let before = view.read(|handled| handled.other_source(source.topic_id));
+        if let Some(before) = before {
+            return Err(other_source(&route, before, source.topic_id));
+        }
         Ok(Self {
-            consumer: join(client, &route).await?,
+            consumer: join(client, &route, source.topic_id).await?,
             producer: client.producer(&route.destination).build().await?,
+            source_topic_id: source.topic_id,
             client: client.clone(),
             view,
             route,
@@ -265,16 +254,20 @@ impl<S: State> Transform<S> {
             let next = tokio::select! {
                 biased;
                 () = &mut stop => return Ok(None),
+                why = self.view.lost() => return Err(why.into()),
                 next = self.consumer.next_record() => next,
             };
             match next {
                 Some(Ok(record)) => return Ok(Some(record)),
-                Some(Err(error @ Error::CorruptBatch { .. })) => tracing::error!(%error, "not handled"),
+                // Nobody can read them, ever.
+                Some(Err(error @ (Error::CorruptBatch { .. } | Error::UnsupportedCompression { .. }))) => {
+                    tracing::error!(%error, "not handled");
+                }
                 Some(Err(error)) if error.is_retryable() => {
                     tracing::warn!(source = self.route.source, %error, "the topic cannot be read at the moment");
                     tokio::select! {
                         () = &mut stop => return Ok(None),
-                        joined = join_again(&self.client, &self.route) => self.consumer = joined?,
+                        joined = join_again(&self.client, &self.route, self.source_topic_id) => self.consumer = joined?,
                     }
                 }
                 Some(Err(error)) => return Err(error.into()),
@@ -291,10 +284,13 @@ impl<S: State> Transform<S> {
     ) -> Result<(), Failed> {
         loop {
             let (end, follows) = self.view.read_at(record.partition, |handled| {
+                if let Some(why) = handled.state.failure() {
+                    return Err(Failed::State(why));
+                }
                 let is_new = handled.is_new(record);
-                is_new.then(|| step(&handled.state, record))
+                Ok(is_new.then(|| step(&handled.state, record)))
             });
-            let Some(follows) = follows else {
+            let Some(follows) = follows? else {
                 return Ok(());
             };
             if self.settle(record, end, follows).await? {
@@ -309,10 +305,13 @@ impl<S: State> Transform<S> {
             return Ok(true);
         }
         let (partition, offset) = (record.partition, record.offset);
-        let source = offset.to_string();
-        let follows = follows
-            .into_iter()
-            .map(|record| record.with_header(SOURCE, source.clone()));
+        let (source, topic_id) = (offset.to_string(), self.source_topic_id.to_string());
+        let with_source = |record: Record| {
+            record
+                .with_header(SOURCE, source.clone())
+                .with_header(SOURCE_TOPIC, topic_id.clone())
+        };
+        let follows = follows.into_iter().map(with_source);
         let problem = match self.append(partition, end, follows.collect()).await {
             Ok(()) => return Ok(true),
             Err(problem) => problem,
@@ -347,16 +346,30 @@ impl<S: State> Transform<S> {
     }
 }
 
-async fn join(client: &Client, route: &Route) -> Result<Consumer, Error> {
-    let consumer = client.consume_topic(&route.source).group(&route.group, &route.member);
-    consumer.session(SESSION).auto_commit(COMMIT_INTERVAL).build().await
+fn other_source(route: &Route, before: u64, now: u64) -> Failed {
+    Failed::OtherSource {
+        source_topic: route.source.clone(),
+        destination: route.destination.clone(),
+        before,
+        now,
+    }
 }
 
-async fn join_again(client: &Client, route: &Route) -> Result<Consumer, Error> {
+async fn join(client: &Client, route: &Route, topic_id: u64) -> Result<Consumer, Failed> {
+    let consumer = client.consume_topic(&route.source).group(&route.group, &route.member);
+    let consumer = consumer.session(SESSION).auto_commit(COMMIT_INTERVAL).build().await?;
+    // Looked up last: the consumer is of this topic, or of an older one.
+    match client.topics().get(&route.source).await?.topic_id {
+        now if now == topic_id => Ok(consumer),
+        now => Err(other_source(route, topic_id, now)),
+    }
+}
+
+async fn join_again(client: &Client, route: &Route, topic_id: u64) -> Result<Consumer, Failed> {
     loop {
         sleep(PAUSE).await;
-        match join(client, route).await {
-            Err(error) if error.is_retryable() => {
+        match join(client, route, topic_id).await {
+            Err(Failed::Cluster(error)) if error.is_retryable() => {
                 tracing::warn!(source = route.source, %error, "the group cannot be joined at the moment");
             }
             joined => return joined,
@@ -371,56 +384,4 @@ enum Again {
     Append(#[from] ProduceError),
     #[error(transparent)]
     Behind(#[from] Behind),
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// A state that keeps itself, and has been kept at an offset.
-    struct Kept(u64);
-
-    impl State for Kept {
-        fn position(&self, _partition: u32) -> u64 {
-            self.0
-        }
-
-        fn apply(&mut self, _partition: u32, records: &[ConsumedRecord]) {
-            assert_eq!(records.first().map(|record| record.offset), Some(self.0));
-            self.0 += records.len() as u64;
-        }
-    }
-
-    fn record(offset: u64, source: Option<u64>) -> ConsumedRecord {
-        let headers = source.map(|source| highwater::Header {
-            name: SOURCE.to_owned(),
-            value: source.to_string().into(),
-        });
-        ConsumedRecord {
-            partition: 0,
-            offset,
-            key: None,
-            value: "".into(),
-            headers: headers.into_iter().collect(),
-            timestamp_ms: 0,
-            append_time_ms: 0,
-        }
-    }
-
-    #[test]
-    fn a_state_that_keeps_itself_is_told_nothing_twice_and_yet_what_has_been_handled_is_known() {
-        let mut handled = Handled {
-            state: Kept(5),
-            sources: HashMap::new(),
-        };
-        let first = handled.position(0);
-        assert_eq!(first, 4);
-        handled.apply(0, &[record(first, Some(7))]);
-        assert_eq!(handled.state.0, 5);
-        assert!(!handled.is_new(&record(7, None)));
-        assert!(handled.is_new(&record(8, None)));
-        handled.apply(0, &[record(5, Some(8)), record(6, Some(8))]);
-        assert_eq!(handled.state.0, 7);
-        assert!(!handled.is_new(&record(8, None)));
-    }
 }

@@ -6,16 +6,22 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::future::pending;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use highwater::{Client, ConsumedRecord, Profile, Record};
 use highwater_service::transform::{Route, Stateless, Transform, source_of};
 use highwater_service::{Declined, Start, State, View, Writer, topics};
 use highwater_tests::TestCluster;
+use tokio::sync::Barrier;
 use tokio::time::{sleep, timeout};
 
+/// For how many names two race at least,
 const NAMES: u64 = 60;
+/// after a node was killed at least,
+const NAMES_AFTER_THE_KILL: u64 = 20;
+/// and until each has won once, at most.
+const NAMES_MAX: u64 = 5_000;
 const NUMBERS: u64 = 240;
 const PARTITIONS: u32 = 2;
 /// How long anything may take, on a small machine that has lost a node.
@@ -91,21 +97,20 @@ async fn each_name_is_given_once_and_each_record_has_one_result_while_a_node_and
             PARTITIONS as usize
         );
     }
-    let done = Arc::new(AtomicU64::new(0));
-    let racers: Vec<_> = ["ann", "bob"]
-        .map(|owner| tokio::spawn(race(profile.clone(), owner, done.clone())))
-        .into();
+    // Looked up before, since the race would go on meanwhile.
+    let victim = tokio::task::block_in_place(|| cluster.leader("names", 0));
+    let race = Arc::new(Race::new());
+    let racers = [0, 1].map(|place| tokio::spawn(run_race(profile.clone(), place, race.clone())));
     until("a third of the decisions are made", || {
-        done.load(Ordering::Relaxed) >= 2 * NAMES / 3
+        race.done.load(Ordering::Relaxed) >= 2 * NAMES / 3
     })
     .await;
-    let victim = tokio::task::block_in_place(|| cluster.leader("names", 0));
     cluster.node(victim).kill();
-    let mut won = 0;
+    race.is_node_killed.store(true, Ordering::Relaxed);
     for racer in racers {
-        won += timeout(DEADLINE, racer).await.unwrap().unwrap();
+        timeout(DEADLINE, racer).await.unwrap().unwrap();
     }
-    check_names(&client, won).await;
+    check_names(&client, race.won()).await;
 
     cluster.node(victim).start();
     tokio::task::block_in_place(|| cluster.wait_ready());
@@ -118,37 +123,81 @@ async fn each_name_is_given_once_and_each_record_has_one_result_while_a_node_and
     tokio::task::block_in_place(|| drop(cluster.take()));
 }
 
-/// Asks for all names, and says how many it was given.
-async fn race(profile: std::path::PathBuf, owner: &'static str, done: Arc<AtomicU64>) -> u64 {
+/// Who races.
+const OWNERS: [&str; 2] = ["ann", "bob"];
+
+/// How a race goes.
+struct Race {
+    /// Both begin at the same moment.
+    start: Barrier,
+    /// How many decisions have been made, by both.
+    done: AtomicU64,
+    /// How many names each was given.
+    won: [AtomicU64; 2],
+    is_node_killed: AtomicBool,
+}
+
+impl Race {
+    fn new() -> Self {
+        Self {
+            start: Barrier::new(OWNERS.len()),
+            done: AtomicU64::default(),
+            won: Default::default(),
+            is_node_killed: AtomicBool::default(),
+        }
+    }
+
+    fn won(&self) -> u64 {
+        self.won.iter().map(|won| won.load(Ordering::Relaxed)).sum()
+    }
+
+    /// Whether there has been enough of it, for one who has asked for so many names, and for so many since the node was killed.
+    fn is_over(&self, asked: u64, asked_since: u64) -> bool {
+        let has_each_won = self.won.iter().all(|won| won.load(Ordering::Relaxed) > 0);
+        asked >= NAMES && asked_since >= NAMES_AFTER_THE_KILL && has_each_won
+    }
+}
+
+/// Asks for one name after the other.
+async fn run_race(profile: std::path::PathBuf, place: usize, race: Arc<Race>) {
+    let owner = OWNERS[place];
     let client = client(&profile).await;
     let view = View::open(&client, "names", Start::State, Names::default())
         .await
         .unwrap();
     view.caught_up().await;
     let writer = Writer::open(&client, "names", view).await.unwrap();
-    let mut won = 0;
-    for number in 0..NAMES {
-        let (name, partition) = (format!("name-{number}"), (number % u64::from(PARTITIONS)) as u32);
-        let decided = writer.decide(partition, |names: &Names| match names.given.contains_key(&name) {
-            true => Err("taken"),
-            false => Ok(vec![Record::keyed(name.clone(), owner)]),
-        });
-        match decided.await {
-            Ok(offset) => {
-                won += 1;
-                // The view has what was written.
-                assert!(writer.view().position(partition) > offset);
-                assert_eq!(
-                    writer.view().read(|names| names.given.get(&name).cloned()).as_deref(),
-                    Some(owner)
-                );
-            }
-            Err(Declined::Refused("taken")) => {}
-            Err(other) => panic!("{name}: {other}"),
+    race.start.wait().await;
+    let (mut asked, mut asked_since) = (0, 0);
+    while !race.is_over(asked, asked_since) {
+        assert!(asked < NAMES_MAX, "there was no race: {:?}", race.won);
+        asked_since += u64::from(race.is_node_killed.load(Ordering::Relaxed));
+        if ask_for_name(&writer, asked, owner).await {
+            race.won[place].fetch_add(1, Ordering::Relaxed);
         }
-        done.fetch_add(1, Ordering::Relaxed);
+        asked += 1;
+        race.done.fetch_add(1, Ordering::Relaxed);
     }
-    won
+}
+
+/// Asks for one, and says whether it was given.
+async fn ask_for_name(writer: &Writer<Names>, number: u64, owner: &'static str) -> bool {
+    let (name, partition) = (format!("name-{number}"), (number % u64::from(PARTITIONS)) as u32);
+    let decided = writer.decide(partition, |names: &Names| match names.given.contains_key(&name) {
+        true => Err("taken"),
+        false => Ok(vec![Record::keyed(name.clone(), owner)]),
+    });
+    match decided.await {
+        Ok(offset) => {
+            // The view has what was written.
+            assert!(writer.view().position(partition) > offset);
+            let given = writer.view().read(|names| names.given.get(&name).cloned());
+            assert_eq!(given.as_deref(), Some(owner));
+            true
+        }
+        Err(Declined::Refused("taken")) => false,
+        Err(other) => panic!("{name}: {other}"),
+    }
 }
 
 async fn check_names(client: &Client, won: u64) {
@@ -158,11 +207,14 @@ async fn check_names(client: &Client, won: u64) {
     view.caught_up().await;
     view.read(|names| {
         assert_eq!(names.doubles, Vec::<String>::new());
-        assert_eq!(names.given.len() as u64, NAMES);
+        assert_eq!(
+            names.given.len() as u64,
+            won,
+            "each name was given to one who was told so"
+        );
         let owners: BTreeSet<&str> = names.given.values().map(String::as_str).collect();
-        assert_eq!(owners.len(), 2, "only one ever won: there was no race");
+        assert_eq!(owners, OWNERS.into());
     });
-    assert_eq!(won, NAMES, "each name was given to one who was told so");
     let writer = Writer::open(client, "names", view).await.unwrap();
     let before = writer.view().position(0);
     let nothing = writer

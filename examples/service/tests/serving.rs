@@ -44,6 +44,18 @@ async fn a_service_is_healthy_when_it_is_ready_and_ends_when_it_is_told_to() {
         telemetry.clone(),
         stop.clone(),
     ));
+    // Another one never becomes ready, and yet ends.
+    let for_unready = listener().await;
+    let unready_address = for_unready.local_addr().unwrap();
+    let unready = Telemetry::new("unready", &["never"]).unwrap();
+    let unready = tokio::spawn(serving::grpc(for_unready, Routes::default(), unready, stop.clone()));
+    let endpoint = Endpoint::from_shared(format!("http://{unready_address}")).unwrap();
+    let mut unready_health = HealthClient::new(endpoint.connect().await.unwrap());
+    let _held = unready_health
+        .watch(HealthCheckRequest::default())
+        .await
+        .unwrap()
+        .into_inner();
     let http = tokio::spawn(serving::http(for_http, telemetry.router(), stop.clone()));
 
     let endpoint = Endpoint::from_shared(format!("http://{grpc_address}")).unwrap();
@@ -70,12 +82,13 @@ async fn a_service_is_healthy_when_it_is_ready_and_ends_when_it_is_told_to() {
         "{metrics}"
     );
 
-    kill_process(getpid(), Signal::TERM).unwrap();
     let told = Instant::now();
+    kill_process(getpid(), Signal::TERM).unwrap();
     assert_eq!(status().await, ServingStatus::NotServing);
     timeout(DEADLINE, stop.wait()).await.unwrap();
-    timeout(DEADLINE, http).await.unwrap().unwrap().unwrap();
-    timeout(DEADLINE, grpc).await.unwrap().unwrap().unwrap();
+    timeout(DEADLINE, http).await.unwrap().unwrap();
+    timeout(DEADLINE, grpc).await.unwrap().unwrap();
+    timeout(DEADLINE, unready).await.unwrap().unwrap();
     // The stream was given its time, and then cut.
     assert!(told.elapsed() >= DRAIN, "{:?}", told.elapsed());
     assert!(TcpStream::connect(grpc_address).await.is_err());

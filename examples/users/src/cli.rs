@@ -1,5 +1,7 @@
 //! `users-cli`: one call of the service for each command, written for people or as lines of JSON.
 
+mod failure;
+
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
 use std::time::Duration;
@@ -8,8 +10,9 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use highwater_service::version;
 use serde_json::{Value, json};
 use tonic::transport::{Channel, Endpoint};
-use tonic::{Code, Status};
 
+pub use self::failure::Failure;
+use self::failure::unread;
 use crate::days;
 use crate::proto::users_client::UsersClient;
 use crate::proto::{
@@ -63,7 +66,7 @@ enum Command {
         #[command(flatten)]
         after: After,
     },
-    /// Show the users whom all the conditions given hold for.
+    /// Show the users whom all the conditions given hold for; an empty one holds for all.
     Search(Search),
     /// Show the versions of this program and of the server.
     Version,
@@ -90,13 +93,13 @@ struct Create {
 
 #[derive(Debug, Args)]
 struct Search {
-    /// A part of "FIRST LAST", in any case.
+    /// A part of "FIRST LAST", in any case; empty: any.
     #[arg(long)]
     name: Option<String>,
-    /// The lowest age in full years, inclusive; empty: none.
+    /// The lowest age in full years, inclusive; empty: any.
     #[arg(long, value_parser = age)]
     agefrom: Option<Age>,
-    /// The highest age in full years, inclusive; empty: none.
+    /// The highest age in full years, inclusive; empty: any.
     #[arg(long, value_parser = age)]
     ageto: Option<Age>,
     #[command(flatten)]
@@ -127,37 +130,6 @@ fn position(text: &str) -> Result<Position, String> {
     let read = parts.and_then(|(partition, offset)| Some((partition.parse().ok()?, offset.parse().ok()?)));
     let (partition, offset) = read.ok_or("PARTITION/OFFSET is wanted, as in 2/17")?;
     Ok(Position { partition, offset })
-}
-
-/// Why a command has failed, for the user.
-#[derive(Debug, thiserror::Error)]
-pub enum Failure {
-    /// There is nobody at the address.
-    #[error("cannot reach {address}: {problem}")]
-    Unreachable {
-        /// The server.
-        address: String,
-        /// Why not.
-        problem: String,
-    },
-    /// The server's answer, or that there was none.
-    #[error("{}", told(.0))]
-    Answer(#[from] Box<Status>),
-    /// The answer could not be written.
-    #[error(transparent)]
-    Output(#[from] io::Error),
-}
-
-fn told(status: &Status) -> String {
-    match status.code() {
-        Code::Cancelled | Code::DeadlineExceeded => {
-            format!(
-                "no answer within {} s; a user may have been created",
-                ANSWER_DEADLINE.as_secs()
-            )
-        }
-        _ => status.message().to_owned(),
-    }
 }
 
 type Client = UsersClient<Channel>;
@@ -210,7 +182,10 @@ impl Create {
             postal_address: self.postaladdress,
             birthdate: self.birthdate,
         };
-        let response = client.create_user(request).await.map_err(Box::new)?.into_inner();
+        let created = client.create_user(request).await;
+        let response = created
+            .map_err(|status| Failure::Create(Box::new(status)))?
+            .into_inner();
         let (user, position) = (response.user.unwrap_or_default(), response.position.unwrap_or_default());
         let position = format!("{}/{}", position.partition, position.offset);
         match output {
@@ -229,7 +204,7 @@ async fn get(mut client: Client, email: String, after: After, output: Output) ->
         email,
         min_positions: after.min_offsets,
     };
-    let response = client.get_user(request).await.map_err(Box::new)?.into_inner();
+    let response = client.get_user(request).await.map_err(unread)?.into_inner();
     let user = response.user.unwrap_or_default();
     match output {
         Output::Text => print(&card(&user)),
@@ -245,7 +220,7 @@ async fn list(mut client: Client, after: After, output: Output) -> Result<(), Fa
     };
     let mut shown = 0;
     loop {
-        let page = client.list_users(request).await.map_err(Box::new)?.into_inner();
+        let page = client.list_users(request).await.map_err(unread)?.into_inner();
         shown += show(&page, output)?;
         if page.next_page_token.is_empty() {
             return count(shown, output);
@@ -259,9 +234,21 @@ async fn list(mut client: Client, after: After, output: Output) -> Result<(), Fa
 }
 
 impl Search {
+    /// Whether conditions are given, and all of them are empty: a pattern that is not filled in. Without any there is nothing to search for,
+    /// as the server says.
+    fn is_for_all(&self) -> bool {
+        let name = self.name.as_deref().map(str::is_empty);
+        let age = |given: Option<Age>| given.map(|Age(years)| years.is_none());
+        let are_empty = [name, age(self.agefrom), age(self.ageto)];
+        are_empty.contains(&Some(true)) && !are_empty.contains(&Some(false))
+    }
+
     async fn run(self, mut client: Client, output: Output) -> Result<(), Failure> {
+        if self.is_for_all() {
+            return list(client, self.after, output).await;
+        }
         let mut request = SearchUsersRequest {
-            name: self.name,
+            name: self.name.filter(|part| !part.is_empty()),
             age_from: self.agefrom.and_then(|Age(years)| years),
             age_to: self.ageto.and_then(|Age(years)| years),
             page_size: PAGE_SIZE,
@@ -270,11 +257,7 @@ impl Search {
         };
         let mut shown = 0;
         loop {
-            let page = client
-                .search_users(request.clone())
-                .await
-                .map_err(Box::new)?
-                .into_inner();
+            let page = client.search_users(request.clone()).await.map_err(unread)?.into_inner();
             shown += show(&page, output)?;
             if page.next_page_token.is_empty() {
                 return count(shown, output);
@@ -321,11 +304,8 @@ fn count(shown: usize, output: Output) -> Result<(), Failure> {
 async fn versions(client: Result<Client, Failure>, output: Output) -> Result<(), Failure> {
     let own = (version::VERSION, version::COMMIT, version::DATE);
     show_version("users-cli", own, output)?;
-    let response = client?
-        .get_version(GetVersionRequest {})
-        .await
-        .map_err(Box::new)?
-        .into_inner();
+    let response = client?.get_version(GetVersionRequest {}).await;
+    let response = response.map_err(unread)?.into_inner();
     show_version("server", (&response.version, &response.commit, &response.date), output)
 }
 
@@ -387,6 +367,32 @@ mod tests {
 
     fn parse(line: &str) -> Result<Cli, clap::Error> {
         parse_from(line.split(' ').map(OsString::from), None)
+    }
+
+    fn search(line: &str) -> Search {
+        match parse(line).unwrap().command {
+            Command::Search(search) => search,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_search_whose_conditions_are_all_empty_is_for_all() {
+        for (conditions, is_for_all) in [
+            ("--agefrom= --ageto=", true),
+            ("--agefrom=", true),
+            ("--ageto=", true),
+            ("--name=", true),
+            ("--name= --agefrom= --ageto=", true),
+            ("--agefrom=0 --ageto=", false),
+            ("--agefrom= --ageto=0", false),
+            ("--name=a --agefrom= --ageto=", false),
+            ("--name= --ageto=3", false),
+            ("--min-offset 0/1", false),
+        ] {
+            let search = search(&format!("users-cli search {conditions}"));
+            assert_eq!(search.is_for_all(), is_for_all, "{conditions}");
+        }
     }
 
     #[test]

@@ -13,7 +13,7 @@ use tokio::time::sleep;
 use crate::events;
 
 /// The group that shares the work.
-const GROUP: &str = "user-added";
+pub(crate) const GROUP: &str = "user-added";
 /// How long to wait before work that ended with an error is begun again.
 const PAUSE: Duration = Duration::from_secs(5);
 

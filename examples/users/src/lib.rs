@@ -13,6 +13,7 @@
 //! Deliberately absent: changing and deleting users, passwords, TLS and access control of this service (a proxy's work), and an index for
 //! searching, which looks at every user.
 
+pub mod access;
 pub mod cli;
 pub mod days;
 pub mod email;

@@ -1,20 +1,25 @@
 //! `users metrics`: new users per month, as a page and as JSON.
 //!
+//! It listens before it has reached the cluster, and answers 503 until all that was there at its start has been counted. At the page's port
+//! is gRPC's health service, too; metrics and health over HTTP have a port of their own.
+//!
 //! The page is one file without script, image or font of anybody else, in the colours that the reader's system prefers; the bars say
 //! nothing that does not stand beside them in digits.
 
 use std::error::Error;
 use std::fmt::Write;
+use std::sync::{Arc, OnceLock};
 
 use axum::Router;
 use axum::extract::State as Of;
+use axum::http::StatusCode;
 use axum::http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use highwater_service::serving::{self, Stop};
 use highwater_service::settings::ServiceSettings;
 use highwater_service::telemetry::Telemetry;
-use highwater_service::{Start, View, logs, topics};
+use highwater_service::{Start, View, topics};
 use serde_json::{Value, json};
 
 use crate::events;
@@ -22,6 +27,8 @@ use crate::months::{Month, Months};
 
 /// What the service waits for before it is ready.
 const WAITING: &str = "user-added";
+/// What is answered instead of numbers that are not complete.
+const NOT_YET: &str = "The users that are there already are still being counted; try again in a moment.\n";
 /// How many months the page shows.
 const MONTHS_SHOWN_MAX: usize = 36;
 /// Nothing but what is in the page itself.
@@ -62,64 +69,96 @@ pub struct Settings {
 
 #[derive(Debug, Clone)]
 struct Shown {
-    view: View<Months>,
+    /// Set once it is up to date.
+    view: Arc<OnceLock<View<Months>>>,
     telemetry: Telemetry,
 }
 
-/// Serves until the process is told to stop. Metrics of the service itself and its health are on the same port.
+/// Serves until the process is told to stop.
 ///
 /// # Errors
-/// What makes it impossible to begin, and errors of listening.
+/// What makes it impossible to begin or to go on: the topic was deleted and made again; errors of listening.
 pub async fn run(settings: Settings) -> Result<(), Box<dyn Error + Send + Sync>> {
-    logs::init(settings.service.log_format, &settings.service.log_level)?;
     let stop = Stop::on_signals()?;
     let telemetry = Telemetry::new("users_metrics", &[WAITING])?;
-    let client = settings.service.connect().await?;
-    topics::ensure(&client, events::USER_ADDED, events::PARTITIONS).await?;
-    let view = View::open(&client, events::USER_ADDED, Start::State, Months::default()).await?;
+    let metrics = serving::listen("metrics", settings.service.metrics_address()).await?;
+    let page = serving::listen("page", settings.service.address()).await?;
     let shown = Shown {
-        view: view.clone(),
+        view: Arc::default(),
         telemetry: telemetry.clone(),
     };
-    let listener = serving::listen("metrics", settings.service.address()).await?;
-    let serving = serving::http(listener, routes(shown), stop.clone());
-    let (served, ()) = tokio::join!(serving, async {
+    let (reporting, health) = serving::health(&telemetry, &stop).await;
+    let page = serving::http(page, routes(shown.clone()).merge(health), stop.clone());
+    let metrics = serving::http(metrics, telemetry.router(), stop.clone());
+    let serving = async {
+        tokio::join!(page, metrics, reporting);
+        Ok(())
+    };
+    tokio::try_join!(count(&settings, &shown, &stop), serving)?;
+    Ok(())
+}
+
+/// Counts, shows the numbers once they are complete, and goes on until `stop`.
+async fn count(settings: &Settings, shown: &Shown, stop: &Stop) -> Result<(), Box<dyn Error + Send + Sync>> {
+    let counting = async {
+        let client = settings.service.connect().await?;
+        topics::ensure(&client, events::USER_ADDED, events::PARTITIONS).await?;
+        let view = View::open(&client, events::USER_ADDED, Start::State, Months::default()).await?;
+        let caught_up = async {
+            view.caught_up().await;
+            let _ = shown.view.set(view.clone()); // nobody else sets it
+            shown.telemetry.there(WAITING);
+            std::future::pending::<()>().await;
+        };
         tokio::select! {
-            () = stop.wait() => (),
-            () = view.caught_up() => telemetry.there(WAITING),
+            () = caught_up => Ok(()),
+            why = view.lost() => Err(why.into()),
         }
-    });
-    Ok(served?)
+    };
+    tokio::select! {
+        () = stop.wait() => Ok(()),
+        ended = counting => ended,
+    }
 }
 
 fn routes(shown: Shown) -> Router {
-    let telemetry = shown.telemetry.router();
-    let own = Router::new().route("/", get(page)).route("/months.json", get(numbers));
-    own.with_state(shown).merge(telemetry)
+    let routes = Router::new().route("/", get(page)).route("/months.json", get(numbers));
+    routes.with_state(shown)
 }
 
 async fn page(Of(shown): Of<Shown>) -> Response {
-    let counted = shown.telemetry.request("page");
-    let text = shown.view.read(written);
-    counted.outcome("ok");
-    answer("text/html; charset=utf-8", text)
+    shown.answer("page", "text/html; charset=utf-8", written)
 }
 
 async fn numbers(Of(shown): Of<Shown>) -> Response {
-    let counted = shown.telemetry.request("months.json");
-    let text = shown.view.read(as_json).to_string();
-    counted.outcome("ok");
-    answer("application/json", text)
+    shown.answer("months.json", "application/json", |months| as_json(months).to_string())
 }
 
-fn answer(kind: &'static str, text: String) -> Response {
+impl Shown {
+    fn answer(&self, what: &'static str, kind: &'static str, text: impl FnOnce(&Months) -> String) -> Response {
+        let counted = self.telemetry.request(what);
+        let Some(view) = self.view.get() else {
+            counted.outcome("unavailable");
+            return answer(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "text/plain; charset=utf-8",
+                NOT_YET.to_owned(),
+            );
+        };
+        let text = view.read(text);
+        counted.outcome("ok");
+        answer(StatusCode::OK, kind, text)
+    }
+}
+
+fn answer(status: StatusCode, kind: &'static str, text: String) -> Response {
     let headers = [
         (CONTENT_TYPE, kind),
         (CACHE_CONTROL, "no-store"),
         (CONTENT_SECURITY_POLICY, POLICY),
         (X_CONTENT_TYPE_OPTIONS, "nosniff"),
     ];
-    (headers, text).into_response()
+    (status, headers, text).into_response()
 }
 
 fn as_json(months: &Months) -> Value {

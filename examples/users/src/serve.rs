@@ -10,7 +10,7 @@ use highwater::Client;
 use highwater_service::serving::{self, Stop};
 use highwater_service::settings::ServiceSettings;
 use highwater_service::telemetry::Telemetry;
-use highwater_service::{Start, View, Writer, logs, topics};
+use highwater_service::{Start, View, Writer, topics};
 use tokio::time::sleep;
 use tonic::service::Routes;
 
@@ -40,15 +40,18 @@ pub struct Settings {
 /// Serves until the process is told to stop.
 ///
 /// # Errors
-/// What makes it impossible to begin, and errors of listening.
+/// What makes it impossible to begin or to go on: a topic was deleted and made again; errors of listening.
 pub async fn run(settings: Settings) -> Result<(), Box<dyn Error + Send + Sync>> {
-    logs::init(settings.service.log_format, &settings.service.log_level)?;
     let stop = Stop::on_signals()?;
     let telemetry = Telemetry::new("users", &[WAITING])?;
     let metrics = serving::listen("metrics", settings.service.metrics_address()).await?;
     let metrics = serving::http(metrics, telemetry.router(), stop.clone());
     let serving = serve(&settings, &telemetry, &stop);
-    tokio::try_join!(serving, async { Ok(metrics.await?) })?;
+    let metrics = async {
+        metrics.await;
+        Ok(())
+    };
+    tokio::try_join!(serving, metrics)?;
     Ok(())
 }
 
@@ -58,36 +61,52 @@ async fn serve(settings: &Settings, telemetry: &Telemetry, stop: &Stop) -> Resul
         prepared = prepare(settings) => prepared?,
     };
     let (client, writer) = prepared;
-    telemetry.there(WAITING);
+    let view = writer.view().clone();
     let listener = serving::listen("users", settings.service.address()).await?;
+    // Whoever is told that it is ready can connect now.
+    telemetry.there(WAITING);
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(proto::FILE_DESCRIPTOR_SET)
         .build_v1()?;
     let routes = Routes::new(Server::new(writer, telemetry.clone()).service()).add_service(reflection);
     let member = settings.member.clone();
     let member = member.unwrap_or_else(|| format!("users-{:016x}", rand::random::<u64>()));
-    let feeding = feed::run(&client, &member, stop);
-    let (served, ()) = tokio::join!(
-        serving::grpc(listener, routes, telemetry.clone(), stop.clone()),
-        feeding
-    );
-    Ok(served?)
+    let serving = async {
+        let grpc = serving::grpc(listener, routes, telemetry.clone(), stop.clone());
+        tokio::join!(grpc, feed::run(&client, &member, stop));
+    };
+    tokio::select! {
+        () = serving => Ok(()),
+        why = view.lost() => Err(why.into()),
+    }
 }
 
 /// Topics, the state up to date, and the samples.
-async fn prepare(settings: &Settings) -> Result<(Client, Writer<Users>), highwater::Error> {
+async fn prepare(settings: &Settings) -> Result<(Client, Writer<Users>), Box<dyn Error + Send + Sync>> {
     let client = settings.service.connect().await?;
     topics::ensure(&client, events::USERS, events::PARTITIONS).await?;
     topics::ensure(&client, events::USER_ADDED, events::PARTITIONS).await?;
     let view = View::open(&client, events::USERS, Start::State, Users::default()).await?;
-    view.caught_up().await;
-    let writer = Writer::open(&client, events::USERS, view).await?;
+    let preparing = async {
+        view.caught_up().await;
+        let writer = Writer::open(&client, events::USERS, view.clone()).await?;
+        begin_with_samples(settings, &writer).await;
+        Ok::<_, highwater::Error>(writer)
+    };
+    let writer = tokio::select! {
+        writer = preparing => writer?,
+        why = view.lost() => return Err(why.into()),
+    };
+    tracing::info!(users = writer.view().read(Users::count), "the state is up to date");
+    Ok((client, writer))
+}
+
+/// However often that has to be tried, if they are wanted.
+async fn begin_with_samples(settings: &Settings, writer: &Writer<Users>) {
     while settings.samples
-        && let Err(error) = samples::ensure(&writer, days::now_ms()).await
+        && let Err(error) = samples::ensure(writer, days::now_ms()).await
     {
         tracing::warn!(error, "the samples are not there yet; trying again");
         sleep(PAUSE).await;
     }
-    tracing::info!(users = writer.view().read(Users::count), "the state is up to date");
-    Ok((client, writer))
 }

@@ -20,7 +20,7 @@ use crate::proto::{
     ListUsersRequest, Position, SearchUsersRequest, User, UserPage,
 };
 use crate::rules::Problem;
-use crate::users::{Users, Wanted};
+use crate::users::{Refusal, USERS_MAX, Users, Wanted};
 use crate::{days, events, rules};
 
 /// The largest request, bytes.
@@ -41,10 +41,10 @@ pub struct Server {
     telemetry: Telemetry,
 }
 
-/// There is one with this address already.
-#[derive(Debug, thiserror::Error)]
-#[error("there is a user with the e-mail address {0}")]
-struct Exists(String);
+/// How `UNAVAILABLE` begins after a write that has not happened and will not happen.
+pub(crate) const NOT_CREATED: &str = "the user has not been created";
+/// How it begins if that is not known.
+pub(crate) const PERHAPS_CREATED: &str = "the user may have been created";
 
 impl Server {
     /// A server of the writer's state, which is up to date.
@@ -70,9 +70,9 @@ impl Server {
         let user = rules::user(request, days::now_ms()).map_err(invalid)?;
         let partition = events::partition(&user.email, self.view().partitions());
         let record = events::created(&user);
-        let decide = |users: &Users| match users.get(&user.email) {
-            Some(_) => Err(Exists(user.email.clone())),
-            None => Ok(vec![record.clone()]),
+        let decide = |users: &Users| {
+            users.admit(&user.email, USERS_MAX)?;
+            Ok(vec![record.clone()])
         };
         let offset = self.writer.decide(partition, decide).await.map_err(declined)?;
         let position = Position {
@@ -206,14 +206,16 @@ fn behind(behind: Behind) -> Status {
     Status::unavailable(format!("this server is not that far yet: {behind}"))
 }
 
-fn declined(declined: Declined<Exists>) -> Status {
+fn declined(declined: Declined<Refusal>) -> Status {
     match declined {
-        Declined::Refused(exists) => Status::already_exists(exists.to_string()),
+        Declined::Refused(exists @ Refusal::Exists(_)) => Status::already_exists(exists.to_string()),
+        Declined::Refused(full @ Refusal::Full { .. }) => Status::resource_exhausted(full.to_string()),
+        Declined::Busy | Declined::Late => Status::unavailable(format!("{NOT_CREATED}: {declined}")),
         Declined::Failed(error) if error.outcome() == Outcome::NotApplied => {
-            Status::unavailable(format!("the user has not been created: {error}"))
+            Status::unavailable(format!("{NOT_CREATED}: {error}"))
         }
-        Declined::Failed(error) => Status::unavailable(format!("the user may have been created: {error}")),
-        Declined::Behind(behind) => Status::unavailable(format!("the user may have been created: {behind}")),
+        Declined::Failed(error) => Status::unavailable(format!("{PERHAPS_CREATED}: {error}")),
+        Declined::Behind(behind) => Status::unavailable(format!("{PERHAPS_CREATED}: {behind}")),
     }
 }
 
@@ -277,6 +279,16 @@ mod tests {
         });
         assert_eq!(blank, "name: has 0 characters; 1 to 201 are allowed");
         assert!(wanted(&ages(Some(2), Some(2))).is_ok());
+    }
+
+    #[test]
+    fn a_refusal_has_the_code_of_the_contract() {
+        let full = Refusal::Full { users: 4, users_max: 3 };
+        let status = declined(Declined::Refused(full));
+        assert_eq!(status.code(), tonic::Code::ResourceExhausted);
+        assert!(status.message().contains("at most 3 are allowed"), "{status}");
+        let status = declined(Declined::Refused(Refusal::Exists("a@x".to_owned())));
+        assert_eq!(status.code(), tonic::Code::AlreadyExists);
     }
 
     #[test]

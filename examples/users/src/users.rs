@@ -13,12 +13,32 @@ use time::Date;
 use crate::proto::User;
 use crate::{days, events};
 
+/// How many users there may be: a server has all of them in its memory. Servers that create users at the same moment may exceed it by one
+/// for each partition and server.
+pub const USERS_MAX: usize = 1_000_000;
+
 /// All users.
 #[derive(Debug, Default)]
 pub struct Users {
     by_email: BTreeMap<String, User>,
     /// Partitions that have records, understood or not.
     begun: BTreeSet<u32>,
+}
+
+/// Why somebody does not become a user.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// There is one with this address already.
+    #[error("there is a user with the e-mail address {0}")]
+    Exists(String),
+    /// There are as many as there may be.
+    #[error("users: there are {users}; at most {users_max} are allowed")]
+    Full {
+        /// How many there are.
+        users: usize,
+        /// The limit.
+        users_max: usize,
+    },
 }
 
 /// Whom a search is for: all conditions that are there hold.
@@ -63,6 +83,20 @@ impl Users {
     #[must_use]
     pub fn get(&self, email: &str) -> Option<&User> {
         self.by_email.get(email)
+    }
+
+    /// Whether somebody with this address, which is in lower case, may become a user where there are `users_max` at most.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn admit(&self, email: &str, users_max: usize) -> Result<(), Refusal> {
+        if self.by_email.contains_key(email) {
+            return Err(Refusal::Exists(email.to_owned()));
+        }
+        match self.count() {
+            users if users >= users_max => Err(Refusal::Full { users, users_max }),
+            _ => Ok(()),
+        }
     }
 
     /// How many there are.
@@ -161,6 +195,17 @@ mod tests {
             (3, "Ann")
         );
         assert_eq!((users.is_untouched(0), users.is_untouched(1)), (true, false));
+    }
+
+    #[test]
+    fn nobody_is_admitted_twice_or_beyond_the_limit() {
+        let users = three();
+        assert_eq!(users.admit("d@x", 4), Ok(()));
+        assert_eq!(users.admit("a@x", 4), Err(Refusal::Exists("a@x".to_owned())));
+        let full = users.admit("d@x", 3).unwrap_err();
+        assert_eq!(full.to_string(), "users: there are 3; at most 3 are allowed");
+        // It is told to whom it concerns more.
+        assert_eq!(users.admit("a@x", 3), Err(Refusal::Exists("a@x".to_owned())));
     }
 
     #[test]

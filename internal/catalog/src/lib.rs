@@ -48,8 +48,8 @@ mod tombstones;
 mod topics;
 
 pub use access::{
-    Access, CLUSTER_DOMAIN, Domain, EACH_CLIENT, Effect, Grant, Limit, OPERATOR_ROLE, PolicyChange, Quota, QuotaChange,
-    Resource, Rule, Tenant, covers,
+    Access, CLUSTER_DOMAIN, Domain, EACH_CLIENT, Effect, Grant, Limit, OPERATOR_ROLE, PolicyChange, Proposer, Quota,
+    QuotaChange, Resource, Rule, Tenant, covers,
 };
 pub use catalog::Catalog;
 pub use codec::Error;

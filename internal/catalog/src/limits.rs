@@ -1,7 +1,8 @@
 //! Every bound and default of the catalog.
 //!
 //! They take part in [`Catalog::apply`](crate::Catalog::apply), so every replica must use the same: they are constants
-//! of the format version, and a change of one is a change of the format, used only once every node knows it.
+//! of the format version, and a change of one is a change of the format, used only once every node knows it. Those that say so are
+//! asked for only before a change is proposed ([`Access::proposed`](crate::Access::proposed)), and may be changed at any time.
 
 use std::ops::RangeInclusive;
 
@@ -29,11 +30,21 @@ pub const TENANTS_MAX: usize = 10_000;
 pub const CLIENT_QUOTAS_MAX: usize = 1_000;
 /// The most rules of the policy.
 pub const RULES_MAX: usize = 20_000;
-/// The most rules about one role or client in one domain: as many as a decision has to look at.
+/// The most rules about one role or client in one domain. A decision looks at those in its tenant and at those in all tenants, of the client
+/// and of each of its roles.
 pub const SUBJECT_RULES_MAX: usize = 64;
-/// The most rules of one domain.
+/// The most roles that one client, or all clients of a tenant together, are granted in one domain; so a client has twice as many there. For
+/// changes by who is no operator.
+pub const CLIENT_ROLES_MAX: usize = 16;
+/// The most rules of one tenant: a quarter of all. For changes by who is no operator.
+pub const TENANT_RULES_MAX: usize = RULES_MAX / 4;
+/// The most grants of one tenant: a fifth of all. For changes by who is no operator.
+pub const TENANT_GRANTS_MAX: usize = GRANTS_MAX / 5;
+/// One in so many of all rules, and of all grants, is kept for changes by operators.
+pub const OPERATORS_SHARE: usize = 10;
+/// The most rules of one domain that can be stored.
 pub const DOMAIN_RULES_MAX: usize = 10_000;
-/// The most grants of one domain.
+/// The most grants of one domain that can be stored.
 pub const DOMAIN_GRANTS_MAX: usize = 10_000;
 /// The most grants of the policy.
 pub const GRANTS_MAX: usize = 50_000;
@@ -83,6 +94,7 @@ pub const MESSAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// The largest encoded checkpoint, bytes.
 pub const CHECKPOINT_BYTES_MAX: usize = 512 * 1024 * 1024;
 
+const _: () = assert!(TENANT_RULES_MAX <= DOMAIN_RULES_MAX && TENANT_GRANTS_MAX <= DOMAIN_GRANTS_MAX);
 const _: () = assert!(NODES_MAX <= NODES_KNOWN_MAX);
 const _: () = assert!(REPLICATION_DEFAULT <= REPLICATION_MAX);
 const _: () = assert!(PARTITIONS_DEFAULT >= 1 && PARTITIONS_DEFAULT <= TOPIC_PARTITIONS_MAX);

@@ -11,6 +11,7 @@ mod moves;
 mod nodes;
 mod planning;
 mod planning_random;
+mod proposing;
 mod quotas;
 mod random;
 mod recovery;

@@ -25,6 +25,7 @@ use crate::ids::{EntryId, Identity};
 use crate::mend::OnDamage;
 use crate::mutant;
 use crate::recovery::{self, Recovered};
+use crate::repair::Repair;
 use crate::round::Op;
 use crate::segment::Segment;
 use crate::space::Space;
@@ -64,7 +65,8 @@ impl Default for LogConfig {
     }
 }
 
-/// What a log needs.
+/// What a log needs; cheap to clone.
+#[derive(Clone)]
 pub struct OpenLog {
     /// The log's own directory.
     pub dir: PathBuf,
@@ -80,6 +82,14 @@ pub struct OpenLog {
     pub cache: Arc<TailCache>,
     /// Sizes.
     pub config: LogConfig,
+}
+
+/// What an opening comes to.
+pub enum Opened {
+    /// It is open, maybe with damage inside that it refills while it runs ([`Log::damage`]).
+    Log(Log),
+    /// Entries are damaged that have to be folded: it opens once they are put back, see [`Repair::take_log`].
+    Repair(Box<Repair>),
 }
 
 /// A log; cheap to clone.
@@ -106,19 +116,32 @@ impl Log {
     /// There are three results: a log, maybe with damage inside that it refills while it runs ([`Log::damage`]); `Error::NeedsRefill`: see
     /// [`crate::Repair`]; and an error of [`crate::Grade::Dead`].
     pub fn open(open: OpenLog) -> Result<Log, Error> {
-        let state = match recovery::recover(&open)? {
-            Recovered::Open(state) => *state,
-            Recovered::Damaged(damaged) => return Err(damaged.error),
-        };
+        match recovery::recover(&open)? {
+            Recovered::Open(state) => Ok(Log::with_state(open, *state)),
+            Recovered::Damaged(damaged) => Err(damaged.error),
+        }
+    }
+
+    /// The same, but what `Error::NeedsRefill` stands for is ready to be mended: everything has been read once, which takes long in a large
+    /// log, and need not be read again for that.
+    pub fn open_or_repair(open: OpenLog) -> Result<Opened, Error> {
+        match recovery::recover(&open)? {
+            Recovered::Open(state) => Ok(Opened::Log(Log::with_state(open, *state))),
+            Recovered::Damaged(damaged) => Ok(Opened::Repair(Box::new(Repair::of(open, *damaged)?))),
+        }
+    }
+
+    /// The log that a recovery has come to.
+    pub(crate) fn with_state(open: OpenLog, state: LogState) -> Log {
         let cached = open.cache.join(state.tail.next_index);
-        Ok(Log {
+        Log {
             inner: Arc::new(Inner {
                 open,
                 cached,
                 on_damage: Mutex::default(),
                 state: Mutex::new(state),
             }),
-        })
+        }
     }
 
     /// Whose log it is.

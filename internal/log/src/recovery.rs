@@ -21,6 +21,7 @@ use crate::manifest::Manifest;
 use crate::mutant;
 use crate::round::LogFile;
 use crate::scan::{Scanned, Scanner};
+use crate::scrub::Scrubbing;
 use crate::segment::{Active, Join, Place, Segment};
 use crate::settle::Findings;
 use crate::survey::{Bound, From, survey};
@@ -104,6 +105,7 @@ pub(crate) fn recover(open: &OpenLog) -> Result<Recovered, Error> {
     state.noted_commit = state.committed.last_entry();
     state.changed_ms = open.clock.now_ms();
     state.checkpoint.noted_ms = state.changed_ms;
+    state.scrub.since_ms = state.changed_ms;
     state.gaps = below;
     if !state.gaps.is_empty() {
         let ranges = state.gaps.ranges();
@@ -266,7 +268,7 @@ impl Replay<'_> {
             leaving: Leaving::default(),
             gaps: Gaps::default(),
             was_read: false,
-            scrub: None,
+            scrub: Scrubbing::default(),
             changed_ms: 0,
             appended_bytes: 0,
         }

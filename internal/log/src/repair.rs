@@ -7,7 +7,7 @@ use crate::damage::{DamagedRange, Gap};
 use crate::entry::Frame;
 use crate::error::{Error, Grade};
 use crate::fold::State;
-use crate::log::OpenLog;
+use crate::log::{Log, OpenLog};
 use crate::manifest::{MANIFEST, Manifest};
 use crate::recovery::{Damaged, Recovered, recover};
 use crate::refill::{self, Files, Unfit};
@@ -15,29 +15,45 @@ use crate::round::{Op, Round};
 use crate::scan::{Scanned, Scanner};
 use crate::segment::{Join, Segment};
 use crate::survey::Bound;
+use crate::tail::LogState;
 
 /// A closed log that needs entries from another replica (`Error::NeedsRefill`). Blocking; the directory must not be open otherwise.
+///
+/// Invariant: at most one of `damaged` and `whole` is there.
 pub struct Repair {
     open: OpenLog,
     damaged: Option<Damaged>,
+    /// What the last look at the log came to, once nothing is missing, until it is taken.
+    whole: Option<Box<LogState>>,
 }
 
 impl Repair {
-    /// Looks at a log that `Log::open` refused with `Error::NeedsRefill`. One that can be opened has no damage to repair here; one that is
-    /// dead, or cannot be read, gives the same error as an opening.
-    pub fn open(open: OpenLog) -> Result<Repair, Error> {
-        let mut repair = Repair { open, damaged: None };
-        repair.look()?;
-        Ok(repair)
+    /// For a log that was looked at just now, see [`Log::open_or_repair`]. One that is dead gives the same error as an opening.
+    pub(crate) fn of(open: OpenLog, damaged: Damaged) -> Result<Repair, Error> {
+        match damaged.error.grade() {
+            Grade::Inside => Ok(Repair {
+                open,
+                damaged: Some(damaged),
+                whole: None,
+            }),
+            _ => Err(damaged.error),
+        }
     }
 
     fn look(&mut self) -> Result<(), Error> {
-        self.damaged = match recover(&self.open)? {
-            Recovered::Open(_) => None,
-            Recovered::Damaged(damaged) if damaged.error.grade() == Grade::Inside => Some(*damaged),
+        (self.damaged, self.whole) = match recover(&self.open)? {
+            Recovered::Open(state) => (None, Some(state)),
+            Recovered::Damaged(damaged) if damaged.error.grade() == Grade::Inside => (Some(*damaged), None),
             Recovered::Damaged(damaged) => return Err(damaged.error),
         };
         Ok(())
+    }
+
+    /// The log, open, if nothing is missing any more; once. It was read as a whole to know that, which takes long in a large log, and is not
+    /// read again.
+    pub fn take_log(&mut self) -> Option<Log> {
+        let state = self.whole.take()?;
+        Some(Log::with_state(self.open.clone(), *state))
     }
 
     /// The entries that are missing; empty if the log can be opened. Those below the checkpoint may be among them: if nobody has those,

@@ -25,9 +25,31 @@ pub struct Verified {
     pub finished: bool,
 }
 
-/// Where the scrubber stands.
+/// How far the scrubber has come with a log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Scrubbed {
+    /// Segments that there are.
+    pub segments: u64,
+    /// Those of them that it has gone over in this pass; between two passes all.
+    pub verified_segments: u64,
+    /// When the last pass came to its end, by the clock, milliseconds since 1970; before the end of the first one, when the log was opened.
+    pub since_ms: u64,
+}
+
+/// Where the scrubber stands, and what lies behind it.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Scrubbing {
+    /// None: at the floor.
+    cursor: Option<Cursor>,
+    /// A pass has come to its end.
+    has_passed: bool,
+    /// See [`Scrubbed::since_ms`].
+    pub(crate) since_ms: u64,
+}
+
+/// Where a pass stands.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Cursor {
+struct Cursor {
     segment_first_index: u64,
     from: From,
     /// Where this pass ends: what was committed when it began. Otherwise it would run behind a busy log without end.
@@ -57,7 +79,7 @@ impl Log {
         while bytes < bytes_max && !finished {
             let step = self.next_step(&self.lock());
             let Some(step) = step else {
-                self.lock().scrub = None;
+                self.end_pass();
                 finished = true;
                 continue;
             };
@@ -68,7 +90,7 @@ impl Log {
             bytes += read;
             let mut state = self.lock();
             if state.generation == step.generation {
-                state.scrub = Some(cursor);
+                state.scrub.cursor = Some(cursor);
             }
         }
         let mut found = self.damage();
@@ -76,14 +98,47 @@ impl Log {
         Ok(Verified { bytes, found, finished })
     }
 
+    /// How far this has come.
+    pub fn scrubbed(&self) -> Scrubbed {
+        let state = self.lock();
+        let Scrubbing {
+            cursor,
+            has_passed,
+            since_ms,
+        } = state.scrub;
+        let segments = state.segments.len();
+        let verified = match cursor {
+            Some(cursor) => state
+                .segments
+                .partition_point(|segment| segment.header.first_index < cursor.segment_first_index),
+            None if has_passed => segments,
+            None => 0,
+        };
+        Scrubbed {
+            segments: segments as u64,
+            verified_segments: verified as u64,
+            since_ms,
+        }
+    }
+
+    fn end_pass(&self) {
+        let since_ms = self.inner.open.clock.now_ms();
+        self.lock().scrub = Scrubbing {
+            cursor: None,
+            has_passed: true,
+            since_ms,
+        };
+    }
+
     /// What to look at next; None at the end.
     fn next_step(&self, state: &LogState) -> Option<Step> {
-        let begun = state.scrub.map_or(0, |cursor| cursor.segment_first_index);
+        let cursor = state.scrub.cursor;
+        let begun = cursor.map_or(0, |cursor| cursor.segment_first_index);
         let mut place = state
             .segments
             .partition_point(|segment| segment.header.first_index < begun);
         let segment = state.segments.get(place)?;
-        let mut from = match state.scrub {
+        let mut from = match cursor {
             Some(cursor) if segment.header.first_index == begun => cursor.from,
             _ => From::start_of(segment),
         };
@@ -103,7 +158,7 @@ impl Log {
         let segment = state.segments.get(place)?.clone();
         let next = state.segments.get(place + 1).cloned();
         let committed_end = state.committed.next_index;
-        let pass_end = state.scrub.map_or(committed_end, |cursor| cursor.pass_end);
+        let pass_end = cursor.map_or(committed_end, |cursor| cursor.pass_end);
         let certain = self.inner.cached.written_end().min(pass_end);
         let segment_end = next.as_ref().map_or(u64::MAX, |next| next.header.first_index);
         let gap = state.gaps.after(from.index).map_or(u64::MAX, |gap| gap.first);

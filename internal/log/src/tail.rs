@@ -20,7 +20,7 @@ use crate::index::SparseIndex;
 use crate::log::DECISIONS_KEPT;
 use crate::manifest::Manifest;
 use crate::mutant;
-use crate::scrub::Cursor;
+use crate::scrub::Scrubbing;
 use crate::segment::{Active, Join, Place, Segment, point_of};
 use crate::trim::Leaving;
 
@@ -56,8 +56,8 @@ pub(crate) struct LogState {
     pub(crate) gaps: Gaps,
     /// Whether the disk was read since the last rest.
     pub(crate) was_read: bool,
-    /// Where the scrubber stands; None: at the floor.
-    pub(crate) scrub: Option<Cursor>,
+    /// Where the scrubber stands.
+    pub(crate) scrub: Scrubbing,
     /// When the log last changed, by the clock.
     pub(crate) changed_ms: u64,
     /// Bytes of all entries appended since the log was opened, also of those that were truncated again.

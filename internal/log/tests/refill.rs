@@ -8,11 +8,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use common::pair::{COMMITTED, MARKED, Pair, files, open_repaired, range, refill, scrub};
+use common::pair::{COMMITTED, MARKED, Pair, damaged_log, files, open_repaired, range, refill, scrub};
 use common::store::{Store, read_all};
 use common::{identity, ids};
 use highwater_log::disk::simulated::{Fault, Keep, SimulatedDisk};
-use highwater_log::{DamagedRange, Disk, Error, Frame, Grade, Log, Repair};
+use highwater_log::{DamagedRange, Disk, Error, Frame, Grade, Log};
 
 #[cfg_attr(test, test)]
 pub(crate) fn any_flipped_byte_has_the_right_grade_and_is_refilled_to_the_same_bytes() {
@@ -231,7 +231,7 @@ pub(crate) fn an_offline_repair_can_be_interrupted_at_any_operation() {
     for keep in [Keep::Nothing, Keep::Everything, Keep::Torn] {
         for operation in 1.. {
             let copy = damaged(&pair);
-            let mut repair = Repair::open(copy.options()).unwrap();
+            let mut repair = damaged_log(&copy);
             copy.disk.fault_at(copy.disk.operations() + operation, Fault::Crash);
             while let Some(first) = repair.damage().first().copied() {
                 let frames = pair
@@ -446,7 +446,7 @@ pub(crate) fn a_lost_manifest_is_replaced_by_another_replica_s() {
             copy.certain(|done| log.purge(theirs.clone(), done));
         } else {
             assert_eq!(copy.open().err().unwrap().grade(), Grade::Inside);
-            let mut repair = Repair::open(copy.options()).unwrap();
+            let mut repair = damaged_log(&copy);
             assert_eq!(repair.damage(), [range(0..floor + 1)]);
             repair.replace_manifest(&theirs).unwrap();
             assert_eq!(repair.damage(), []);

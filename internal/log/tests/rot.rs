@@ -4,10 +4,13 @@
 mod common;
 
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use common::pair::{files, scrub};
 use common::store::{Store, read_all};
-use highwater_log::{Disk, Frame, Log};
+use common::world::TestClock;
+use highwater_log::{Disk, Frame, Log, OpenLog, Scrubbed};
 
 /// The file of an entry's frame, and where its header and its payload begin.
 fn place_of(store: &Store, frame: &Frame) -> (PathBuf, usize, usize) {
@@ -111,4 +114,37 @@ fn a_header_that_rots_under_an_open_log_is_written_again() {
         }
     }
     assert_eq!(log.damage(), []);
+}
+
+#[test]
+fn it_is_told_how_far_the_scrubber_has_come_and_when_it_was_last_through() {
+    let store = Store::new();
+    store.fill();
+    let (copy, clock) = (store.fork(), Arc::new(TestClock::default()));
+    clock.0.store(5_000, Ordering::Relaxed);
+    let log = Log::open(OpenLog {
+        clock: clock.clone(),
+        ..copy.options()
+    });
+    let (log, segments) = (log.unwrap(), copy.segments().len() as u64);
+    let told = |verified_segments, since_ms| Scrubbed {
+        segments,
+        verified_segments,
+        since_ms,
+    };
+    assert_eq!(log.scrubbed(), told(0, 5_000), "before the first pass");
+    clock.0.store(6_000, Ordering::Relaxed);
+    let mut verified = vec![0];
+    while !log.verify_step(400).unwrap().finished {
+        let now = log.scrubbed();
+        assert_eq!((now.segments, now.since_ms), (segments, 5_000));
+        verified.push(now.verified_segments);
+    }
+    assert!(verified.is_sorted(), "{verified:?}");
+    let most = verified[verified.len() - 1];
+    assert!(most > 1 && most < segments, "{verified:?} of {segments}");
+    assert_eq!(log.scrubbed(), told(segments, 6_000), "between two passes");
+    clock.0.store(7_000, Ordering::Relaxed);
+    assert!(!log.verify_step(1).unwrap().finished);
+    assert_eq!(log.scrubbed(), told(0, 6_000), "in the second pass");
 }

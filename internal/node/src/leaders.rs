@@ -27,7 +27,7 @@ use crate::gossip::{Gossip, GossipNode, keys};
 use crate::link::Link;
 use crate::readiness::{NodeState, NotReady};
 use crate::replicas::Registry;
-use message::Page;
+use message::{Answer, Page};
 
 /// Under which key nodes of feature level 1 publish that they lead a group.
 const KEY_PREFIX: &str = "lead/";
@@ -198,9 +198,14 @@ impl Leaders {
     }
 }
 
-/// Takes in what the node `from` tells; gives what to answer it.
-pub(crate) fn hear(told: &Told, from: &str, body: Bytes) -> Result<Bytes, String> {
-    Ok(told.take(from, Page::decode(body)?).encode())
+/// Takes in what the node `from` tells; gives what to answer it. Of who is no member nothing is taken in; it tells again, and may be one then.
+pub(crate) fn hear(told: &Told, (from, is_member): (&str, bool), body: Bytes) -> Result<Bytes, String> {
+    let page = Page::decode(body)?;
+    let answer = match is_member {
+        true => told.take(from, page),
+        false => Answer::WantsList,
+    };
+    Ok(answer.encode())
 }
 
 /// Publishes in gossip, until the node stops, whether it is ready, for those that it has not told yet, and whether its disk has room.

@@ -269,7 +269,7 @@ impl Foundation {
         let mut loops: Vec<JoinHandle<()>> = works.into_iter().map(watch).collect();
         let address = self.port.local_addr();
         let admin_address = self.admin.as_ref().map(Admin::address);
-        let metrics = self.metrics(&context.authority);
+        let metrics = self.metrics(&context);
         if let Some(admin) = self.admin {
             let console = Console::new(context.clone(), self.config.console_records);
             let desk = admin::Desk {
@@ -356,6 +356,7 @@ impl Foundation {
             addresses.boxed(),
             self.credentials.clone().keep().boxed(),
             self.quotas.clone().keep(self.link.clone()).boxed(),
+            self.quotas.clone().keep_counted().boxed(),
         ]
     }
 

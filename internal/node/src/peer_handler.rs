@@ -1,4 +1,11 @@
 //! What this node answers other nodes over the peer link: for its replicas, and for itself.
+//!
+//! Whoever has a certificate for a node of the cluster may connect, for somebody has to tell a new node what the cluster is. Only members may
+//! change something: a node that has not registered, or was removed, hands over no command but its registration, moves no leadership, forwards
+//! no client, is no peer of a partition, writes no audit and is not believed to lead anything. In the catalog's group whoever leads is listened
+//! to, or a node whose catalog is old could never learn who has joined meanwhile.
+//!
+//! Deliberately absent: keeping out who has the key of a node. It registers, and is a member; its certificate has to be revoked.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,7 +38,7 @@ use crate::port::Peer;
 use crate::quotas::Quotas;
 use crate::readiness::NotReady;
 use crate::recoveries;
-use crate::replicas::Registry;
+use crate::replicas::{CATALOG_GROUP, Registry};
 use crate::storage::Storage;
 
 /// How long a handed-over command waits for a quorum; who sent it has given up by then.
@@ -66,13 +73,18 @@ impl LinkHandler for PeerHandler {
     fn call(&self, from: &str, group: u64, kind: u8, body: Bytes) -> BoxFuture<'static, Result<Vec<Bytes>, Refusal>> {
         let (handler, from) = (self.clone(), from.to_owned());
         if group == NODE_LEVEL && kind == GATEWAY {
-            return async move { handler.gateway.take(body).await }.boxed();
+            let forwarded = async move {
+                handler.check_member(&from)?;
+                handler.gateway.take(body).await
+            };
+            return forwarded.boxed();
         }
         if group == NODE_LEVEL {
             return async move { handler.node_call(&from, kind, body).await.map(|answer| vec![answer]) }.boxed();
         }
         let group = GroupId(group);
         let call = async move {
+            handler.check_peer(&from, group).map_err(Refusal::NotBegun)?;
             let unstarted = handler.registry.unstarted(group).filter(|_| Unstarted::answers(kind));
             let answer = match unstarted {
                 Some(unstarted) => unstarted.handle_call(&from, kind, body).await,
@@ -89,6 +101,7 @@ impl LinkHandler for PeerHandler {
     fn stream(&self, from: &str, group: u64, kind: u8, stream: PeerStream) -> BoxFuture<'static, ()> {
         let (handler, from) = (self.clone(), from.to_owned());
         let serve = async move {
+            handler.check_peer(&from, GroupId(group))?;
             let partition = handler.registry.for_peer(&from, GroupId(group)).await?;
             partition
                 .handle_stream(&from, kind, stream)
@@ -130,10 +143,10 @@ impl PeerHandler {
                 let join = peer_calls::decode_json(&body)?;
                 peer_calls::encode_json(&self.membership.let_in(from, join).await)
             }
-            COMMAND => Ok(self.command(from, body).await?.encode()),
+            COMMAND => return Ok(self.command(from, body).await?.encode()),
             APPLIED => Ok(peer_calls::encode_number(self.catalog.now().applied)),
             CLOCK => Ok(peer_calls::encode_number(now_ms())),
-            LEADERS => leaders::hear(&self.told, from, body),
+            LEADERS => leaders::hear(&self.told, (from, self.catalog.members().include(from)), body),
             REPLICAS => {
                 let name = &self.membership.own().name;
                 let state = (self.not_ready.borrow().clone(), self.notices.borrow().clone());
@@ -141,6 +154,7 @@ impl PeerHandler {
                 Ok(own.encode_to_vec().into())
             }
             TRANSFER => {
+                self.check_member(from)?;
                 let transfer = peer_calls::decode_json(&body)?;
                 transfer_here(&self.registry, transfer).await.map(|()| Bytes::new())
             }
@@ -148,7 +162,10 @@ impl PeerHandler {
                 let group = peer_calls::decode_number(&body).ok_or_else(|| "a question for no group".to_owned())?;
                 peer_calls::encode_json(&recoveries::standing(&self.registry, group).await?)
             }
-            AUDIT => return self.ledger.receive(from, body).await,
+            AUDIT => {
+                self.check_member(from)?;
+                return self.ledger.receive(from, body).await;
+            }
             USAGE => self.quotas.answer(&body).await,
             REVISION => self.revision().await.map(peer_calls::encode_number),
             other => return Err(Refusal::NotBegun(format!("{UNKNOWN_KIND} {other}"))),
@@ -166,13 +183,33 @@ impl PeerHandler {
         Ok(self.catalog.now().revision)
     }
 
-    /// A node registers nobody but itself. What else it hands over may come from a client, whom it has authorised.
-    async fn command(&self, from: &str, body: Bytes) -> Result<CommandAnswer, String> {
+    /// Refuses who is no member, as far as is known here; who has just become one is refused for a moment, and asks again.
+    fn check_member(&self, from: &str) -> Result<(), Refusal> {
+        self.membership_of(from).map_err(Refusal::NotBegun)
+    }
+
+    /// Nobody has a replica of a partition who is not in the cluster.
+    fn check_peer(&self, from: &str, group: GroupId) -> Result<(), String> {
+        match group == CATALOG_GROUP {
+            true => Ok(()),
+            false => self.membership_of(from),
+        }
+    }
+
+    fn membership_of(&self, node: &str) -> Result<(), String> {
+        match self.catalog.members().include(node) {
+            true => Ok(()),
+            false => Err(format!("{node} is no member of the cluster")),
+        }
+    }
+
+    /// A node registers nobody but itself. What else a member hands over may come from a client, whom it has authorised.
+    async fn command(&self, from: &str, body: Bytes) -> Result<CommandAnswer, Refusal> {
         let command = Readable::new(body).map_err(|error| error.to_string())?;
-        if let Command::RegisterNode { name, .. } = command.command()
-            && name != from
-        {
-            return Err(format!("{from} asks to register {name}"));
+        match command.command() {
+            Command::RegisterNode { name, .. } if name == from => {}
+            Command::RegisterNode { name, .. } => return Err(format!("{from} asks to register {name}").into()),
+            _ => self.check_member(from)?,
         }
         let Some(catalog) = self.registry.catalog() else {
             return Ok(CommandAnswer::NotLeader(None));

@@ -14,8 +14,10 @@
 
 mod complaints;
 mod connection;
+mod crowd;
 mod frames;
 mod overhead;
+mod places;
 mod plain;
 mod serve;
 mod shares;
@@ -39,6 +41,7 @@ use crate::tls::Credentials;
 
 pub use complaints::PortCounters;
 pub use connection::Connection;
+pub(crate) use crowd::{Crowd, Ticket};
 pub(crate) use serve::TLS_HANDSHAKE;
 pub(crate) use shares::{Share, Shares, source_of};
 

@@ -195,7 +195,9 @@ impl Readiness {
         let status = hosted.status();
         let others = status.voters.into_iter();
         let others = others.filter(|voter| voter.replica_id != hosted.replica_id);
-        let leader = status.leader.map(|leader| leader.node).unwrap_or_default();
+        // Who leads in vain is called its own leader; what it waits for are the others.
+        let leader = status.leader.filter(|_| !hosted.leads_in_vain());
+        let leader = leader.map(|leader| leader.node).unwrap_or_default();
         (leader, others.map(|voter| voter.node).collect())
     }
 }

@@ -1,8 +1,9 @@
 //! The one place that says how what went wrong looks to a client: gRPC code, reason, outcome, and what helps it on; in
-//! `http`, how that looks over HTTP; in `refusals`, what the catalog's refusals are.
+//! `http`, how that looks over HTTP; in `refusals`, what the catalog's refusals are; in `refused`, how often there was what.
 
 mod http;
 mod refusals;
+mod refused;
 
 use std::time::Duration;
 
@@ -13,6 +14,8 @@ use highwater_proto::detail;
 use highwater_proto::limits::MESSAGE_BYTES_MAX;
 use highwater_proto::v1::{ErrorDetail, LeaderHint, OffsetRange, Outcome, Reason};
 use tonic::{Code, Status};
+
+pub(crate) use refused::Refused;
 
 use crate::access::Denied;
 use crate::quotas::OverQuota;
@@ -371,6 +374,12 @@ impl From<InvalidName> for Problem {
             why: invalid.to_string(),
         }
     }
+}
+
+/// The name of a reason, as people are shown it.
+pub(crate) fn name_of(reason: Reason) -> &'static str {
+    let name = reason.as_str_name();
+    name.strip_prefix("REASON_").unwrap_or(name)
 }
 
 /// What can be read, as the wire says it.

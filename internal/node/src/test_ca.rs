@@ -5,6 +5,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, UNIX_EPOCH};
 
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, DistinguishedName, DnType,
@@ -33,12 +34,24 @@ pub(crate) struct Wanted {
     pub(crate) common_name: Option<String>,
     /// (first year, last year) of validity.
     pub(crate) years: Option<(i32, i32)>,
+    /// From now on, instead of years.
+    pub(crate) seconds: Option<u64>,
     pub(crate) client_only: bool,
+    pub(crate) server_only: bool,
+    /// By its own key, not by the authority's.
+    pub(crate) self_signed: bool,
 }
 
 impl TestCa {
     pub(crate) fn new() -> TestCa {
+        TestCa::called("testing CA")
+    }
+
+    /// With this subject.
+    pub(crate) fn called(subject: &str) -> TestCa {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.distinguished_name = DistinguishedName::new();
+        params.distinguished_name.push(DnType::CommonName, subject);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
         let directory = TempDir::new().unwrap();
@@ -62,7 +75,9 @@ impl TestCa {
             .iter()
             .map(|uri| SanType::URI(uri.as_str().try_into().unwrap()));
         params.subject_alt_names.extend(uris);
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        if !wanted.server_only {
+            params.extended_key_usages.push(ExtendedKeyUsagePurpose::ClientAuth);
+        }
         if !wanted.client_only {
             params.extended_key_usages.push(ExtendedKeyUsagePurpose::ServerAuth);
         }
@@ -70,8 +85,17 @@ impl TestCa {
             params.not_before = date_time_ymd(first, 1, 1);
             params.not_after = date_time_ymd(last, 1, 1);
         }
+        if let Some(seconds) = wanted.seconds {
+            let end = UNIX_EPOCH.elapsed().unwrap() + Duration::from_secs(seconds);
+            params.not_before = date_time_ymd(2000, 1, 1);
+            params.not_after = date_time_ymd(1970, 1, 1) + end;
+        }
         let key = KeyPair::generate().unwrap();
-        let certificate = params.signed_by(&key, &self.issuer).unwrap();
+        let signed = match wanted.self_signed {
+            true => params.self_signed(&key),
+            false => params.signed_by(&key, &self.issuer),
+        };
+        let certificate = signed.unwrap();
         let files = self.files(name);
         fs::write(&files.certificate, certificate.pem()).unwrap();
         write_key(&files.key, &key.serialize_pem());

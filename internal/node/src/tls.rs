@@ -157,7 +157,9 @@ impl Credentials {
         let (lists, lists_read) = match &files.revoked {
             Some(path) => {
                 let bytes = Lists::read(path)?;
-                (Lists::load(path, &bytes)?, bytes)
+                let lists = Lists::load(path, &bytes)?;
+                lists.check_issuers(path, &loaded.roots)?;
+                (lists, bytes)
             }
             None => Default::default(),
         };

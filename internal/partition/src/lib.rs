@@ -50,6 +50,7 @@ mod catch_up;
 mod caught_up;
 mod codec;
 mod config;
+mod confirm;
 mod contact;
 mod error;
 #[cfg(feature = "fuzz")]

@@ -253,16 +253,16 @@ impl RaftNetworkV2<TypeConfig> for PeerClient {
     }
 }
 
-/// Asks the leader on `node` for its confirmed high watermark.
+/// Asks the leader, replica and node, for what this kind of call confirms.
 pub(crate) async fn confirm(
     peers: &dyn Peers,
     group_id: GroupId,
-    target: u64,
-    node: &str,
+    (replica, node): (u64, &str),
+    kind: u8,
     timeout: Duration,
 ) -> Result<calls::Confirmation, Error> {
-    let body = vec![calls::encode_confirm_request(target)];
-    let call = peers.call(node, group_id, Lane::Control, kind::CONFIRM, body, timeout);
+    let body = vec![calls::encode_confirm_request(replica)];
+    let call = peers.call(node, group_id, Lane::Control, kind, body, timeout);
     let reply = call.await.map_err(|err| Error::Raft(err.to_string()))?;
     calls::decode_confirmation(reply)
 }

@@ -12,7 +12,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use highwater_log::{DamagedRange, Frame, Grade, GroupId, Log, Manifest, OpenLog, Repair};
+use highwater_log::{DamagedRange, Frame, Grade, GroupId, Log, Manifest, OpenLog, Opened, Repair};
 
 use crate::codec::recall::Refill;
 use crate::error::Error;
@@ -38,22 +38,24 @@ impl Unstarted {
         let group_id = options().identity.group_id;
         loop {
             let make = options.clone();
-            match off_thread(move || Log::open(make())).await? {
-                Ok(log) => {
-                    self.note_open(log.clone());
-                    return Ok(log);
-                }
-                Err(error) if error.grade() == Grade::Inside => {
-                    tracing::warn!(group = group_id.0, %error, "the log is mended before it is opened");
-                }
-                Err(error) => return Err(error.into()),
-            }
-            let make = options.clone();
-            let repair = off_thread(move || Repair::open(make())).await??;
-            let repair = Arc::new(Mutex::new(repair));
+            let repair = match off_thread(move || Log::open_or_repair(make())).await?? {
+                Opened::Log(log) => return Ok(self.opened(log)),
+                Opened::Repair(repair) => repair,
+            };
+            let ranges = repair.damage();
+            tracing::warn!(group = group_id.0, ?ranges, "the log is mended before it is opened");
+            let repair = Arc::new(Mutex::new(*repair));
             self.note_damaged(repair.clone());
             mend(&repair, group_id, members, peers).await?;
+            if let Some(log) = with(&repair, Repair::take_log).await? {
+                return Ok(self.opened(log));
+            }
         }
+    }
+
+    fn opened(&self, log: Log) -> Log {
+        self.note_open(log.clone());
+        log
     }
 }
 

@@ -7,20 +7,19 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::FutureExt;
 use highwater_log::{Batch, Body, GroupId, Log, ReplicaId, Space};
-use openraft::errors::{ClientWriteError, ForwardToLeader, InitializeError, LinearizableReadError, RaftError};
-use openraft::{ChangeMembers, LinearizerOption, ReadPolicy};
+use openraft::ChangeMembers;
+use openraft::errors::{ClientWriteError, ForwardToLeader, InitializeError, RaftError};
 use tokio::sync::watch;
 
-use crate::codec::calls::{self, Confirmation};
 use crate::codec::kind;
 use crate::codec::membership::{NODE_NAME_BYTES_MAX, REPLICAS_MAX};
 use crate::config::Timers;
+use crate::confirm::Edge;
 use crate::contact::Ear;
 use crate::error::{CommandError, Error};
 use crate::hand_over::HandOver;
 use crate::life::Life;
 use crate::mending::Mending;
-use crate::network::confirm;
 use crate::peers::{PeerStream, Peers};
 use crate::progress::{Progress, Watermark};
 use crate::responder::{Answer, BatchAnswer, InFlight, NotApplied, leader_hint};
@@ -29,9 +28,6 @@ use crate::serve::{Server, unknown_kind};
 use crate::stages::{ReplicaStages, Trace};
 use crate::status::{Ending, Observer, Role, Status};
 use crate::types::{Applied, Member, NodeName, Proposal, Raft, TypeConfig, body_bytes, nodes, voter_set};
-
-/// How long a follower waits for the leader's confirmed high watermark.
-const CONFIRM_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How long `shutdown` waits for the core to end, and then for the log to close: a disk that hangs must not keep the process.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(3);
@@ -157,38 +153,6 @@ impl Partition {
         self.inner.in_flight.bytes()
     }
 
-    /// The leader's confirmed high watermark: at least everything that was committed anywhere when this was called. A
-    /// follower asks the leader over the peer link.
-    pub async fn confirmed_high_watermark(&self) -> Result<u64, CommandError> {
-        let inner = &self.inner;
-        if inner.stopped() {
-            return Err(CommandError::Stopped);
-        }
-        let status = self.status();
-        if status.role == Role::Leader {
-            return inner.confirmed_here(ReadPolicy::ReadIndex).await;
-        }
-        let (term, Some(leader)) = (status.term, status.leader) else {
-            return Err(CommandError::NotLeader {
-                leader: None,
-                term: status.term,
-            });
-        };
-        let ask = confirm(
-            inner.peers.as_ref(),
-            inner.group_id,
-            leader.replica_id.0,
-            &leader.node,
-            CONFIRM_TIMEOUT,
-        );
-        match ask.await {
-            Ok(Confirmation::HighWatermark(offset)) => Ok(offset),
-            Ok(Confirmation::NotLeader { term }) => Err(CommandError::NotLeader { leader: None, term }),
-            Ok(Confirmation::Unconfirmed) => Err(CommandError::Unknown("the leader has no quorum".to_owned())),
-            Err(err) => Err(CommandError::Unknown(format!("in term {term}: {err}"))),
-        }
-    }
-
     /// The timers that this replica was started with.
     pub fn timers(&self) -> Timers {
         self.inner.timers
@@ -265,11 +229,8 @@ impl Partition {
             kind::VOTE => server.vote(from, body).await,
             kind::PRE_VOTE => server.pre_vote(from, body).await,
             kind::TRANSFER => server.transfer(from, body).await,
-            kind::CONFIRM => {
-                server.check_confirm(from, body)?;
-                let confirmation = self.inner.confirmation().await;
-                Ok(vec![calls::encode_confirmation(&confirmation)])
-            }
+            kind::CONFIRM_END => self.confirm(from, body, Edge::End).await,
+            kind::CONFIRM_START => self.confirm(from, body, Edge::Start).await,
             kind::REMEMBER => server.remember(from, body),
             kind::REFILL | kind::MANIFEST => server.recall(from, kind, body).await,
             other => Err(unknown_kind(other)),
@@ -383,7 +344,7 @@ impl Inner {
         }
     }
 
-    fn forwarded(&self, forward: &ForwardToLeader<TypeConfig>) -> CommandError {
+    pub(crate) fn forwarded(&self, forward: &ForwardToLeader<TypeConfig>) -> CommandError {
         CommandError::NotLeader {
             leader: leader_hint(forward),
             term: self.changes.borrow().term,
@@ -397,28 +358,6 @@ impl Inner {
                 CommandError::Unknown(err.to_string())
             }
             RaftError::APIError(refused) => CommandError::Refused(refused.to_string()),
-        }
-    }
-
-    /// The high watermark after a majority has shown that this replica still leads, and all is applied that was committed until then.
-    pub(crate) async fn confirmed_here(&self, how: impl Into<LinearizerOption>) -> Result<u64, CommandError> {
-        let linearizer = match self.raft.get_read_linearizer(how).await {
-            Ok(linearizer) => linearizer,
-            Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(forward))) => {
-                return Err(self.forwarded(&forward));
-            }
-            Err(err) => return Err(CommandError::Unknown(err.to_string())),
-        };
-        let ready = linearizer.await_ready(&self.raft).await;
-        ready.map_err(|err| CommandError::Unknown(err.to_string()))?;
-        Ok(self.progress.watermark().high_watermark)
-    }
-
-    async fn confirmation(&self) -> Confirmation {
-        match self.confirmed_here(ReadPolicy::ReadIndex).await {
-            Ok(offset) => Confirmation::HighWatermark(offset),
-            Err(CommandError::NotLeader { term, .. }) => Confirmation::NotLeader { term },
-            Err(_) => Confirmation::Unconfirmed,
         }
     }
 }

@@ -6,9 +6,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use highwater_log::{Log, Verified};
+use highwater_log::{Log, Scrubbed, Verified};
 use tokio::sync::Mutex;
 
+use crate::partition::Partition;
 use crate::runtime;
 
 /// Bytes verified in one turn.
@@ -69,6 +70,13 @@ impl Default for ScrubPace {
     /// 16 MiB a second.
     fn default() -> ScrubPace {
         ScrubPace::new(16 * 1024 * 1024)
+    }
+}
+
+impl Partition {
+    /// How far the scrubber has come with this replica's log.
+    pub fn scrubbed(&self) -> Scrubbed {
+        self.inner.log.scrubbed()
     }
 }
 

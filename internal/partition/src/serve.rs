@@ -294,7 +294,7 @@ pub(crate) fn unknown_kind(kind: u8) -> Error {
     bad(format!(
         "message kind {kind} is unknown; calls are {} to {}, streams {} to {}",
         kind::APPEND,
-        kind::MANIFEST,
+        kind::CONFIRM_START,
         kind::APPEND_STREAM,
         kind::INSTALL_STREAM
     ))

@@ -183,7 +183,10 @@ pub(crate) fn change(data_dir: &Path, node: usize, change: Change, random: &mut 
             Change::SealedBit => match segments.split_last() {
                 Some((_, sealed)) if !sealed.is_empty() => {
                     let file = sealed[random.below(sealed.len())];
-                    flip_bit_at(file, share(file, node, random)?, random)?
+                    match share(file, node, random)? {
+                        Some(position) => flip_bit_at(file, position, random)?,
+                        None => 0,
+                    }
                 }
                 _ => 0,
             },
@@ -291,11 +294,14 @@ fn flip_bit_at(path: &Path, position: u64, random: &mut Random) -> io::Result<u6
     Ok(1)
 }
 
-/// A position in the node's share of a segment: stripes in turn, with gaps as large as a batch under this load between.
-fn share(segment: &Path, node: usize, random: &mut Random) -> io::Result<u64> {
-    let rounds = fs::metadata(segment)?.len() / (STRIPE_BYTES * NODES as u64);
+/// A position in the node's share of a segment: stripes in turn, with gaps as large as a batch under this load between. None if the segment
+/// is too short for that.
+fn share(segment: &Path, node: usize, random: &mut Random) -> io::Result<Option<u64>> {
+    let length = fs::metadata(segment)?.len();
+    let rounds = length / (STRIPE_BYTES * NODES as u64);
     let stripe = random.between(0, rounds.max(1)) * NODES as u64 + node as u64;
-    Ok(stripe * STRIPE_BYTES + random.between(0, STRIPE_BYTES / 2))
+    let position = stripe * STRIPE_BYTES + random.between(0, STRIPE_BYTES / 2);
+    Ok((position < length).then_some(position))
 }
 
 /// The node's share of all segments, by their names: the same whichever are there.
@@ -339,10 +345,13 @@ mod tests {
         let mut random = Random::new(1);
         for _ in 0..1_000 {
             let node = random.below(NODES);
-            let position = share(&segment, node, &mut random).unwrap();
+            let position = share(&segment, node, &mut random).unwrap().unwrap();
             assert_eq!((position / STRIPE_BYTES) as usize % NODES, node, "position {position}");
             assert!(position < 4 << 20, "position {position}");
         }
+        let short = directory.path().join("00000000000000000001.log");
+        File::create(&short).unwrap().set_len(STRIPE_BYTES).unwrap();
+        assert_eq!(share(&short, NODES - 1, &mut random).unwrap(), None);
         let names: Vec<PathBuf> = (0..9).map(|index| format!("{:020}.log", index * 7).into()).collect();
         let segments: Vec<&PathBuf> = names.iter().collect();
         let shares: usize = (0..NODES).map(|node| own(&segments, node).len()).sum();

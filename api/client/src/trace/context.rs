@@ -1,4 +1,4 @@
-//! The context of OpenTelemetry in the headers of records.
+//! The context of OpenTelemetry in the headers of records and the metadata of calls.
 
 use bytes::Bytes;
 use highwater_proto::limits::{RECORD_BYTES_MAX, RECORD_HEADERS_MAX};
@@ -7,6 +7,7 @@ use highwater_proto::v1::{Header, Record};
 use opentelemetry::Context;
 use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt, TraceFlags, TraceId, TraceState};
 use prost::Message;
+use tonic::metadata::MetadataMap;
 
 use super::parent_of;
 
@@ -32,15 +33,32 @@ fn has_room(record: &Record) -> bool {
 }
 
 fn add(headers: &mut Vec<Header>, span: &SpanContext) {
-    let parent = TraceParent {
-        trace_id: u128::from_be_bytes(span.trace_id().to_bytes()),
-        span_id: u64::from_be_bytes(span.span_id().to_bytes()),
-        sampled: true,
-    };
-    headers.push(header(TRACEPARENT, parent.to_string()));
+    headers.push(header(TRACEPARENT, sampled(span).to_string()));
     let state = span.trace_state().header();
     if !state.is_empty() && state.len() <= CONTEXT_BYTES_MAX / 2 {
         headers.push(header(TRACESTATE, state));
+    }
+}
+
+/// Tells a call the context that is current here, if it is sampled.
+pub(crate) fn tell_current(metadata: &mut MetadataMap) {
+    Context::map_current(|current| {
+        let span = current.span();
+        let span = span.span_context();
+        if span.is_valid()
+            && span.is_sampled()
+            && let Ok(parent) = sampled(span).to_string().parse()
+        {
+            metadata.insert(TRACEPARENT, parent);
+        }
+    });
+}
+
+fn sampled(span: &SpanContext) -> TraceParent {
+    TraceParent {
+        trace_id: u128::from_be_bytes(span.trace_id().to_bytes()),
+        span_id: u64::from_be_bytes(span.span_id().to_bytes()),
+        sampled: true,
     }
 }
 
@@ -101,6 +119,25 @@ mod tests {
         assert_eq!((back.trace_id(), back.span_id()), (TraceId::from(7), SpanId::from(8)));
         assert!(back.is_sampled() && back.is_remote());
         assert_eq!(back.trace_state().header(), "vendor=abc");
+    }
+
+    #[test]
+    fn a_call_is_told_the_current_context_if_that_is_sampled() {
+        let told_in = |context: Context| {
+            let _guard = context.attach();
+            let mut metadata = MetadataMap::new();
+            tell_current(&mut metadata);
+            let parent = metadata.get(TRACEPARENT)?;
+            TraceParent::parse(parent.as_bytes())
+        };
+        let parent = TraceParent {
+            trace_id: 7,
+            span_id: 8,
+            sampled: true,
+        };
+        assert_eq!(told_in(current(true)), Some(parent));
+        assert_eq!(told_in(current(false)), None);
+        assert_eq!(told_in(Context::new()), None);
     }
 
     #[test]

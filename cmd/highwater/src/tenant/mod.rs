@@ -71,15 +71,16 @@ enum Command {
         #[arg(long)]
         with_topics: bool,
         /// The tenant's name once more.
-        #[arg(long, value_name = "TENANT")]
-        confirm: Option<String>,
+        #[arg(long, value_name = "TENANT", default_value = "", hide_default_value = true)]
+        confirm: String,
     },
 }
 
 pub(crate) async fn run(args: &Args) -> Result<()> {
     let format = args.common.output;
+    // The nodes refuse it, too; here it can be said which option is missing.
     if let Command::Delete { tenant, confirm, .. } = &args.command
-        && confirm.as_ref() != Some(tenant)
+        && confirm != tenant
     {
         let message = format!("deleting tenant {tenant} cannot be undone");
         return Err(Failure::new(Code::Usage, message).hint(format!("repeat its name: --confirm {tenant}")));
@@ -103,9 +104,12 @@ pub(crate) async fn run(args: &Args) -> Result<()> {
             told("resumed", tenant, format)
         }
         Command::Delete {
-            tenant, with_topics, ..
+            tenant,
+            with_topics,
+            confirm,
         } => {
-            access.delete_tenant(tenant, *with_topics).await.map_err(failure)?;
+            let deleting = access.delete_tenant(tenant, confirm, *with_topics);
+            deleting.await.map_err(failure)?;
             told("deleted", tenant, format)
         }
     }

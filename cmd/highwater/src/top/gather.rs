@@ -164,14 +164,38 @@ fn high_watermark(look: &Look, topic: &Topic, partition: u32) -> u64 {
         .unwrap_or(0)
 }
 
+/// Whether a replica's figures are its own: of one that did not answer, or that is dead, they are zeros which nobody has measured.
+fn is_measured(replica: &ReplicaStatus) -> bool {
+    !["", "dead"].contains(&replica.role.as_str())
+}
+
+/// How many records a partition has got between two looks; None if no replica told of it in one of them.
+fn produced_between(before: &Look, now: &Look, topic: &Topic, partition: u32) -> Option<u64> {
+    let told = |look| replicas(look, topic, partition).any(is_measured);
+    let end = |look| high_watermark(look, topic, partition);
+    (told(before) && told(now)).then(|| end(now).saturating_sub(end(before)))
+}
+
+/// How many records the replicas have served that told both times: to one that was silent, all that it has ever served would be new.
+fn served_between(before: &Look, now: &Look, topic: &Topic, partition: u32) -> Option<u64> {
+    let served = replicas(now, topic, partition)
+        .filter(|replica| is_measured(replica))
+        .filter_map(|replica| {
+            let mut former = replicas(before, topic, partition).filter(|former| is_measured(former));
+            let former = former.find(|former| former.node == replica.node)?;
+            Some(replica.records_served.saturating_sub(former.records_served))
+        });
+    served.reduce(|all, served| all + served)
+}
+
 fn topic_view(before: Option<&Look>, now: &Look, topic: &Topic) -> TopicView {
     let partitions = || topic.partitions.iter().map(|partition| partition.partition);
-    let per_second = |count: fn(&Look, &Topic, u32) -> u64| {
+    let per_second = |between: fn(&Look, &Look, &Topic, u32) -> Option<u64>| {
         let before = before?;
         let passed = now.at.duration_since(before.at).as_secs_f64().max(1e-3);
-        let more =
-            partitions().map(|partition| count(now, topic, partition).saturating_sub(count(before, topic, partition)));
-        Some((more.sum::<u64>() as f64 / passed).round() as u64)
+        let more = partitions().filter_map(|partition| between(before, now, topic, partition));
+        let more = more.reduce(|all, more| all + more)?;
+        Some((more as f64 / passed).round() as u64)
     };
     let start = |partition| {
         replicas(now, topic, partition)
@@ -189,12 +213,8 @@ fn topic_view(before: Option<&Look>, now: &Look, topic: &Topic) -> TopicView {
         name: topic.name.clone(),
         partitions: topic.partitions.len(),
         records: records.sum(),
-        produced_per_second: per_second(high_watermark),
-        consumed_per_second: per_second(|look, topic, partition| {
-            replicas(look, topic, partition)
-                .map(|replica| replica.records_served)
-                .sum()
-        }),
+        produced_per_second: per_second(produced_between),
+        consumed_per_second: per_second(served_between),
         lag_records: lags.max().unwrap_or(0),
     }
 }
@@ -261,5 +281,187 @@ fn node_seen(node: &Node) -> NodeSeen {
         }),
         leaving: node.leaving,
         drained: node.drained,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use highwater::proto::v1::{DamagedEntries, Partition};
+
+    use super::*;
+
+    fn told(node: &str, role: &str, high_watermark: u64, served: u64) -> ReplicaStatus {
+        ReplicaStatus {
+            tenant: "shop".to_owned(),
+            topic: "orders".to_owned(),
+            node: node.to_owned(),
+            role: role.to_owned(),
+            high_watermark,
+            log_end: high_watermark,
+            records_served: served,
+            ..ReplicaStatus::default()
+        }
+    }
+
+    fn topic() -> Topic {
+        Topic {
+            tenant: "shop".to_owned(),
+            name: "orders".to_owned(),
+            partitions: vec![Partition::default()],
+            ..Topic::default()
+        }
+    }
+
+    fn look(at: Instant, replicas: Vec<ReplicaStatus>) -> Look {
+        Look {
+            at,
+            described: DescribeClusterResponse {
+                replicas,
+                ..DescribeClusterResponse::default()
+            },
+            topics: vec![topic()],
+            groups: Vec::new(),
+        }
+    }
+
+    /// What is shown of two looks, two seconds apart: produced, consumed.
+    fn rates(before: Vec<ReplicaStatus>, now: Vec<ReplicaStatus>) -> (Option<u64>, Option<u64>) {
+        let begin = Instant::now();
+        let (before, now) = (look(begin, before), look(begin + Duration::from_secs(2), now));
+        let view = topic_view(Some(&before), &now, &topic());
+        (view.produced_per_second, view.consumed_per_second)
+    }
+
+    #[test]
+    fn rates_are_what_came_and_went_between_two_looks() {
+        let before = vec![told("n1", "leader", 100, 10), told("n2", "follower", 100, 50)];
+        let now = vec![told("n1", "leader", 300, 10), told("n2", "follower", 290, 70)];
+        assert_eq!(rates(before, now), (Some(100), Some(10)));
+    }
+
+    #[test]
+    fn what_a_replica_that_was_silent_has_ever_served_is_not_shown_as_new() {
+        let before = vec![told("n1", "leader", 100, 10), told("n2", "", 0, 0)];
+        let now = vec![told("n1", "leader", 100, 12), told("n2", "follower", 100, 9_000)];
+        assert_eq!(rates(before, now), (Some(0), Some(1)));
+        let only = vec![told("n1", "leader", 9_000, 9_000)];
+        assert_eq!(rates(vec![told("n1", "", 0, 0)], only.clone()), (None, None));
+        assert_eq!(rates(Vec::new(), only.clone()), (None, None));
+        assert_eq!(rates(only, vec![told("n1", "dead", 0, 0)]), (None, None));
+    }
+
+    #[test]
+    fn the_lag_of_a_topic_is_the_most_that_a_replica_lacks() {
+        let replicas = vec![
+            told("n1", "leader", 100, 0),
+            told("n2", "follower", 40, 0),
+            told("n3", "dead", 0, 0),
+        ];
+        let view = topic_view(None, &look(Instant::now(), replicas), &topic());
+        assert_eq!((view.records, view.lag_records), (100, 60));
+        assert_eq!((view.produced_per_second, view.consumed_per_second), (None, None));
+    }
+
+    #[test]
+    fn partitions_are_added_up_and_one_that_nobody_tells_of_adds_nothing() {
+        let wide = Topic {
+            partitions: (0..3)
+                .map(|partition| Partition {
+                    partition,
+                    ..Partition::default()
+                })
+                .collect(),
+            ..topic()
+        };
+        let of = |partition: u32, role: &str, high_watermark: u64, served: u64| ReplicaStatus {
+            partition,
+            log_start: high_watermark.min(5),
+            ..told("n1", role, high_watermark, served)
+        };
+        let begin = Instant::now();
+        let before = look(
+            begin,
+            vec![of(0, "leader", 10, 0), of(1, "leader", 20, 4), of(2, "", 0, 0)],
+        );
+        let now = vec![
+            of(0, "leader", 16, 2),
+            of(1, "leader", 24, 10),
+            of(2, "leader", 1_000, 900),
+        ];
+        let view = topic_view(Some(&before), &look(begin + Duration::from_secs(2), now), &wide);
+        assert_eq!((view.produced_per_second, view.consumed_per_second), (Some(5), Some(4)));
+        assert_eq!(view.records, 11 + 19 + 995);
+    }
+
+    /// What is shown of a node at two looks, two seconds apart.
+    fn node_between(before: Node, now: Node) -> NodeView {
+        let begin = Instant::now();
+        let with = |at: Instant, node: &Node| {
+            let mut look = look(at, Vec::new());
+            look.described.nodes = vec![node.clone()];
+            look
+        };
+        let (before, later) = (with(begin, &before), with(begin + Duration::from_secs(2), &now));
+        node_view(Some(&before), &later, &now)
+    }
+
+    #[test]
+    fn cpu_is_what_was_used_between_two_looks_and_unknown_after_a_restart() {
+        let used = |cpu_us: Option<u64>| Node {
+            name: "n1".to_owned(),
+            cpu_us,
+            ..Node::default()
+        };
+        let percent = |before, now| node_between(used(before), used(now)).cpu_percent;
+        assert_eq!(percent(Some(5_000_000), Some(8_000_000)), Some(150));
+        assert_eq!(percent(Some(5_000_000), Some(1_000_000)), None);
+        assert_eq!(percent(None, Some(8_000_000)), None);
+        assert_eq!(percent(Some(5_000_000), None), None);
+    }
+
+    #[test]
+    fn a_disk_is_used_by_what_is_not_free_and_one_of_no_size_by_nothing() {
+        let percent = |free_bytes, total_bytes| {
+            let disk = Disk {
+                free_bytes,
+                total_bytes,
+                ..Disk::default()
+            };
+            let node = Node {
+                disk: Some(disk),
+                ..Node::default()
+            };
+            node_between(Node::default(), node).disk_used_percent
+        };
+        assert_eq!(percent(25, 100), Some(75));
+        assert_eq!(percent(0, 0), Some(0));
+        assert_eq!(percent(u64::MAX, 100), Some(0));
+        assert_eq!(node_between(Node::default(), Node::default()).disk_used_percent, None);
+    }
+
+    #[test]
+    fn damaged_entries_are_counted_with_both_ends_and_a_silent_replica_has_no_lag() {
+        let damaged = ReplicaStatus {
+            damage: vec![
+                DamagedEntries {
+                    first_index: 3,
+                    last_index: 5,
+                    ..DamagedEntries::default()
+                },
+                DamagedEntries {
+                    first_index: 9,
+                    last_index: 9,
+                    everywhere: true,
+                },
+            ],
+            ..told("n1", "follower", 60, 0)
+        };
+        let seen = replica_seen("n1", Some(&damaged), 100);
+        assert_eq!((seen.damaged_entries, seen.damaged_everywhere), (4, true));
+        assert_eq!(seen.lag_records, Some(40));
+        assert_eq!(replica_seen("n2", Some(&told("n2", "", 0, 0)), 100).lag_records, None);
+        assert_eq!(replica_seen("n3", None, 100).lag_records, None);
     }
 }

@@ -31,7 +31,7 @@ pub(super) fn text(view: &View, width: Option<usize>) -> String {
         text.push_str(&attention(finding, width, &paint));
     }
     if view.findings.is_empty() {
-        text.push_str("Nothing needs attention.\n");
+        text.push_str("Nothing needs attention, of the nodes and of this tenant's topics.\n");
     }
     text.push('\n');
     text.push_str(&nodes(&view.nodes).text());
@@ -224,6 +224,6 @@ mod tests {
             findings: Vec::new(),
             ..view()
         };
-        assert!(text(&quiet, None).contains("Nothing needs attention."));
+        assert!(text(&quiet, None).contains("Nothing needs attention, of the nodes and of this tenant's topics."));
     }
 }

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use highwater_activity::cli;
+use highwater_activity::cli::{self, printing};
 use highwater_service::settings;
 
 #[tokio::main(flavor = "current_thread")]
@@ -10,7 +10,7 @@ async fn main() -> ExitCode {
     match Box::pin(cli::run(settings::parse())).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error}");
+            eprintln!("error: {}", printing::harmless(&error.to_string()));
             ExitCode::FAILURE
         }
     }

@@ -78,11 +78,26 @@ function take(message) {
   tell();
 }
 
+/** The log does not have what was seen here: it is another one. */
+function anew() {
+  last = null;
+  count = 0;
+  waiting = [];
+  list.replaceChildren();
+  at("more").hidden = true;
+  at("anew").textContent = "The log was made again or put back to an earlier time, so this page has begun anew: events may be missing.";
+}
+
 function connect() {
   const after = last === null ? "" : `?after=${last}`;
   const source = new EventSource(`events/${encodeURIComponent(deployment)}${after}`);
   source.addEventListener("open", tell);
   source.addEventListener("message", take);
+  source.addEventListener("beyond", () => {
+    source.close(); // it would tell again what was seen
+    anew();
+    connect();
+  });
   source.addEventListener("error", () => {
     say("The server does not answer; trying again.", true);
     if (source.readyState !== EventSource.CLOSED) return;

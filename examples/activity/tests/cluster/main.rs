@@ -2,8 +2,11 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod anew;
 mod commands;
+mod follow;
 mod race;
+mod rights;
 mod server;
 mod web;
 

@@ -1,146 +1,141 @@
 //! Processes of the two programs.
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::spawn;
 
 use highwater_activity::v1::activity_service_client::ActivityServiceClient;
-use highwater_tests::eventually;
+use highwater_tests::{Finished, Program, ReservedPort, TestCluster, eventually, http, run, wait, without_settings};
+use tokio::runtime::Runtime;
 use tonic::transport::{Channel, Endpoint};
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::pb::health_client::HealthClient;
 
 use crate::DEADLINE;
 
-/// Variables that would be settings.
-const SETTINGS: [&str; 8] = [
-    "PORT",
-    "HOST",
-    "METRICS_PORT",
-    "WEB_PORT",
-    "LOG_FORMAT",
-    "LOG_LEVEL",
-    "CONFIG",
-    "ADDRESS",
-];
-
-/// `activity serve`. Killed when it is dropped.
+/// `activity serve`, and where it listens. Killed when it is dropped.
 pub(crate) struct Server {
-    profile: PathBuf,
-    arguments: Vec<String>,
-    child: Child,
-    log: Arc<Mutex<String>>,
+    directory: PathBuf,
+    variables: Vec<(&'static str, String)>,
+    program: Program,
+    pub(crate) grpc: String,
+    pub(crate) web: String,
+    pub(crate) metrics: String,
+    /// Nobody else takes them while it is down.
+    _ports: [ReservedPort; 3],
 }
 
-fn program(path: &str) -> Command {
-    let mut command = Command::new(path);
-    SETTINGS.iter().for_each(|name| {
-        command.env_remove(name);
-    });
+fn start(directory: &Path, variables: &[(&'static str, String)]) -> Program {
+    static STARTED: AtomicU32 = AtomicU32::new(0);
+    let name = format!("activity-{}", STARTED.fetch_add(1, Ordering::Relaxed));
+    // The free ports that a program of the tests is told to take are told to the shell, which has no use for them.
+    let mut command = without_settings(Path::new("sh"));
     command
-}
-
-fn launch(profile: &Path, ports: [u16; 3], arguments: &[String]) -> (Child, Arc<Mutex<String>>) {
-    let mut command = program(env!("CARGO_BIN_EXE_activity"));
-    command.arg("serve").arg("--profile").arg(profile);
-    for (flag, port) in ["--port", "--web-port", "--metrics-port"].iter().zip(ports) {
-        command.arg(flag).arg(port.to_string());
-    }
-    let mut child = command.args(arguments).stderr(Stdio::piped()).spawn().unwrap();
-    let lines = BufReader::new(child.stderr.take().unwrap()).lines();
-    let log = Arc::new(Mutex::new(String::new()));
-    let kept = log.clone();
-    spawn(move || {
-        for line in lines.map_while(Result::ok) {
-            eprintln!("{line}");
-            let mut kept = kept.lock().unwrap();
-            kept.push_str(&line);
-            kept.push('\n');
-        }
-    });
-    (child, log)
+        .args(["-c", "exec \"$ACTIVITY\" serve"])
+        .env("ACTIVITY", env!("CARGO_BIN_EXE_activity"))
+        .envs(variables.to_vec());
+    let mut program = Program::start(&name, &mut command, directory);
+    program.wait_ready();
+    program
 }
 
 impl Server {
     /// A server that is ready, at free ports.
-    pub(crate) fn start(profile: &Path, arguments: &[&str]) -> Self {
-        let arguments: Vec<String> = arguments.iter().map(|argument| (*argument).to_owned()).collect();
-        let (child, log) = launch(profile, [0; 3], &arguments);
-        let server = Self {
-            profile: profile.to_owned(),
-            arguments,
-            child,
-            log,
-        };
-        server.wait_ready();
-        server
+    pub(crate) fn start(cluster: &TestCluster) -> Self {
+        Self::start_with(cluster, cluster.profile(), &[])
     }
 
-    /// Kills it and starts it at the same ports.
-    pub(crate) fn restart(&mut self) {
-        let ports =
-            ["gRPC", "web", "metrics"].map(|what| self.address(what).rsplit_once(':').unwrap().1.parse().unwrap());
-        self.kill();
-        (self.child, self.log) = launch(&self.profile, ports, &self.arguments);
-        self.wait_ready();
+    /// The same as another client of the cluster, and with more settings.
+    pub(crate) fn start_with(cluster: &TestCluster, profile: &Path, variables: &[(&'static str, &str)]) -> Self {
+        let mut variables: Vec<_> = variables
+            .iter()
+            .map(|(name, value)| (*name, (*value).to_owned()))
+            .collect();
+        variables.push(("HIGHWATER_CONFIG", profile.display().to_string()));
+        let ports = [(); 3].map(|()| ReservedPort::take());
+        for (name, port) in ["PORT", "WEB_PORT", "METRICS_PORT"].into_iter().zip(&ports) {
+            variables.push((name, port.number().to_string()));
+        }
+        let mut program = start(cluster.directory(), &variables);
+        Self {
+            directory: cluster.directory().to_owned(),
+            variables,
+            grpc: program.address("gRPC"),
+            web: program.address("web"),
+            metrics: program.address("metrics"),
+            program,
+            _ports: ports,
+        }
     }
 
     /// Kills it without warning.
     pub(crate) fn kill(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.program.kill();
     }
 
-    /// Asks it to end, and waits until it has.
-    pub(crate) fn stop(&mut self) -> ExitStatus {
-        let pid = self.child.id().to_string();
-        assert!(Command::new("kill").arg(pid).status().unwrap().success());
-        eventually("the server ends", DEADLINE, || self.child.try_wait().unwrap())
+    /// Starts it at the same ports after it has been killed.
+    pub(crate) fn start_again(&mut self) {
+        self.program = start(&self.directory, &self.variables);
     }
 
-    fn wait_ready(&self) {
-        eventually("the server is ready", DEADLINE, || {
-            self.log.lock().unwrap().contains(": ready\n").then_some(())
+    /// Asks it to end, and waits until it has, without error.
+    pub(crate) fn stop(self) {
+        self.program.stop();
+    }
+
+    /// Waits until it has ended by itself, and gives its log.
+    pub(crate) fn wait_ended(&self) -> String {
+        eventually("the server ends", DEADLINE, || {
+            (http::get(&self.metrics, "/livez").status == 0).then_some(())
         });
+        self.program.log()
     }
 
-    /// Where it listens: `gRPC`, `web` or `metrics`.
-    pub(crate) fn address(&self, what: &str) -> String {
-        let log = self.log.lock().unwrap();
-        let words = format!("{what} listens address=");
-        let line = log.lines().find(|line| line.contains(&words)).unwrap();
-        line.split_once("address=").unwrap().1.to_owned()
+    /// What gRPC's health service says.
+    pub(crate) fn health(&self) -> ServingStatus {
+        let asking = async {
+            let endpoint = Endpoint::from_shared(format!("http://{}", self.grpc)).unwrap();
+            let mut client = HealthClient::new(endpoint.connect().await.unwrap());
+            let answer = client.check(HealthCheckRequest::default()).await.unwrap();
+            answer.into_inner().status()
+        };
+        Runtime::new().unwrap().block_on(asking)
     }
 
     /// A client of it. To be called on a runtime.
     pub(crate) fn client(&self) -> ActivityServiceClient<Channel> {
-        let endpoint = Endpoint::from_shared(format!("http://{}", self.address("gRPC"))).unwrap();
+        let endpoint = Endpoint::from_shared(format!("http://{}", self.grpc)).unwrap();
         ActivityServiceClient::new(endpoint.connect_lazy())
     }
 
     /// `activity-cli` for this server.
     pub(crate) fn cli(&self, arguments: &[&str]) -> Command {
-        let mut command = program(env!("CARGO_BIN_EXE_activity-cli"));
-        command.env("ADDRESS", self.address("gRPC")).args(arguments);
+        let mut command = without_settings(Path::new(env!("CARGO_BIN_EXE_activity-cli")));
+        command.env("ADDRESS", &self.grpc).args(arguments);
         command
     }
-}
 
-impl Drop for Server {
-    fn drop(&mut self) {
-        self.kill();
+    /// The same, run to its end.
+    #[track_caller]
+    pub(crate) fn run(&self, arguments: &[&str]) -> Finished {
+        run(&mut self.cli(arguments), DEADLINE)
     }
 }
 
 /// A command that goes on, and what it prints. Killed when it is dropped.
 pub(crate) struct Printing {
-    child: Child,
+    child: Option<Child>,
     printed: Arc<Mutex<Vec<u8>>>,
 }
 
 impl Printing {
     pub(crate) fn start(mut command: Command) -> Self {
-        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+        let command = command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
         let mut output = child.stdout.take().unwrap();
         let printed = Arc::new(Mutex::new(Vec::new()));
         let kept = printed.clone();
@@ -150,35 +145,43 @@ impl Printing {
                 kept.lock().unwrap().extend_from_slice(&some[..count]);
             }
         });
-        Self { child, printed }
+        Self {
+            child: Some(child),
+            printed,
+        }
     }
 
     /// Whole lines.
-    pub(crate) fn lines(&self) -> Vec<String> {
-        let printed = String::from_utf8(self.printed.lock().unwrap().clone()).unwrap();
-        printed
-            .split_inclusive('\n')
-            .filter_map(|line| line.strip_suffix('\n'))
-            .map(str::to_owned)
-            .collect()
+    fn lines(&self) -> Vec<String> {
+        let printed = self.printed.lock().unwrap().clone();
+        let end = printed
+            .iter()
+            .rposition(|byte| *byte == b'\n')
+            .map_or(0, |last| last + 1);
+        let whole = String::from_utf8(printed[..end].to_vec()).unwrap();
+        whole.lines().map(str::to_owned).collect()
     }
 
     /// Waits until it has printed so many lines.
+    #[track_caller]
     pub(crate) fn wait_lines(&self, count: usize) -> Vec<String> {
         eventually(&format!("{count} lines"), DEADLINE, || {
             Some(self.lines()).filter(|lines| lines.len() >= count)
         })
     }
 
-    /// Waits until it has ended by itself.
-    pub(crate) fn wait(&mut self) -> ExitStatus {
-        eventually("the command ends", DEADLINE, || self.child.try_wait().unwrap())
+    /// Waits until it has ended by itself: how, and what it said besides.
+    #[track_caller]
+    pub(crate) fn wait(mut self) -> Finished {
+        wait(self.child.take().unwrap(), DEADLINE)
     }
 }
 
 impl Drop for Printing {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        if let Some(child) = &mut self.child {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
     }
 }

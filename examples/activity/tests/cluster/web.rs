@@ -29,7 +29,7 @@ pub(crate) fn get(address: &str, path: &str) -> (String, String) {
 
 /// The next `count` events of a stream: position as the browser keeps it, and what it is given.
 fn events(server: &Server, path: &str, header: &str, count: usize) -> Vec<(u64, Value)> {
-    let lines = ask(&server.address("web"), path, header).lines().map_while(Result::ok);
+    let lines = ask(&server.web, path, header).lines().map_while(Result::ok);
     let (mut id, mut events) = (None, Vec::new());
     for line in lines {
         if let Some(told) = line.strip_prefix("id: ") {
@@ -47,13 +47,13 @@ fn events(server: &Server, path: &str, header: &str, count: usize) -> Vec<(u64, 
 
 /// The page with what guards it, and a stream that goes on behind what the browser has seen.
 pub(crate) fn page_and_events(server: &Server) {
-    let address = server.address("web");
+    let address = &server.web;
     for (path, kind) in [
         ("/", "text/html"),
         ("/feed.js", "text/javascript"),
         ("/feed.css", "text/css"),
     ] {
-        let (head, _) = get(&address, path);
+        let (head, _) = get(address, path);
         assert!(head.starts_with("HTTP/1.1 200"), "{head}");
         assert!(head.contains(&format!("content-type: {kind}")), "{head}");
         assert!(
@@ -62,7 +62,7 @@ pub(crate) fn page_and_events(server: &Server) {
         );
         assert!(head.contains("x-content-type-options: nosniff"), "{head}");
     }
-    assert_eq!(get(&address, "/deployments").1, "[1]");
+    assert_eq!(get(address, "/deployments").1, "[1]");
 
     let all = events(server, "/events/1", "", 3);
     let ids: Vec<u64> = all.iter().map(|(_, event)| event["id"].as_u64().unwrap()).collect();
@@ -74,17 +74,33 @@ pub(crate) fn page_and_events(server: &Server) {
         all[1..]
     );
     assert_eq!(events(server, &format!("/events/1?after={seen}"), "", 2), all[1..]);
+    what_is_no_deployment(address);
+}
 
+fn what_is_no_deployment(address: &str) {
     for (path, words) in [
         ("/events/x", "deployment: a number"),
         ("/events/0", "deployment: 0 is not allowed"),
         ("/events/1?from=2", "after=POSITION"),
     ] {
-        let (head, body) = get(&address, path);
+        let (head, body) = get(address, path);
         assert!(
             head.starts_with("HTTP/1.1 400") && body.contains(words),
             "{head} {body}"
         );
     }
-    assert!(get(&address, "/nothing").0.starts_with("HTTP/1.1 404"));
+    assert!(get(address, "/nothing").0.starts_with("HTTP/1.1 404"));
+}
+
+/// There is a stream, and all that it says is that the log does not have what was seen.
+pub(crate) fn is_told_to_begin_anew(server: &Server, path: &str) {
+    let (head, body) = get(&server.web, path);
+    assert!(
+        head.starts_with("HTTP/1.1 200") && head.contains("content-type: text/event-stream"),
+        "{head}"
+    );
+    assert!(
+        body.contains("event: beyond\n") && body.contains("data: position 2 is wanted"),
+        "{body}"
+    );
 }

@@ -3,9 +3,12 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use highwater_calc::access::NEEDS;
 use highwater_calc::connect::{self, ConnectSettings};
 use highwater_calc::recorder::{self, LogSettings};
 use highwater_calc::{backend, service::Failed};
+use highwater_service::access::{self, InitSettings};
+use highwater_service::logs;
 use highwater_service::settings::{self, ServiceSettings};
 use highwater_service::version::SUMMARY;
 
@@ -19,6 +22,8 @@ struct Calc {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
+    /// Make the tenant, its access rules and its topics, as an operator; what is there already stays.
+    Init(InitSettings),
     /// Ask, at a prompt or from a pipe.
     Connect(ConnectSettings),
     /// Answer. Several may run at the same time.
@@ -32,24 +37,17 @@ enum Verb {
 #[tokio::main]
 async fn main() -> ExitCode {
     let calc: Calc = settings::parse();
-    match run(calc.verb).await {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(Failed::Io(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error}");
-            ExitCode::FAILURE
-        }
-    }
-}
-
-async fn run(verb: Verb) -> Result<(), Failed> {
-    match verb {
-        Verb::Connect(settings) => connect::run(settings).await,
-        Verb::Backend(settings) => backend::run(&settings).await,
-        Verb::Log(settings) => recorder::run(&settings).await,
+    match calc.verb {
+        Verb::Init(settings) => logs::told(access::run(&settings, &NEEDS).await),
+        Verb::Connect(settings) => match connect::run(settings).await {
+            Err(Failed::Io(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+            ended => logs::told(ended),
+        },
+        Verb::Backend(settings) => logs::ended(backend::run(&settings).await),
+        Verb::Log(settings) => logs::ended(recorder::run(&settings).await),
         Verb::Version => {
             println!("calc {SUMMARY}");
-            Ok(())
+            ExitCode::SUCCESS
         }
     }
 }

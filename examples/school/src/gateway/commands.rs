@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use axum::body::Bytes;
+use axum::extract::State;
 use axum::extract::rejection::BytesRejection;
-use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use serde::de::DeserializeOwned;
@@ -13,14 +13,14 @@ use serde::{Deserialize, Serialize};
 use super::outcomes::Fate;
 use super::queue::{Queue, SendError};
 use super::reply::Reply;
-use super::{Gateway, Shared};
+use super::{Gateway, Named, Shared, named};
 use crate::command::CommandId;
 use crate::course::{CourseCommand, CourseDetails};
 use crate::limits::{self, Invalid};
 use crate::student::{StudentCommand, StudentDetails};
 
 /// How long a client may have the gateway wait.
-const WAIT_MAX: Duration = Duration::from_secs(30);
+const WAIT_MAX: Duration = Duration::from_secs(limits::WAIT_SECONDS_MAX);
 
 /// A body, or that it is too large or broken.
 type Body = Result<Bytes, BytesRejection>;
@@ -56,11 +56,12 @@ pub(super) async fn create_student(State(gateway): Shared, headers: HeaderMap, b
 
 pub(super) async fn update_student(
     State(gateway): Shared,
-    Path(id): Path<String>,
+    id: Named<String>,
     headers: HeaderMap,
     body: Body,
 ) -> Response {
     let answer = async {
+        let id = named(id)?;
         gateway
             .tell_student(&id, StudentCommand::Update(json(body)?), &headers)
             .await
@@ -68,26 +69,40 @@ pub(super) async fn update_student(
     gateway.counted("update_student", answer).await
 }
 
-pub(super) async fn delete_student(State(gateway): Shared, Path(id): Path<String>, headers: HeaderMap) -> Response {
-    let answer = gateway.tell_student(&id, StudentCommand::Delete, &headers);
+pub(super) async fn delete_student(State(gateway): Shared, id: Named<String>, headers: HeaderMap) -> Response {
+    let answer = async {
+        gateway
+            .tell_student(&named(id)?, StudentCommand::Delete, &headers)
+            .await
+    };
     gateway.counted("delete_student", answer).await
 }
 
 pub(super) async fn enrol_student(
     State(gateway): Shared,
-    Path((id, course)): Path<(String, String)>,
+    names: Named<(String, String)>,
     headers: HeaderMap,
 ) -> Response {
-    let answer = gateway.tell_student(&id, StudentCommand::Enrol { course }, &headers);
+    let answer = async {
+        let (id, course) = named(names)?;
+        gateway
+            .tell_student(&id, StudentCommand::Enrol { course }, &headers)
+            .await
+    };
     gateway.counted("enrol_student", answer).await
 }
 
 pub(super) async fn withdraw_student(
     State(gateway): Shared,
-    Path((id, course)): Path<(String, String)>,
+    names: Named<(String, String)>,
     headers: HeaderMap,
 ) -> Response {
-    let answer = gateway.tell_student(&id, StudentCommand::Withdraw { course }, &headers);
+    let answer = async {
+        let (id, course) = named(names)?;
+        gateway
+            .tell_student(&id, StudentCommand::Withdraw { course }, &headers)
+            .await
+    };
     gateway.counted("withdraw_student", answer).await
 }
 
@@ -108,11 +123,12 @@ pub(super) async fn create_course(State(gateway): Shared, headers: HeaderMap, bo
 
 pub(super) async fn update_course(
     State(gateway): Shared,
-    Path(id): Path<String>,
+    id: Named<String>,
     headers: HeaderMap,
     body: Body,
 ) -> Response {
     let answer = async {
+        let id = named(id)?;
         gateway
             .tell_course(&id, CourseCommand::Update(json(body)?), &headers)
             .await
@@ -120,17 +136,18 @@ pub(super) async fn update_course(
     gateway.counted("update_course", answer).await
 }
 
-pub(super) async fn delete_course(State(gateway): Shared, Path(id): Path<String>, headers: HeaderMap) -> Response {
-    let answer = gateway.tell_course(&id, CourseCommand::Delete, &headers);
+pub(super) async fn delete_course(State(gateway): Shared, id: Named<String>, headers: HeaderMap) -> Response {
+    let answer = async { gateway.tell_course(&named(id)?, CourseCommand::Delete, &headers).await };
     gateway.counted("delete_course", answer).await
 }
 
 pub(super) async fn get_command(
     State(gateway): Shared,
-    Path((topic, partition, offset)): Path<(String, String, String)>,
+    names: Named<(String, String, String)>,
     headers: HeaderMap,
 ) -> Response {
     let answer = async {
+        let (topic, partition, offset) = named(names)?;
         let queues = [&gateway.student_commands, &gateway.course_commands];
         let queue = queues.into_iter().find(|queue| queue.topic == topic);
         let queue = queue
@@ -177,8 +194,9 @@ impl Queue {
         let Some(within) = preferred_wait(headers)? else {
             return Ok(Reply::fate(self.topic, id, &self.fate(id)));
         };
-        let fate = self.wait(id, within).await;
-        Ok(Reply::fate(self.topic, id, &fate).waited())
+        let has_waited = self.wait(id, within).await;
+        let reply = Reply::fate(self.topic, id, &self.fate(id));
+        Ok(if has_waited { reply.waited() } else { reply })
     }
 }
 

@@ -2,13 +2,16 @@
 //!
 //! Kept in memory, the newest of each partition: that is all that is needed to wait for a command that was just sent, and to look back a
 //! while. A gateway that starts reads so many events again, and no more.
+//!
+//! Invariant: behind an event that is not understood nothing is told, for what became of its command is not known; the gateway ends.
 
 use std::collections::VecDeque;
 
 use highwater::{Client, ConsumedRecord, Error};
 use highwater_service::State;
+use tokio::sync::watch;
 
-use crate::command::{self, CommandId, Outcome};
+use crate::command::{self, CommandId, NotUnderstood, Outcome};
 
 /// How many outcomes are kept of each partition.
 pub const KEPT: u64 = 10_000;
@@ -30,6 +33,7 @@ pub enum Fate {
 #[derive(Debug, Default)]
 pub struct Outcomes {
     partitions: Vec<Kept>,
+    failure: watch::Sender<Option<String>>,
 }
 
 #[derive(Debug, Default)]
@@ -55,7 +59,16 @@ impl Outcomes {
                 newest: VecDeque::new(),
             });
         }
-        Ok(Self { partitions })
+        Ok(Self {
+            partitions,
+            failure: watch::Sender::default(),
+        })
+    }
+
+    /// Tells when an event was not understood, and which.
+    #[must_use]
+    pub fn failure(&self) -> watch::Receiver<Option<String>> {
+        self.failure.subscribe()
     }
 
     /// What became of a command.
@@ -74,24 +87,35 @@ impl Outcomes {
     }
 }
 
+impl Kept {
+    fn take_in(&mut self, records: &[ConsumedRecord]) -> Result<(), NotUnderstood> {
+        for record in records {
+            let event = command::outcome_in(record)?;
+            let reason = match event.outcome {
+                Outcome::Applied(_) => None,
+                Outcome::Rejected(reason) => Some(reason),
+            };
+            self.newest.push_back((event.command.offset, reason));
+            if self.newest.len() as u64 > KEPT {
+                self.newest.pop_front();
+            }
+        }
+        Ok(())
+    }
+}
+
 impl State for Outcomes {
     fn position(&self, partition: u32) -> u64 {
         self.partitions.get(partition as usize).map_or(0, |kept| kept.begin)
     }
 
     fn apply(&mut self, partition: u32, records: &[ConsumedRecord]) {
-        let Some(kept) = self.partitions.get_mut(partition as usize) else {
+        let has_failed = self.failure.borrow().is_some();
+        let Some(kept) = self.partitions.get_mut(partition as usize).filter(|_| !has_failed) else {
             return;
         };
-        for event in records.iter().filter_map(command::outcome_in) {
-            let reason = match event.outcome {
-                Outcome::Applied(_) => None,
-                Outcome::Rejected(reason) => Some(reason),
-            };
-            kept.newest.push_back((event.command.offset, reason));
-            if kept.newest.len() as u64 > KEPT {
-                kept.newest.pop_front();
-            }
+        if let Err(error) = kept.take_in(records) {
+            self.failure.send_replace(Some(error.to_string()));
         }
     }
 }
@@ -108,7 +132,25 @@ mod tests {
 
     fn outcomes() -> Outcomes {
         let partitions = (0..3).map(|_| Kept::default()).collect();
-        Outcomes { partitions }
+        Outcomes {
+            partitions,
+            failure: watch::Sender::default(),
+        }
+    }
+
+    #[test]
+    fn behind_an_event_that_is_not_understood_nothing_is_told() {
+        let mut outcomes = outcomes();
+        let failure = outcomes.failure();
+        let newer = record(None, r#"{"command":"1/4","applied":{"promoted":{}},"by":"w"}"#, 4);
+        outcomes.apply(1, &[newer]);
+        assert_eq!(outcomes.of(id(4)), Fate::Applied);
+        assert_eq!(*failure.borrow(), None);
+        let other = record(None, r#"{"command":"1/5","postponed":{}}"#, 5);
+        outcomes.apply(1, &[other]);
+        outcomes.apply(1, &[record(None, r#"{"command":"1/6","applied":"deleted"}"#, 6)]);
+        assert_eq!(outcomes.of(id(5)), Fate::Pending);
+        assert!(failure.borrow().as_ref().unwrap().contains("offset 5"));
     }
 
     #[test]

@@ -1,13 +1,13 @@
 //! Requests that read: passed on to the services, with what the answer must be made of.
 
 use axum::extract::rejection::QueryRejection;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Query, State};
 use axum::response::Response;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::reply::Reply;
-use super::{Gateway, Shared};
+use super::{Gateway, Named, Shared, named};
 use crate::limits::Invalid;
 use crate::proto::{
     Course, CourseState, Enrolment, GetCourseRequest, GetStudentCoursesRequest, GetStudentRequest, ListCoursesRequest,
@@ -44,8 +44,9 @@ fn asked<T>(query: Asked<T>) -> Result<T, Invalid> {
         .map_err(|error| Invalid::new("query", error.body_text()))
 }
 
-pub(super) async fn get_student(State(gateway): Shared, Path(id): Path<String>) -> Response {
+pub(super) async fn get_student(State(gateway): Shared, id: Named<String>) -> Response {
     let answer = async {
+        let id = named(id)?;
         let fresh = Some(gateway.student_commands.seen_of(&id));
         let student = gateway
             .students
@@ -69,13 +70,14 @@ pub(super) async fn list_students(State(gateway): Shared, query: Asked<Page>) ->
     gateway.counted("list_students", answer).await
 }
 
-pub(super) async fn get_student_courses(State(gateway): Shared, Path(id): Path<String>) -> Response {
-    let answer = async { gateway.enrolments(id).await };
+pub(super) async fn get_student_courses(State(gateway): Shared, id: Named<String>) -> Response {
+    let answer = async { gateway.enrolments(named(id)?).await };
     gateway.counted("get_student_courses", answer).await
 }
 
-pub(super) async fn get_course(State(gateway): Shared, Path(id): Path<String>) -> Response {
+pub(super) async fn get_course(State(gateway): Shared, id: Named<String>) -> Response {
     let answer = async {
+        let id = named(id)?;
         let fresh = Some(gateway.course_commands.seen_of(&id));
         let course = gateway
             .courses

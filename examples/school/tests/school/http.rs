@@ -1,51 +1,8 @@
-//! The least of an HTTP client: one request a connection.
+//! Requests to the gateway.
 
-use std::io::{Read, Write};
-use std::net::TcpStream;
-use std::time::Duration;
-
-use serde_json::Value;
+use highwater_tests::http::{Answer, ask};
 
 use crate::program::KEY;
-
-/// Longer than the gateway has anybody wait.
-const TIMEOUT: Duration = Duration::from_secs(60);
-
-/// An answer.
-#[derive(Debug)]
-pub(crate) struct Answer {
-    /// 0: there was none.
-    pub(crate) status: u16,
-    head: String,
-    pub(crate) text: String,
-}
-
-impl Answer {
-    #[track_caller]
-    pub(crate) fn json(&self) -> Value {
-        serde_json::from_str(&self.text).unwrap_or_else(|error| panic!("no JSON ({error}): {self:?}"))
-    }
-
-    pub(crate) fn header(&self, name: &str) -> Option<&str> {
-        let lines = self.head.lines().filter_map(|line| line.split_once(": "));
-        lines
-            .filter(|(known, _)| known.eq_ignore_ascii_case(name))
-            .map(|(_, value)| value)
-            .next()
-    }
-
-    /// The same, if the status is that.
-    #[track_caller]
-    pub(crate) fn is(self, status: u16) -> Self {
-        assert_eq!(self.status, status, "{self:?}");
-        self
-    }
-}
-
-/// Without a key.
-pub(crate) fn get(address: &str, path: &str) -> Answer {
-    ask(address, "GET", path, &[], "")
-}
 
 /// With the key of the tests.
 pub(crate) fn with_key(address: &str, method: &str, path: &str, body: &str) -> Answer {
@@ -61,32 +18,4 @@ pub(crate) fn waiting(address: &str, method: &str, path: &str, body: &str) -> An
         &[("x-api-key", KEY), ("prefer", "wait=30")],
         body,
     )
-}
-
-pub(crate) fn ask(address: &str, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Answer {
-    let text = exchange(address, method, path, headers, body).unwrap_or_default();
-    let (head, text) = text.split_once("\r\n\r\n").unwrap_or_default();
-    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
-    Answer {
-        status: status.unwrap_or(0),
-        head: head.to_owned(),
-        text: text.to_owned(),
-    }
-}
-
-fn exchange(address: &str, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> std::io::Result<String> {
-    let mut connection = TcpStream::connect(address)?;
-    connection.set_read_timeout(Some(TIMEOUT))?;
-    let headers: String = headers
-        .iter()
-        .map(|(name, value)| format!("{name}: {value}\r\n"))
-        .collect();
-    let length = body.len();
-    let request = format!(
-        "{method} {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\ncontent-length: {length}\r\n{headers}\r\n{body}"
-    );
-    connection.write_all(request.as_bytes())?;
-    let mut answer = String::new();
-    connection.read_to_string(&mut answer)?;
-    Ok(answer)
 }

@@ -1,106 +1,163 @@
-//! Every command is handled once and in order per key, while a worker is killed again and again and a node of the cluster is killed, too.
+//! Every command is handled once and in order per key, while a worker of either service is killed again and again and a node of the cluster
+//! is killed, too.
 //!
-//! The proof: the commands that are in the queue at the end are decided about once more, here, one after the other; the events must be
-//! exactly what comes out. And all read models must say what the events say: of the service that was killed, of the one that was not, and of one
-//! that begins with an empty file.
+//! The proof: the commands that are in the queues at the end are decided about once more, here, one after the other; the events must be
+//! exactly what comes out. And all read models must say what the events say: of the services that were killed, of those that were not, and of
+//! those that begin with an empty file.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+mod again;
+
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::scope;
+use std::time::{Duration, Instant};
 
-use highwater::{Client, ConsumedRecord, Profile};
-use highwater_school::command::{self, Register};
-use highwater_school::names::{PARTITIONS, STUDENT_COMMANDS, STUDENT_EVENTS};
-use highwater_school::proto::student_service_client::StudentServiceClient;
-use highwater_school::proto::{Freshness, GetStudentCoursesRequest, ListStudentsRequest, Student};
-use highwater_school::student::{StudentChange, Students};
-use highwater_service::transform::source_of;
+use highwater_school::names::PARTITIONS;
+use highwater_school::proto::Freshness;
 use highwater_tests::eventually;
+use highwater_tests::http::get;
 use serde_json::json;
 use tokio::runtime::Runtime;
-use tonic::{Code, Status};
+use tonic::Code;
 
-use crate::http::{get, waiting, with_key};
+use self::again::{Decided, list_students, told_about_courses, told_about_students};
+use crate::http::{waiting, with_key};
 use crate::program::{PATIENCE, Program, School};
 
-/// Each key has a client of its own, which sends one command after the other.
-const KEYS: usize = 6;
+/// Each key has a client of its own, which sends one command after the other: so many students, and courses.
+const KEYS: usize = 4;
 /// Rounds of commands that each client sends at least; it goes on until all has been killed that is to be.
-const ROUNDS: usize = 6;
-/// A round that deletes the student; so the last one does not.
+pub(crate) const ROUNDS: usize = 6;
+/// A round that deletes; so the last one does not.
 const DELETING: usize = 1;
-const ROUNDS_MAX: usize = 600;
-const KILLS: usize = 4;
+/// By turns a worker for students and one for courses.
+const KILLS: usize = 6;
+/// What a worker has handled at least before it is killed.
+const HANDLED: u64 = 5;
+/// How long an answer waits for what it must be made of.
+const WAITED: Duration = Duration::from_secs(5);
 
-/// A student's name, and what the student is enrolled in, by id.
-type ReadModel = BTreeMap<String, (String, BTreeSet<String>)>;
+/// What commands are about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Student,
+    Course,
+}
 
 #[test]
 fn each_command_is_handled_once_and_in_order_whatever_is_killed() {
     let mut school = School::open();
-    let courses = school.start_courses("courses.sqlite");
-    let steady = school.start_students("steady.sqlite", &courses);
-    let killed = school.start_students("killed.sqlite", &courses);
-    let gateway = school.start_gateway(&steady, &courses);
+    let steady = start(&school, "steady", None);
+    let killed = start(&school, "killed", Some(&steady));
+    let gateway = school.start_gateway(&steady.students, &steady.courses);
 
     let over = AtomicBool::new(false);
     let killed = scope(|scope| {
-        for key in 0..KEYS {
+        for (kind, key) in [Kind::Student, Kind::Course]
+            .into_iter()
+            .flat_map(|kind| (0..KEYS).map(move |key| (kind, key)))
+        {
             let (over, address) = (&over, gateway.address.as_str());
-            scope.spawn(move || send_commands(address, key, over));
+            scope.spawn(move || send_commands(address, kind, key, over));
         }
-        let killed = kill_meanwhile(&mut school, &courses, killed);
-        over.store(true, Ordering::Relaxed);
-        killed
+        let _over = TellOver(&over);
+        kill_meanwhile(&mut school, &steady, killed)
     });
 
     let runtime = Runtime::new().unwrap();
-    let commands = runtime.block_on(records(&school.students, STUDENT_COMMANDS));
-    assert!(commands.iter().map(Vec::len).sum::<usize>() >= KEYS * ROUNDS);
-    let events = eventually("every command has an event", PATIENCE, || {
-        let events = runtime.block_on(records(&school.gateway, STUDENT_EVENTS));
-        let has_all = |(commands, events): (&Vec<_>, &Vec<_>)| events.len() >= commands.len();
-        commands.iter().zip(&events).all(has_all).then_some(events)
-    });
-    let ends: Vec<u64> = events.iter().map(|events| events.len() as u64).collect();
-    let wanted = decided_again(&commands, &events);
-    assert!(!wanted.is_empty());
-
-    let fresh = school.start_students("fresh.sqlite", &courses);
-    for (name, program) in [("steady", &steady), ("killed", &killed), ("fresh", &fresh)] {
-        let told = runtime.block_on(read_model(program, &ends));
-        assert_eq!(told, wanted, "the read model of {name}");
+    let (students, courses) = (
+        Decided::students(&runtime, &school),
+        Decided::courses(&runtime, &school),
+    );
+    let fresh = start(&school, "fresh", Some(&steady));
+    for (name, workers) in [("steady", &steady), ("killed", &killed), ("fresh", &fresh)] {
+        let told = runtime.block_on(told_about_students(&workers.students, &students.ends));
+        assert_eq!(told, students.model, "the read model of students: {name}");
+        let told = runtime.block_on(told_about_courses(&workers.courses, &courses.ends));
+        assert_eq!(told, courses.model, "the read model of courses: {name}");
     }
-    // What has not happened yet is waited for, and then said not to be there.
-    let beyond = Freshness {
+    what_has_not_happened_is_waited_for_once(&runtime, &fresh.students, &students.ends);
+}
+
+/// A service of each kind.
+struct Workers {
+    students: Program,
+    courses: Program,
+}
+
+/// Databases are called by the name. Whoever shows a student's courses asks a service that is not killed.
+fn start(school: &School, name: &str, steady: Option<&Workers>) -> Workers {
+    let courses = start_courses(school, name);
+    let asked = steady.map_or(&courses, |steady| &steady.courses);
+    Workers {
+        students: start_students(school, name, asked),
+        courses,
+    }
+}
+
+fn start_students(school: &School, name: &str, courses: &Program) -> Program {
+    school.start_students(&format!("{name}-students.sqlite"), courses)
+}
+
+fn start_courses(school: &School, name: &str) -> Program {
+    school.start_courses(&format!("{name}-courses.sqlite"))
+}
+
+/// Tells when it is dropped, so also when killing has failed: those who send commands would go on for ever.
+struct TellOver<'a>(&'a AtomicBool);
+
+impl Drop for TellOver<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// And then said not to be there; not once for each partition.
+fn what_has_not_happened_is_waited_for_once(runtime: &Runtime, service: &Program, ends: &[u64]) {
+    let beyond = |within_ms| Freshness {
         positions: ends.iter().map(|end| end + 1).collect(),
+        within_ms,
     };
-    let refused = runtime.block_on(list(&fresh, Some(beyond))).unwrap_err();
+    let begun = Instant::now();
+    let refused = runtime.block_on(list_students(service, beyond(None))).unwrap_err();
     assert_eq!(refused.code(), Code::Unavailable, "{refused}");
+    let waited = begun.elapsed();
+    assert!(waited >= WAITED, "{waited:?}");
+    assert!(waited < WAITED * PARTITIONS, "{waited:?}");
+
+    let begun = Instant::now();
+    let refused = runtime.block_on(list_students(service, beyond(Some(0)))).unwrap_err();
+    assert_eq!(refused.code(), Code::Unavailable, "{refused}");
+    assert!(begun.elapsed() < WAITED, "it is not waited for");
 }
 
 /// Rounds of what is right and what is wrong, so that the order of a key's commands decides what becomes of them.
-fn send_commands(address: &str, key: usize, over: &AtomicBool) {
-    for round in 0..ROUNDS_MAX {
+fn send_commands(address: &str, kind: Kind, key: usize, over: &AtomicBool) {
+    for round in 0.. {
         if over.load(Ordering::Relaxed) && round > ROUNDS && round % 3 != DELETING + 1 {
             return;
         }
-        for (method, path, body) in round_of(key, round) {
+        let (commands, last) = match kind {
+            Kind::Student => about_a_student(key, round),
+            Kind::Course => about_a_course(key, round),
+        };
+        for (method, path, body) in commands {
             eventually("a command is taken", PATIENCE, || {
                 (with_key(address, method, &path, &body).status == 202).then_some(())
             });
         }
         // Not sent before what was sent so far is decided, so that the queue does not grow while the worker is dead.
-        let path = format!("/v1/students/s{key}/courses/none");
+        let (method, path, body) = last;
         eventually("a round is decided", PATIENCE, || {
-            (waiting(address, "DELETE", &path, "").status == 409).then_some(())
+            (waiting(address, method, &path, &body).status == 409).then_some(())
         });
     }
-    panic!("all is not killed after {ROUNDS_MAX} rounds");
 }
 
-fn round_of(key: usize, round: usize) -> Vec<(&'static str, String, String)> {
+/// Method, path and body.
+type Sent = (&'static str, String, String);
+
+/// A round, and a command that is rejected behind it.
+fn about_a_student(key: usize, round: usize) -> (Vec<Sent>, Sent) {
     let path = format!("/v1/students/s{key}");
     let renamed = json!({"name": format!("Renamed {round}"), "email": "s@example.org"}).to_string();
     let created =
@@ -114,20 +171,37 @@ fn round_of(key: usize, round: usize) -> Vec<(&'static str, String, String)> {
         ("DELETE", format!("{path}/courses/logic"), String::new()),
         ("POST", "/v1/students".to_owned(), created),
     ];
+    let last = ("DELETE", format!("{path}/courses/none"), String::new());
     if round % 3 == DELETING {
         commands.push(("DELETE", path, String::new()));
     }
-    commands
+    (commands, last)
 }
 
-/// Kills the worker whenever it has just handled some commands, and in the middle of all that a node, which comes back later.
-fn kill_meanwhile(school: &mut School, courses: &Program, mut worker: Program) -> Program {
+/// The same.
+fn about_a_course(key: usize, round: usize) -> (Vec<Sent>, Sent) {
+    let path = format!("/v1/courses/c{key}");
+    let created = json!({"id": format!("c{key}"), "title": format!("New {round}"), "credits": round % 7}).to_string();
+    let renamed = json!({"title": format!("Renamed {round}"), "credits": key}).to_string();
+    let create = ("POST", "/v1/courses".to_owned(), created);
+    let rename = ("PUT", path.clone(), renamed);
+    let mut commands = vec![create.clone(), rename.clone(), create.clone()];
+    if round % 3 != DELETING {
+        return (commands, create);
+    }
+    let delete = ("DELETE", path, String::new());
+    commands.extend([delete.clone(), rename]);
+    (commands, delete)
+}
+
+/// Kills a worker whenever it has just handled some commands, and in the middle of all that a node, which comes back later.
+fn kill_meanwhile(school: &mut School, steady: &Workers, mut killed: Workers) -> Workers {
     let mut node = None;
     for kill in 1..=KILLS {
+        let kind = if kill % 2 == 1 { Kind::Student } else { Kind::Course };
         eventually("the worker handles commands", PATIENCE, || {
-            (handled(&worker) > 5).then_some(())
+            (handled(&killed, kind) > HANDLED).then_some(())
         });
-        worker.kill();
         match node {
             None if kill == KILLS / 2 => {
                 // It coordinates the group, and leads a partition of commands.
@@ -138,100 +212,32 @@ fn kill_meanwhile(school: &mut School, courses: &Program, mut worker: Program) -
             Some(node) if kill == KILLS => school.cluster.node(node).start(),
             _ => (),
         }
-        worker = school.start_students("killed.sqlite", courses);
+        let Workers { students, courses } = killed;
+        killed = match kind {
+            Kind::Student => {
+                students.kill();
+                let students = start_students(school, "killed", &steady.courses);
+                Workers { students, courses }
+            }
+            Kind::Course => {
+                courses.kill();
+                let courses = start_courses(school, "killed");
+                Workers { students, courses }
+            }
+        };
     }
-    worker
+    killed
 }
 
 /// How many commands a worker says that it has decided about.
-fn handled(worker: &Program) -> u64 {
+fn handled(workers: &Workers, kind: Kind) -> u64 {
+    let (worker, name) = match kind {
+        Kind::Student => (&workers.students, "school_students_commands_total{"),
+        Kind::Course => (&workers.courses, "school_courses_commands_total{"),
+    };
     let told = get(&worker.metrics, "/metrics").text;
-    let lines = told
-        .lines()
-        .filter(|line| line.starts_with("school_students_commands_total{"));
+    let lines = told.lines().filter(|line| line.starts_with(name));
     lines
         .filter_map(|line| line.rsplit_once(' ')?.1.parse::<u64>().ok())
         .sum()
-}
-
-async fn client(profile: &Path) -> Client {
-    Client::from_profile(&Profile::load(profile).unwrap()).await.unwrap()
-}
-
-/// By partition, all records of a topic.
-async fn records(profile: &Path, topic: &str) -> Vec<Vec<ConsumedRecord>> {
-    let mut consumer = client(profile)
-        .await
-        .consume_topic(topic)
-        .stop_at_end()
-        .build()
-        .await
-        .unwrap();
-    let mut partitions = vec![Vec::new(); PARTITIONS as usize];
-    while let Some(record) = consumer.next_record().await {
-        let record = record.unwrap();
-        partitions[record.partition as usize].push(record);
-    }
-    partitions
-}
-
-/// Decides about all commands once more, one after the other; the events must be what comes out, each where its command is. What the
-/// read models must say at the end.
-fn decided_again(commands: &[Vec<ConsumedRecord>], events: &[Vec<ConsumedRecord>]) -> ReadModel {
-    let mut model = ReadModel::new();
-    for (commands, events) in commands.iter().zip(events) {
-        assert_eq!(commands.len(), events.len(), "as many events as commands");
-        let mut students = Students::default();
-        for (command, event) in commands.iter().zip(events) {
-            let wanted = command::event_record(&command::decide(&students, command), command);
-            assert_eq!((&event.key, &event.value), (&wanted.key, &wanted.value), "{command:?}");
-            assert_eq!(source_of(event), Some(command.offset));
-            if let Some((id, change)) = command::change_in::<StudentChange>(event) {
-                students.take_in(id, &change);
-                take_in(&mut model, id, change);
-            }
-        }
-    }
-    model
-}
-
-fn take_in(model: &mut ReadModel, id: &str, change: StudentChange) {
-    let student = model.entry(id.to_owned()).or_default();
-    match change {
-        StudentChange::Created(details) | StudentChange::Updated(details) => student.0 = details.name,
-        StudentChange::Enrolled { course } => drop(student.1.insert(course)),
-        StudentChange::Withdrawn { course } => drop(student.1.remove(&course)),
-        StudentChange::Deleted => drop(model.remove(id)),
-    }
-}
-
-async fn list(program: &Program, fresh: Option<Freshness>) -> Result<Vec<Student>, Status> {
-    let mut service = StudentServiceClient::connect(program.url()).await.unwrap();
-    let request = ListStudentsRequest {
-        fresh,
-        ..ListStudentsRequest::default()
-    };
-    let page = service.list_students(request).await?.into_inner();
-    assert!(!page.more);
-    Ok(page.students)
-}
-
-/// What a service says, once it is made of all below these positions.
-async fn read_model(program: &Program, positions: &[u64]) -> ReadModel {
-    let fresh = Some(Freshness {
-        positions: positions.to_vec(),
-    });
-    let mut service = StudentServiceClient::connect(program.url()).await.unwrap();
-    let mut model = ReadModel::new();
-    for student in list(program, fresh.clone()).await.unwrap() {
-        let request = GetStudentCoursesRequest {
-            id: student.id.clone(),
-            fresh: fresh.clone(),
-            courses_fresh: None,
-        };
-        let answer = service.get_student_courses(request).await.unwrap().into_inner();
-        let courses = answer.enrolments.into_iter().map(|enrolment| enrolment.course_id);
-        model.insert(student.id, (student.name, courses.collect()));
-    }
-    model
 }

@@ -1,24 +1,19 @@
 //! A service of the school as a process, and all of them on a cluster.
 
-use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{Arc, Mutex};
-use std::thread::spawn;
+use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use highwater_tests::{Finished, TestCluster, eventually, run};
-
-use crate::http::get;
+use highwater_tests::{Finished, TestCluster, run, without_settings};
 
 /// How long anything may take; long, since tests share a small machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 pub(crate) const KEY: &str = "a-key-for-the-tests";
 
-/// A process that is killed when it is dropped.
+/// A service of the school, and where it is.
 pub(crate) struct Program {
-    child: Child,
-    lines: Arc<Mutex<Vec<String>>>,
+    process: highwater_tests::Program,
     /// Where it answers.
     pub(crate) address: String,
     /// Where it tells metrics and health.
@@ -26,51 +21,27 @@ pub(crate) struct Program {
 }
 
 impl Program {
-    /// Starts a service, and returns when it is ready.
+    /// Returns when the service is ready.
     #[track_caller]
-    pub(crate) fn start(service: &str, arguments: &[(&str, &str)]) -> Self {
+    fn start(cluster: &TestCluster, service: &str, arguments: &[(&str, &str)]) -> Self {
+        static STARTED: AtomicU32 = AtomicU32::new(0);
         let mut command = school();
-        command.arg(service).args(["--port", "0", "--metrics-port", "0"]);
+        command.arg(service);
         for (flag, value) in arguments {
             command.arg(flag).arg(value);
         }
-        let mut child = command.stderr(Stdio::piped()).stdin(Stdio::null()).spawn().unwrap();
-        let lines: Arc<Mutex<Vec<String>>> = Arc::default();
-        let (heard, stderr) = (lines.clone(), child.stderr.take().unwrap());
-        spawn(move || {
-            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
-                heard.lock().unwrap().push(line);
-            }
-        });
-        let mut program = Self {
-            child,
-            lines,
-            address: String::new(),
-            metrics: String::new(),
-        };
-        program.metrics = program.listening("metrics listens");
-        program.address = program.listening(&format!("{service} listens"));
-        let ready = format!("{service} is ready");
-        eventually(&ready, PATIENCE, || {
-            (get(&program.metrics, "/readyz").status == 200).then_some(())
-        });
-        program
-    }
-
-    #[track_caller]
-    fn listening(&mut self, what: &str) -> String {
-        eventually(what, PATIENCE, || {
-            if let Some(status) = self.child.try_wait().unwrap() {
-                panic!("it has ended: {status}: {}", self.log());
-            }
-            let lines = self.lines.lock().unwrap();
-            let line = lines.iter().find(|line| line.contains(what))?;
-            Some(line.split_once("address=")?.1.trim().to_owned())
-        })
+        let name = format!("{service}-{}", STARTED.fetch_add(1, Ordering::Relaxed));
+        let mut process = highwater_tests::Program::start(&name, &mut command, cluster.directory());
+        process.wait_ready();
+        Self {
+            address: process.address(service),
+            metrics: process.address("metrics"),
+            process,
+        }
     }
 
     pub(crate) fn log(&self) -> String {
-        self.lines.lock().unwrap().join("\n")
+        self.process.log()
     }
 
     pub(crate) fn url(&self) -> String {
@@ -79,47 +50,19 @@ impl Program {
 
     /// SIGKILL.
     pub(crate) fn kill(mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
+        self.process.kill();
     }
 
-    /// SIGTERM; how it ended.
+    /// SIGTERM; it ends well.
     #[track_caller]
-    pub(crate) fn stop(&mut self) -> ExitStatus {
-        let pid = self.child.id().to_string();
-        run(Command::new("kill").arg(pid), PATIENCE).success();
-        eventually("it ends", PATIENCE, || self.child.try_wait().unwrap())
-    }
-}
-
-impl Drop for Program {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-        if std::thread::panicking() {
-            eprintln!("---- what {} said\n{}", self.address, self.log());
-        }
+    pub(crate) fn stop(self) {
+        self.process.stop();
     }
 }
 
 /// The program, without the settings of whoever runs the tests.
 pub(crate) fn school() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_school"));
-    for name in [
-        "HIGHWATER_CONFIG",
-        "CONFIG",
-        "HOST",
-        "PORT",
-        "METRICS_PORT",
-        "LOG_FORMAT",
-        "LOG_LEVEL",
-        "DATABASE",
-        "COURSES",
-        "STUDENTS",
-    ] {
-        command.env_remove(name);
-    }
-    command
+    without_settings(Path::new(env!("CARGO_BIN_EXE_school")))
 }
 
 /// A cluster that is prepared, with a profile for each service.
@@ -156,6 +99,14 @@ impl School {
         run(&mut command, PATIENCE)
     }
 
+    /// `school ask`, with the gateway and its key, unless the words say otherwise.
+    #[track_caller]
+    pub(crate) fn ask(&self, gateway: &Program, words: &[&str]) -> Finished {
+        let mut command = school();
+        command.env("ADDRESS", &gateway.address).env("API_KEYS", &self.keys);
+        run(command.arg("ask").args(words), PATIENCE)
+    }
+
     /// A path in the cluster's directory.
     pub(crate) fn file(&self, name: &str) -> String {
         text(&self.cluster.directory().join(name))
@@ -164,6 +115,7 @@ impl School {
     #[track_caller]
     pub(crate) fn start_courses(&self, database: &str) -> Program {
         Program::start(
+            &self.cluster,
             "courses",
             &[
                 ("--profile", &text(&self.courses)),
@@ -180,9 +132,27 @@ impl School {
             ("--courses", courses.url()),
         ];
         Program::start(
+            &self.cluster,
             "students",
             &settings.each_ref().map(|(flag, value)| (*flag, value.as_str())),
         )
+    }
+
+    /// A service with settings that let it begin, and with nobody behind it.
+    pub(crate) fn alone(&self, service: &str, profile: &Path) -> Command {
+        let nowhere = "http://127.0.0.1:1";
+        let database = self.file("alone.sqlite");
+        let mut command = school();
+        command.arg(service).arg("--profile").arg(profile);
+        match service {
+            "gateway" => command
+                .args(["--students", nowhere, "--courses", nowhere])
+                .arg("--api-keys")
+                .arg(&self.keys),
+            "students" => command.args(["--courses", nowhere, "--database", &database]),
+            _ => command.args(["--database", &database]),
+        };
+        command
     }
 
     #[track_caller]
@@ -194,6 +164,7 @@ impl School {
             ("--api-keys", text(&self.keys)),
         ];
         Program::start(
+            &self.cluster,
             "gateway",
             &settings.each_ref().map(|(flag, value)| (*flag, value.as_str())),
         )

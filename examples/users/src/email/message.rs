@@ -1,6 +1,7 @@
 //! The welcome message: the same bytes whenever it is made of the same record.
 //!
-//! So a receiver that gets it twice can know that: the `Message-ID` comes from the record's position and the user's moment of creation.
+//! So a receiver that gets it twice can know that: the `Message-ID` comes from the topic's id, the record's position and the user's moment
+//! of creation.
 //! Nothing that a user has chosen stands in a header but the address, which has been checked; the name stands in the body, whose encoding
 //! (quoted-printable) leaves only ASCII, short lines, and no line that looks like the beginning of another message of a mailbox.
 
@@ -14,6 +15,8 @@ use crate::rules::{self, Problem};
 pub const MESSAGE_BYTES_MAX: usize = 16 * 1024;
 /// The header that says which record a message is about, `PARTITION/OFFSET`.
 pub const POSITION: &str = "X-Highwater-Position";
+/// The header that says in which topic that is: its id. A topic that is deleted and made again has another one, and the same positions.
+pub const TOPIC: &str = "X-Highwater-Topic";
 
 /// How long an encoded line is at most, without the `=` that says that it goes on.
 const LINE_BYTES_MAX: usize = 75;
@@ -48,6 +51,8 @@ impl Place {
 /// A message. Lines end with a line feed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Message {
+    /// The id of the topic whose record it is about.
+    pub topic_id: u64,
     /// The record that it is about.
     pub place: Place,
     /// The sender's address.
@@ -67,17 +72,18 @@ impl Message {
     ///
     /// # Errors
     /// If the user's address is none that a message can be sent to.
-    pub fn welcome(user: &UserAdded, place: Place, from: &str) -> Result<Self, Problem> {
+    pub fn welcome(user: &UserAdded, topic_id: u64, place: Place, from: &str) -> Result<Self, Problem> {
         let to = rules::email(&user.email)?;
         let (_, domain) = from.split_once('@').unwrap_or_default();
         let date = days::in_mail(user.created_ms);
         let id = format!(
-            "<user-added.{}.{}.{}@{domain}>",
+            "<user-added.{topic_id}.{}.{}.{}@{domain}>",
             place.partition, place.offset, user.created_ms
         );
         let head = format!(
-            "From: <{from}>\nTo: <{to}>\nSubject: Welcome\nDate: {date}\nMessage-ID: {id}\n{POSITION}: {place}\n\
-             MIME-Version: 1.0\nContent-Type: text/plain; charset=utf-8\nContent-Transfer-Encoding: quoted-printable\n"
+            "From: <{from}>\nTo: <{to}>\nSubject: Welcome\nDate: {date}\nMessage-ID: {id}\n\
+             {TOPIC}: {topic_id}\n{POSITION}: {place}\nMIME-Version: 1.0\n\
+             Content-Type: text/plain; charset=utf-8\nContent-Transfer-Encoding: quoted-printable\n"
         );
         let name = |name: &str| name.chars().take(rules::NAME_LETTERS_MAX).collect::<String>();
         let text = format!(
@@ -87,6 +93,7 @@ impl Message {
             days::of_ms(user.created_ms)
         );
         Ok(Self {
+            topic_id,
             place,
             from: from.to_owned(),
             created_ms: user.created_ms,
@@ -148,15 +155,14 @@ mod tests {
 
     #[test]
     fn a_message_is_the_same_whenever_it_is_made() {
-        let message = Message::welcome(&user("Zoë"), PLACE, "welcome@users.example").unwrap();
-        assert_eq!(
-            message,
-            Message::welcome(&user("Zoë"), PLACE, "welcome@users.example").unwrap()
-        );
+        let welcome = |topic_id| Message::welcome(&user("Zoë"), topic_id, PLACE, "welcome@users.example").unwrap();
+        let message = welcome(5);
+        assert_eq!(message, welcome(5));
         for line in [
             "To: <ann@users.example>",
             "Date: Fri, 02 Jan 2026 00:00:00 +0000",
-            "Message-ID: <user-added.1.17.1767312000000@users.example>",
+            "Message-ID: <user-added.5.1.17.1767312000000@users.example>",
+            "X-Highwater-Topic: 5",
             "X-Highwater-Position: 1/17",
         ] {
             assert!(
@@ -177,7 +183,7 @@ mod tests {
         let name = format!("{}\nFrom a@b ü=\r\n.\r\n", "From ".repeat(30));
         for length in 0..name.len() {
             let Some(name) = name.get(length..) else { continue };
-            let message = Message::welcome(&user(name), PLACE, "a@b").unwrap();
+            let message = Message::welcome(&user(name), 5, PLACE, "a@b").unwrap();
             assert!(message.body.is_ascii() && !message.body.contains('\r'));
             assert!(
                 message
@@ -187,7 +193,7 @@ mod tests {
             );
             assert!(message.head.len() + message.body.len() < MESSAGE_BYTES_MAX);
         }
-        let huge = Message::welcome(&user(&"ü".repeat(100_000)), PLACE, "a@b").unwrap();
+        let huge = Message::welcome(&user(&"ü".repeat(100_000)), 5, PLACE, "a@b").unwrap();
         assert!(huge.body.len() < MESSAGE_BYTES_MAX / 2);
     }
 
@@ -195,7 +201,7 @@ mod tests {
     fn an_address_that_is_none_gets_no_message() {
         let mut user = user("Ann");
         user.email = "a@b>\r\nBcc: c@d".to_owned();
-        assert!(Message::welcome(&user, PLACE, "a@b").is_err());
+        assert!(Message::welcome(&user, 5, PLACE, "a@b").is_err());
     }
 
     #[test]

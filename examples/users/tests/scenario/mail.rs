@@ -65,16 +65,25 @@ impl Mail {
             };
             stream.write_all(format!("{answer}\r\n").as_bytes())?;
             if answer.starts_with("354") {
-                let text: Vec<String> = lines
-                    .by_ref()
-                    .map_while(Result::ok)
-                    .take_while(|line| line != ".")
-                    .collect();
-                let text = text.join("\n");
+                let Some(text) = text(&mut lines)? else {
+                    return Ok(());
+                };
                 self.taken.lock().unwrap().push(Letter { to: to.clone(), text });
                 stream.write_all(b"250 taken\r\n")?;
             }
         }
         Ok(())
     }
+}
+
+/// Up to the line with a dot; nothing if the client has gone before that, for then it has sent no message.
+fn text(lines: &mut impl Iterator<Item = std::io::Result<String>>) -> std::io::Result<Option<String>> {
+    let mut text = Vec::new();
+    for line in lines {
+        match line? {
+            line if line == "." => return Ok(Some(text.join("\n"))),
+            line => text.push(line),
+        }
+    }
+    Ok(None)
 }

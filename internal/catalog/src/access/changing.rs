@@ -1,8 +1,9 @@
 //! How the policy is set up and changed.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use crate::access::proposing::counted;
 use crate::access::{Access, CLUSTER_DOMAIN, Grant, OPERATOR_ROLE, PolicyChange, Rule, Tenant, pattern};
 use crate::catalog::Catalog;
 use crate::checks;
@@ -104,15 +105,13 @@ impl Access {
         self.check_references()
     }
 
-    /// Who a policy is about must be there, or a misspelled name would be found by nobody.
+    /// Where a policy counts, and the roles that it grants, must be there, or a misspelled name would be found by nobody.
     pub(super) fn check_references(&self) -> Result<(), Refusal> {
         let roles: BTreeSet<&str> = self.rules.iter().map(|rule| rule.subject.as_str()).collect();
         for rule in &self.rules {
-            self.check_subject(&rule.subject)?;
             self.check_domain(&rule.domain)?;
         }
         for grant in &self.grants {
-            self.check_subject(&grant.client)?;
             self.check_domain(&grant.domain)?;
             if !roles.contains(grant.role.as_str()) {
                 let role = grant.role.clone();
@@ -122,13 +121,6 @@ impl Access {
         match self.grants.iter().any(is_operator) {
             true => Ok(()),
             false => Err(Refusal::LastOperator),
-        }
-    }
-
-    fn check_subject(&self, subject: &str) -> Result<(), Refusal> {
-        match subject.split_once('/') {
-            Some((tenant, _)) => self.require_tenant(tenant),
-            None => Ok(()),
         }
     }
 
@@ -168,7 +160,7 @@ impl Access {
             let what = format!("rules about {subject} in {domain}");
             of(&what, together.len(), SUBJECT_RULES_MAX)?;
         }
-        // Whoever may change one domain must not fill the policy for all others.
+        // Bounds of what can be stored; changes are asked for more before they are proposed (`proposing`).
         for (domain, count) in counted(self.rules.iter().map(|rule| rule.domain.as_str())) {
             of(&format!("rules in {domain}"), count, DOMAIN_RULES_MAX)?;
         }
@@ -177,14 +169,6 @@ impl Access {
         }
         Ok(())
     }
-}
-
-fn counted<'a>(domains: impl Iterator<Item = &'a str>) -> BTreeMap<&'a str, usize> {
-    let mut counts = BTreeMap::new();
-    for domain in domains {
-        *counts.entry(domain).or_default() += 1;
-    }
-    counts
 }
 
 fn is_operator(grant: &Grant) -> bool {

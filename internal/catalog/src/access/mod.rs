@@ -12,6 +12,7 @@
 mod changing;
 mod checking;
 mod pattern;
+mod proposing;
 mod quotas;
 mod tenants;
 
@@ -22,6 +23,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 pub use pattern::{CLUSTER_DOMAIN, Domain, OPERATOR_ROLE, Resource, covers};
+pub use proposing::Proposer;
 pub use quotas::{EACH_CLIENT, Limit, Quota, QuotaChange};
 
 use crate::catalog::Catalog;
@@ -32,9 +34,11 @@ use crate::reply::Refusal;
 /// Invariants:
 /// * The version is the index of the last command that changed something here, and 0 before the first one.
 /// * Once set up, somebody is an operator of the cluster.
-/// * Every tenant that owns a topic is listed, and so is every tenant that a rule or grant is about.
-/// * Every role that is granted has a rule. A role or client has at most [`SUBJECT_RULES_MAX`](crate::limits::SUBJECT_RULES_MAX) rules, so
-///   that a decision takes bounded time.
+/// * Every tenant that owns a topic is listed, and so is every tenant in which a rule or grant counts. Whose client it is about need not
+///   be listed: a refusal would tell who manages one tenant which others there are.
+/// * Every role that is granted has a rule. A role or client has at most [`SUBJECT_RULES_MAX`](crate::limits::SUBJECT_RULES_MAX) rules in
+///   a domain, and as many that count in each tenant. How many roles a client has is only bounded for changes ([`Access::proposed`]);
+///   the two together bound what a decision has to look at.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Access {
@@ -144,7 +148,7 @@ impl Access {
         self.grants.iter()
     }
 
-    /// The policy as it would be after a change.
+    /// The policy as it would be after a change, whoever makes it; see [`Access::proposed`].
     ///
     /// # Errors
     /// As of [`Command::ChangePolicy`](crate::Command::ChangePolicy).

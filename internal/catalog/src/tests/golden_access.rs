@@ -156,8 +156,8 @@ fn a_checkpoint_whose_access_cannot_be_is_refused() {
         (r#""role":"operator""#.to_string(), r#""role":"owner""#, "operator"),
         (r#""action":"*""#.to_string(), r#""action":"all""#, "action"),
         (
-            r#""client":"acme/*""#.to_string(),
-            r#""client":"acne/*""#,
+            r#""role":"owner","domain":"acme""#.to_string(),
+            r#""role":"owner","domain":"acne""#,
             "tenant acne",
         ),
     ];

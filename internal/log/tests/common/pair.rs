@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use highwater_log::{DamagedRange, Disk, Error, Frame, Grade, Log, Repair};
+use highwater_log::{DamagedRange, Disk, Error, Frame, Log, Opened, Repair};
 
 use super::store::{Store, VOTE, read_all};
 
@@ -52,22 +52,32 @@ pub(crate) fn refill(store: &Store, log: &Log, peer: &Log) {
     panic!("the refill does not come to an end");
 }
 
+/// A log that needs entries from another one.
+pub(crate) fn damaged_log(store: &Store) -> Repair {
+    match Log::open_or_repair(store.options()) {
+        Ok(Opened::Repair(repair)) => *repair,
+        Ok(Opened::Log(_)) => panic!("nothing is missing"),
+        Err(error) => panic!("{error}"),
+    }
+}
+
 /// Opens a log, if need be after a repair from `peer`.
 pub(crate) fn open_repaired(store: &Store, peer: &Log) -> Log {
-    match store.open() {
-        Ok(log) => log,
-        Err(error) => {
-            assert_eq!(error.grade(), Grade::Inside, "{error}");
-            let mut repair = Repair::open(store.options()).unwrap();
-            while let Some(first) = repair.damage().first().copied() {
-                let frames = peer.read_for_refill(first.first_index, first.end_index, 900).unwrap();
-                if let Err(error) = repair.refill(&frames) {
-                    assert!(matches!(error, Error::Refused { .. }), "{error}"); // the range is wider now
-                }
-            }
-            store.open().unwrap()
+    let mut repair = match Log::open_or_repair(store.options()) {
+        Ok(Opened::Log(log)) => return log,
+        Ok(Opened::Repair(repair)) => repair,
+        Err(error) => panic!("{error}"),
+    };
+    assert!(repair.take_log().is_none(), "it is still damaged");
+    while let Some(first) = repair.damage().first().copied() {
+        let frames = peer.read_for_refill(first.first_index, first.end_index, 900).unwrap();
+        if let Err(error) = repair.refill(&frames) {
+            assert!(matches!(error, Error::Refused { .. }), "{error}"); // the range is wider now
         }
     }
+    let log = repair.take_log().unwrap();
+    assert!(repair.take_log().is_none(), "it is taken once");
+    log
 }
 
 /// The segments and their indexes.

@@ -7,7 +7,7 @@ use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 
-use highwater_catalog::{Access, Domain, Resource, Rule, Tenant};
+use highwater_catalog::{Access, Domain, Effect, Resource, Rule, Tenant};
 
 use super::Action;
 use super::decider::{Client, Decider};
@@ -154,13 +154,28 @@ impl Authority {
         if let Some(answer) = answer.filter(|_| !is_of_other) {
             return answer;
         }
-        let decider = Decider::new(access, client, domain);
-        let resource = resource.to_text();
-        let rule = decider.deciding_rule(&resource, action.name());
-        let allowed = decider.allows(&resource, action.name());
+        let (allowed, reason) = by_rules(access, (client, domain), resource, action);
         match of_other {
             Some(answer) if is_of_other && allowed => answer,
-            _ => (allowed, rule.cloned().map_or(Reason::NoRule, Reason::Rule)),
+            _ => (allowed, reason),
+        }
+    }
+
+    /// The same about a client of a tenant that the asker may know nothing of: as if it existed and were not suspended. Only what the rules
+    /// of the domain say is told.
+    pub(crate) fn explain_foreign(
+        &self,
+        access: &Access,
+        client: Client<'_>,
+        domain: Domain<'_>,
+        resource: Resource<'_>,
+        action: Action,
+    ) -> (bool, Reason) {
+        match self.explain(access, client, domain, resource, action) {
+            (_, Reason::UnknownTenant | Reason::SuspendedTenant) => {
+                by_rules(access, (client, domain), resource, action)
+            }
+            answer => answer,
         }
     }
 
@@ -191,4 +206,20 @@ impl Authority {
         let is_suspended = access.tenants().get(tenant).is_some_and(|tenant| tenant.suspended);
         is_suspended.then_some((false, Reason::SuspendedTenant))
     }
+}
+
+/// What casbin says, and the rule by which it does.
+fn by_rules(
+    access: &Access,
+    (client, domain): (Client<'_>, Domain<'_>),
+    resource: Resource<'_>,
+    action: Action,
+) -> (bool, Reason) {
+    let decider = Decider::new(access, client, domain);
+    let resource = resource.to_text();
+    let allowed = decider.allows(&resource, action.name());
+    let rule = decider.deciding_rule(&resource, action.name());
+    // If casbin cannot decide it denies, and no rule is to be blamed for it.
+    let rule = rule.filter(|rule| allowed == (rule.effect == Effect::Allow));
+    (allowed, rule.cloned().map_or(Reason::NoRule, Reason::Rule))
 }

@@ -4,11 +4,12 @@
 //! ones at the next question, which takes microseconds; only clients whose own rules or roles have changed are asked about anew. So a change
 //! costs those that it is about, and not everybody else.
 //!
-//! Whoever asks about ever new names makes casbin decide once more now and then, and nothing worse.
+//! Whoever asks about ever new names makes casbin decide once more now and then, and nothing worse. When there are more clients than have
+//! room, those go that have not asked for longest, by halves: those that were asked about since the halves changed, and those before.
 
 use std::collections::HashMap;
 use std::hash::Hash;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use highwater_catalog::{Access, Domain, Resource};
@@ -16,16 +17,24 @@ use highwater_catalog::{Access, Domain, Resource};
 use super::Action;
 use super::decider::{Client, Decider};
 
-/// Of how many clients and domains decisions are kept; beyond that all begin anew.
-const CLIENTS_MAX: usize = 256;
+/// Of how many pairs of a client and a domain decisions are kept. A client that uses its own tenant has two: it is also asked whether it is
+/// an operator.
+const PAIRS_MAX: usize = 2048;
+/// How many rules these may have together, beside the halves that change earlier then. A pair takes 12 KB, and 0.4 KB more for each rule:
+/// 50 MB in all at most.
+const RULES_MAX: usize = 64 * 1024;
 /// How many decisions of each; beyond that they begin anew.
 const DECISIONS_MAX: usize = 1024;
+/// How many decisions in all, each some 200 bytes; beyond that a pair with one more begins anew.
+const DECISIONS_TOTAL_MAX: usize = 256 * 1024;
 
 /// Answers by the policy, at most once by casbin.
 #[derive(Default)]
 pub(super) struct Decisions {
     /// By client and domain.
-    of: Mutex<HashMap<(String, String), Checked>>,
+    of: Mutex<Halves<(String, String), Checked>>,
+    /// How many are kept, of all pairs.
+    total: Arc<AtomicUsize>,
     known: AtomicU64,
     decided: AtomicU64,
 }
@@ -49,6 +58,25 @@ struct Kept {
     decider: Decider,
     /// By resource and action.
     decisions: Mutex<HashMap<(String, Action), bool>>,
+    /// Of all pairs.
+    total: Arc<AtomicUsize>,
+}
+
+/// The pairs that were asked about since the halves changed, and those before.
+///
+/// Invariant: each half has at most half of `PAIRS_MAX` pairs, and half of `RULES_MAX` rules unless one pair alone has more.
+struct Halves<K, V> {
+    young: HashMap<K, Weighed<V>>,
+    old: HashMap<K, Weighed<V>>,
+    /// Of the young ones.
+    rules: usize,
+    /// Taken out, and to be dropped where nobody waits for it.
+    forgotten: HashMap<K, Weighed<V>>,
+}
+
+struct Weighed<V> {
+    value: V,
+    rules: usize,
 }
 
 impl Decisions {
@@ -85,12 +113,17 @@ impl Decisions {
         let kept = Arc::new(Kept {
             decider: Decider::new(access, client, domain),
             decisions: Mutex::default(),
+            total: self.total.clone(),
         });
         let checked = Checked {
             version: access.version(),
             kept: kept.clone(),
         };
-        insert_bounded(&mut locked(&self.of), key, checked, CLIENTS_MAX);
+        let mut of = locked(&self.of);
+        of.insert(key, checked, kept.decider.rules_count());
+        let forgotten = std::mem::take(&mut of.forgotten);
+        drop(of);
+        drop(forgotten); // which may take a while
         kept
     }
 
@@ -102,7 +135,7 @@ impl Decisions {
         key: &(String, String),
     ) -> Option<Arc<Kept>> {
         let mut of = locked(&self.of);
-        let checked = of.get_mut(key)?;
+        let checked = of.get(key)?;
         if checked.version != access.version() {
             if !checked.kept.decider.holds_in(access, client, domain) {
                 of.remove(key);
@@ -110,7 +143,11 @@ impl Decisions {
             }
             checked.version = access.version();
         }
-        Some(checked.kept.clone())
+        let kept = checked.kept.clone();
+        let forgotten = std::mem::take(&mut of.forgotten);
+        drop(of);
+        drop(forgotten); // as above
+        Some(kept)
     }
 }
 
@@ -121,16 +158,58 @@ impl Kept {
 
     fn decide(&self, question: (String, Action)) -> bool {
         let allowed = self.decider.allows(&question.0, question.1.name());
-        insert_bounded(&mut locked(&self.decisions), question, allowed, DECISIONS_MAX);
+        let mut decisions = locked(&self.decisions);
+        if decisions.len() >= DECISIONS_MAX || self.total.load(Ordering::Relaxed) >= DECISIONS_TOTAL_MAX {
+            self.total.fetch_sub(decisions.len(), Ordering::Relaxed);
+            decisions.clear();
+        }
+        if decisions.insert(question, allowed).is_none() {
+            self.total.fetch_add(1, Ordering::Relaxed);
+        }
         allowed
     }
 }
 
-fn insert_bounded<K: Eq + Hash, V>(map: &mut HashMap<K, V>, key: K, value: V, count_max: usize) {
-    if map.len() >= count_max {
-        map.clear();
+impl Drop for Kept {
+    fn drop(&mut self) {
+        self.total.fetch_sub(locked(&self.decisions).len(), Ordering::Relaxed);
     }
-    map.insert(key, value);
+}
+
+impl<K, V> Default for Halves<K, V> {
+    fn default() -> Halves<K, V> {
+        Halves {
+            young: HashMap::new(),
+            old: HashMap::new(),
+            rules: 0,
+            forgotten: HashMap::new(),
+        }
+    }
+}
+
+impl<K: Eq + Hash + Clone, V> Halves<K, V> {
+    fn get(&mut self, key: &K) -> Option<&mut V> {
+        if let Some(Weighed { value, rules }) = self.old.remove(key) {
+            self.insert(key.clone(), value, rules);
+        }
+        self.young.get_mut(key).map(|weighed| &mut weighed.value)
+    }
+
+    fn insert(&mut self, key: K, value: V, rules: usize) {
+        self.remove(&key);
+        if self.young.len() >= PAIRS_MAX / 2 || self.rules + rules > RULES_MAX / 2 {
+            let young = std::mem::take(&mut self.young);
+            self.forgotten = std::mem::replace(&mut self.old, young);
+            self.rules = 0;
+        }
+        self.rules += rules;
+        self.young.insert(key, Weighed { value, rules });
+    }
+
+    fn remove(&mut self, key: &K) {
+        self.rules -= self.young.remove(key).map_or(0, |weighed| weighed.rules);
+        self.old.remove(key);
+    }
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -165,6 +244,44 @@ mod tests {
         assert!(Arc::ptr_eq(&kept, &decisions.of(&others, WEB, NEXT)));
         let own = with(&mut policy, vec![rule("next/web", "next", "topic:b", "produce")]);
         assert!(!Arc::ptr_eq(&kept, &decisions.of(&own, WEB, NEXT)));
+    }
+
+    #[test]
+    fn who_asks_again_is_remembered_whoever_else_comes_and_the_others_take_bounded_room() {
+        for (rules, pairs_max) in [(0, PAIRS_MAX), (64, RULES_MAX / 64)] {
+            let mut halves = Halves::default();
+            halves.insert(0, "the first", rules);
+            for number in 1..10 * PAIRS_MAX {
+                halves.insert(number, "another", rules);
+                assert_eq!(halves.get(&0), Some(&mut "the first"), "after {number}");
+                assert!(halves.young.len() + halves.old.len() <= pairs_max);
+            }
+            let last = 10 * PAIRS_MAX - pairs_max / 2 + 1;
+            let is_known = |number: &usize| halves.young.contains_key(number) || halves.old.contains_key(number);
+            assert!((last..10 * PAIRS_MAX).all(|number| is_known(&number)));
+            assert_eq!(halves.get(&1), None);
+            halves.remove(&0);
+            assert_eq!(halves.get(&0), None);
+        }
+    }
+
+    #[test]
+    fn decisions_are_bounded_of_each_and_forgotten_with_those_that_they_are_about() {
+        let mut policy = Policy::first();
+        let decisions = Decisions::default();
+        let access = with(&mut policy, vec![rule("next/web", "next", "topic:a", "produce")]);
+        let total = || decisions.total.load(Ordering::Relaxed);
+        for number in 0..DECISIONS_MAX + 10 {
+            let topic = format!("t{number}");
+            for _ in 0..2 {
+                decisions.allows(&access, (WEB, NEXT), Resource::Topic(&topic), Action::Produce);
+            }
+            assert!(total() <= DECISIONS_MAX);
+        }
+        assert_eq!(total(), 10);
+        let own = with(&mut policy, vec![rule("next/web", "next", "topic:b", "produce")]);
+        decisions.allows(&own, (WEB, NEXT), Resource::Topic("b"), Action::Produce);
+        assert_eq!(total(), 1);
     }
 
     #[test]

@@ -319,12 +319,12 @@ pub(crate) enum Denied {
 }
 
 impl Denied {
-    /// The same without the pretence, for who does not ask whether there is such a topic.
-    pub(crate) fn openly(self) -> Denied {
+    /// The same without the pretence, for who does not ask whether there is such a topic, but may no longer do `action` to it.
+    pub(crate) fn openly(self, action: Action) -> Denied {
         match self {
             Denied::Hidden(name) => Denied::Forbidden {
                 principal: "this client".to_owned(),
-                what: format!("manage topic `{name}`"),
+                what: format!("{} topic `{name}`", action.name()),
             },
             forbidden => forbidden,
         }
@@ -394,7 +394,8 @@ impl Authority {
         }
     }
 
-    /// Why it was refused, for the audit: the true reason, also where the caller does not hear it. Slow.
+    /// Why it was refused, for the audit: the true reason, also where the caller does not hear it. As slow
+    /// as a decision that nobody has made before.
     pub(crate) fn reason(&self, principal: &Principal, refused: &Refused) -> String {
         let Some(client) = principal.client() else {
             return format!("may not {NOT_A_CLIENT}");

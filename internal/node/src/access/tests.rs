@@ -56,7 +56,7 @@ pub(super) fn rule(subject: &str, domain: &str, resource: &str, action: &str) ->
     }
 }
 
-fn grant(client: &str, role: &str, domain: &str) -> Grant {
+pub(super) fn grant(client: &str, role: &str, domain: &str) -> Grant {
     Grant {
         client: client.to_owned(),
         role: role.to_owned(),
@@ -404,6 +404,46 @@ fn an_explanation_names_the_rule_that_decides() {
         why,
         (true, Reason::Rule(rule("operator", CLUSTER_DOMAIN, "cluster:", "*")))
     );
+}
+
+#[test]
+fn whether_another_tenant_exists_or_is_suspended_is_no_part_of_what_its_rules_come_to_for_others() {
+    let mut policy = Policy::first();
+    policy.apply(Command::SuspendTenant {
+        tenant: "next".to_owned(),
+        suspended: true,
+    });
+    let granted = ["next/feed", "gone/feed", "ops/feed"].map(|client| grant(client, "producer", "shop"));
+    policy.add(Vec::new(), granted.to_vec());
+    let authority = policy.authority();
+    let explain = |tenant, name| {
+        let (domain, resource) = (Domain::Tenant("shop"), catalog::Resource::Topic("orders"));
+        authority.explain_foreign(
+            policy.access(),
+            Client { tenant, name },
+            domain,
+            resource,
+            Action::Produce,
+        )
+    };
+    let producer = Reason::Rule(rule("producer", "*", "topic:*", "produce"));
+    for tenant in ["next", "gone", "ops"] {
+        assert_eq!(explain(tenant, "feed"), (true, producer.clone()), "{tenant}");
+        assert_eq!(explain(tenant, "web"), (false, Reason::NoRule), "{tenant}");
+    }
+}
+
+#[test]
+fn a_topic_that_was_hidden_is_told_openly_with_what_may_no_longer_be_done() {
+    let authority = Policy::first().authority();
+    for action in [Action::Consume, Action::Produce] {
+        let hidden = authority.check(&client("ops", "feed"), action, &topic("shop", "orders"));
+        let told = hidden.unwrap_err().openly(action).to_string();
+        assert_eq!(
+            told,
+            format!("this client may not {} topic `shop/orders`", action.name())
+        );
+    }
 }
 
 #[test]

@@ -25,7 +25,7 @@ use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use super::caller::{Caller, Lease, Who};
 use crate::access::Principal;
-use crate::port::{ServerStream, Share, Shares, TLS_HANDSHAKE, source_of};
+use crate::port::{Crowd, ServerStream, Share, Shares, TLS_HANDSHAKE, Ticket, source_of};
 use crate::tls::{ALPN_HTTP, Credentials, Side, Trust, explain};
 
 /// Connections at the same time. On loopback further ones wait.
@@ -47,6 +47,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub(crate) struct Doorway {
     door: Door,
     entering: JoinSet<Option<(Guest, SocketAddr)>>,
+    guests: Arc<Crowd>,
 }
 
 struct Door {
@@ -66,7 +67,8 @@ struct Place {
 }
 
 impl Doorway {
-    pub(super) fn new(listener: TcpListener, credentials: Option<Arc<Credentials>>) -> Doorway {
+    /// `guests`: those who are let in.
+    pub(super) fn new(listener: TcpListener, credentials: Option<Arc<Credentials>>, guests: Arc<Crowd>) -> Doorway {
         Doorway {
             door: Door {
                 listener,
@@ -76,6 +78,7 @@ impl Doorway {
                 sources: Shares::new(UNPROVEN_PER_ADDRESS_MAX),
             },
             entering: JoinSet::new(),
+            guests,
         }
     }
 }
@@ -113,7 +116,10 @@ impl Listener for Doorway {
     async fn accept(&mut self) -> (Guest, SocketAddr) {
         loop {
             tokio::select! {
-                Some(entered) = self.entering.join_next() => if let Ok(Some(guest)) = entered { return guest },
+                Some(entered) = self.entering.join_next() => if let Ok(Some((mut guest, remote))) = entered {
+                    guest.ticket = Some(self.guests.enter());
+                    return (guest, remote);
+                },
                 taken = self.door.take() => match taken {
                     Ok((stream, remote, Some(place))) => {
                         self.entering.spawn(enter(self.door.credentials.clone(), stream, remote, place));
@@ -195,6 +201,8 @@ pub(crate) struct Guest {
     end: Pin<Box<Sleep>>,
     /// Ready when its certificate is not good any more.
     cut: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
+    /// From the moment on when it is let in.
+    ticket: Option<Ticket>,
     _place: Place,
 }
 
@@ -215,6 +223,7 @@ impl Guest {
             caller: Caller::new(who, lease.clone()),
             end: Box::pin(sleep_until(lease.end())),
             lease,
+            ticket: None,
             _place: place,
         }
     }

@@ -45,6 +45,7 @@ use crate::access::Authority;
 use crate::catalog::Currency;
 use crate::console::Console;
 use crate::error::StartError;
+use crate::port::Crowd;
 use crate::readiness::NotReady;
 use crate::tls::Credentials;
 
@@ -53,6 +54,7 @@ use crate::tls::Credentials;
 pub(crate) struct Admin {
     listener: TcpListener,
     address: SocketAddr,
+    guests: Arc<Crowd>,
 }
 
 /// What it needs to tell what it tells.
@@ -86,7 +88,11 @@ impl Admin {
             let address = addresses.next().ok_or(io::ErrorKind::AddrNotAvailable)?;
             let listener = TcpListener::bind(address).await?;
             let address = listener.local_addr()?;
-            Ok(Admin { listener, address })
+            Ok(Admin {
+                listener,
+                address,
+                guests: Arc::default(),
+            })
         };
         let bound: io::Result<Admin> = bound.await;
         bound.map(Some).map_err(|error| match error.kind() {
@@ -97,6 +103,11 @@ impl Admin {
 
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Those who are connected with it.
+    pub(crate) fn guests(&self) -> Arc<Crowd> {
+        self.guests.clone()
     }
 
     /// Serves until it is cut off.
@@ -119,6 +130,6 @@ impl Admin {
             .layer(from_fn_with_state(desk, guard::guard));
         let pages = pages.into_make_service_with_connect_info::<Caller>();
         // It goes on for ever: a connection that cannot be taken is not its end.
-        let _ = axum::serve(Doorway::new(self.listener, credentials), pages).await;
+        let _ = axum::serve(Doorway::new(self.listener, credentials, self.guests), pages).await;
     }
 }

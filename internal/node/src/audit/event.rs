@@ -37,6 +37,19 @@ pub(crate) enum Kind {
     Cut,
 }
 
+impl Kind {
+    /// As records write it.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Kind::Started => "started",
+            Kind::Act => "act",
+            Kind::Denied => "denied",
+            Kind::Unauthenticated => "unauthenticated",
+            Kind::Cut => "cut",
+        }
+    }
+}
+
 /// How many kinds there are.
 pub(super) const KINDS: [Kind; 5] = [Kind::Started, Kind::Act, Kind::Denied, Kind::Unauthenticated, Kind::Cut];
 
@@ -50,11 +63,21 @@ pub(crate) enum Outcome {
     Unknown,
 }
 
+/// Who can cause an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Cause {
+    /// Anybody, as often as he likes.
+    Strangers,
+    /// Clients that may do it, and are no operators.
+    Tenants,
+    /// Operators, and the node itself.
+    Operators,
+}
+
 /// One thing that has happened.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Event {
-    /// Those can cause it at will who may do nothing here.
-    pub(super) is_outsiders: bool,
+    pub(super) cause: Cause,
     pub(super) kind: Kind,
     pub(super) time_ms: u64,
     pub(super) who: String,
@@ -68,9 +91,9 @@ pub(crate) struct Event {
 impl Event {
     /// With texts that are as long as they may be.
     pub(super) fn bounded(self) -> Event {
-        let target_bytes_max = match self.is_outsiders {
-            true => OUTSIDERS_TARGET_BYTES_MAX,
-            false => TARGET_BYTES_MAX,
+        let target_bytes_max = match self.cause {
+            Cause::Strangers => OUTSIDERS_TARGET_BYTES_MAX,
+            Cause::Tenants | Cause::Operators => TARGET_BYTES_MAX,
         };
         Event {
             who: bounded(self.who, WHO_BYTES_MAX),
@@ -182,7 +205,7 @@ mod tests {
 
     fn event() -> Event {
         Event {
-            is_outsiders: false,
+            cause: Cause::Operators,
             kind: Kind::Act,
             time_ms: 1_764_465_000_123,
             who: "spiffe://prod/tenant/shop/client/anna".to_owned(),
@@ -209,6 +232,13 @@ mod tests {
     }
 
     /// Records of each version that was ever released must read as they were written. Change `v` rather than these lines.
+    #[test]
+    fn kinds_are_counted_under_the_names_that_records_give_them() {
+        for kind in KINDS {
+            assert_eq!(serde_json::to_value(kind).unwrap(), kind.name());
+        }
+    }
+
     #[test]
     fn records_look_as_they_are_documented() {
         assert_eq!(

@@ -4,7 +4,11 @@
 //! then one now and then; and all of a kind together have one, since there are many addresses and names to come from. What is not
 //! recorded is counted (`queue`).
 //!
-//! Deliberately absent: a limit for administrative acts of those who may do them. Only the queue bounds these.
+//! Who may do something to his own tenant can do that again and again, too. So acts of clients that are no operators have buckets, one for
+//! each tenant, that only a program empties, and a part of the queue. Whatever they do hides nothing that operators do. One tenant alone
+//! cannot use up the bucket of all; while the audit cannot be written, it can fill the tenants' part of the queue.
+//!
+//! Deliberately absent: a limit for acts of operators. Only the queue bounds these.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -27,8 +31,10 @@ pub(super) const WHY_BYTES_MAX: usize = 2 * 1024;
 pub(super) const QUEUE_EVENTS_MAX: usize = 4096;
 /// The bytes that these may have.
 pub(super) const QUEUE_BYTES_MAX: usize = 4 * 1024 * 1024;
-/// What those may take of both that strangers cause: one in so many. The rest is for administrative acts.
-pub(super) const STRANGERS_SHARE: usize = 2;
+/// How far events that strangers cause may fill both: one in so many. The rest is for acts.
+pub(super) const STRANGERS_SHARE: usize = 4;
+/// How far acts of clients may that are no operators. The rest is for operators.
+pub(super) const TENANTS_SHARE: usize = 2;
 
 /// Records of one batch.
 pub(super) const BATCH_RECORDS_MAX: usize = 256;
@@ -39,24 +45,45 @@ const LARGEST_EVENT: usize = EVENT_BYTES + WHO_BYTES_MAX + WHAT_BYTES_MAX + TARG
 // What is taken for a batch fits into one, with the first record of a start; a batch that is refused would be tried again for ever.
 const _: () = assert!(BATCH_BYTES_MAX + 2 * LARGEST_EVENT <= highwater_proto::limits::BATCH_BYTES_MAX);
 
-/// Records that one source of refusals causes at once, and how long each takes to come back.
-const SOURCE: Pace = Pace {
-    burst: 20,
-    interval: Duration::from_secs(10),
+/// Records of what is refused, by each client and each address.
+pub(super) const REFUSALS: Paces = Paces {
+    each: Pace {
+        burst: 20,
+        interval: Duration::from_secs(10),
+    },
+    all: Pace {
+        burst: 200,
+        interval: Duration::from_secs(1),
+    },
 };
-/// The same for all sources of one kind together.
-const ALL: Pace = Pace {
-    burst: 200,
-    interval: Duration::from_secs(1),
+/// Records of what clients do that may do it and are no operators, by each tenant.
+pub(super) const TENANTS_ACTS: Paces = Paces {
+    each: Pace {
+        burst: 1000,
+        interval: Duration::from_millis(100),
+    },
+    all: Pace {
+        burst: 4000,
+        interval: Duration::from_millis(20),
+    },
 };
 /// Sources that are told apart; beyond that, new ones share a bucket.
 const SOURCES_MAX: usize = 4096;
 
 /// How many at once, and how long until one more.
 #[derive(Debug, Clone, Copy)]
-struct Pace {
-    burst: u32,
-    interval: Duration,
+pub(super) struct Pace {
+    pub(super) burst: u32,
+    pub(super) interval: Duration,
+}
+
+/// How many records sources of one kind cause.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Paces {
+    /// Of each source.
+    pub(super) each: Pace,
+    /// Of all together.
+    pub(super) all: Pace,
 }
 
 /// Tokens that come back with time.
@@ -116,29 +143,29 @@ impl<K> Default for Buckets<K> {
 }
 
 impl<K: Eq + Hash> Buckets<K> {
-    /// Whether `source` may cause one more record now.
-    pub(super) fn take(&mut self, source: K, now: Instant) -> bool {
+    /// Whether `source` may cause one more record now; always asked with the same paces.
+    pub(super) fn take(&mut self, source: K, paces: &Paces, now: Instant) -> bool {
         // The own bucket first, so that one who is refused a record here takes nothing from the others.
-        if !self.bucket(source, now).take() {
+        if !self.bucket(source, paces.each, now).take() {
             return false;
         }
-        let all = self.all.get_or_insert_with(|| Bucket::full(ALL, now));
-        all.fill(ALL, now);
+        let all = self.all.get_or_insert_with(|| Bucket::full(paces.all, now));
+        all.fill(paces.all, now);
         all.take()
     }
 
-    fn bucket(&mut self, source: K, now: Instant) -> &mut Bucket {
+    fn bucket(&mut self, source: K, pace: Pace, now: Instant) -> &mut Bucket {
         if self.sources.len() >= SOURCES_MAX && !self.sources.contains_key(&source) {
             self.sources.retain(|_, bucket| {
-                bucket.fill(SOURCE, now);
-                bucket.tokens < SOURCE.burst
+                bucket.fill(pace, now);
+                bucket.tokens < pace.burst
             });
         }
         let bucket = match self.sources.len() >= SOURCES_MAX && !self.sources.contains_key(&source) {
-            true => self.others.get_or_insert_with(|| Bucket::full(SOURCE, now)),
-            false => self.sources.entry(source).or_insert_with(|| Bucket::full(SOURCE, now)),
+            true => self.others.get_or_insert_with(|| Bucket::full(pace, now)),
+            false => self.sources.entry(source).or_insert_with(|| Bucket::full(pace, now)),
         };
-        bucket.fill(SOURCE, now);
+        bucket.fill(pace, now);
         bucket
     }
 }
@@ -147,8 +174,13 @@ impl<K: Eq + Hash> Buckets<K> {
 mod tests {
     use super::*;
 
+    const SOURCE: Pace = REFUSALS.each;
+    const ALL: Pace = REFUSALS.all;
+
     fn taken(buckets: &mut Buckets<usize>, source: usize, attempts: u32, now: Instant) -> u32 {
-        (0..attempts).map(|_| u32::from(buckets.take(source, now))).sum()
+        (0..attempts)
+            .map(|_| u32::from(buckets.take(source, &REFUSALS, now)))
+            .sum()
     }
 
     #[test]
@@ -183,7 +215,10 @@ mod tests {
         assert_eq!(recorded, ALL.burst);
         assert!(buckets.sources.len() <= SOURCES_MAX);
         let later = now + SOURCE.interval * SOURCE.burst;
-        assert!(buckets.take(sources, later), "who comes later finds room again");
+        assert!(
+            buckets.take(sources, &REFUSALS, later),
+            "who comes later finds room again"
+        );
         assert_eq!(buckets.sources.len(), 1, "those that are full again are forgotten");
     }
 
@@ -191,7 +226,7 @@ mod tests {
     fn a_clock_that_goes_back_does_no_harm() {
         let mut buckets = Buckets::default();
         let now = Instant::now() + SOURCE.interval;
-        assert!(buckets.take(1, now));
-        assert!(buckets.take(1, now - SOURCE.interval));
+        assert!(buckets.take(1, &REFUSALS, now));
+        assert!(buckets.take(1, &REFUSALS, now - SOURCE.interval));
     }
 }

@@ -11,8 +11,8 @@
 //! through the client library.
 //!
 //! Invariants:
-//! * An act that its caller may carry out leaves exactly one record, whatever came of it; others, and refused calls, leave one unless it is
-//!   suppressed.
+//! * An act leaves one record at most, whatever came of it, and a refused call, too. It leaves none if it is suppressed for a limit, and none
+//!   that lasts if its node ends before the record is written. Acts of operators are suppressed only when the queue is full.
 //! * Records of a node are a hash chain from its start on (`chain`), in the order of the log, and none is there twice.
 //! * What is not recorded is counted, and the next record of its kind tells how many there were.
 //! * Everything is bounded: texts, the queue, batches, and what strangers can cause in a time (`limits`).
@@ -49,9 +49,10 @@ pub(crate) use writer::Writer;
 use crate::access::{Principal, Refused};
 use crate::catalog::CatalogHost;
 use crate::clock::now_ms;
+use crate::metrics::Families;
 use crate::port::source_of;
-use event::{Event, Kind, UNKNOWN};
-use limits::Buckets;
+use event::{Cause, Event, Kind, UNKNOWN};
+use limits::{Buckets, Paces, REFUSALS, TENANTS_ACTS};
 use queue::{Queue, Written};
 
 /// How long the answer to an administrative act waits for its record.
@@ -76,6 +77,8 @@ struct Inner {
     refusals: Mutex<Buckets<[u8; 16]>>,
     /// By where who was refused has come from.
     sources: Mutex<Buckets<IpAddr>>,
+    /// Permitted acts of clients that are no operators, by tenant.
+    tenants: Mutex<Buckets<String>>,
     /// Something writes what is queued.
     is_written: AtomicBool,
     /// The writer is to come to an end.
@@ -87,6 +90,8 @@ struct Inner {
 /// An administrative act as it is told.
 pub(crate) struct Act<'a> {
     pub(crate) principal: &'a Principal,
+    /// It is one of those who run the cluster.
+    pub(crate) is_operators: bool,
     pub(crate) method: &'static str,
     pub(crate) target: String,
     pub(crate) outcome: Outcome,
@@ -110,12 +115,21 @@ impl Audit {
 
     /// An act that was carried out, or was refused for what it is.
     pub(crate) fn act(&self, act: Act<'_>) -> OnItsWay {
+        let tenant = || act.principal.tenant().unwrap_or_default().to_owned();
+        // Without a policy there are no tenants' rights, and the log has room.
+        let is_limited = !act.is_operators && self.is_kept();
+        if is_limited && !self.may_record(Kind::Act, &self.inner.tenants, &TENANTS_ACTS, tenant()) {
+            return OnItsWay(None);
+        }
         OnItsWay(self.record(Audit::event_of(act)))
     }
 
     fn event_of(act: Act<'_>) -> Event {
         Event {
-            is_outsiders: false,
+            cause: match act.is_operators {
+                true => Cause::Operators,
+                false => Cause::Tenants,
+            },
             kind: Kind::Act,
             time_ms: now_ms(),
             who: act.principal.to_string(),
@@ -135,7 +149,7 @@ impl Audit {
         }
         let why = why().unwrap_or(act.why);
         let event = Event {
-            is_outsiders: true,
+            cause: Cause::Strangers,
             ..Audit::event_of(Act { why, ..act })
         };
         OnItsWay(self.record(event))
@@ -145,7 +159,7 @@ impl Audit {
     pub(crate) fn denied(&self, principal: &Principal, refused: &Refused, why: impl FnOnce() -> String) {
         if self.may_refuse(Kind::Denied, principal) {
             let _unawaited = self.record(Event {
-                is_outsiders: true,
+                cause: Cause::Strangers,
                 kind: Kind::Denied,
                 time_ms: now_ms(),
                 who: principal.to_string(),
@@ -162,7 +176,7 @@ impl Audit {
     pub(crate) fn cut(&self, principal: &Principal, refused: &Refused, why: impl FnOnce() -> String) {
         if self.may_refuse(Kind::Cut, principal) {
             let _unawaited = self.record(Event {
-                is_outsiders: true,
+                cause: Cause::Strangers,
                 kind: Kind::Cut,
                 time_ms: now_ms(),
                 who: principal.to_string(),
@@ -177,9 +191,14 @@ impl Audit {
 
     /// A connection that was refused; `who` if it has proven that much, and `what` it wanted.
     pub(crate) fn unauthenticated(&self, remote: SocketAddr, who: Option<String>, what: &str, why: String) {
-        if self.may_record(Kind::Unauthenticated, &self.inner.sources, source_of(remote.ip())) {
+        if self.may_record(
+            Kind::Unauthenticated,
+            &self.inner.sources,
+            &REFUSALS,
+            source_of(remote.ip()),
+        ) {
             let _unawaited = self.record(Event {
-                is_outsiders: true,
+                cause: Cause::Strangers,
                 kind: Kind::Unauthenticated,
                 time_ms: now_ms(),
                 who: who.unwrap_or_else(|| UNKNOWN.to_owned()),
@@ -215,13 +234,32 @@ impl Audit {
         }
     }
 
-    fn may_refuse(&self, kind: Kind, principal: &Principal) -> bool {
-        self.may_record(kind, &self.inner.refusals, principal.digest().0)
+    /// Tells Prometheus how much was not recorded.
+    pub(crate) fn tell(&self, families: &mut Families) {
+        let mut told = families.begin(
+            "highwater_audit_suppressed_total",
+            "Events that no record of the audit was made of, for a limit or for want of room, by kind.",
+        );
+        for (kind, count) in self.inner.queue.suppressed_in_all() {
+            told.value(&[("kind", kind.name())], count as f64);
+        }
     }
 
-    fn may_record<K: Eq + Hash>(&self, kind: Kind, buckets: &Mutex<Buckets<K>>, source: K) -> bool {
+    /// From now on nothing more is recorded of what clients of `tenant` do.
+    #[cfg(test)]
+    pub(crate) fn exhaust(&self, tenant: &str) {
+        let later = std::time::Instant::now() + Duration::from_secs(3600);
+        let mut buckets = self.inner.tenants.lock().unwrap_or_else(PoisonError::into_inner);
+        while buckets.take(tenant.to_owned(), &TENANTS_ACTS, later) {}
+    }
+
+    fn may_refuse(&self, kind: Kind, principal: &Principal) -> bool {
+        self.may_record(kind, &self.inner.refusals, &REFUSALS, principal.digest().0)
+    }
+
+    fn may_record<K: Eq + Hash>(&self, kind: Kind, buckets: &Mutex<Buckets<K>>, paces: &Paces, source: K) -> bool {
         let mut buckets = buckets.lock().unwrap_or_else(PoisonError::into_inner);
-        let may = buckets.take(source, std::time::Instant::now());
+        let may = buckets.take(source, paces, std::time::Instant::now());
         if !may && self.is_kept() {
             self.inner.queue.suppress(kind);
         }

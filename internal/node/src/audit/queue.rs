@@ -1,15 +1,17 @@
 //! Events that wait to be written, and a count of those that will not be.
 //!
 //! Nobody who causes an event waits for room. What finds none is counted, and the next record of its kind tells the count. Events that
-//! strangers can cause at will leave a part of the room to administrative acts.
+//! strangers can cause at will leave a part of the room to acts, and acts of tenants' clients a part to those of operators.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{Notify, oneshot};
 
-use super::event::{Event, KINDS, Kind};
-use super::limits::{BATCH_BYTES_MAX, BATCH_RECORDS_MAX, QUEUE_BYTES_MAX, QUEUE_EVENTS_MAX, STRANGERS_SHARE};
+use super::event::{Cause, Event, KINDS, Kind};
+use super::limits::{
+    BATCH_BYTES_MAX, BATCH_RECORDS_MAX, QUEUE_BYTES_MAX, QUEUE_EVENTS_MAX, STRANGERS_SHARE, TENANTS_SHARE,
+};
 
 /// Told when an event is on the disks of a majority.
 pub(super) type Written = oneshot::Receiver<()>;
@@ -34,18 +36,31 @@ pub(super) struct Queue {
 struct Inner {
     events: VecDeque<Queued>,
     bytes: usize,
-    /// By kind.
+    /// By kind, since a record told them.
     suppressed: [u64; KINDS.len()],
+    /// By kind, since the node started.
+    suppressed_in_all: [u64; KINDS.len()],
+}
+
+impl Inner {
+    fn suppress(&mut self, kind: Kind) {
+        self.suppressed[kind as usize] += 1;
+        self.suppressed_in_all[kind as usize] += 1;
+    }
 }
 
 impl Queue {
     /// Takes an event in; None if there is no room for it, which is counted.
     pub(super) fn push(&self, event: Event) -> Option<Written> {
-        let share = if event.is_outsiders { STRANGERS_SHARE } else { 1 };
+        let share = match event.cause {
+            Cause::Strangers => STRANGERS_SHARE,
+            Cause::Tenants => TENANTS_SHARE,
+            Cause::Operators => 1,
+        };
         let mut inner = self.lock();
         let bytes = inner.bytes + event.bytes();
         if inner.events.len() >= QUEUE_EVENTS_MAX / share || bytes > QUEUE_BYTES_MAX / share {
-            inner.suppressed[event.kind as usize] += 1;
+            inner.suppress(event.kind);
             return None;
         }
         let (written, wait) = oneshot::channel();
@@ -58,7 +73,7 @@ impl Queue {
 
     /// Counts an event that is not to be written.
     pub(super) fn suppress(&self, kind: Kind) {
-        self.lock().suppressed[kind as usize] += 1;
+        self.lock().suppress(kind);
     }
 
     /// As many as fit into a batch; none if nothing waits.
@@ -78,6 +93,12 @@ impl Queue {
     /// How many events of a kind were not written since this was asked the last time.
     pub(super) fn take_suppressed(&self, kind: Kind) -> u64 {
         std::mem::take(&mut self.lock().suppressed[kind as usize])
+    }
+
+    /// How many events of each kind were not written since the node started.
+    pub(super) fn suppressed_in_all(&self) -> impl Iterator<Item = (Kind, u64)> {
+        let counts = self.lock().suppressed_in_all;
+        KINDS.into_iter().map(move |kind| (kind, counts[kind as usize]))
     }
 
     /// The kinds of which something is to be told that no record has told yet.
@@ -104,7 +125,11 @@ mod tests {
 
     fn event(kind: Kind, target: &str) -> Event {
         Event {
-            is_outsiders: kind != Kind::Act,
+            cause: if kind == Kind::Act {
+                Cause::Operators
+            } else {
+                Cause::Strangers
+            },
             kind,
             time_ms: 1,
             who: "who".to_owned(),
@@ -133,19 +158,27 @@ mod tests {
             (5, 0)
         );
         assert_eq!(queue.take_suppressed(Kind::Denied), 0);
+        queue.suppress(Kind::Act);
+        let in_all: Vec<(Kind, u64)> = queue.suppressed_in_all().filter(|(_, count)| *count > 0).collect();
+        assert_eq!(in_all, [(Kind::Act, 6)], "also those that a record has told");
     }
 
     #[test]
-    fn what_outsiders_cause_leaves_room_for_acts() {
+    fn strangers_leave_room_for_tenants_and_these_for_operators() {
         for kind in KINDS {
             let queue = Queue::default();
-            let tried = Event {
-                is_outsiders: true,
+            let by = |cause| Event {
+                cause,
                 ..event(kind, "")
             };
-            let kept = (0..QUEUE_EVENTS_MAX).filter(|_| queue.push(tried.clone()).is_some());
-            assert_eq!(kept.count(), QUEUE_EVENTS_MAX / STRANGERS_SHARE);
-            assert_eq!(pushed(&queue, Kind::Act, "", 1), 1);
+            let kept = |cause| {
+                let attempts = 0..QUEUE_EVENTS_MAX;
+                attempts.filter(|_| queue.push(by(cause)).is_some()).count()
+            };
+            assert_eq!(kept(Cause::Strangers), QUEUE_EVENTS_MAX / 4);
+            assert_eq!(kept(Cause::Tenants), QUEUE_EVENTS_MAX / 4, "half of it with the others");
+            assert_eq!((kept(Cause::Strangers), kept(Cause::Tenants)), (0, 0));
+            assert_eq!(kept(Cause::Operators), QUEUE_EVENTS_MAX / 2);
         }
     }
 

@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
-use super::limits::{QUEUE_EVENTS_MAX, STRANGERS_SHARE};
+use super::limits::{QUEUE_EVENTS_MAX, STRANGERS_SHARE, TENANTS_SHARE};
 use super::*;
 use crate::access::{Action, Resource};
 use crate::failures::Failures;
@@ -31,6 +31,7 @@ fn refused() -> Refused {
 fn act<'a>(principal: &'a Principal) -> Act<'a> {
     Act {
         principal,
+        is_operators: true,
         method: "CreateTopic",
         target: "topic shop/orders".to_owned(),
         outcome: Outcome::Done,
@@ -59,7 +60,15 @@ fn a_flood_of_refusals_leaves_few_records_and_the_number_of_the_others() {
     }
     let kept = queued(&audit).len() as u64;
     assert!((1..1000).contains(&kept), "{kept} records");
-    assert_eq!(audit.inner.queue.take_suppressed(Kind::Denied), attempts - kept);
+    let suppressed = attempts - kept;
+    assert_eq!(audit.inner.queue.take_suppressed(Kind::Denied), suppressed);
+    let mut families = Families::default();
+    audit.tell(&mut families);
+    let (told, text) = (
+        format!("_total{{kind=\"denied\"}} {suppressed}\n"),
+        families.into_text(),
+    );
+    assert!(text.contains(&told), "{text}");
 }
 
 #[test]
@@ -72,7 +81,7 @@ fn a_flood_from_many_addresses_takes_bounded_room_and_none_of_the_acts() {
     let kept = queued(&audit).len();
     assert!((1..1000).contains(&kept), "{kept} records");
     let of_outsider = Event {
-        is_outsiders: true,
+        cause: Cause::Strangers,
         ..Audit::event_of(act(&client("web")))
     };
     while audit.record(of_outsider.clone()).is_some() {}
@@ -137,6 +146,37 @@ fn acts_are_limited_only_for_those_who_may_not_carry_them_out() {
     assert!((1..100).contains(&kept.len()), "{}", kept.len());
     assert_eq!(audit.inner.queue.take_suppressed(Kind::Act), 500 - kept.len() as u64);
     assert_eq!(kept[0].why, "no rule allows it");
+}
+
+#[test]
+fn acts_of_a_tenant_are_limited_and_take_nothing_from_other_tenants_and_operators() {
+    let audit = audit(true);
+    let of = |tenant: &str| {
+        Principal::new(&Identity::Client {
+            cluster: "prod".to_owned(),
+            tenant: tenant.to_owned(),
+            name: "app".to_owned(),
+        })
+    };
+    let done = |tenant: &str, is_operators, attempts: usize| {
+        let who = of(tenant);
+        let act = || Act {
+            is_operators,
+            ..act(&who)
+        };
+        (0..attempts).filter(|_| audit.act(act()).0.is_some()).count()
+    };
+    let burst = TENANTS_ACTS.each.burst as usize;
+    let attempts = 20 * burst;
+    let kept = done("busy", false, attempts);
+    assert!((burst..2 * burst).contains(&kept), "{kept}");
+    assert_eq!(audit.inner.queue.take_suppressed(Kind::Act), (attempts - kept) as u64);
+    assert_eq!(done("calm", false, 10), 10);
+    let tenants = ["a", "b", "c"].map(|tenant| done(tenant, false, burst)).into_iter();
+    let kept = kept + 10 + tenants.sum::<usize>();
+    assert_eq!(kept, QUEUE_EVENTS_MAX / TENANTS_SHARE, "what all tenants may take");
+    let operators = done("ops", true, QUEUE_EVENTS_MAX);
+    assert_eq!(operators, QUEUE_EVENTS_MAX - kept);
 }
 
 #[tokio::test]

@@ -14,7 +14,7 @@ use tokio::time::{Instant, interval, sleep};
 use super::append::{APPEND_TIMEOUT, Appended, Ledger};
 use super::batches::{self, Sealed};
 use super::chain::{Chain, End};
-use super::event::{self, Event, Kind, Outcome, Place};
+use super::event::{self, Cause, Event, Kind, Outcome, Place};
 use super::{Audit, topic};
 use crate::access::audit_writer;
 use crate::clock::now_ms;
@@ -136,7 +136,7 @@ impl Writer {
 
     fn own_event(&self, kind: Kind) -> Event {
         Event {
-            is_outsiders: false,
+            cause: Cause::Operators,
             kind,
             time_ms: now_ms(),
             who: audit_writer(&self.ledger.cluster, &self.node).to_string(),

@@ -8,6 +8,7 @@ use highwater_partition::Machine;
 use tokio::sync::watch;
 
 use super::in_force::InForce;
+use super::members::Members;
 use crate::error::Failure;
 use crate::failures::Failures;
 
@@ -27,6 +28,7 @@ pub(crate) struct Progress {
 pub(crate) struct CatalogHost {
     catalog: Mutex<Catalog>,
     access: Arc<InForce>,
+    members: Members,
     progress: watch::Sender<Progress>,
     failures: Failures,
     /// For tests of what becomes of a core that dies: the next command ends it.
@@ -39,6 +41,7 @@ impl CatalogHost {
         Arc::new(CatalogHost {
             catalog: Mutex::new(Catalog::new()),
             access: Arc::default(),
+            members: Members::default(),
             progress: watch::Sender::new(Progress::default()),
             failures,
             #[cfg(test)]
@@ -56,6 +59,11 @@ impl CatalogHost {
         self.access.clone()
     }
 
+    /// Who is in the cluster, for those who ask all the time. It is never older than what [`CatalogHost::read`] shows.
+    pub(crate) fn members(&self) -> &Members {
+        &self.members
+    }
+
     /// How far this copy is now.
     pub(crate) fn now(&self) -> Progress {
         *self.progress.borrow()
@@ -64,6 +72,11 @@ impl CatalogHost {
     /// Changes with every command applied.
     pub(crate) fn progress(&self) -> watch::Receiver<Progress> {
         self.progress.subscribe()
+    }
+
+    fn publish(&self, catalog: &Catalog) {
+        self.access.publish(catalog.access());
+        self.members.publish(catalog);
     }
 
     fn lock(&self) -> MutexGuard<'_, Catalog> {
@@ -86,7 +99,7 @@ impl Machine for CatalogHost {
         let (reply, revision) = {
             let mut catalog = self.lock();
             let reply = catalog.apply(index, &command);
-            self.access.publish(catalog.access());
+            self.publish(&catalog);
             (reply, catalog.revision())
         };
         self.progress.send_replace(Progress {
@@ -106,7 +119,7 @@ impl Machine for CatalogHost {
         {
             let mut catalog = self.lock();
             *catalog = restored;
-            self.access.publish(catalog.access());
+            self.publish(&catalog);
         }
         let applied = self.progress.borrow().applied.max(revision);
         self.progress.send_replace(Progress { applied, revision });

@@ -11,6 +11,7 @@ mod client;
 mod currency;
 mod host;
 mod in_force;
+mod members;
 
 use highwater_catalog::Replica;
 use highwater_partition::Member;

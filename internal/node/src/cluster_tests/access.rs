@@ -25,14 +25,14 @@ pub(super) fn rule(subject: &str, domain: &str, resource: &str, action: &str) ->
     }
 }
 
-fn adding(grant: v1::Grant) -> v1::PolicyChange {
+pub(super) fn adding(grant: v1::Grant) -> v1::PolicyChange {
     v1::PolicyChange {
         add_grants: vec![grant],
         ..Default::default()
     }
 }
 
-fn removing(grant: v1::Grant) -> v1::PolicyChange {
+pub(super) fn removing(grant: v1::Grant) -> v1::PolicyChange {
     v1::PolicyChange {
         remove_grants: vec![grant],
         ..Default::default()
@@ -40,7 +40,7 @@ fn removing(grant: v1::Grant) -> v1::PolicyChange {
 }
 
 /// Three nodes with their first policy, and topic `orders` of tenant `shop` on all of them.
-async fn cluster() -> TestCluster {
+pub(super) async fn cluster() -> TestCluster {
     let cluster = TestCluster::founded().await;
     let is_set_up = |catalog: &highwater_catalog::Catalog| catalog.access().is_set_up();
     cluster.until_everywhere("the first policy", is_set_up).await;
@@ -55,7 +55,12 @@ impl TestCluster {
 
     /// Changes the policy as a client of a tenant, whatever its version is.
     pub(super) async fn change(&self, tenant: &str, change: v1::PolicyChange) -> Result<u64, Status> {
-        let mut client = self.access(0, tenant).await;
+        self.change_at(0, tenant, change).await
+    }
+
+    /// The same at a certain node.
+    pub(super) async fn change_at(&self, number: usize, tenant: &str, change: v1::PolicyChange) -> Result<u64, Status> {
+        let mut client = self.access(number, tenant).await;
         let whole = v1::GetPolicyRequest {
             tenant: if tenant == OPERATOR_TENANT {
                 String::new()
@@ -69,61 +74,6 @@ impl TestCluster {
             change: Some(change),
         };
         Ok(client.change_policy(request).await?.into_inner().version)
-    }
-}
-
-fn from_beginning(topic: &str) -> v1::ConsumeRequest {
-    v1::ConsumeRequest {
-        topic: topic.to_owned(),
-        ..Default::default()
-    }
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn open_streams_are_cut_on_every_node_when_their_client_may_no_longer_read() {
-    let cluster = cluster().await;
-    cluster.produce("shop", batch_of("orders", 0, &["one"])).await.unwrap();
-    let reader = || grant("other/tester", "consumer", "shop");
-    let mut stranger = cluster.client(1, "other").await;
-    let status = stranger.log.consume(from_beginning("shop/orders")).await.unwrap_err();
-    assert_eq!(reason(&status), Reason::TopicNotFound);
-
-    cluster.change("shop", adding(reader())).await.unwrap();
-    let mut streams = Vec::new();
-    for number in 0..3 {
-        let mut client = cluster.client(number, "other").await;
-        let opening = async {
-            loop {
-                // A node that has not applied the grant yet does not know of the topic, and one may not have opened its replica.
-                match client.log.consume(from_beginning("shop/orders")).await {
-                    Ok(stream) => return stream.into_inner(),
-                    Err(status) => {
-                        let reason = reason(&status);
-                        assert!(
-                            [Reason::TopicNotFound, Reason::Unavailable].contains(&reason),
-                            "{status}"
-                        );
-                    }
-                }
-            }
-        };
-        let mut stream = timeout(PATIENCE, opening).await.unwrap();
-        timeout(PATIENCE, stream.next()).await.unwrap().unwrap().unwrap();
-        streams.push(stream);
-    }
-    cluster.change("shop", removing(reader())).await.unwrap();
-    for mut stream in streams {
-        let status = loop {
-            match timeout(PATIENCE, stream.next()).await.unwrap().unwrap() {
-                Ok(_) => {}
-                Err(status) => break status,
-            }
-        };
-        assert_eq!(
-            (status.code(), reason(&status)),
-            (tonic::Code::PermissionDenied, Reason::PermissionDenied)
-        );
-        assert!(timeout(PATIENCE, stream.next()).await.unwrap().is_none(), "it goes on");
     }
 }
 
@@ -245,6 +195,76 @@ async fn a_client_learns_about_itself_and_managers_about_everybody() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_manages_a_tenant_learns_nothing_of_others_by_what_is_refused() {
+    let cluster = cluster().await;
+    let secret = v1::PolicyChange {
+        add_rules: vec![rule("secret", "other", "topic:a", "consume")],
+        ..Default::default()
+    };
+    cluster.change(OPERATOR_TENANT, secret).await.unwrap();
+    let mut shop = cluster.access(0, "shop").await;
+    let mut tried = async |client: &str, change| {
+        let request = v1::ExplainRequest {
+            client: client.to_owned(),
+            domain: "shop".to_owned(),
+            resource: "topic:orders".to_owned(),
+            action: "produce".to_owned(),
+            change,
+        };
+        shop.explain(request).await.map(tonic::Response::into_inner)
+    };
+    // What may not be changed is not tried either.
+    for change in [
+        removing(grant("ops/tester", "operator", "@cluster")),
+        adding(grant("shop/tester", "secret", "other")),
+    ] {
+        let status = tried("", Some(change.clone())).await.unwrap_err();
+        assert_eq!(reason(&status), Reason::PermissionDenied, "{change:?}");
+    }
+    for role in ["secret", "nothing"] {
+        let change = adding(grant("shop/app", role, "shop"));
+        for status in [
+            tried("", Some(change.clone())).await.unwrap_err(),
+            cluster.change("shop", change).await.unwrap_err(),
+        ] {
+            let told = status.message();
+            assert!(told.contains(&format!("role {role} does not exist")), "{told}");
+        }
+    }
+    let mut answers = Vec::new();
+    for tenant in ["other", "nobody"] {
+        let client = format!("{tenant}/feed");
+        let change = adding(grant(&client, "producer", "shop"));
+        let before = tried(&client, None).await.unwrap();
+        let dry = tried(&client, Some(change.clone())).await.unwrap();
+        cluster.change("shop", change.clone()).await.unwrap();
+        answers.push([before, dry, tried(&client, None).await.unwrap()]);
+        cluster
+            .change("shop", removing(change.add_grants[0].clone()))
+            .await
+            .unwrap();
+    }
+    assert_eq!(answers[0], answers[1]);
+    cluster
+        .change("shop", adding(grant("nobody/feed", "producer", "shop")))
+        .await
+        .unwrap();
+    let mut operator = cluster.access(0, OPERATOR_TENANT).await;
+    let request = v1::ExplainRequest {
+        client: "nobody/feed".to_owned(),
+        domain: "shop".to_owned(),
+        resource: "topic:orders".to_owned(),
+        action: "produce".to_owned(),
+        change: None,
+    };
+    let told = operator.explain(request).await.unwrap().into_inner();
+    assert!(
+        told.reason.contains("its tenant does not exist"),
+        "operators are told: {told:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn tenants_are_made_suspended_and_deleted_by_operators() {
     let cluster = cluster().await;
     let mut operator = cluster.access(0, OPERATOR_TENANT).await;
@@ -303,7 +323,27 @@ async fn tenants_are_made_suspended_and_deleted_by_operators() {
     let delete = |delete_topics| v1::DeleteTenantRequest {
         tenant: name("newcomer"),
         delete_topics,
+        confirm_name: name("newcomer"),
     };
+    for unconfirmed in ["", "Newcomer", "newcomer ", "shop"] {
+        let request = v1::DeleteTenantRequest {
+            confirm_name: name(unconfirmed),
+            ..delete(true)
+        };
+        let status = operator.delete_tenant(request).await.unwrap_err();
+        let detail = highwater_proto::detail::from_status(&status).unwrap();
+        assert_eq!(
+            (status.code(), detail.reason(), detail.field.as_str()),
+            (tonic::Code::InvalidArgument, Reason::InvalidArgument, "confirm_name"),
+            "{unconfirmed:?}"
+        );
+    }
+    let untouched = newcomer.topics.list_topics(v1::ListTopicsRequest::default()).await;
+    assert_eq!(
+        untouched.unwrap().into_inner().topics.len(),
+        1,
+        "it is not even suspended"
+    );
     let status = operator.delete_tenant(delete(false)).await.unwrap_err();
     assert!(status.message().contains("has 1 topics"), "{status}");
     operator.delete_tenant(delete(true)).await.unwrap();

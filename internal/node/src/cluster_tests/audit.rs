@@ -316,6 +316,7 @@ async fn only_nodes_write_the_audit_and_only_operators_and_whom_they_let_read_it
     let remove = v1::DeleteTenantRequest {
         tenant: name(),
         delete_topics: true,
+        confirm_name: name(),
     };
     assert_eq!(
         reason(&tenants.delete_tenant(remove).await.unwrap_err()),

@@ -3,6 +3,7 @@
 use highwater_proto::v1::access_service_client::AccessServiceClient;
 use highwater_proto::v1::group_service_client::GroupServiceClient;
 
+use super::access::grant;
 use super::trail::{Line, assert_chained, count};
 use super::*;
 
@@ -204,5 +205,29 @@ async fn every_act_of_an_operator_is_recorded_also_those_that_fail() {
     };
     let lines = cluster.until_trail("all that was tried", is_told).await;
     assert!(lines.iter().all(|line| line.number("suppressed") == 0));
+    assert_chained(&lines);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_operator_who_gives_up_the_right_is_recorded_although_its_tenant_has_used_up_its_records() {
+    let cluster = TestCluster::audited().await;
+    let own = || vec![grant("shop/tester", "operator", "@cluster")];
+    let given = v1::PolicyChange {
+        add_grants: own(),
+        ..Default::default()
+    };
+    let given_up = v1::PolicyChange {
+        remove_grants: own(),
+        ..Default::default()
+    };
+    cluster.change(OPERATOR_TENANT, given).await.unwrap();
+    cluster.nodes[0].as_ref().unwrap().audit().exhaust("shop");
+    cluster.change("shop", given_up).await.unwrap();
+    // From now on it is one of its tenant.
+    cluster.client(0, "shop").await.create("orders", 1).await;
+    let lines = until_an_operator_acts(&cluster).await;
+    let of_it = |line: &&Line| line.text("kind") == "act" && line.text("who").contains("/tenant/shop/");
+    let told: Vec<&str> = lines.iter().filter(of_it).map(|line| line.text("outcome")).collect();
+    assert_eq!(told, ["done"]);
     assert_chained(&lines);
 }

@@ -112,20 +112,40 @@ async fn tenants_policy_and_wrong_questions() {
     }
 }
 
+/// A tail that is followed.
+struct Tail(BufReader<TcpStream>);
+
+impl Tail {
+    async fn follow(cluster: &TestCluster, query: &str) -> Tail {
+        Tail::follow_with(cluster, query, "").await
+    }
+
+    /// The same with further lines of the head.
+    async fn follow_with(cluster: &TestCluster, query: &str, lines: &str) -> Tail {
+        let address = cluster.nodes[0].as_ref().unwrap().admin_address().unwrap();
+        let mut stream = BufReader::new(TcpStream::connect(address).await.unwrap());
+        let request = format!("GET /api/v1/tail?{query} HTTP/1.1\r\nHost: localhost\r\n{lines}\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        Tail(stream)
+    }
+
+    /// What comes next, up to a line that has `wanted`.
+    async fn until(&mut self, wanted: &str) -> String {
+        let mut told = String::new();
+        let reading = async {
+            while !told.contains(wanted) {
+                assert_ne!(self.0.read_line(&mut told).await.unwrap(), 0, "{told}");
+            }
+        };
+        let read = timeout(PATIENCE, reading).await;
+        assert!(read.is_ok(), "no {wanted}: {told}");
+        told
+    }
+}
+
 /// The first events of a tail, until one says where it stands.
 async fn tail(cluster: &TestCluster, query: &str) -> String {
-    let address = cluster.nodes[0].as_ref().unwrap().admin_address().unwrap();
-    let mut stream = BufReader::new(TcpStream::connect(address).await.unwrap());
-    let request = format!("GET /api/v1/tail?{query} HTTP/1.1\r\nHost: localhost\r\n\r\n");
-    stream.write_all(request.as_bytes()).await.unwrap();
-    let mut told = String::new();
-    let reading = async {
-        while !told.contains("event: position") {
-            assert_ne!(stream.read_line(&mut told).await.unwrap(), 0, "{told}");
-        }
-    };
-    timeout(PATIENCE, reading).await.unwrap();
-    told
+    Tail::follow(cluster, query).await.until("event: position").await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -158,6 +178,33 @@ async fn a_tail_begins_where_it_is_told_filters_and_never_shows_the_audit() {
         let (code, _) = get(&cluster, 0, &format!("/api/v1/tail?{query}")).await;
         assert!((400..=413).contains(&code), "{query}: {code}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_filtered_tail_tells_where_it_stands_though_nothing_fits() {
+    let cluster = with_records("127.0.0.1:0", true).await;
+    let query = "tenant=shop&topic=orders&partition=0&back=0&contains=needle";
+    let mut tail = Tail::follow(&cluster, query).await;
+    tail.until("event: position").await;
+    let hay = ["hay", "more hay"];
+    cluster.produce("shop", batch_of("orders", 1, &hay)).await.unwrap();
+    let told = tail.until("id: 0:5").await;
+    assert!(
+        !told.contains("event: records") && !told.contains("event: skipped"),
+        "{told}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_tail_that_comes_again_goes_on_where_it_was_told_that_it_stood() {
+    let cluster = with_records("127.0.0.1:0", true).await;
+    let whole = |answer: &Value| answer["partitions"]["rows"][0]["replicas"][0]["log_end"] == 3;
+    until(&cluster, "/api/v1/topics/shop/orders", whole).await;
+    let query = "tenant=shop&topic=orders&partition=0&back=3";
+    // As browsers do by themselves.
+    let mut tail = Tail::follow_with(&cluster, query, "Last-Event-ID: 0:2\r\n").await;
+    let told = tail.until("id: 0:3").await;
+    assert!(told.contains("other") && !told.contains("plain"), "{told}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -10,6 +10,7 @@ mod connections;
 mod console;
 mod contract;
 mod currency;
+mod figures;
 mod following;
 mod founding;
 mod gateway;
@@ -22,6 +23,7 @@ mod leading;
 mod matrix;
 mod metrics;
 mod moves;
+mod outsiders;
 #[allow(unreachable_pub)] // public where it is at home
 #[path = "../../../../tests/src/ports.rs"]
 mod ports;
@@ -34,6 +36,7 @@ mod recoveries;
 mod refusals;
 mod replacements;
 mod retention;
+mod revocation;
 mod trail;
 mod upgrades;
 

@@ -212,6 +212,20 @@ async fn a_node_that_is_decommissioned_is_emptied_and_removed_and_stays_away() {
     assert!(failure.contains("removed"), "{failure}");
 }
 
+/// It still has its certificate, and may run on.
+async fn changes_nothing_any_more(cluster: &TestCluster, removed: usize) {
+    let is_removed = |catalog: &Catalog| catalog.node(NAMES[removed]).is_some_and(|node| node.removed);
+    let others = || cluster.nodes.iter().take(3).flatten();
+    let known = async {
+        while !others().all(|node| node.host().read(is_removed)) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(PATIENCE, known).await.unwrap();
+    let link = cluster.nodes[removed].as_ref().unwrap().link();
+    outsiders::assert_changes_nothing(cluster, link, NAMES[removed]).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_that_was_removed_comes_back_with_an_empty_directory() {
     let mut cluster = TestCluster::with_topic(1, 1).await;
@@ -224,6 +238,7 @@ async fn a_node_that_was_removed_comes_back_with_an_empty_directory() {
         look: false,
     };
     client.until_removed(request).await;
+    changes_nothing_any_more(&cluster, 3).await;
     cluster.stop(3).await;
     cluster.wipe(3);
     cluster.start(3).await;

@@ -7,8 +7,10 @@ use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 
+use super::metrics::until;
 use super::*;
 use crate::Failure;
+use crate::test_ca::Wanted;
 use crate::test_node::eventually;
 
 /// A cluster whose nodes have admin listeners.
@@ -104,4 +106,56 @@ async fn a_core_that_dies_ends_the_node_which_is_not_ready_by_then() {
     let (code, body) = ask(victim, "/readyz").await;
     assert!(code == 503 && body.contains("it cannot go on"), "{code} {body}");
     assert_eq!(ask(victim, "/livez").await.0, 200);
+}
+
+/// Starts a node whose certificate is good for a few seconds.
+async fn short_lived(cluster: &TestCluster) -> NodeHandle {
+    let mut seconds = 4;
+    loop {
+        let config = cluster.config(0);
+        let soon = Wanted {
+            uris: vec![format!("spiffe://{CLUSTER}/node/{}", NAMES[0])],
+            dns_names: vec!["localhost".to_owned()],
+            seconds: Some(seconds),
+            ..Wanted::default()
+        };
+        cluster.ca.issue(NAMES[0], &soon);
+        match Box::pin(Node::start_at(config, cluster.pace)).await {
+            Ok(node) => return node,
+            // On a busy machine it may be over before the node has started.
+            Err(error) => assert!(seconds < 60 && error.to_string().contains("expired"), "{error}"),
+        }
+        seconds *= 2;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_whose_certificate_expires_is_not_ready_and_says_so_until_it_has_another() {
+    let cluster = with_admin();
+    let node = short_lived(&cluster).await;
+    let says = async |why: &str| node.not_ready().as_deref() == Some(why);
+    until("it has expired", || says("its certificate has expired")).await;
+    let (code, body) = ask(&node, "/readyz").await;
+    let begins = body.starts_with("not ready: its certificate has expired\nnotice: its certificate expired on ");
+    assert!(code == 503 && begins, "{code} {body}");
+    assert_eq!(ask(&node, "/livez").await, (200, "live".to_owned()));
+    let connector =
+        tokio_rustls::TlsConnector::from(Arc::new(client_config(cluster.ca.client_files("shop", "tester"))));
+    // To its clients its last second is still good.
+    until("clients refuse it", async || {
+        let tcp = TcpStream::connect(("127.0.0.1", cluster.ports[0])).await.unwrap();
+        let name = ServerName::try_from("localhost").unwrap();
+        let refused = connector.connect(name, tcp).await.err();
+        refused.is_some_and(|error| error.to_string().contains("expired"))
+    })
+    .await;
+
+    // Nobody tells the node of it.
+    cluster.ca.node_files(CLUSTER, NAMES[0]);
+    until("it has another", || says("it has not found its cluster yet")).await;
+    assert_eq!(
+        health(&cluster.client(0, "shop").await, "live").await,
+        ServingStatus::Serving
+    );
+    node.shutdown().await;
 }

@@ -46,22 +46,55 @@ async fn stream_until_led(cluster: &TestCluster, requests: Vec<v1::ProduceReques
     timeout(PATIENCE, attempts).await.unwrap()
 }
 
-async fn latest(client: &mut TestClient, topic: &str) -> u64 {
-    let request = v1::ListOffsetsRequest {
+fn offset_of(topic: &str, position: Position) -> v1::ListOffsetsRequest {
+    v1::ListOffsetsRequest {
         topic: topic.to_owned(),
-        position: Some(Position::Latest(true)),
+        position: Some(position),
         ..Default::default()
-    };
+    }
+}
+
+/// The offset of that position; without a leader at this very moment nobody can confirm it.
+async fn found(client: &mut TestClient, topic: &str, position: Position) -> u64 {
     let confirmed = async {
         loop {
-            // Without a leader at this very moment nobody can confirm it.
-            match client.log.list_offsets(request.clone()).await {
+            match client.log.list_offsets(offset_of(topic, position)).await {
                 Ok(answer) => return answer.into_inner().offset,
                 Err(status) => assert_eq!(reason(&status), v1::Reason::NoQuorum),
             }
         }
     };
     timeout(PATIENCE, confirmed).await.unwrap()
+}
+
+async fn latest(client: &mut TestClient, topic: &str) -> u64 {
+    found(client, topic, Position::Latest(true)).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn neither_edge_of_a_log_is_told_by_a_node_that_cannot_confirm_it() {
+    let (mut cluster, leader, follower) = with_topic("orders").await;
+    cluster
+        .produce("shop", batch_of("orders", 0, &["one", "two"]))
+        .await
+        .unwrap();
+    let edges = [Position::Earliest(true), Position::Latest(true)];
+    for number in 0..3 {
+        let mut client = cluster.client(number, "shop").await;
+        for (edge, offset) in edges.into_iter().zip([0, 2]) {
+            assert_eq!(found(&mut client, "orders", edge).await, offset, "node {number}");
+        }
+    }
+    for number in [leader, 3 - leader - follower] {
+        cluster.stop(number).await;
+    }
+    let mut client = cluster.client(follower, "shop").await;
+    for edge in edges {
+        let status = client.log.list_offsets(offset_of("orders", edge)).await.unwrap_err();
+        // After ten seconds without the others it serves nobody.
+        let expected = [v1::Reason::NoQuorum, v1::Reason::Unavailable];
+        assert!(expected.contains(&reason(&status)), "{edge:?}: {status}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,4 +1,7 @@
 //! What happened lately, each thing typed and in words: a ring that the watcher fills and `GET /api/v1/events` reads.
+//!
+//! Events are numbered from 1 on since the node's start, so a number says nothing without the start that it belongs to: each has a name of its own,
+//! which whoever asks gives back.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -171,10 +174,33 @@ struct Ring {
 }
 
 /// The last events.
-#[derive(Debug, Default)]
-pub(super) struct Events(Mutex<Ring>);
+#[derive(Debug)]
+pub(super) struct Events {
+    /// Which start of the node they belong to; no other start of any node has the same.
+    start: String,
+    ring: Mutex<Ring>,
+}
+
+/// What is new to somebody.
+#[derive(Debug, Serialize)]
+struct News {
+    start: String,
+    /// The number of the last event.
+    last: u64,
+    /// What was known before is of another start.
+    restarted: bool,
+    /// The newest of those that were not known, in their order.
+    events: Vec<Event>,
+}
 
 impl Events {
+    pub(super) fn new() -> Events {
+        Events {
+            start: format!("{:016x}", rand::random::<u64>()),
+            ring: Mutex::default(),
+        }
+    }
+
     pub(super) fn add(&self, by: &str, happenings: Vec<Happening>) {
         let mut ring = self.lock();
         for happening in happenings {
@@ -193,29 +219,35 @@ impl Events {
         }
     }
 
-    /// The newest of those behind `after`, and the number of the last.
-    fn since(&self, after: u64) -> (u64, Vec<Event>) {
+    /// What is new to somebody who knows the events up to `after` of the start `start`; if that is another one than this, everything is. Who
+    /// does not say of which start is taken to mean this one, unless `after` is more than there is.
+    fn since(&self, after: u64, start: Option<&str>) -> News {
         let ring = self.lock();
+        let restarted = start.map_or(after > ring.last, |start| start != self.start);
+        let after = if restarted { 0 } else { after };
         let newer = ring.events.iter().rev().take_while(|event| event.number > after);
-        let mut newest: Vec<Event> = newer.take(ANSWER_EVENTS_MAX).cloned().collect();
-        newest.reverse();
-        (ring.last, newest)
+        let mut events: Vec<Event> = newer.take(ANSWER_EVENTS_MAX).cloned().collect();
+        events.reverse();
+        News {
+            start: self.start.clone(),
+            last: ring.last,
+            restarted,
+            events,
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Ring> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.ring.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// A browser that knows more than there is asks a node that was restarted since: it is told everything.
 pub(super) async fn since(State(console): Desk, RawQuery(query): RawQuery) -> Response {
-    let after =
-        Query::read(query.as_deref().unwrap_or_default(), &["after"]).and_then(|query| query.number("after", 0));
-    answer::answer(after.map(|after| {
-        let (last, _) = console.events.since(u64::MAX);
-        let is_restarted = after > last;
-        let (last, events) = console.events.since(if is_restarted { 0 } else { after });
-        json!({ "node": console.context.node, "last": last, "restarted": is_restarted, "events": events })
+    let news = Query::read(query.as_deref().unwrap_or_default(), &["after", "start"]).and_then(|query| {
+        let start = query.text("start").filter(|start| !start.is_empty());
+        Ok(console.events.since(query.number("after", 0)?, start))
+    });
+    answer::answer(news.map(|News { start, last, restarted, events }| {
+        json!({ "node": console.context.node, "start": start, "last": last, "restarted": restarted, "events": events })
     }))
 }
 
@@ -223,19 +255,49 @@ pub(super) async fn since(State(console): Desk, RawQuery(query): RawQuery) -> Re
 mod tests {
     use super::*;
 
-    #[test]
-    fn the_ring_keeps_the_newest_and_gives_what_is_new() {
-        let events = Events::default();
-        for number in 0..EVENTS_MAX + 5 {
+    fn with_topics(count: usize) -> Events {
+        let events = Events::new();
+        for number in 0..count {
             let topic = number.to_string();
             events.add("a", vec![Happening::TopicMade { topic }]);
         }
-        let (last, all) = events.since(0);
-        assert_eq!((last, all.len()), ((EVENTS_MAX + 5) as u64, ANSWER_EVENTS_MAX));
-        assert_eq!(all.last().map(|event| event.number), Some(last));
+        events
+    }
+
+    fn numbers(news: &News) -> Vec<u64> {
+        news.events.iter().map(|event| event.number).collect()
+    }
+
+    #[test]
+    fn the_ring_keeps_the_newest_and_gives_what_is_new() {
+        let events = with_topics(EVENTS_MAX + 5);
+        let all = events.since(0, None);
+        let last = (EVENTS_MAX + 5) as u64;
+        assert_eq!((all.last, all.events.len()), (last, ANSWER_EVENTS_MAX));
+        assert_eq!(numbers(&all).last(), Some(&last));
         assert_eq!(events.lock().events.len(), EVENTS_MAX);
-        let (_, newer) = events.since(last - 2);
-        let numbers: Vec<u64> = newer.iter().map(|event| event.number).collect();
-        assert_eq!(numbers, [last - 1, last]);
+        assert_eq!(numbers(&events.since(last - 2, Some(&all.start))), [last - 1, last]);
+    }
+
+    #[test]
+    fn a_restarted_node_tells_everything_also_if_it_has_more_events_by_now_than_were_known() {
+        let known = with_topics(3).since(0, None);
+        assert!(!known.restarted, "nothing was known before");
+        let restarted = with_topics(5);
+        let news = restarted.since(known.last, Some(&known.start));
+        assert!(news.restarted && news.start != known.start);
+        assert_eq!(numbers(&news), [1, 2, 3, 4, 5]);
+        let next = restarted.since(4, Some(&news.start));
+        assert!(!next.restarted);
+        assert_eq!(numbers(&next), [5]);
+    }
+
+    #[test]
+    fn who_names_no_start_is_told_everything_only_by_a_node_that_has_fewer_events() {
+        let events = with_topics(3);
+        let news = events.since(4, None);
+        assert_eq!((news.restarted, numbers(&news)), (true, vec![1, 2, 3]));
+        let news = events.since(2, None);
+        assert_eq!((news.restarted, numbers(&news)), (false, vec![3]));
     }
 }

@@ -76,7 +76,7 @@ impl Console {
             sampler: Sampler::default(),
             groups_here: Kept::default(),
             uses: Kept::default(),
-            events: Events::default(),
+            events: Events::new(),
             tails: Arc::new(Semaphore::new(TAILS_MAX)),
         })
     }
@@ -100,7 +100,7 @@ const PATHS: [&str; 10] = [
     "/api/v1/tenants?search=&page=",
     "/api/v1/tenants/{tenant}",
     "/api/v1/access?tenant=",
-    "/api/v1/events?after=",
+    "/api/v1/events?after=&start=",
     "/api/v1/tail?tenant=&topic=&partition=&back=&contains=",
 ];
 

@@ -4,8 +4,9 @@
 //! belongs to the cluster itself; elsewhere an operator must be one who may consume the topic, and is asked again each second. It reads the
 //! replicas that this node has, as a consumer would: committed records, from whatever replica is here.
 //!
-//! A tail is for looking, not for consuming: it goes slowly, and when it is far behind it leaves records out and says how many. Each round tells
-//! where it stands as the event's id, so that a browser whose connection ended goes on there.
+//! A tail is for looking, not for consuming: it goes slowly, and when it is far behind it leaves records out and says how many. With what
+//! it shows, and now and then while it only looks through what does not fit its filter, it tells where it stands as the event's id, so that a
+//! browser whose connection ended goes on there.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -49,6 +50,8 @@ const ROUND_RECORDS_MAX: usize = 100;
 /// How far behind the end a tail may be before it leaves records out; one that filters may be further.
 const BEHIND_MAX: u64 = 2 * BACK_MAX;
 const BEHIND_FILTERING_MAX: u64 = 100_000;
+/// How often a tail that gets on but shows nothing tells where it stands.
+const POSITION_INTERVAL: Duration = Duration::from_secs(1);
 /// How often it is asked whether the viewer still may.
 const ASK_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -94,6 +97,9 @@ struct Tail {
     contains: String,
     /// Where it stands in each partition.
     positions: BTreeMap<u32, u64>,
+    /// Where it stood when the browser was last told.
+    told: BTreeMap<u32, u64>,
+    tell_at: Instant,
     is_begun: bool,
     end: Instant,
     ask_at: Instant,
@@ -155,6 +161,8 @@ impl Tail {
             who: caller.who.clone(),
             contains: limited("contains", query.text("contains").unwrap_or_default())?.to_owned(),
             positions: BTreeMap::new(),
+            told: BTreeMap::new(),
+            tell_at: now,
             is_begun: false,
             end: now + TAIL_TIME_MAX,
             ask_at: now + ASK_INTERVAL,
@@ -213,7 +221,7 @@ impl Tail {
         })
     }
 
-    /// The events of the next round that has any; None at the end.
+    /// The events of the next round that has something to tell; None at the end.
     async fn next(&mut self) -> Option<Vec<Event>> {
         loop {
             if self.is_over() {
@@ -235,11 +243,23 @@ impl Tail {
                     events.push(event("trouble", &told));
                 }
             }
-            if !events.is_empty() {
-                events.push(Event::default().event("position").id(self.id()).data("{}"));
+            if !events.is_empty() || self.is_position_due() {
+                events.push(self.position());
                 return Some(events);
             }
         }
+    }
+
+    /// Whether the browser is to be told how far this got though there is nothing to show: else it would begin again where it last saw something,
+    /// and be told that records were left out that were all looked at.
+    fn is_position_due(&self) -> bool {
+        Instant::now() >= self.tell_at && self.positions != self.told
+    }
+
+    fn position(&mut self) -> Event {
+        self.told.clone_from(&self.positions);
+        self.tell_at = Instant::now() + POSITION_INTERVAL;
+        Event::default().event("position").id(self.id()).data("{}")
     }
 
     fn is_over(&mut self) -> bool {

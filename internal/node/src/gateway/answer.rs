@@ -3,6 +3,7 @@
 use ::http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use ::http::{Response, StatusCode};
 use bytes::Bytes;
+use highwater_proto::v1::Reason;
 use http_body_util::Full;
 use serde_json::{Value, json};
 
@@ -18,6 +19,8 @@ pub(super) struct Answer {
     pub(super) allow: Option<&'static str>,
     /// It was certainly not applied, for want of a leader or of a node that serves: the same may succeed in a moment.
     pub(super) lacks_leader: bool,
+    /// Why it was refused, if it was.
+    pub(super) reason: Option<Reason>,
 }
 
 impl Answer {
@@ -36,6 +39,7 @@ impl Answer {
             retry_after_s: None,
             allow: None,
             lacks_leader: false,
+            reason: None,
         }
     }
 
@@ -80,9 +84,10 @@ impl Answer {
 
 impl From<Problem> for Answer {
     fn from(problem: Problem) -> Answer {
-        let retry_after_ms = problem.detail().retry_after_ms;
+        let detail = problem.detail();
         Answer {
-            retry_after_s: retry_after_ms.map(|wait_ms| wait_ms.div_ceil(1000)),
+            reason: Some(detail.reason()),
+            retry_after_s: detail.retry_after_ms.map(|wait_ms| wait_ms.div_ceil(1000)),
             lacks_leader: matches!(
                 problem,
                 Problem::NotLeader { .. } | Problem::NoQuorum { .. } | Problem::Unavailable { .. }

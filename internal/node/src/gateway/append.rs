@@ -110,9 +110,13 @@ impl Gateway {
         append: &Append<'_>,
     ) -> Result<ProduceResponse, Problem> {
         let Append { topic, partition, .. } = *append;
-        let request = append
+        let mut request = append
             .encoded
             .request(topic, partition, producer, append.expected_offset);
+        // A record that says its trace itself goes before.
+        if let Some(trace) = call.trace.filter(|_| request.traceparent.is_empty()) {
+            request.traceparent = trace.to_string();
+        }
         let caller = (&call.principal, &self.payers(call));
         // Once for all attempts, before the first one.
         let paid = std::future::ready(Ok(()));

@@ -10,6 +10,8 @@ use ::http::uri::PathAndQuery;
 use ::http::{Method, StatusCode};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use highwater_partition::PeerError;
+use highwater_proto::trace::TraceParent;
+use highwater_proto::v1::Reason;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Semaphore, SemaphorePermit};
@@ -59,6 +61,8 @@ struct RequestHead {
     target: String,
     time_left_ms: u64,
     partition: Option<u32>,
+    /// What it is a part of, as `traceparent` has it. Older versions do not say.
+    trace: Option<String>,
 }
 
 /// The head of an answer.
@@ -67,6 +71,8 @@ struct AnswerHead {
     status: u16,
     retry_after_s: Option<u64>,
     lacks_leader: bool,
+    /// Why it was refused, by its number. Older versions do not say.
+    reason: Option<i32>,
 }
 
 impl Gateway {
@@ -137,6 +143,7 @@ impl Gateway {
             hop: Hop::FromNode {
                 partition: head.partition,
             },
+            trace: head.trace.and_then(|trace| TraceParent::parse(trace.as_bytes())),
         })
     }
 }
@@ -149,6 +156,7 @@ fn head(call: &Call, partition: Option<u32>) -> RequestHead {
         target: call.target.to_string(),
         time_left_ms: time_left.saturating_sub(FORWARD_MARGIN).as_millis() as u64,
         partition,
+        trace: call.trace.map(|trace| trace.to_string()),
     }
 }
 
@@ -164,12 +172,15 @@ fn read_answer(message: Bytes) -> Result<Answer, Problem> {
     let unreadable = |why: String| Problem::Unknown(format!("another node's answer cannot be read: {why}"));
     let (head, body): (AnswerHead, Bytes) = split(message).map_err(unreadable)?;
     let status = StatusCode::from_u16(head.status).map_err(|error| unreadable(error.to_string()))?;
+    let refused = status.is_client_error() || status.is_server_error();
+    let reason = head.reason.and_then(|reason| Reason::try_from(reason).ok());
     Ok(Answer {
         status,
         body,
         retry_after_s: head.retry_after_s,
         allow: None,
         lacks_leader: head.lacks_leader,
+        reason: refused.then(|| reason.unwrap_or_default()),
     })
 }
 
@@ -205,6 +216,7 @@ fn answered(answer: Answer) -> Result<Vec<Bytes>, Refusal> {
         status: answer.status.as_u16(),
         retry_after_s: answer.retry_after_s,
         lacks_leader: answer.lacks_leader,
+        reason: answer.reason.map(i32::from),
     };
     message(&head, answer.body).map_err(Refusal::Failed)
 }
@@ -248,6 +260,7 @@ mod tests {
             status: 503,
             retry_after_s: Some(1),
             lacks_leader: true,
+            reason: Some(i32::from(Reason::NoQuorum)),
         };
         let whole = Bytes::from(message(&head, Bytes::from_static(b"body")).unwrap().concat());
         let (read, body): (AnswerHead, Bytes) = split(whole.clone()).unwrap();

@@ -10,9 +10,10 @@ use std::time::Duration;
 
 use ::http::header::EXPECT;
 use ::http::uri::PathAndQuery;
-use ::http::{Method, Request, Response};
+use ::http::{HeaderValue, Method, Request, Response};
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
+use highwater_proto::trace::{TRACEPARENT, TraceParent};
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Body, Incoming as Incomplete};
 use hyper::server::conn::http1;
@@ -30,12 +31,13 @@ use super::limits::{
     DISCARDED_BYTES_MAX, FETCH_TIME_MAX, HEAD_BYTES_MAX, HEAD_TIMEOUT, HEADERS_MAX, STALL_TIMEOUT,
 };
 use super::patient::{Patience, Patient};
-use super::{Call, Gateway, Hop, origin};
+use super::{Call, Gateway, Hop, origin, routes};
 use crate::access::Principal;
 use crate::port::{Connection, Incoming, Peer};
 use crate::quotas::StreamShare;
 use crate::services::{pay_for_call, span_of_call};
-use crate::status::Problem;
+use crate::status::{Problem, name_of};
+use crate::traces::RequestFacts;
 
 /// How slow callers may be in taking their answers.
 const PATIENCE: Patience = Patience {
@@ -95,7 +97,12 @@ impl Gateway {
         }
     }
 
-    async fn receive(&self, peer: &Peer, request: Request<Incomplete>) -> Result<Received, Problem> {
+    async fn receive(
+        &self,
+        peer: &Peer,
+        request: Request<Incomplete>,
+        trace: Option<TraceParent>,
+    ) -> Result<Received, Problem> {
         let stream = pay_for_call(peer, Instant::now() + time_max(request.method())).await?;
         let (head, body) = request.into_parts();
         let principal = Principal::of(peer);
@@ -117,6 +124,7 @@ impl Gateway {
                 target: target.unwrap_or_else(|| PathAndQuery::from_static("/")),
                 body,
                 hop: Hop::FromClient,
+                trace,
             },
             _share: share,
             _stream: stream,
@@ -184,11 +192,40 @@ async fn respond(
     peer: Arc<Peer>,
     request: Request<Incomplete>,
 ) -> Result<Response<Full<Bytes>>, Infallible> {
-    let answer = match gateway.receive(&peer, request).await {
+    let said = request.headers().get(TRACEPARENT).map(HeaderValue::as_bytes);
+    let trace = gateway.context.traces.call(said);
+    // Without a span here, whatever is traced elsewhere is a part of the client's.
+    let parent = match &trace {
+        Some(trace) => Some(trace.as_parent()),
+        None => said.and_then(TraceParent::parse),
+    };
+    let asked = trace.map(|trace| (trace, verb(request.method()), routes::template(request.uri().path())));
+    let answer = match gateway.receive(&peer, request, parent).await {
         Ok(received) => gateway.answer(&received.call).await,
         Err(problem) => Answer::from(problem),
     };
+    if let Some(reason) = answer.reason {
+        gateway.context.refused.count(reason);
+    }
+    if let Some((trace, method, route)) = asked {
+        trace.answered_over_http(RequestFacts {
+            method,
+            route,
+            client: peer.identity.to_string(),
+            status: answer.status,
+            refused: answer.reason.map(name_of),
+        });
+    }
     Ok(answer.into_response())
+}
+
+/// The name of a method in traces, which nobody may fill with names of his own.
+fn verb(method: &Method) -> &'static str {
+    match *method {
+        Method::GET => "GET",
+        Method::POST => "POST",
+        _ => "HTTP",
+    }
 }
 
 /// How long a request may take.

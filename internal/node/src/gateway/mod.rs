@@ -48,6 +48,7 @@ use std::sync::Arc;
 use ::http::Method;
 use ::http::uri::PathAndQuery;
 use bytes::Bytes;
+use highwater_proto::trace::TraceParent;
 use tokio::time::Instant;
 
 pub(crate) use forward::Entrance;
@@ -81,6 +82,8 @@ struct Call {
     deadline: Instant,
     /// The partition that another node has chosen, if it has forwarded this; then it is not forwarded again.
     hop: Hop,
+    /// What is done for it is a part of that.
+    trace: Option<TraceParent>,
 }
 
 impl Call {

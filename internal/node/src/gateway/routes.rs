@@ -56,6 +56,15 @@ pub(super) fn find(path: &str) -> Result<Option<Route>, Problem> {
     Ok(Some(Route::Records(topic.into_owned())))
 }
 
+/// The path of [`ROUTES`] that a request's path is one of.
+pub(super) fn template(path: &str) -> Option<&'static str> {
+    match find(path).ok()?? {
+        Route::Index => Some(INDEX),
+        Route::Description => Some(OPENAPI),
+        Route::Records(_) => Some(RECORDS),
+    }
+}
+
 impl Gateway {
     /// Answers a request; whatever goes wrong is an answer, too.
     pub(super) async fn answer(self: &Arc<Self>, call: &Call) -> Answer {

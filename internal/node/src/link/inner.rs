@@ -248,6 +248,10 @@ impl Inner {
         lock(&self.connections).by_serial.values().cloned().collect()
     }
 
+    pub(super) fn open_connections(&self) -> usize {
+        lock(&self.connections).by_serial.len()
+    }
+
     /// Whether any connection with `node` is up.
     pub(super) fn is_connected(&self, node: &str) -> bool {
         let connections = lock(&self.connections);

@@ -240,6 +240,11 @@ impl Link {
         self.inner.connected()
     }
 
+    /// How many connections with other nodes are up, those that they have dialled among them.
+    pub fn open_connections(&self) -> usize {
+        self.inner.open_connections()
+    }
+
     /// Counts up whenever a connection begins or ends.
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.inner.changes.subscribe()

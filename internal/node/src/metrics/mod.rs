@@ -15,6 +15,7 @@ mod family;
 mod lags;
 mod partitions;
 mod process;
+mod scrub;
 mod timings;
 
 use std::sync::Arc;
@@ -22,11 +23,14 @@ use std::sync::Arc;
 use highwater_partition::log::Space;
 
 use crate::access::Authority;
-use crate::catalog::CatalogHost;
-use crate::port::PortCounters;
+use crate::audit::Audit;
+use crate::catalog::{CatalogHost, Currency};
+use crate::link::Link;
+use crate::port::{Crowd, PortCounters};
 use crate::quotas::Quotas;
 use crate::readiness::NotReady;
 use crate::replicas::Registry;
+use crate::status::Refused;
 use crate::storage::Storage;
 use crate::tls::Credentials;
 use crate::traces::Traces;
@@ -40,6 +44,9 @@ pub(crate) struct Metrics {
     pub(crate) node: String,
     pub(crate) not_ready: Readiness,
     pub(crate) port: Arc<PortCounters>,
+    pub(crate) link: Link,
+    /// Who is connected with the admin listener.
+    pub(crate) guests: Arc<Crowd>,
     pub(crate) registry: Arc<Registry>,
     pub(crate) catalog: Arc<CatalogHost>,
     pub(crate) storage: Arc<Storage>,
@@ -47,6 +54,9 @@ pub(crate) struct Metrics {
     pub(crate) traces: Traces,
     pub(crate) credentials: Arc<Credentials>,
     pub(crate) authority: Arc<Authority>,
+    pub(crate) refused: Arc<Refused>,
+    pub(crate) audit: Audit,
+    pub(crate) currency: Arc<Currency>,
 }
 
 impl Metrics {
@@ -56,7 +66,9 @@ impl Metrics {
         self.node(&mut families);
         self.disk(&mut families);
         self.connections(&mut families);
+        self.refused.tell(&mut families);
         self.access(&mut families);
+        self.audit.tell(&mut families);
         self.storage.timings().tell(&mut families);
         self.traces.tell(&mut families);
         partitions::tell(&mut families, &self.node, &self.registry, &self.catalog);
@@ -74,6 +86,11 @@ impl Metrics {
             "highwater_node_ready",
             "Whether this node is ready: 1 or 0; /readyz says why not.",
             flag(self.not_ready.borrow().is_none()),
+        );
+        families.tell(
+            "highwater_catalog_current",
+            "Whether this node has heard from a quorum of the catalog lately: 1 or 0; then it serves no client.",
+            flag(self.currency.check().is_ok()),
         );
         families.tell(
             "highwater_certificate_expiry_timestamp_seconds",
@@ -111,17 +128,7 @@ impl Metrics {
         );
         told.value(&[("result", "hit")], reads.hits as f64);
         told.value(&[("result", "miss")], reads.misses as f64);
-        let scrub = self.storage.scrub_pace();
-        families.tell(
-            "highwater_scrub_bytes_total",
-            "Bytes that were verified in the background.",
-            scrub.verified_bytes() as f64,
-        );
-        families.tell(
-            "highwater_scrub_passes_total",
-            "How often a log was verified from its start to its end.",
-            scrub.passes() as f64,
-        );
+        scrub::tell_pace(families, &self.storage.scrub_pace());
     }
 
     fn access(&self, families: &mut Families) {
@@ -135,6 +142,15 @@ impl Metrics {
     }
 
     fn connections(&self, families: &mut Families) {
+        let mut open = families.begin("highwater_connections", "Connections that are open, by kind.");
+        for (kind, count) in [
+            ("client", self.port.open_grpc()),
+            ("gateway", self.port.open_http()),
+            ("peer", self.link.open_connections()),
+            ("admin", self.guests.count()),
+        ] {
+            open.value(&[("kind", kind)], count as f64);
+        }
         families.tell(
             "highwater_connections_accepted_total",
             "TCP connections that came to the port.",

@@ -7,9 +7,10 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use highwater_catalog::Topic;
+use highwater_partition::log::Scrubbed;
 use highwater_partition::{Role, Status};
 
-use super::{Families, flag, lags};
+use super::{Families, flag, lags, scrub};
 use crate::catalog::CatalogHost;
 use crate::replicas::{Hosted, Registry};
 
@@ -30,8 +31,8 @@ type Value = fn(&Told) -> f64;
 const FAMILIES: [(&str, &str, Value); 7] = [
     (
         "highwater_partition_leader",
-        "Whether the replica here leads the partition: 1 or 0.",
-        |told| flag(told.status.role == Role::Leader),
+        "Whether the replica here leads the partition, with a majority behind it: 1 or 0.",
+        |told| flag(leads(&told.hosted, &told.status)),
     ),
     (
         "highwater_partition_log_start_offset",
@@ -72,6 +73,8 @@ pub(super) fn tell(families: &mut Families, node: &str, registry: &Registry, cat
         .map(|hosted| (hosted.clone(), hosted.status()))
         .collect();
     sums(families, &here);
+    let logs: Vec<Scrubbed> = here.iter().map(|(hosted, _)| hosted.scrubbed()).collect();
+    scrub::tell(families, &logs);
     families.tell(
         "highwater_leaderships_begun_total",
         "How often a replica here became a leader.",
@@ -82,6 +85,7 @@ pub(super) fn tell(families: &mut Families, node: &str, registry: &Registry, cat
         "Replicas that died on this node and are not replaced yet, as the catalog knows.",
         dead(node, catalog) as f64,
     );
+    led(families, &here, catalog);
     let (told, left_out) = told(here, catalog);
     families.tell(
         "highwater_untold_partitions",
@@ -94,6 +98,36 @@ pub(super) fn tell(families: &mut Families, node: &str, registry: &Registry, cat
     }
     let led = told.iter().filter(|told| told.status.role == Role::Leader);
     lags::tell(families, &led.collect::<Vec<_>>());
+}
+
+/// A leader that has lost its majority keeps the role, and can write nothing.
+fn leads(hosted: &Hosted, status: &Status) -> bool {
+    status.role == Role::Leader && !hosted.leads_in_vain()
+}
+
+/// How many partitions there are, and how many of them are led here. Whoever sums up sees how many nobody leads, also if no replica is
+/// left that could tell of itself.
+fn led(families: &mut Families, here: &[(Arc<Hosted>, Status)], catalog: &CatalogHost) {
+    let leading: Vec<u64> = here
+        .iter()
+        .filter(|(hosted, status)| leads(hosted, status))
+        .map(|(hosted, _)| hosted.group_id.0)
+        .collect();
+    let (all, led) = catalog.read(|catalog| {
+        let all: usize = catalog.all_topics().map(|topic| topic.partitions.len()).sum();
+        let is_partition = |group: &&u64| catalog.partition_of_group(**group).is_some();
+        (all, leading.iter().filter(is_partition).count())
+    });
+    families.tell(
+        "highwater_partitions",
+        "Partitions of the cluster, as the catalog here knows.",
+        all as f64,
+    );
+    families.tell(
+        "highwater_partitions_led",
+        "Partitions that replicas here lead, with a majority behind them.",
+        led as f64,
+    );
 }
 
 fn sums(families: &mut Families, here: &[(Arc<Hosted>, Status)]) {

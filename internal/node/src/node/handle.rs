@@ -107,6 +107,11 @@ impl NodeHandle {
     }
 
     #[cfg(test)]
+    pub(crate) fn audit(&self) -> &Audit {
+        &self.audit
+    }
+
+    #[cfg(test)]
     pub(crate) fn quotas(&self) -> &Quotas {
         &self.quotas
     }

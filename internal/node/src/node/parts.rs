@@ -6,6 +6,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Foundation, VERSION};
 use crate::access::{Authority, FirstPolicy};
+use crate::admin::Admin;
 use crate::audit::Writer;
 use crate::catalog::{CatalogClient, Currency};
 use crate::controller::Controller;
@@ -61,6 +62,7 @@ impl Foundation {
             )),
             audit: self.audit.clone(),
             quotas: self.quotas.clone(),
+            refused: Arc::default(),
             traces: self.traces.clone(),
             connection_age: AgeMax(self.tuning.subscribe()),
             draining: draining.clone(),
@@ -68,18 +70,23 @@ impl Foundation {
         }
     }
 
-    pub(super) fn metrics(&self, authority: &Arc<Authority>) -> Metrics {
+    pub(super) fn metrics(&self, context: &Context) -> Metrics {
         Metrics {
             node: self.config.node.clone(),
             not_ready: self.not_ready.subscribe(),
             port: self.port.counters(),
+            link: self.link.clone(),
+            guests: self.admin.as_ref().map(Admin::guests).unwrap_or_default(),
             registry: self.registry.clone(),
             catalog: self.host.clone(),
             storage: self.storage.clone(),
             quotas: self.quotas.clone(),
             traces: self.traces.clone(),
             credentials: self.credentials.clone(),
-            authority: authority.clone(),
+            authority: context.authority.clone(),
+            refused: context.refused.clone(),
+            audit: self.audit.clone(),
+            currency: context.currency.clone(),
         }
     }
 

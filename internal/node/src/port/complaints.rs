@@ -8,11 +8,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::crowd::Crowd;
+
 /// Complaints that are logged in one period.
 const LOGGED_PER_PERIOD: u64 = 20;
 const PERIOD: Duration = Duration::from_secs(10);
 
-/// What has happened at the port since it was bound.
+/// What has happened at the port since it was bound, and what is there now.
 #[derive(Debug, Default)]
 pub struct PortCounters {
     accepted: AtomicU64,
@@ -22,6 +24,8 @@ pub struct PortCounters {
     refused: AtomicU64,
     crowded: AtomicU64,
     slowed: AtomicU64,
+    pub(super) grpc: Crowd,
+    pub(super) http: Crowd,
     log: Mutex<LogWindow>,
 }
 
@@ -76,6 +80,16 @@ impl PortCounters {
     /// How often a connection was not read for a while because its client made us read too much beyond its calls.
     pub fn slowed(&self) -> u64 {
         self.slowed.load(Ordering::Relaxed)
+    }
+
+    /// gRPC connections that are open.
+    pub fn open_grpc(&self) -> usize {
+        self.grpc.count()
+    }
+
+    /// Connections that are open with the gateway.
+    pub fn open_http(&self) -> usize {
+        self.http.count()
     }
 
     pub(super) fn count_accepted(&self) {

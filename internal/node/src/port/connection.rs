@@ -11,7 +11,7 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::transport::server::Connected;
 
 use super::overhead::Watch;
-use super::serve::Place;
+use super::places::Place;
 use super::{Peer, ServerStream};
 use crate::tls::Trust;
 

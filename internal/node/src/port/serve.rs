@@ -13,10 +13,11 @@ use tokio_rustls::TlsAcceptor;
 
 use super::complaints::{Complaint, PortCounters};
 use super::overhead::{Budgets, Watch};
+use super::places::Places;
 use super::shares::{Share, Shares, source_of};
 use super::{
-    CONNECTION_IN_FLIGHT_BYTES_MAX, CONNECTIONS_MAX, CONNECTIONS_PER_ADDRESS_MAX, CONNECTIONS_PER_IDENTITY_MAX,
-    Connection, HANDSHAKE_TIMEOUT, HANDSHAKES_MAX, HANDSHAKES_PER_ADDRESS_MAX, Peer, PortOptions, ServerStream, plain,
+    CONNECTION_IN_FLIGHT_BYTES_MAX, Connection, HANDSHAKE_TIMEOUT, HANDSHAKES_MAX, HANDSHAKES_PER_ADDRESS_MAX, Peer,
+    PortOptions, ServerStream, plain,
 };
 use crate::identity::Identity;
 use crate::quotas::{ConnectionShare, Quotas};
@@ -30,18 +31,8 @@ pub(crate) const TLS_HANDSHAKE: u8 = 0x16;
 struct Server {
     options: PortOptions,
     counters: Arc<PortCounters>,
-    connections: Arc<Semaphore>,
-    by_source: Shares<IpAddr>,
-    by_identity: Shares<Identity>,
+    places: Places,
     budgets: Budgets,
-}
-
-/// What an open connection takes of what is allowed, in all, for its address and for its identity.
-#[derive(Debug)]
-pub(super) struct Place {
-    _in_all: OwnedSemaphorePermit,
-    _of_source: Share<IpAddr>,
-    _of_identity: Share<Identity>,
 }
 
 pub(super) async fn run(
@@ -53,9 +44,7 @@ pub(super) async fn run(
     let server = Arc::new(Server {
         options,
         counters,
-        connections: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
-        by_source: Shares::new(CONNECTIONS_PER_ADDRESS_MAX),
-        by_identity: Shares::new(CONNECTIONS_PER_IDENTITY_MAX),
+        places: Places::default(),
         budgets: Budgets::default(),
     });
     let handshakes = Arc::new(Semaphore::new(HANDSHAKES_MAX));
@@ -183,7 +172,11 @@ impl Server {
         has_frames: bool,
     ) {
         let (remote_addr, identity) = (peer.remote_addr, peer.identity.clone());
-        let place = match self.place(&peer) {
+        let crowd = match has_frames {
+            true => &self.counters.grpc,
+            false => &self.counters.http,
+        };
+        let place = match self.places.take(&peer, crowd) {
             Ok(place) => place,
             Err(why) => return self.refuse(Complaint::Refused, remote_addr, Some(&peer.identity), why),
         };
@@ -198,21 +191,6 @@ impl Server {
     fn watch(&self, peer: &Peer) -> Watch {
         let budget = self.budgets.of(peer);
         Watch::new(budget, self.counters.clone(), peer.remote_addr)
-    }
-
-    fn place(&self, peer: &Peer) -> Result<Place, String> {
-        let in_all = self.connections.clone().try_acquire_owned();
-        let of_source = self.by_source.take(source_of(peer.remote_addr.ip()));
-        let of_identity = self.by_identity.take(peer.identity.clone());
-        Ok(Place {
-            _in_all: in_all.map_err(|_| format!("{CONNECTIONS_MAX} connections are open"))?,
-            _of_source: of_source
-                .ok_or_else(|| format!("{CONNECTIONS_PER_ADDRESS_MAX} connections from its address are open"))?,
-            _of_identity: of_identity.ok_or_else(|| {
-                let identity = &peer.identity;
-                format!("{CONNECTIONS_PER_IDENTITY_MAX} connections of {identity} are open")
-            })?,
-        })
     }
 
     /// The link keeps the connection for its whole life, in a task of its own.

@@ -147,13 +147,18 @@ async fn strangers_are_refused_with_a_reason_and_do_no_harm() {
         years: Some((2000, 2001)),
         ..uri(&node_uri)
     };
-    let server_only = ca.issue(
-        "several",
-        &Wanted {
-            uris: vec![node_uri.clone(), node_uri.clone()],
-            ..uri("")
-        },
-    );
+    let several = Wanted {
+        uris: vec![node_uri.clone(), node_uri.clone()],
+        ..Wanted::default()
+    };
+    let self_signed = Wanted {
+        self_signed: true,
+        ..uri(&node_uri)
+    };
+    let server_only = Wanted {
+        server_only: true,
+        ..uri(&node_uri)
+    };
     let cases = [
         ("no certificate", None, "CertificateRequired"),
         ("foreign authority", Some(foreign.issue("a", &uri(&node_uri))), "alert"),
@@ -168,7 +173,13 @@ async fn strangers_are_refused_with_a_reason_and_do_no_harm() {
             Some(ca.issue("d", &Wanted::default())),
             "CertificateUnknown",
         ),
-        ("two identities", Some(server_only), "CertificateUnknown"),
+        ("two identities", Some(ca.issue("e", &several)), "CertificateUnknown"),
+        ("signed by itself", Some(ca.issue("f", &self_signed)), "UnknownCA"),
+        (
+            "for servers only",
+            Some(ca.issue("g", &server_only)),
+            "UnsupportedCertificate",
+        ),
     ];
     for (number, (what, files, expected)) in cases.iter().enumerate() {
         for alpn in [ALPN_GRPC, ALPN_PEER, ALPN_HTTP] {

@@ -306,7 +306,7 @@ impl Quotas {
     }
 
     /// Bytes of the logs of the tenant's partitions that this node leads.
-    async fn stored_here(&self, tenant: &str) -> u64 {
+    pub(super) async fn stored_here(&self, tenant: &str) -> u64 {
         let now = Instant::now();
         if let Some((at, bytes)) = super::lock(&self.stored).get(tenant)
             && now.saturating_duration_since(*at) < COUNT_AGE_MAX

@@ -72,6 +72,12 @@ impl Meter {
         }
     }
 
+    /// What may be used per second.
+    #[cfg(test)]
+    pub(super) fn rate(&self) -> Option<u64> {
+        Some(self.rate.load(Ordering::Relaxed)).filter(|rate| *rate != UNLIMITED)
+    }
+
     pub(super) fn is_limited(&self) -> bool {
         self.rate.load(Ordering::Relaxed) != UNLIMITED
     }

@@ -1,4 +1,4 @@
-//! What is used of quotas on this node, for Prometheus.
+//! What is used of quotas on this node, for Prometheus; what tenants own and keep, `stock` tells.
 //!
 //! Only of tenants: there may be any number of clients, and each would be a time series. `highwater tenant describe` shows them.
 
@@ -58,6 +58,7 @@ impl Quotas {
         tenants.truncate(TENANTS_MAX);
         tenants.sort_by(|one, other| one.owner.cmp(&other.owner));
         tell(families, &tenants);
+        self.tell_stock(families);
     }
 }
 

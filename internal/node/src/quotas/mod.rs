@@ -21,6 +21,7 @@ mod meter;
 mod metrics;
 mod payers;
 mod sharing;
+mod stock;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
@@ -58,6 +59,7 @@ pub(crate) struct Quotas {
     /// Tenants that have stored as much as they may.
     full: Mutex<BTreeSet<String>>,
     new_groups: groups::Coming,
+    stock: stock::Stock,
 }
 
 impl Quotas {
@@ -71,6 +73,7 @@ impl Quotas {
             stored: Mutex::default(),
             full: Mutex::default(),
             new_groups: groups::Coming::default(),
+            stock: stock::Stock::default(),
         })
     }
 
@@ -133,6 +136,12 @@ impl Quotas {
             client: client.map(str::to_owned),
         };
         self.account(owner).map(|account| account.quota()).unwrap_or_default()
+    }
+
+    /// What this node gives of a tenant's quota for producing, bytes a second.
+    #[cfg(test)]
+    pub(crate) fn produce_rate(&self, tenant: &str) -> Option<u64> {
+        self.tenant(tenant).produce.rate()
     }
 
     /// Takes over the limits of an account as they are now; `leaders` is as of [`Quotas::leaders_here`].

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
-use highwater_partition::log::{GroupId, GroupState, ReplicaId};
+use highwater_partition::log::{GroupId, GroupState, ReplicaId, Scrubbed};
 use highwater_partition::{Member, Partition, Role, Status, Timers, Watermark};
 use tokio_util::sync::CancellationToken;
 
@@ -253,6 +253,11 @@ impl Hosted {
     /// Bytes of this replica's log files, if they can be told.
     pub(crate) async fn bytes(&self) -> Option<u64> {
         self.partition.bytes().await.ok()
+    }
+
+    /// How far the scrubber has come with this replica's log.
+    pub(crate) fn scrubbed(&self) -> Scrubbed {
+        self.partition.scrubbed()
     }
 
     /// Whether this replica leads a group that somebody else could lead.

@@ -1,4 +1,5 @@
-//! Administrative acts: whatever changes the cluster, its policy or its topics leaves one record in the audit.
+//! Administrative acts: whatever changes the cluster, its policy or its topics is told to the audit once, which makes one record of it as far
+//! as its limits allow.
 //!
 //! A handler of such a method begins an [`Act`] before anything else, carries it out in its name, and ends it with what came of it. An
 //! act that is dropped before its end, because the caller went away or the node stops, is recorded all the same, as one of unknown
@@ -47,13 +48,15 @@ const UNREAD: &str = "the cluster";
 
 /// An act that is being carried out.
 ///
-/// Invariant: exactly one record comes of it, unless it only looks.
+/// Invariant: it is told to the audit exactly once, unless it only looks.
 pub(super) struct Act {
     context: Arc<Context>,
     principal: Principal,
     deadline: Instant,
     method: &'static str,
     target: String,
+    /// It was begun by one of those who run the cluster; what it does may end that, and is recorded as an operator's all the same.
+    was_operators: bool,
     /// It is recorded already, or is none.
     is_over: bool,
 }
@@ -72,6 +75,7 @@ impl Context {
             deadline: deadline(request.metadata()),
             method,
             target: target(&principal, request.get_ref()),
+            was_operators: self.is_operator(&principal),
             principal,
             is_over: false,
         })
@@ -88,7 +92,8 @@ impl Context {
         let asked = self.authority.authorize(&principal, Action::Admin, Resource::Cluster);
         asked.map(drop).map_err(|denied| {
             let problem = denied.into();
-            let _unawaited = self.record_act(&principal, method, UNREAD.to_owned(), Err(&problem));
+            let what = (method, UNREAD.to_owned());
+            let _unawaited = self.record_act(&principal, false, what, Err(&problem));
             problem
         })
     }
@@ -103,8 +108,8 @@ impl Context {
     fn record_act(
         &self,
         principal: &Principal,
-        method: &'static str,
-        target: String,
+        was_operators: bool,
+        (method, target): (&'static str, String),
         came_of_it: Result<(), &Problem>,
     ) -> OnItsWay {
         let (outcome, why) = match came_of_it {
@@ -113,16 +118,17 @@ impl Context {
             Err(problem) if principal.has_begun() => (Outcome::Unknown, format!("begun, and not ended: {problem}")),
             Err(problem) => (Outcome::Refused, problem.to_string()),
         };
+        // Operators are asked for by themselves: some acts fail for what they ask before anybody is permitted anything.
+        let is_operators = was_operators || (principal.refused().is_none() && self.is_operator(principal));
         let act = audit::Act {
             principal,
+            is_operators,
             method,
             target,
             outcome,
             why,
         };
-        // Operators are asked for by themselves: some acts fail for what they ask before anybody is permitted anything.
-        let is_operators = || principal.refused().is_none() && self.is_operator(principal);
-        if came_of_it.is_ok() || !principal.is_outsider() || is_operators() {
+        if came_of_it.is_ok() || !principal.is_outsider() || is_operators {
             return self.audit.act(act);
         }
         let why = |refused: &Refused| {
@@ -153,24 +159,24 @@ impl Act {
     /// Records what came of it, and answers as soon as that is written, or a moment later.
     pub(super) async fn end<T>(mut self, came_of_it: Result<T, Problem>) -> Result<Response<T>, Status> {
         if !self.is_over {
-            self.is_over = true;
-            let target = std::mem::take(&mut self.target);
-            let outcome = came_of_it.as_ref().map(drop);
-            let record = self.context.record_act(&self.principal, self.method, target, outcome);
+            let record = self.told(came_of_it.as_ref().map(drop));
             self.context.audit.wait(record, self.deadline).await;
         }
         Ok(Response::new(came_of_it?))
+    }
+
+    fn told(&mut self, came_of_it: Result<(), &Problem>) -> OnItsWay {
+        self.is_over = true;
+        let what = (self.method, std::mem::take(&mut self.target));
+        let context = &self.context;
+        context.record_act(&self.principal, self.was_operators, what, came_of_it)
     }
 }
 
 impl Drop for Act {
     fn drop(&mut self) {
         if !self.is_over {
-            let target = std::mem::take(&mut self.target);
-            let problem = Problem::Unknown(CUT_SHORT.to_owned());
-            let _unawaited = self
-                .context
-                .record_act(&self.principal, self.method, target, Err(&problem));
+            let _unawaited = self.told(Err(&Problem::Unknown(CUT_SHORT.to_owned())));
         }
     }
 }

@@ -15,7 +15,7 @@ use highwater_proto::trace::TRACEPARENT;
 use http::{HeaderMap, HeaderValue, Request, Response};
 use tonic::body::Body;
 use tonic::{Code, Status};
-use tower::{Layer, Service};
+use tower::{BoxError, Layer, Service};
 use tracing::instrument::Instrumented;
 use tracing::{Instrument, Span};
 
@@ -46,7 +46,7 @@ pub(super) struct WithSpan<S> {
 }
 
 /// What is to be done when a call has its answer; nothing, mostly.
-type Answered<E> = Box<dyn FnOnce(&Result<Response<Body>, E>) + Send>;
+type Answered = Box<dyn FnOnce(&Result<Response<Body>, BoxError>) + Send>;
 
 impl<S> Layer<S> for Calls {
     type Service = WithSpan<S>;
@@ -61,13 +61,13 @@ impl<S> Layer<S> for Calls {
 
 impl<S> Service<Request<Body>> for WithSpan<S>
 where
-    S: Service<Request<Body>, Response = Response<Body>>,
+    S: Service<Request<Body>, Response = Response<Body>, Error = BoxError>,
 {
     type Response = Response<Body>;
-    type Error = S::Error;
-    type Future = Inspect<Instrumented<S::Future>, Answered<S::Error>>;
+    type Error = BoxError;
+    type Future = Inspect<Instrumented<S::Future>, Answered>;
 
-    fn poll_ready(&mut self, context: &mut TaskContext<'_>) -> Poll<Result<(), S::Error>> {
+    fn poll_ready(&mut self, context: &mut TaskContext<'_>) -> Poll<Result<(), BoxError>> {
         self.inner.poll_ready(context)
     }
 
@@ -84,19 +84,23 @@ where
 }
 
 /// Tells the call's trace that it is answered, if it has one.
-fn answered<E>(traces: &Traces, method: &str, peer: Option<&Peer>, headers: &HeaderMap) -> Answered<E> {
+fn answered(traces: &Traces, method: &str, peer: Option<&Peer>, headers: &HeaderMap) -> Answered {
     let parent = headers.get(TRACEPARENT).filter(|_| !method.starts_with(LOG_SERVICE));
     let Some(trace) = traces.call(parent.map(HeaderValue::as_bytes)) else {
         return Box::new(|_| ()); // which takes no memory
     };
     let client = peer.map(|peer| peer.identity.to_string());
     let method = written(method).to_owned();
-    Box::new(move |answer| trace.answered(&method, client, answer.as_ref().map_or(Code::Unavailable, code)))
+    Box::new(move |answer| trace.answered(&method, client, code(answer)))
 }
 
 /// What an answer says of itself at its beginning; a stream that fails later has begun well.
-fn code(answer: &Response<Body>) -> Code {
-    Status::from_header_map(answer.headers()).map_or(Code::Ok, |status| status.code())
+fn code(answer: &Result<Response<Body>, BoxError>) -> Code {
+    match answer {
+        Ok(answer) => Status::from_header_map(answer.headers()).map_or(Code::Ok, |status| status.code()),
+        // It was not let in.
+        Err(error) => error.downcast_ref::<Status>().map_or(Code::Unavailable, Status::code),
+    }
 }
 
 fn written(method: &str) -> &str {

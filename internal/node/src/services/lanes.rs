@@ -18,7 +18,7 @@ use highwater_proto::v1::{ProduceResponse, ProduceStreamResponse};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::Instant;
 
-use crate::status::Problem;
+use crate::status::{Problem, Refused};
 
 /// An answer on its way to the connection, with its share of the bytes in flight.
 pub(super) type Delivery = (ProduceStreamResponse, Share);
@@ -49,6 +49,7 @@ impl Share {
 pub(super) struct Lane {
     slots: Mutex<Slots>,
     out: mpsc::UnboundedSender<Delivery>, // Bounded by the shares.
+    refused: Arc<Refused>,
 }
 
 #[derive(Default)]
@@ -66,10 +67,11 @@ struct Slot {
 }
 
 impl Lane {
-    pub(super) fn new(out: mpsc::UnboundedSender<Delivery>) -> Arc<Lane> {
+    pub(super) fn new(out: mpsc::UnboundedSender<Delivery>, refused: Arc<Refused>) -> Arc<Lane> {
         Arc::new(Lane {
             slots: Mutex::default(),
             out,
+            refused,
         })
     }
 
@@ -95,7 +97,7 @@ impl Lane {
             return;
         };
         if slot.answer.is_none() {
-            slot.answer = Some(outcome(answer));
+            slot.answer = Some(self.outcome(answer));
         }
         self.send_ready(&mut slots);
     }
@@ -106,7 +108,7 @@ impl Lane {
         let late = |slot: &&mut Slot| slot.answer.is_none() && slot.since.elapsed() >= patience;
         for slot in slots.waiting.iter_mut().filter(late) {
             let why = format!("no majority of the replicas answered within {} s", patience.as_secs());
-            slot.answer = Some(outcome(Err(Problem::Unknown(why))));
+            slot.answer = Some(self.outcome(Err(Problem::Unknown(why))));
         }
         self.send_ready(&mut slots);
     }
@@ -137,15 +139,19 @@ impl Lane {
         }
     }
 
+    fn outcome(&self, answer: Result<ProduceResponse, Problem>) -> Outcome {
+        match answer {
+            Ok(appended) => Outcome::Appended(appended),
+            Err(problem) => {
+                let detail = problem.detail();
+                self.refused.count(detail.reason());
+                Outcome::Error(detail)
+            }
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, Slots> {
         self.slots.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-fn outcome(answer: Result<ProduceResponse, Problem>) -> Outcome {
-    match answer {
-        Ok(appended) => Outcome::Appended(appended),
-        Err(problem) => Outcome::Error(problem.detail()),
     }
 }
 
@@ -158,7 +164,7 @@ mod tests {
 
     fn lane() -> (Arc<Lane>, mpsc::UnboundedReceiver<Delivery>, Arc<Semaphore>) {
         let (out, answers) = mpsc::unbounded_channel();
-        (Lane::new(out), answers, Arc::new(Semaphore::new(100)))
+        (Lane::new(out, Arc::default()), answers, Arc::new(Semaphore::new(100)))
     }
 
     fn share(semaphore: &Arc<Semaphore>) -> Share {

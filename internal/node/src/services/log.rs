@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures::{Stream, stream};
 use highwater_catalog::Limit;
-use highwater_partition::{Partition, ReadError, StoredBatch, Watermark};
+use highwater_partition::{CommandError, Partition, ReadError, StoredBatch, Watermark};
 use highwater_proto::limits::CONSUME_BYTES_MAX;
 use highwater_proto::trace::TRACEPARENT;
 use highwater_proto::v1;
@@ -20,9 +20,9 @@ use tonic::{Request, Response, Status, Streaming};
 use super::deadline::deadline;
 use super::following::{Following, Needs};
 use super::metering::{give_back_if_led_elsewhere, pay_for_batch, pay_for_read};
-use super::produce::Caller;
+use super::produce_stream::Caller;
 use super::revocation::{Grounds, while_allowed};
-use super::{Context, Wanted, caller, principal, produce};
+use super::{Context, Wanted, caller, principal, produce, produce_stream};
 use crate::access::{Action, Resource};
 use crate::quotas::Payers;
 use crate::replicas::Opened;
@@ -74,7 +74,7 @@ impl LogService for Log {
             payers: peer.share.payers().clone(),
             in_flight: peer.in_flight.clone(),
         };
-        let answers = produce::run_stream(self.context.clone(), caller, request.into_inner());
+        let answers = produce_stream::run_stream(self.context.clone(), caller, request.into_inner());
         Ok(Response::new(Box::pin(answers)))
     }
 
@@ -142,7 +142,7 @@ pub(super) async fn find_offset(
 ) -> Result<u64, Problem> {
     let partition = opened.partition();
     match position {
-        Some(Position::Earliest(true)) => Ok(partition.status().watermark.log_start),
+        Some(Position::Earliest(true)) => confirmed(opened, partition.confirmed_log_start().await),
         Some(Position::Latest(true)) => confirmed_end(opened).await,
         Some(Position::TimestampMs(time_ms)) => {
             let end = confirmed_end(opened).await?;
@@ -158,8 +158,11 @@ pub(super) async fn find_offset(
 }
 
 async fn confirmed_end(opened: &Opened) -> Result<u64, Problem> {
-    let confirmed = opened.partition().confirmed_high_watermark().await;
-    confirmed.map_err(|error| match opened.hosted.is_removed() {
+    confirmed(opened, opened.partition().confirmed_high_watermark().await)
+}
+
+fn confirmed(opened: &Opened, offset: Result<u64, CommandError>) -> Result<u64, Problem> {
+    offset.map_err(|error| match opened.hosted.is_removed() {
         true => opened.gone(),
         false => Problem::from_query(&opened.what, error),
     })

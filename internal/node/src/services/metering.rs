@@ -24,23 +24,27 @@ use super::classes::is_free;
 use super::deadline::{deadline_in, shorten};
 use crate::port::Peer;
 use crate::quotas::{Payers, StreamShare};
-use crate::status::Problem;
+use crate::status::{Problem, Refused};
 
 /// Puts [`Metered`] around the services.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Metering;
+#[derive(Debug, Clone)]
+pub(super) struct Metering(pub(super) Arc<Refused>);
 
 /// Services that are paid for.
 #[derive(Debug, Clone)]
 pub(super) struct Metered<S> {
     inner: S,
+    refused: Arc<Refused>,
 }
 
 impl<S> Layer<S> for Metering {
     type Service = Metered<S>;
 
     fn layer(&self, inner: S) -> Metered<S> {
-        Metered { inner }
+        Metered {
+            inner,
+            refused: self.0.clone(),
+        }
     }
 }
 
@@ -61,6 +65,7 @@ where
         // The one that is ready serves the call.
         let next = self.inner.clone();
         let mut inner = std::mem::replace(&mut self.inner, next);
+        let refused = self.refused.clone();
         let serving = async move {
             if is_free(request.uri().path()) {
                 return inner.call(request).await;
@@ -82,6 +87,7 @@ where
                 Body::new(Counted {
                     body,
                     span,
+                    refused,
                     _share: share,
                 })
             }))
@@ -125,10 +131,11 @@ async fn pay(payers: &Payers, limit: Limit, cost: u64, begin_by: Instant) -> Res
     Ok(())
 }
 
-/// The body of an answer; its call counts until it ends, and what is logged meanwhile is about it.
+/// The body of an answer; its call counts until it ends, and what is logged meanwhile is about it. If it ends with an error, that is counted, too.
 struct Counted {
     body: Body,
     span: Span,
+    refused: Arc<Refused>,
     _share: StreamShare,
 }
 
@@ -142,7 +149,13 @@ impl hyper::body::Body for Counted {
     ) -> Poll<Option<Result<Frame<Self::Data>, Status>>> {
         let this = &mut *self;
         let _within = this.span.enter();
-        Pin::new(&mut this.body).poll_frame(context)
+        let polled = Pin::new(&mut this.body).poll_frame(context);
+        if let Poll::Ready(Some(Ok(frame))) = &polled
+            && let Some(trailers) = frame.trailers_ref()
+        {
+            this.refused.note(trailers);
+        }
+        polled
     }
 
     fn is_end_stream(&self) -> bool {

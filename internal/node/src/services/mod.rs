@@ -24,6 +24,7 @@ mod operate;
 mod overview;
 mod policy;
 mod produce;
+mod produce_stream;
 mod quotas;
 mod records;
 mod recover;
@@ -32,6 +33,7 @@ mod server;
 mod targets;
 mod tenants;
 mod topic;
+mod turns;
 mod watch_cluster;
 mod way;
 
@@ -75,7 +77,7 @@ use crate::port::Peer;
 use crate::quotas::Quotas;
 use crate::readiness::NotReady;
 use crate::replicas::{Opened, Place, Registry};
-use crate::status::Problem;
+use crate::status::{Problem, Refused};
 use crate::storage::Storage;
 use crate::traces::Traces;
 
@@ -99,6 +101,8 @@ pub(crate) struct Context {
     pub(crate) in_flight: InFlight,
     /// How much everybody uses, and may use.
     pub(crate) quotas: Arc<Quotas>,
+    /// What clients were refused.
+    pub(crate) refused: Arc<Refused>,
     pub(crate) traces: Traces,
     /// How old a client's connection may become.
     pub(crate) connection_age: AgeMax,

@@ -1,17 +1,24 @@
 //! AccessService: the policy as its users see and change it; tenants are in `tenants`.
 //!
 //! What is allowed here is itself decided by the policy: operators may change everything, who may manage a tenant what counts in that
-//! tenant. Nobody else learns what it says, but of himself.
+//! tenant. Who may describe a tenant is told the rules and grants that count in it; everybody else learns what the policy says of himself.
+//!
+//! Who manages a tenant learns nothing of others by what is refused: a change is asked about (`highwater_catalog::Proposer`) before it is
+//! proposed, and one that is only tried is judged like a real one.
 
 use std::sync::Arc;
 
-use highwater_catalog::{self as catalog, Access, CLUSTER_DOMAIN, Command, Domain, Effect, PolicyChange, Reply, names};
+use highwater_catalog::{
+    self as catalog, Access, CLUSTER_DOMAIN, Command, Domain, Effect, PolicyChange, Proposer, Reply, names,
+};
 use highwater_proto::v1;
 use highwater_proto::v1::access_service_server::AccessService;
+use tokio::task::spawn_blocking;
 use tokio::time::Instant;
 use tonic::{Request, Response, Status};
 
 use super::deadline::deadline;
+use super::turns::Turns;
 use super::{Context, principal, targets};
 use crate::access::{Action, Client, Denied, Principal, Reason, Resource};
 use crate::status::Problem;
@@ -19,6 +26,7 @@ use crate::status::Problem;
 /// The policy.
 pub(super) struct Policy {
     pub(super) context: Arc<Context>,
+    turns: Turns,
 }
 
 #[tonic::async_trait]
@@ -73,7 +81,7 @@ impl AccessService for Policy {
     }
 
     async fn explain(&self, request: Request<v1::ExplainRequest>) -> Result<Response<v1::ExplainResponse>, Status> {
-        let principal = principal(&request)?;
+        let (principal, deadline) = (principal(&request)?, deadline(request.metadata()));
         let request = request.into_inner();
         let own = client_of(&principal)?.to_text();
         let client = if request.client.is_empty() {
@@ -82,20 +90,18 @@ impl AccessService for Policy {
             request.client
         };
         let change = request.change.map(change_of);
+        let change = change.filter(|change| *change != PolicyChange::default());
         if client != own || change.is_some() {
             self.may(&principal, Action::Manage, &request.domain)?;
         }
-        let access = self.context.authority.access();
-        let access = match change {
-            Some(change) => Arc::new(
-                access
-                    .changed(&change)
-                    .map_err(|refusal| Problem::from_refusal(&refusal))?,
-            ),
-            None => access,
-        };
+        let mut access = self.context.authority.access();
+        if let Some(change) = change {
+            self.may_change(&principal, &change)?;
+            (access, _) = self.tried(&principal, access, change, deadline).await?;
+        }
         let question = (client.as_str(), request.domain.as_str(), request.resource.as_str());
-        Ok(Response::new(self.explanation(&access, question, &request.action)?))
+        let explained = self.explanation(&principal, &access, question, &request.action)?;
+        Ok(Response::new(explained))
     }
 
     async fn list_tenants(
@@ -165,6 +171,13 @@ impl AccessService for Policy {
 }
 
 impl Policy {
+    pub(super) fn new(context: Arc<Context>) -> Policy {
+        Policy {
+            context,
+            turns: Turns::default(),
+        }
+    }
+
     /// Whether the caller may do `action` to the policy of a domain: an operator, or who may do it to that tenant.
     fn may(&self, principal: &Principal, action: Action, domain: &str) -> Result<(), Problem> {
         // Asked in silence: who is no operator may still be allowed it in the tenant.
@@ -181,17 +194,7 @@ impl Policy {
     }
 
     fn may_change(&self, principal: &Principal, change: &PolicyChange) -> Result<(), Problem> {
-        let rules = change
-            .add_rules
-            .iter()
-            .chain(&change.remove_rules)
-            .map(|rule| &rule.domain);
-        let grants = change
-            .add_grants
-            .iter()
-            .chain(&change.remove_grants)
-            .map(|grant| &grant.domain);
-        let mut domains: Vec<&String> = rules.chain(grants).collect();
+        let mut domains: Vec<&str> = change.domains().collect();
         domains.sort_unstable();
         domains.dedup();
         if domains.is_empty() {
@@ -210,6 +213,9 @@ impl Policy {
     ) -> Result<v1::ChangePolicyResponse, Problem> {
         let change = change_of(request.change.unwrap_or_default());
         self.may_change(principal, &change)?;
+        let change = self
+            .proposed(principal, change, (request.expected_version, deadline))
+            .await?;
         let command = Command::ChangePolicy {
             expected_version: request.expected_version,
             change,
@@ -220,8 +226,52 @@ impl Policy {
         Ok(v1::ChangePolicyResponse { version })
     }
 
+    /// The change, if it may be proposed for this version of the policy; by no other one it is judged, and to no other one applied.
+    async fn proposed(
+        &self,
+        principal: &Principal,
+        change: PolicyChange,
+        (expected, deadline): (u64, Instant),
+    ) -> Result<PolicyChange, Problem> {
+        self.context.know_catalog(deadline).await?;
+        let access = self.context.authority.access();
+        let version = access.version();
+        if !access.is_set_up() {
+            return Ok(change); // which the catalog refuses
+        }
+        if version != expected {
+            return Err(Problem::PolicyChanged { version });
+        }
+        let (_, change) = self.tried(principal, access, change, deadline).await?;
+        Ok(change)
+    }
+
+    /// The policy as it would be after a change, which is given back.
+    async fn tried(
+        &self,
+        principal: &Principal,
+        access: Arc<Access>,
+        change: PolicyChange,
+        deadline: Instant,
+    ) -> Result<(Arc<Access>, PolicyChange), Problem> {
+        let by = match self.context.is_operator(principal) {
+            true => Proposer::Operator,
+            false => Proposer::Manager,
+        };
+        let tenant = principal.tenant().unwrap_or_default();
+        let turn = self.turns.take(by, tenant, deadline).await?;
+        let trying = spawn_blocking(move || {
+            let _turn = turn; // it ends with the work, also if nobody waits for that any more
+            let after = access.proposed(&change, by);
+            (after.map(Arc::new), change)
+        });
+        let (after, change) = trying.await.map_err(|error| Problem::Internal(error.to_string()))?;
+        Ok((after.map_err(|refusal| Problem::from_refusal(&refusal))?, change))
+    }
+
     fn explanation(
         &self,
+        principal: &Principal,
         access: &Access,
         (client, domain, resource): (&str, &str, &str),
         action: &str,
@@ -241,7 +291,11 @@ impl Policy {
         let action = Action::from_name(action)
             .ok_or_else(|| invalid("action", "it is none of produce, consume, describe, manage and admin"))?;
         let authority = &self.context.authority;
-        let (allowed, reason) = authority.explain(access, Client { tenant, name }, domain, named, action);
+        let (client, is_foreign) = (Client { tenant, name }, principal.tenant() != Some(tenant));
+        let (allowed, reason) = match is_foreign && !self.context.is_operator(principal) {
+            true => authority.explain_foreign(access, client, domain, named, action),
+            false => authority.explain(access, client, domain, named, action),
+        };
         let rule = match &reason {
             Reason::Rule(rule) => Some(rule_on_the_wire(rule)),
             _ => None,

@@ -38,6 +38,14 @@ impl Grounds {
         }
     }
 
+    /// Has it stand on this, too, from now on.
+    pub(super) fn also(&mut self, action: Action, resource: Resource) {
+        let one = (action, resource);
+        if !self.all.contains(&one) {
+            self.all.push(one);
+        }
+    }
+
     /// Returns as soon as something of it is no longer allowed, or nobody can tell any more. Cancel safe.
     pub(super) async fn lost(&mut self) -> Problem {
         loop {
@@ -53,9 +61,12 @@ impl Grounds {
                 std::future::pending::<()>().await; // the node stops, which ends streams by itself
             }
             let mut all = self.all.iter();
-            let lost = all.find_map(|(action, resource)| self.context.still(&self.principal, *action, resource).err());
+            let lost = all.find_map(|(action, resource)| {
+                let still = self.context.still(&self.principal, *action, resource);
+                still.err().map(|denied| denied.openly(*action))
+            });
             if let Some(denied) = lost {
-                return denied.openly().into();
+                return denied.into();
             }
         }
     }

@@ -1,5 +1,8 @@
 //! The gRPC server over the connections that the port hands it.
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -73,21 +76,27 @@ pub(crate) async fn serve(parts: ServerParts) -> Result<(), String> {
     let cluster = ClusterServiceServer::new(Cluster {
         context: context.clone(),
     });
-    let access = AccessServiceServer::new(Policy {
-        context: context.clone(),
-    });
-    let asked = context.clone();
+    let access = AccessServiceServer::new(Policy::new(context.clone()));
+    let (asked, refused) = (context.clone(), context.refused.clone());
     let admitted = FilterLayer::new(
         move |request: http::Request<Body>| match classes::admit(&asked, &request) {
             Ok(()) => Ok(request),
-            Err(problem) => Err(Status::from(problem)),
+            Err(problem) => {
+                asked.refused.count(problem.detail().reason());
+                Err(Status::from(problem))
+            }
         },
     );
+    let explained = move |response: http::Response<Body>| {
+        let response = explain_refusal(response);
+        refused.note(response.headers());
+        response
+    };
     let router = bounded()
         .layer(Calls(context.traces.clone()))
-        .layer(MapResponseLayer::new(explain_refusal))
+        .layer(MapResponseLayer::new(explained))
         .layer(admitted)
-        .layer(Metering)
+        .layer(Metering(context.refused.clone()))
         .add_service(health)
         .add_service(reflection)
         .add_service(reflection_alpha)

@@ -65,8 +65,16 @@ impl Context {
         request: v1::DeleteTenantRequest,
         deadline: Instant,
     ) -> Result<(), Problem> {
+        self.operator(principal)?;
         let tenant = request.tenant;
         check_not_system(&tenant)?;
+        if request.confirm_name != tenant {
+            return Err(Problem::Invalid {
+                field: "confirm_name",
+                why: "it must be the tenant's name once more, for what is deleted is gone; nothing was deleted"
+                    .to_owned(),
+            });
+        }
         if request.delete_topics {
             let suspending = Command::SuspendTenant {
                 tenant: tenant.clone(),

@@ -15,7 +15,7 @@ use tonic::{Request, Response, Status};
 use super::deadline::deadline;
 use super::tenants::check_not_system;
 use super::{Context, principal, targets};
-use crate::access::{Action, Denied, Principal, Resource, TopicName};
+use crate::access::{Action, Principal, Resource, TopicName};
 use crate::describe;
 use crate::status::Problem;
 
@@ -117,7 +117,7 @@ impl Topics {
             .context
             .authority
             .authorize(principal, Action::Manage, Resource::Topic(name.clone()));
-        asked.map_err(Denied::openly)?;
+        asked.map_err(|denied| denied.openly(Action::Manage))?;
         check_not_system(&name.tenant)?;
         let command = Command::CreateTopic {
             tenant: name.tenant,

@@ -105,10 +105,16 @@ impl Watcher {
             self.nodes.mark_unchanged();
             self.connections.mark_unchanged();
             self.tellings.mark_unchanged();
-            // Whoever may not look any more is told so, and the audit too, by the grounds of its stream.
             let authority = &self.context.authority;
-            let asked = authority.check(&self.principal, Action::Describe, &Resource::Cluster);
-            let tenant = self.principal.tenant().filter(|_| asked.is_ok())?;
+            if authority
+                .check(&self.principal, Action::Describe, &Resource::Cluster)
+                .is_err()
+            {
+                // Told so, and the audit too, by the grounds of its stream, which end it.
+                self.context.stopping.cancelled().await;
+                return None;
+            }
+            let tenant = self.principal.tenant()?;
             let now = cluster::view(&self.context, &self.principal, tenant);
             let response = match self.seen.replace(now.clone()) {
                 None => Some(now.in_full()),

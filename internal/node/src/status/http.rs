@@ -5,7 +5,7 @@ use http::StatusCode;
 use serde_json::{Map, Value, json};
 use tonic::Code;
 
-use super::{Outcome, Problem};
+use super::{Outcome, Problem, name_of};
 
 impl Problem {
     /// The status. What clients of HTTP repeat by themselves (429, 503, 504) was certainly not applied.
@@ -31,8 +31,8 @@ impl Problem {
     pub(crate) fn to_json(&self) -> Value {
         let detail = self.detail();
         let mut json = Map::new();
-        json.insert("reason".to_owned(), short(detail.reason().as_str_name(), "REASON_"));
-        json.insert("outcome".to_owned(), short(detail.outcome().as_str_name(), "OUTCOME_"));
+        json.insert("reason".to_owned(), name_of(detail.reason()).into());
+        json.insert("outcome".to_owned(), short(detail.outcome().as_str_name()));
         let field = Some(detail.field).filter(|field| !field.is_empty());
         let leader = detail
             .leader
@@ -72,6 +72,6 @@ impl Problem {
     }
 }
 
-fn short(name: &str, prefix: &str) -> Value {
-    name.strip_prefix(prefix).unwrap_or(name).into()
+fn short(outcome: &str) -> Value {
+    outcome.strip_prefix("OUTCOME_").unwrap_or(outcome).into()
 }

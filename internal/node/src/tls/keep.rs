@@ -14,6 +14,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use rustls::RootCertStore;
 use tokio::time::timeout;
 
 use super::expiry::Stage;
@@ -132,7 +133,7 @@ impl Credentials {
 
     pub(super) fn look_at(&self, now: SystemTime) {
         let mut seen = self.seen();
-        let take = |contents: &Contents| self.take(contents);
+        let take = |contents: &Contents| self.take(contents, now);
         let read = Contents::read(&self.files);
         let mut is_new = seen.certificates.look("new certificate files", read, take);
         if let Some(path) = &self.files.revoked {
@@ -152,14 +153,30 @@ impl Credentials {
     }
 
     /// Puts these contents in force, if they are of the same identity.
-    fn take(&self, contents: &Contents) -> Result<(), TlsError> {
+    fn take(&self, contents: &Contents, now: SystemTime) -> Result<(), TlsError> {
         let loaded = files::load(&self.files, contents)?;
         self.require_identity(&loaded.identity, self.identity.clone())?;
-        let former = self.current.load();
-        let (lists, names) = (former.lists().clone(), former.callers.names());
+        let lists = self.lists_beside(&loaded.roots, now)?;
+        let names = self.current.load().callers.names();
         let material = Material::new(loaded, lists, &self.cluster, names)?;
         self.current.store(Arc::new(material));
         Ok(())
+    }
+
+    /// The lists in force, or if they cannot stand beside these authorities, those that have been put there together with them.
+    fn lists_beside(&self, roots: &RootCertStore, now: SystemTime) -> Result<Lists, TlsError> {
+        let in_force = self.current.load().lists().clone();
+        let Some(path) = &self.files.revoked else {
+            return Ok(in_force);
+        };
+        let Err(error) = in_force.check_issuers(path, roots) else {
+            return Ok(in_force);
+        };
+        let found = Lists::read(path).and_then(|bytes| Lists::load(path, &bytes));
+        match found {
+            Ok(lists) if lists.overdue(now).is_none() && lists.check_issuers(path, roots).is_ok() => Ok(lists),
+            _ => Err(error),
+        }
     }
 
     fn take_lists(&self, path: &Path, bytes: &[u8], now: SystemTime) -> Result<(), TlsError> {
@@ -167,7 +184,9 @@ impl Credentials {
         if let Some(why) = lists.overdue(now) {
             return Err(file_error(path, why));
         }
-        let material = self.current.load().with_lists(lists, &self.cluster)?;
+        let former = self.current.load();
+        lists.check_issuers(path, former.roots())?;
+        let material = former.with_lists(lists, &self.cluster)?;
         self.current.store(Arc::new(material));
         Ok(())
     }

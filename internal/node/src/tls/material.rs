@@ -84,6 +84,10 @@ impl Material {
         &self.parts.lists
     }
 
+    pub(super) fn roots(&self) -> &RootCertStore {
+        &self.parts.roots
+    }
+
     /// The configuration for dialling.
     pub(super) fn client_config(&self, cluster: &str, expected: &Expected) -> Result<Arc<ClientConfig>, TlsError> {
         client_config(&self.parts, cluster, expected)

@@ -6,6 +6,8 @@ use std::fs;
 
 use super::*;
 use crate::test_ca::{CLUSTER, TestCa, Wanted};
+#[cfg(unix)]
+use crate::test_node::eventually;
 
 fn refusal(files: TlsFiles) -> String {
     Credentials::load(files).unwrap_err().to_string()
@@ -192,45 +194,111 @@ fn files_that_are_put_back_are_no_news() {
     assert!(Arc::ptr_eq(&in_force, &credentials.server_config()));
 }
 
-/// As Kubernetes replaces a mounted secret: all files are links into a directory to which another link leads.
+/// A secret as Kubernetes mounts it: its files are links into `..data`, which is a link to the directory of a version.
 #[cfg(unix)]
-#[tokio::test]
-async fn files_behind_a_link_that_is_turned_are_found_when_asked_for() {
-    use std::os::unix::fs::symlink;
+struct Mounted {
+    ca: TestCa,
+}
 
-    use crate::test_node::eventually;
+#[cfg(unix)]
+impl Mounted {
+    const FILES: [&str; 3] = ["tls.crt", "tls.key", "ca.crt"];
 
-    let ca = TestCa::new();
-    let place = |file: &str| ca.path("mounted").join(file);
-    for version in ["one", "two"] {
-        let files = match version {
-            "one" => ca.node_files(CLUSTER, "n1"),
-            _ => ca.issue("n1", &renewed("n1")),
-        };
-        fs::create_dir(ca.path(version)).unwrap();
-        for (from, to) in [(&files.certificate, "tls.crt"), (&files.key, "tls.key")] {
-            fs::copy(from, ca.path(version).join(to)).unwrap();
+    fn new() -> Mounted {
+        let mounted = Mounted { ca: TestCa::new() };
+        fs::create_dir(mounted.path("")).unwrap();
+        let files = mounted.ca.node_files(CLUSTER, "n1");
+        mounted.put("..one", &files);
+        for file in Mounted::FILES {
+            std::os::unix::fs::symlink(PathBuf::from("..data").join(file), mounted.path(file)).unwrap();
+        }
+        mounted
+    }
+
+    fn path(&self, file: &str) -> PathBuf {
+        self.ca.path("mounted").join(file)
+    }
+
+    fn files(&self) -> TlsFiles {
+        let [certificate, key, authorities] = Mounted::FILES.map(|file| self.path(file));
+        TlsFiles {
+            certificate,
+            key,
+            authorities,
+            revoked: None,
         }
     }
-    fs::create_dir(ca.path("mounted")).unwrap();
-    symlink(ca.path("one"), place("data")).unwrap();
-    for file in ["tls.crt", "tls.key"] {
-        symlink(PathBuf::from("data").join(file), place(file)).unwrap();
+
+    /// Puts a new version in force in one step, and takes the former one away.
+    fn put(&self, version: &str, files: &TlsFiles) {
+        fs::create_dir(self.path(version)).unwrap();
+        let from = [&files.certificate, &files.key, &files.authorities];
+        for (from, to) in from.into_iter().zip(Mounted::FILES) {
+            fs::copy(from, self.path(version).join(to)).unwrap();
+        }
+        let former = fs::canonicalize(self.path("..data")).ok();
+        std::os::unix::fs::symlink(version, self.path("..data_tmp")).unwrap();
+        fs::rename(self.path("..data_tmp"), self.path("..data")).unwrap();
+        if let Some(former) = former {
+            fs::remove_dir_all(former).unwrap();
+        }
     }
-    let credentials = Credentials::load(TlsFiles {
-        certificate: place("tls.crt"),
-        key: place("tls.key"),
-        authorities: ca.path("ca.pem"),
-        revoked: None,
-    })
-    .unwrap();
+
+    fn renew(&self) {
+        let files = self.ca.issue("n1", &renewed("n1"));
+        self.put("..two", &files);
+    }
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn a_mounted_secret_that_is_swapped_is_found_although_nothing_tells_of_it() {
+    let mounted = Mounted::new();
+    let credentials = Credentials::load(mounted.files()).unwrap();
     let before = credentials.not_after();
     let keeping = tokio::spawn(credentials.clone().keep());
-    symlink(ca.path("two"), place("new")).unwrap();
-    fs::rename(place("new"), place("data")).unwrap();
+    // More than once, so that it is no look from before.
+    mounted.renew();
+    eventually("the new files are in force", || credentials.not_after() != before).await;
+    let of_another = TestCa::called("another CA");
+    mounted.put("..three", &of_another.node_files(CLUSTER, "n1"));
+    let client = of_another.client_files("acme", "app");
+    eventually("the new authority is trusted", || lets_in(&credentials, &client)).await;
+    assert!(!lets_in(&credentials, &mounted.ca.client_files("acme", "app")));
+    assert!(notices(&credentials).is_empty(), "{:?}", notices(&credentials));
+    keeping.abort();
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn a_mounted_secret_that_is_swapped_is_found_when_asked_for() {
+    let mounted = Mounted::new();
+    let credentials = Credentials::load(mounted.files()).unwrap();
+    let before = credentials.not_after();
+    let keeping = tokio::spawn(credentials.clone().keep());
+    mounted.renew();
     credentials.ask_for_look();
     eventually("the new files are in force", || credentials.not_after() != before).await;
     keeping.abort();
+}
+
+#[test]
+fn a_certificate_that_has_expired_is_never_put_in_the_place_of_a_good_one() {
+    let ca = TestCa::new();
+    let credentials = ca.node("n1");
+    let in_force = credentials.server_config();
+    let expired = Wanted {
+        years: Some((2000, 2001)),
+        ..renewed("n1")
+    };
+    ca.issue("n1", &expired);
+    credentials.look();
+    let told = notices(&credentials);
+    assert!(
+        told.len() == 1 && told[0].contains("expired on") && told[0].contains("the former ones stay in force"),
+        "{told:?}"
+    );
+    assert!(Arc::ptr_eq(&in_force, &credentials.server_config()) && !credentials.is_expired());
 }
 
 #[test]
@@ -310,4 +378,76 @@ fn a_list_whose_time_is_over_stays_in_use_and_is_told() {
     let told = notices(&credentials);
     assert!(told.len() == 1 && told[0].contains("stays in use"), "{told:?}");
     assert_eq!(credentials.current.load().lists().ders.len(), 1);
+}
+
+fn append(from: &std::path::Path, to: &std::path::Path) {
+    let both = fs::read_to_string(to).unwrap() + fs::read_to_string(from).unwrap().as_str();
+    fs::write(to, both).unwrap();
+}
+
+fn lets_in(credentials: &Credentials, client: &TlsFiles) -> bool {
+    use rustls::pki_types::pem::PemObject;
+    use rustls::pki_types::{CertificateDer, UnixTime};
+    use rustls::server::danger::ClientCertVerifier;
+    let certificate = CertificateDer::from_pem_file(&client.certificate).unwrap();
+    let material = credentials.current.load();
+    let judged = material.callers.verify_client_cert(&certificate, &[], UnixTime::now());
+    judged.is_ok()
+}
+
+#[test]
+fn while_the_authority_changes_each_of_both_has_its_list() {
+    let (old, new) = (TestCa::called("CA, 1"), TestCa::called("CA, 2"));
+    let files = TlsFiles {
+        revoked: Some(old.path("crl.pem")),
+        ..old.node_files(CLUSTER, "n1")
+    };
+    let clients = |ca: &TestCa| (ca.client_files("acme", "good"), ca.client_files("acme", "bad"));
+    let ((old_good, old_bad), (new_good, new_bad)) = (clients(&old), clients(&new));
+    old.revoke(&[&old_bad], 2090);
+    new.revoke(&[&new_bad], 2090);
+    let credentials = Credentials::load(files).unwrap();
+    append(&new.path("ca.pem"), &old.path("ca.pem"));
+    append(&new.path("crl.pem"), &old.path("crl.pem"));
+    credentials.look();
+    assert!(notices(&credentials).is_empty(), "{:?}", notices(&credentials));
+    let judged = [&old_good, &old_bad, &new_good, &new_bad].map(|client| lets_in(&credentials, client));
+    assert_eq!(judged, [true, false, true, false]);
+}
+
+#[test]
+fn an_authority_with_the_name_of_one_that_has_a_list_is_not_taken_and_nobody_is_cut_off() {
+    let (old, namesake) = (TestCa::called("CA"), TestCa::called("CA"));
+    let files = TlsFiles {
+        revoked: Some(old.path("crl.pem")),
+        ..old.node_files(CLUSTER, "n1")
+    };
+    let client = old.client_files("acme", "good");
+    old.revoke(&[], 2090);
+    namesake.revoke(&[], 2090);
+    let credentials = Credentials::load(files.clone()).unwrap();
+    append(&namesake.path("ca.pem"), &old.path("ca.pem"));
+    append(&namesake.path("crl.pem"), &old.path("crl.pem"));
+    credentials.look();
+    let told = notices(&credentials);
+    let is_told = |word: &str| told.iter().filter(|notice| notice.contains(word)).count();
+    assert_eq!(
+        (is_told("need different subjects"), is_told("`CN=CA`")),
+        (2, 2),
+        "{told:?}"
+    );
+    assert!(lets_in(&credentials, &client));
+    assert!(refusal(files).contains("need different subjects"));
+
+    // In the place of the old one it may come, and its list with it: the files fit together.
+    for file in ["ca.pem", "crl.pem"] {
+        fs::copy(namesake.path(file), old.path(file)).unwrap();
+    }
+    let own = namesake.node_files(CLUSTER, "n1");
+    let files = old.files("n1");
+    fs::copy(own.certificate, files.certificate).unwrap();
+    fs::copy(own.key, files.key).unwrap();
+    credentials.look();
+    assert!(notices(&credentials).is_empty(), "{:?}", notices(&credentials));
+    assert!(lets_in(&credentials, &namesake.client_files("acme", "good")) && !lets_in(&credentials, &client));
 }

@@ -10,7 +10,8 @@
 //! ```
 //!
 //! The parent of `produce` is whatever the client says (`traceparent`), so a trace goes on from the program that produced a record, and, by
-//! the record's header, to those that consume it. Other calls are one span each, and only if the client says so.
+//! the record's header, to those that consume it. Other calls are one span each, and only if the client says so; so are requests over HTTP, of which
+//! `produce` is a part.
 //!
 //! Nothing is noted for a batch that is not traced, and nothing waits for a collector: spans go into a queue of [`QUEUED_MAX`], and what
 //! finds no room there is dropped and counted. How many traces there are is bounded ([`sampling`]): a client that wants everything traced
@@ -35,7 +36,7 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use self::batch::{BatchFacts, BatchTrace};
-pub(crate) use self::call::CallTrace;
+pub(crate) use self::call::{CallTrace, RequestFacts};
 use self::sampling::Sampler;
 use crate::config::{Config, TracesConfig};
 use crate::error::StartError;

@@ -1,11 +1,11 @@
-//! Votes, pre-votes, the hand-over of leadership and the confirmed high watermark.
+//! Votes, pre-votes, the hand-over of leadership and the confirmed edges of the log.
 //!
 //! ```text
 //! vote        head | vote | optional last log id | transfer u8      answer: head | vote | granted u8 | optional last
 //! hand-over   head | next leader u64 | vote | optional last log id  answer: head | tag u8 | 1: nothing
 //!                                                                     2: expected vote, actual vote
 //!                                                                     3: optional expected id, optional actual id
-//! confirm     head                                                  answer: head | tag u8 | 1: high watermark u64
+//! confirm     head                                                  answer: head | tag u8 | 1: offset u64
 //!                                                                     2: term u64 (not the leader)   3: nothing
 //! ```
 
@@ -20,15 +20,16 @@ const TAG_DONE: u8 = 1;
 const TAG_VOTE_CHANGED: u8 = 2;
 const TAG_NOT_FLUSHED: u8 = 3;
 
-const TAG_HIGH_WATERMARK: u8 = 1;
+const TAG_OFFSET: u8 = 1;
 const TAG_NOT_LEADER: u8 = 2;
 const TAG_NO_QUORUM: u8 = 3;
 
-/// A leader's answer to the question for its confirmed high watermark.
+/// A leader's answer to the question for its confirmed high watermark, or log start.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Confirmation {
-    /// Exclusive end of what was committed when the question arrived, or more.
-    HighWatermark(u64),
+    /// Exclusive end of what was committed when the question arrived, or more; or the offset of the first record that could be read
+    /// then, or of a later one.
+    Offset(u64),
     /// Another replica leads.
     NotLeader { term: u64 },
     /// It could not confirm that it still leads.
@@ -137,8 +138,8 @@ pub(crate) fn decode_confirm_request(message: Bytes) -> Result<u64, Error> {
 pub(crate) fn encode_confirmation(confirmation: &Confirmation) -> Bytes {
     let mut writer = Writer::reply();
     match confirmation {
-        Confirmation::HighWatermark(offset) => {
-            writer.u8(TAG_HIGH_WATERMARK);
+        Confirmation::Offset(offset) => {
+            writer.u8(TAG_OFFSET);
             writer.u64(*offset);
         }
         Confirmation::NotLeader { term } => {
@@ -153,7 +154,7 @@ pub(crate) fn encode_confirmation(confirmation: &Confirmation) -> Bytes {
 pub(crate) fn decode_confirmation(message: Bytes) -> Result<Confirmation, Error> {
     let mut reader = Reader::reply(message)?;
     let confirmation = match reader.u8("answer")? {
-        TAG_HIGH_WATERMARK => Confirmation::HighWatermark(reader.u64("high watermark")?),
+        TAG_OFFSET => Confirmation::Offset(reader.u64("offset")?),
         TAG_NOT_LEADER => Confirmation::NotLeader {
             term: reader.number("term")?,
         },

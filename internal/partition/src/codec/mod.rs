@@ -45,13 +45,15 @@ pub(crate) mod kind {
     /// Call: the leader hands over.
     pub(crate) const TRANSFER: u8 = 4;
     /// Call: the leader's confirmed high watermark.
-    pub(crate) const CONFIRM: u8 = 5;
+    pub(crate) const CONFIRM_END: u8 = 5;
     /// Call: what do you remember of my promises?
     pub(crate) const REMEMBER: u8 = 6;
     /// Call: entries that the caller has lost.
     pub(crate) const REFILL: u8 = 7;
     /// Call: a piece of the manifest, for a caller that has lost entries below it.
     pub(crate) const MANIFEST: u8 = 8;
+    /// Call: the leader's confirmed log start.
+    pub(crate) const CONFIRM_START: u8 = 9;
     /// Stream: appends, answered in order.
     pub(crate) const APPEND_STREAM: u8 = 16;
     /// Stream: a manifest, answered once.

@@ -123,7 +123,7 @@ fn samples() -> Vec<(&'static str, Bytes, &'static str)> {
         ("confirm", calls::encode_confirm_request(2), "010200000000000000"),
         (
             "confirmation",
-            calls::encode_confirmation(&Confirmation::HighWatermark(77)),
+            calls::encode_confirmation(&Confirmation::Offset(77)),
             "01014d00000000000000",
         ),
         (
@@ -275,7 +275,7 @@ fn hand_overs_come_back_as_they_were_sent() {
 #[test]
 fn confirmations_come_back_as_they_were_sent() {
     let confirmations = [
-        Confirmation::HighWatermark(u64::MAX),
+        Confirmation::Offset(u64::MAX),
         Confirmation::NotLeader { term: 9 },
         Confirmation::Unconfirmed,
     ];

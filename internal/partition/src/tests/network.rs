@@ -31,6 +31,8 @@ struct Links {
     lone_kinds: BTreeSet<u8>,
     /// How long each message takes over these links, in streams.
     slow: BTreeMap<(String, String), Duration>,
+    /// No message gets further over these links, in streams.
+    held: BTreeSet<(String, String)>,
 }
 
 pub(super) struct Network {
@@ -128,11 +130,19 @@ impl Network {
         });
     }
 
+    /// Messages of streams from `from` to `to` wait until all is healed; calls, and so heartbeats, go through.
+    pub(super) fn hold(&self, from: &str, to: &str) {
+        self.change(|links| {
+            links.held.insert((from.to_owned(), to.to_owned()));
+        });
+    }
+
     pub(super) fn heal(&self) {
         self.change(|links| {
             links.lost_kinds.clear();
             links.broken_kind = None;
             links.slow.clear();
+            links.held.clear();
             links.cut.clear();
             links.deaf.clear();
         });
@@ -203,6 +213,9 @@ impl Network {
             if let Some(pause) = pause {
                 tokio::time::sleep(pause).await;
             }
+            let mut released = self.changed.subscribe();
+            let link = (from.clone(), to.clone());
+            let _ = released.wait_for(|_| !self.links().held.contains(&link)).await;
             if out.send(Bytes::from(parts.concat())).await.is_err() {
                 return;
             }

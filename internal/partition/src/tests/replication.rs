@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use highwater_log::{Kind, ReplicaId, Verdict};
 
-use super::cluster::{Cluster, batch, batch_of, eventually, in_time, member, members, propose, propose_now, read_all};
+use super::cluster::{
+    Cluster, NAMES, batch, batch_of, eventually, in_time, member, members, propose, propose_now, read_all,
+};
 use crate::codec::kind;
 use crate::types::{LogPayload, Membership, nodes, voter_set};
 use crate::{Answer, CommandError, NotApplied, Role, VoterChange};
@@ -137,6 +139,41 @@ async fn the_confirmed_watermark_is_the_leaders_wherever_it_is_asked() {
     }
 }
 
+/// The leader trims up to offset 7; gives it and a follower that does not hear of it.
+async fn trimmed_without_one(cluster: &Cluster) -> (usize, usize) {
+    loop {
+        let (leader, behind) = (cluster.leader().await, cluster.follower().await);
+        cluster.network.hold(NAMES[leader], NAMES[behind]);
+        match cluster.partition(leader).trim(7).await {
+            Ok(trimmed) => {
+                assert_eq!(trimmed, 7);
+                return (leader, behind);
+            }
+            Err(error) => assert!(matches!(error, CommandError::NotLeader { .. }), "{error:?}"),
+        }
+        cluster.network.heal();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_confirmed_log_start_is_the_leaders_even_if_the_asked_replica_does_not_know_it() {
+    let cluster = Cluster::start().await;
+    for sequence in 0..5 {
+        cluster.accept(batch(1, sequence)).await;
+    }
+    cluster.all_reach(10).await;
+    let (leader, behind) = trimmed_without_one(&cluster).await;
+    for index in 0..3 {
+        let confirmed = in_time("a confirmation", cluster.partition(index).confirmed_log_start()).await;
+        assert_eq!(confirmed.unwrap(), 7, "asked replica {index}");
+    }
+    assert_eq!(cluster.partition(behind).status().watermark.log_start, 0);
+    // Who cannot know whether others have trimmed more does not tell what it believes.
+    cluster.isolate(leader);
+    let confirmed = in_time("no confirmation", cluster.partition(leader).confirmed_log_start()).await;
+    assert!(confirmed.is_err(), "{confirmed:?}");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn leadership_moves_where_it_is_asked_to() {
     let cluster = Cluster::start().await;
@@ -241,7 +278,7 @@ async fn heartbeats_and_nothing_else_may_share_their_way_with_other_groups() {
     assert_eq!(shared.into_iter().collect::<Vec<_>>(), [kind::APPEND]);
     assert!(!alone.contains(&kind::APPEND));
     assert!(
-        alone.is_superset(&[kind::VOTE, kind::TRANSFER, kind::CONFIRM].into()),
+        alone.is_superset(&[kind::VOTE, kind::TRANSFER, kind::CONFIRM_END].into()),
         "{alone:?}"
     );
 }

@@ -82,10 +82,9 @@ async fn a_stranger_is_refused() {
     let body = vote_request(follower, 2, 8);
     refused(partition.handle_call("stranger", kind::VOTE, body).await, "no member");
     let body = calls::encode_confirm_request(follower as u64 + 1);
-    refused(
-        partition.handle_call("stranger", kind::CONFIRM, body).await,
-        "no member",
-    );
+    for kind in [kind::CONFIRM_END, kind::CONFIRM_START] {
+        refused(partition.handle_call("stranger", kind, body.clone()).await, "no member");
+    }
 }
 
 /// A replica may have slept while others were added and then elected: nobody but them can tell it.
@@ -144,7 +143,7 @@ async fn a_term_from_far_ahead_is_refused() {
 async fn unknown_kinds_are_refused() {
     let (cluster, follower, leader) = group().await;
     let partition = cluster.partition(follower);
-    for kind in [0, kind::MANIFEST + 1, kind::APPEND_STREAM, 255] {
+    for kind in [0, kind::CONFIRM_START + 1, kind::APPEND_STREAM, 255] {
         refused(partition.handle_call(NAMES[leader], kind, Bytes::new()).await, "kind");
     }
     let (sender, _answers) = mpsc::channel(1);
@@ -174,7 +173,14 @@ async fn broken_messages_are_refused_and_the_group_goes_on() {
                 *byte = random.random();
             }
         }
-        let kind = [kind::VOTE, kind::PRE_VOTE, kind::TRANSFER, kind::CONFIRM, 77][round % 5];
+        let kind = [
+            kind::VOTE,
+            kind::PRE_VOTE,
+            kind::TRANSFER,
+            kind::CONFIRM_END,
+            kind::CONFIRM_START,
+            77,
+        ][round % 6];
         drop(in_time("an answer", partition.handle_call("stranger", kind, Bytes::from(bytes))).await);
     }
     cluster.decide(batch(1, 1)).await;

@@ -105,7 +105,14 @@ async fn a_replica_that_does_not_run_yet_remembers_nothing_and_needs_its_core_fo
             .await
             .unwrap();
         assert_eq!(recall::decode_seen(seen).unwrap(), None);
-        for kind in [kind::APPEND, kind::VOTE, kind::PRE_VOTE, kind::TRANSFER, kind::CONFIRM] {
+        for kind in [
+            kind::APPEND,
+            kind::VOTE,
+            kind::PRE_VOTE,
+            kind::TRANSFER,
+            kind::CONFIRM_END,
+            kind::CONFIRM_START,
+        ] {
             assert!(!Unstarted::answers(kind));
             let answer = ask(unstarted, NAMES[1], kind, remember.clone()).await;
             assert!(matches!(answer, Err(Error::BadMessage(_))), "{answer:?}");

@@ -209,6 +209,7 @@ fn delete_tenant(target: &Target) -> Vec<u8> {
     let request = v1::DeleteTenantRequest {
         tenant: target.tenant.clone(),
         delete_topics: false,
+        confirm_name: target.tenant.clone(),
     };
     request.encode_to_vec()
 }

@@ -1,6 +1,6 @@
 // What happened lately, the newest first.
 
-import { get } from "./api.js";
+import { get, query as parameters } from "./api.js";
 import { h } from "./dom.js";
 import { clock, moment } from "./format.js";
 import { tag } from "./parts.js";
@@ -10,14 +10,15 @@ const WORDS = { good: "Good", bad: "Trouble", plain: "Event" };
 
 let known = [];
 let last = 0;
+let start = ""; // of the node, to which the numbers belong
 
 /** Asks for what is new; answers who was asked. */
 async function ask() {
-  const answer = await get(`/events?after=${last}`);
+  const answer = await get(`/events${parameters({ after: last, start })}`);
   if (answer.restarted) known = [];
   const newest = known.at(-1)?.number ?? 0;
   known = [...known, ...answer.events.filter((event) => event.number > newest)].slice(-KEPT_MAX);
-  last = answer.last;
+  ({ last, start } = answer);
   return answer.node;
 }
 

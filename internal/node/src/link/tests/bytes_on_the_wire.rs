@@ -10,7 +10,8 @@ use tokio_rustls::client::TlsStream;
 use super::super::frame::bundle::{Bundle, BundledAnswer, BundledCall, decode_answers, decode_calls};
 use super::super::frame::{Frame, FrameError, FrameType, HEADER_BYTES, Header, decode_hello, read_frame};
 use super::super::limits::{
-    BUNDLE_CALLS_MAX, FRAME_BYTES_MAX, HELLO_BYTES_MAX, SILENT_TICKS_MAX, STREAM_WINDOW_MESSAGES, TICK,
+    ACCEPTED_PER_NODE_MAX, BUNDLE_CALLS_MAX, FRAME_BYTES_MAX, HELLO_BYTES_MAX, SILENT_TICKS_MAX,
+    STREAM_WINDOW_MESSAGES, TICK,
 };
 use super::super::{Hello, Refusal, text_for_tests};
 use super::*;
@@ -103,6 +104,30 @@ async fn breaches_of_the_protocol_are_answered_with_the_reason_and_the_end() {
         assert!(why.contains(expected), "expected {expected:?}, got {why:?}");
     }
     eventually("no connection is left", || connections(&node).is_empty()).await;
+}
+
+#[tokio::test]
+async fn a_node_has_so_many_connections_with_another_and_no_more() {
+    let ca = TestCa::new();
+    let node = TestNode::start(&ca, "n2").await;
+    let ping = bytes_of(&Frame::plain(FrameType::Ping, Vec::new()));
+    let mut open = Vec::new();
+    for count in 1..=ACCEPTED_PER_NODE_MAX {
+        open.push(greeted(&ca, &node).await);
+        eventually("it is counted", || connections(&node).len() == count).await;
+        for stream in &mut open {
+            // Whoever is silent is given up.
+            stream.write_all(&ping).await.unwrap();
+        }
+    }
+    let mut one_more = raw(&ca, &node).await;
+    let greeting = bytes_of(&Frame::hello(&hello("n1")));
+    one_more.write_all(&greeting).await.unwrap();
+    let why = refusal(one_more).await.unwrap_or_default();
+    assert!(why.contains("has 16 connections open to this one already"), "{why:?}");
+    open.pop();
+    eventually("it is let go of", || connections(&node).len() < ACCEPTED_PER_NODE_MAX).await;
+    drop(greeted(&ca, &node).await);
 }
 
 #[tokio::test]

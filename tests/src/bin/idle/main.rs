@@ -1,15 +1,17 @@
-//! What partitions cost that nobody uses: CPU, memory and wakeups of three nodes while nothing happens; and how soon all of
-//! them have a leader again when a node is killed then.
+//! What partitions cost that nobody uses: CPU, memory and wakeups of three nodes while nothing happens; how long a node takes to tell
+//! its metrics then; and how soon all of them have a leader again when a node is killed. Last, how soon a new node answers.
 //!
 //! `make bench-idle` builds the release binaries and runs this. The arguments are numbers of partitions, 300 and 1,000
 //! unless said otherwise; each is measured with every timer step, in a cluster of its own, with three replicas of every
 //! partition. `HIGHWATER_IDLE_SECONDS` says for how long is measured, 30 by default, `HIGHWATER_IDLE_STEPS` with which steps,
 //! `1,2,3` by default. It asserts nothing but that every partition gets its leader.
 
+mod looked_at;
+
 use std::fs;
 use std::time::{Duration, Instant};
 
-use highwater_tests::{TestCluster, TestNode, eventually};
+use highwater_tests::{ReservedPort, TestCluster, TestNode, eventually};
 
 type Failure = Box<dyn std::error::Error>;
 
@@ -43,11 +45,17 @@ fn main() -> Result<(), Failure> {
             measure(partitions, step, Duration::from_secs(seconds))?;
         }
     }
+    looked_at::starts();
     Ok(())
 }
 
 fn measure(partitions: u32, step: &str, time: Duration) -> Result<(), Failure> {
-    let mut cluster = TestCluster::start(3);
+    let port = ReservedPort::take();
+    let admin = format!("127.0.0.1:{}", port.number());
+    let mut cluster = TestCluster::prepare(3);
+    cluster.node(0).set("--admin-listen", &admin);
+    (0..3).for_each(|position| cluster.node(position).start());
+    cluster.wait_ready();
     eventually("the timer step is set", RULES_DEADLINE, || {
         let set = cluster.run(&["cluster", "settings", "--timer-step", step]);
         set.status.success().then_some(())
@@ -81,6 +89,7 @@ fn measure(partitions: u32, step: &str, time: Duration) -> Result<(), Failure> {
             after.threads,
         );
     }
+    looked_at::metrics(&admin);
     let killed = Instant::now();
     cluster.node(0).kill();
     eventually("every partition has a leader again", LEADERS_DEADLINE, || {

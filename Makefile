@@ -10,7 +10,7 @@ SIM := $(TARGET_DIR)/sim/sim/sim
 SEED ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help check fix picture build test console upgrade chart dist image demo bench bench-quick bench-cluster bench-idle bench-telemetry bench-access bench-abuse bench-log model fuzz chaos chaos-long chaos-selftest groups certs sim sim-long sim-build
+.PHONY: help check fix picture build test console upgrade chart dist image image-examples demo demo-apps bench bench-quick bench-cluster bench-idle bench-telemetry bench-access bench-abuse bench-log model fuzz chaos chaos-long chaos-selftest groups certs sim sim-long sim-build
 
 help: ## List the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,18 +37,20 @@ build:
 	$(CARGO) build --workspace --bins --tests --locked
 
 # Random inputs come from one seed, so that a run can be repeated; fresh ones are tried by sim-long.
-test: build sim-build ## Every test, some simulation; last, stubs of another language, the console in a browser, images, an upgrade, and the Helm chart
+test: build sim-build ## Every test, some simulation; last, stubs of another language, a day of the example applications, the console in a browser, images, an upgrade, and the Helm charts
 	PROPTEST_RNG_SEED=$(SEED) $(CARGO) test --workspace --locked --no-fail-fast
 	$(SIM) log --seeds 4
 	$(SIM) group --seeds 40
 	tests/interop/run $(HIGHWATER)
 	tests/console/run $(HIGHWATER)
+	$(TARGET_DIR)/debug/demo_apps
 	examples/activity/browser/run $(TARGET_DIR)/debug
 	tests/deploy/dist.sh $(HIGHWATER) $(TARGET_DIR)/debug/sbom
 	tests/deploy/image.sh $(HIGHWATER)
+	tests/deploy/image-examples.sh $(TARGET_DIR)/debug
 	tests/deploy/compose.sh $(HIGHWATER)
 	tests/upgrade/run
-	tests/deploy/run
+	PROGRAMS=$(TARGET_DIR)/debug tests/deploy/run
 
 console: build ## The console in a real browser: every page by mouse and keyboard, a killed node, screenshots in target/console
 	tests/console/run $(HIGHWATER)
@@ -57,7 +59,7 @@ upgrade: build ## A cluster of an earlier version, which is built first, becomes
 	tests/upgrade/run
 
 # How pods of it behave is a test like any other (`cargo test --test pods`).
-chart: ## The Helm chart, rendered and checked against Kubernetes' schemas; installs Helm and the schemas in target/deploy
+chart: ## The Helm charts, rendered and checked against Kubernetes' schemas; installs Helm and the schemas in target/deploy
 	tests/deploy/run
 
 sim-build:
@@ -90,9 +92,17 @@ dist: ## A release in target/dist: stripped binary, archive with completions, bi
 image: dist ## The container image of that in target/image, made without a container daemon; less than 40 MiB
 	deploy/image $(TARGET_DIR)/dist/highwater $(TARGET_DIR)/image
 
+image-examples: ## The same of the example applications in target/image-examples, all six programs; less than 64 MiB
+	$(CARGO) build --release --locked -p highwater-users -p highwater-activity -p highwater-school -p highwater-calc --bins
+	deploy/examples/image $(TARGET_DIR)/release $(TARGET_DIR)/image-examples
+
 demo: ## Three nodes, a topic, a killed leader, and a proof that nothing was lost, doubled or reordered
 	$(CARGO) build --release --locked -p highwater-cli -p highwater-tests --bins
 	$(TARGET_DIR)/release/demo
+
+demo-apps: ## A day of the four applications in examples/, a node killed at noon, and in the evening an account of what each saw
+	$(CARGO) build --release --locked -p highwater-cli -p highwater-tests -p highwater-users -p highwater-activity -p highwater-school -p highwater-calc --bins
+	$(TARGET_DIR)/release/demo_apps
 
 bench: bench-build ## Throughput, latency and CPU, each beside plain code of the same run (5 minutes; docs/benchmarking.md)
 	$(TARGET_DIR)/release/bench --out $(TARGET_DIR)/bench/bench.json
@@ -104,7 +114,7 @@ bench-quick: bench-build ## The same in a minute, less certain
 bench-build:
 	$(CARGO) build --release --locked -p highwater-cli -p highwater-tests --bins
 
-bench-idle: ## What partitions cost that nobody uses: CPU, memory and wakeups of three idle nodes
+bench-idle: ## What partitions cost that nobody uses: CPU, memory and wakeups of three idle nodes; how soon nodes answer
 	$(CARGO) build --release --locked -p highwater-cli -p highwater-tests --bins
 	$(TARGET_DIR)/release/idle
 

@@ -53,7 +53,7 @@ def main():
         "exp_annotations": {key: filled(text) for key, text in rules["HighwaterNodeDown"]["annotations"].items()},
     }
     # Whether the machine's disk is full or its clock is odd is none of this test's business.
-    about_nodes = ["HighwaterNodeDown", "HighwaterNodeNotReady", "HighwaterPartitionWithoutLeader", "HighwaterReplicaStopped", "HighwaterReplicaDead"]
+    about_nodes = ["HighwaterNodeDown", "HighwaterNodeNotReady", "HighwaterPartitionWithoutLeader", "HighwaterPartitionsNotLed", "HighwaterCatalogLost", "HighwaterReplicaStopped", "HighwaterReplicaDead"]
     quiet = lambda time: [{"eval_time": time, "alertname": alert, "exp_alerts": []} for alert in about_nodes]
     while_away = [{"eval_time": "9m", "alertname": "HighwaterNodeDown", "exp_alerts": [down]}]
     test = {

@@ -9,28 +9,22 @@ the rules with promtool, which also plays through when each of them fires.
 `tests/deploy/run` installs what this needs and runs it.
 """
 
-import json
 import os
-import pathlib
 import re
 import subprocess
-import sys
 import tempfile
 
 import yaml
 
+import charts
 import objects
 import values
+from charts import ROOT, Wrong
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
-CHART = ROOT / "deploy/helm/highwater"
-PLAIN = ROOT / "deploy/kubernetes/highwater.yaml"
-ALERTS = CHART / "files/alerts.yaml"
+GUIDE = ROOT / "docs/kubernetes.md"
 # Where the rules stand for those without Helm; the chart's copy must be the same.
 ALERTS_TEST = ROOT / "deploy/prometheus/alerts.test.yaml"
 ALERTS_AT_HOME = ROOT / "deploy/prometheus/alerts.yaml"
-GUIDE = ROOT / "docs/kubernetes.md"
-KUBERNETES = "1.35.0"
 
 PLAIN_HEAD = """\
 # Highwater on Kubernetes without Helm: three nodes, with certificates from an authority of their own. This is the chart in
@@ -39,52 +33,13 @@ PLAIN_HEAD = """\
 #   kubectl create namespace highwater
 #   kubectl apply -f deploy/kubernetes/highwater.yaml
 """
-
-
-class Wrong(Exception):
-    """What a check found."""
-
-
-def helm(arguments):
-    return subprocess.run([os.environ["HELM"], *arguments], capture_output=True, text=True, timeout=60)
-
-
-def render(case, extra=()):
-    """What `helm template` says about a case."""
-    with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
-        json.dump(case.get("values") or {}, file)
-        file.flush()
-        command = ["template", case.get("release", "highwater"), str(CHART), "--values", file.name]
-        command += ["--namespace", case.get("namespace", "highwater"), "--kube-version", case.get("kubernetes", KUBERNETES)]
-        command += ["--is-upgrade"] if case.get("upgrade") else []
-        return helm([*command, *extra])
-
-
-def must_render(case, extra=()):
-    rendered = render(case, extra)
-    if rendered.returncode != 0:
-        raise Wrong(f"it does not render: {rendered.stderr.strip()}")
-    return rendered.stdout
-
-
-def judge(case):
-    if "fails" in case:
-        rendered = render(case)
-        if rendered.returncode == 0:
-            raise Wrong("it renders")
-        if case["fails"] not in rendered.stderr:
-            raise Wrong(f"the message is another one: {rendered.stderr.strip()}")
-        return
-    documents = [document for document in yaml.safe_load_all(must_render(case)) if document]
-    wrong = objects.check(documents, case.get("values") or {})
-    if wrong:
-        raise Wrong("\n    ".join(wrong))
+CHART = charts.Chart("deploy/helm/highwater", "deploy/kubernetes/highwater.yaml", PLAIN_HEAD, "highwater", objects.check)
 
 
 def template_of(values_given):
     """The pods' template and the rest of the StatefulSet's description with these values."""
-    documents = yaml.safe_load_all(must_render({"values": values_given}))
-    return next(document for document in documents if document and document["kind"] == "StatefulSet")["spec"]
+    documents = CHART.documents({"values": values_given})
+    return next(document for document in documents if document["kind"] == "StatefulSet")["spec"]
 
 
 def more_nodes_restart_nobody():
@@ -101,30 +56,8 @@ def other_settings_restart_nodes():
         raise Wrong("with other settings, pods are the same")
 
 
-def plain_rendering():
-    text = must_render({}, ["--skip-tests"])
-    # Neither of them means anything without Helm.
-    lines = (line for line in text.splitlines() if not re.match(r"# Source: |    helm\.sh/hook", line))
-    kept = "\n".join(lines).replace("\n  annotations:\n---", "\n---").replace("\n  annotations:\nspec:", "\nspec:")
-    kept = re.sub(r"\n  annotations:\n(?=\S)", "\n", kept)
-    return PLAIN_HEAD + kept + "\n"
-
-
-def plain_manifest_is_the_default_rendering():
-    if not PLAIN.exists() or PLAIN.read_text() != plain_rendering():
-        raise Wrong(f"{PLAIN.relative_to(ROOT)} is not what the chart renders: `tests/deploy/run --write`")
-    wrong = objects.check([document for document in yaml.safe_load_all(PLAIN.read_text()) if document], {})
-    if wrong:
-        raise Wrong("\n    ".join(wrong))
-
-
-def readme_has_the_values():
-    if values.with_table(CHART) != (CHART / "README.md").read_text():
-        raise Wrong("the table of values in the chart's README is not that of values.yaml: `tests/deploy/run --write`")
-
-
 def guide_sets_values_that_exist():
-    known = {path for path, _, _ in values.described((CHART / "values.yaml").read_text())}
+    known = {path for path, _, _ in values.described((CHART.path / "values.yaml").read_text())}
     named = re.findall(r"--set '?([A-Za-z.]+)=", GUIDE.read_text()) + re.findall(r"`([a-z][A-Za-z]+\.[A-Za-z]+)(?:=\w+)?`", GUIDE.read_text())
     files = re.compile(r".*\.(crt|key|pem)$|settings\.")
     unknown = sorted(name for name in named if name not in known and not files.match(name))
@@ -132,32 +65,14 @@ def guide_sets_values_that_exist():
         raise Wrong(f"{GUIDE.relative_to(ROOT)} sets what is no value: {unknown}")
 
 
-def schema_knows_the_values():
-    wrong = values.unlike_schema(CHART)
-    if wrong:
-        raise Wrong("\n    ".join(wrong))
-
-
-def chart_is_in_order():
-    linted = helm(["lint", "--strict", str(CHART)])
-    if linted.returncode != 0:
-        raise Wrong(linted.stdout + linted.stderr)
-
-
-def chart_has_the_version_of_the_program():
-    version = re.search(r'^version = "(.*)"', (ROOT / "Cargo.toml").read_text(), re.MULTILINE).group(1)
-    told = yaml.safe_load((CHART / "Chart.yaml").read_text())["appVersion"]
-    if told != version:
-        raise Wrong(f"Chart.yaml has appVersion {told}, the program is {version}")
-
-
 def rules_are_sound():
-    if ALERTS_AT_HOME.read_text() != ALERTS.read_text():
-        raise Wrong(f"{ALERTS.relative_to(ROOT)} and {ALERTS_AT_HOME.relative_to(ROOT)} differ")
+    alerts = CHART.path / "files/alerts.yaml"
+    if ALERTS_AT_HOME.read_text() != alerts.read_text():
+        raise Wrong(f"{alerts.relative_to(ROOT)} and {ALERTS_AT_HOME.relative_to(ROOT)} differ")
     if not os.environ["PROMTOOL"]:
         return
-    rendered = must_render({"values": {"prometheusRule": {"enabled": True}}})
-    rule = next(d for d in yaml.safe_load_all(rendered) if d and d["kind"] == "PrometheusRule")
+    documents = CHART.documents({"values": {"prometheusRule": {"enabled": True}}})
+    rule = next(document for document in documents if document["kind"] == "PrometheusRule")
     with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
         yaml.safe_dump(rule["spec"], file)
         file.flush()
@@ -170,40 +85,11 @@ def rules_are_sound():
 
 
 COMPARISONS = [
-    chart_is_in_order,
-    chart_has_the_version_of_the_program,
-    schema_knows_the_values,
-    readme_has_the_values,
     guide_sets_values_that_exist,
-    plain_manifest_is_the_default_rendering,
     more_nodes_restart_nobody,
     other_settings_restart_nodes,
     rules_are_sound,
 ]
 
-
-def write():
-    PLAIN.parent.mkdir(parents=True, exist_ok=True)
-    PLAIN.write_text(plain_rendering())
-    (CHART / "README.md").write_text(values.with_table(CHART))
-
-
-def main():
-    if sys.argv[1:] == ["--write"]:
-        return write()
-    cases = yaml.safe_load((ROOT / "tests/deploy/cases.yaml").read_text())
-    todo = [(case["name"], lambda case=case: judge(case)) for case in cases]
-    todo += [(comparison.__name__.replace("_", " "), comparison) for comparison in COMPARISONS]
-    failed = 0
-    for name, check in todo:
-        try:
-            check()
-        except Wrong as why:
-            failed += 1
-            print(f"FAILED  {name}\n    {why}", file=sys.stderr)
-    if failed:
-        sys.exit(f"{failed} of {len(todo)} checks of the Helm chart failed")
-    print(f"the Helm chart: {len(todo)} checks passed, {objects.CHECKED} objects against {len(objects.VERSIONS)} versions of Kubernetes")
-
-
-main()
+if __name__ == "__main__":
+    charts.main("the Helm chart", CHART, "cases.yaml", COMPARISONS)

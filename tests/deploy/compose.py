@@ -15,7 +15,10 @@ try:
 except ModuleNotFoundError:
     import tomli as tomllib
 
-DIRECTORY = pathlib.Path(__file__).resolve().parents[2] / "deploy" / "compose"
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+DIRECTORY = ROOT / "deploy" / "compose"
+# Of the programs, by which images are called.
+VERSION = tomllib.loads((ROOT / "Cargo.toml").read_text())["workspace"]["package"]["version"]
 NODES = ["n1", "n2", "n3"]
 # Where nodes find the certificates.
 CERTIFICATES = "/certificates"
@@ -104,6 +107,8 @@ def main(binary):
     wanted = []
     for name in NODES:
         wanted += check_node(binary, name, services[name])
+    for name in [*NODES, "certificates"]:
+        check(services[name]["image"].endswith(f"highwater:{VERSION}}}"), f"{name} runs {services[name]['image']}, this is {VERSION}")
     racks = {services[name]["environment"]["HIGHWATER_RACK"] for name in NODES}
     check(len(racks) == len(NODES), f"the nodes stand in {racks}")
 
@@ -128,4 +133,5 @@ def main(binary):
     print(f"ok: compose: {len(services)} services")
 
 
-main(sys.argv[1])
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -1,8 +1,9 @@
 #!/bin/sh
-# What deploy/compose says, tried as far as that is possible without containers: see compose.py, which needs the Python packages of
-# compose.requirements.txt. They are installed into target/; without Python or a package index the test is skipped, loudly; with CI=true that is a failure.
+# What deploy/compose says, and deploy/examples on top of it, tried as far as that is possible without containers: see compose.py,
+# compose_examples.py and compose_live.py, which need the Python packages of compose.requirements.txt. They are installed into target/;
+# without Python or a package index the test is skipped, loudly; with CI=true that is a failure.
 #
-# usage: tests/deploy/compose.sh HIGHWATER_BINARY
+# usage: tests/deploy/compose.sh HIGHWATER_BINARY (beside which the examples' programs are)
 set -eu
 binary=$(cd "$(dirname "$1")" && pwd)/$(basename "$1")
 here=$(cd "$(dirname "$0")" && pwd)
@@ -34,9 +35,13 @@ if ! cmp -s "$here/compose.requirements.txt" "$venv/installed.txt"; then
         -r "$here/compose.requirements.txt" >>"$log" 2>&1 || skip "pip cannot install what it needs:"
     cp "$here/compose.requirements.txt" "$venv/installed.txt"
 fi
-PYTHONDONTWRITEBYTECODE=1 "$venv/bin/python" "$here/compose.py" "$binary"
+export PYTHONDONTWRITEBYTECODE=1
+"$venv/bin/python" "$here/compose.py" "$binary"
+"$venv/bin/python" "$here/compose_examples.py" "$(dirname "$binary")"
+"$venv/bin/python" "$here/compose_live.py" "$(dirname "$binary")"
 
-# Where docker has its plugin, it reads the file, too; no engine is needed for that.
+# Where docker has its plugin, it reads the files, too; no engine is needed for that.
 if docker compose version >/dev/null 2>&1; then
     docker compose --file "$root/deploy/compose/compose.yaml" config --quiet
+    docker compose --file "$root/deploy/compose/compose.yaml" --file "$root/deploy/examples/compose.yaml" config --quiet
 fi

@@ -13,6 +13,8 @@
 //!
 //! Every start of a pod gets an address that no pod had before, as in Kubernetes. Only one thing is put in the place of what the
 //! manifest says: all pods share one network, so `0.0.0.0`, all addresses of a pod, becomes the one that it has.
+//! That is a loopback address, on which the admin listener wants no certificate and tells reasons; how it answers elsewhere is tested in the
+//! node (`cluster_tests/console.rs`, `admin/tests.rs`).
 //!
 //! Deliberately absent: the scheduler, quotas of memory and CPU, network policies, `minReadySeconds` (the next node is updated as
 //! soon as the one before is ready, which is harder).
@@ -112,6 +114,23 @@ fn every_variable_of_a_node_is_one_that_serve_reads() {
     let unknown: Vec<&String> = ours.filter(|name| !help.contains(&format!("[env: {name}="))).collect();
     assert!(unknown.is_empty(), "{unknown:?}");
     assert!(variables.len() > 10, "{variables:?}");
+}
+
+/// Its image has no program that sends signals but ours.
+#[test]
+fn a_node_logs_more_without_a_restart_when_its_config_map_says_so() {
+    let Some(mut world) = World::open() else { return };
+    world.start(0);
+    world.wait_live(0);
+    world.rewrite(0, "settings", "node.toml", "log = 'info,call=debug'\n");
+    let id = world.process_id(0).to_string();
+    let reload = ["highwater", "reload", "--pid", &id].map(str::to_owned);
+    run(&mut world.exec(0, reload.to_vec()), PATIENCE).success();
+    eventually("the settings are in force", PATIENCE, || {
+        let log = world.log(0);
+        let is_taken = |line: &str| line.contains("settings are in force") && line.contains("call=debug");
+        log.lines().any(is_taken).then_some(())
+    });
 }
 
 #[test]

@@ -37,7 +37,14 @@ def definitions(folder):
 
 
 def check(documents, values):
-    """Everything that is wrong."""
+    """Everything that is wrong with the cluster's objects."""
+    checks = [pods_are_confined, references_lead_somewhere, ports_and_volumes_fit, services_find_pods, nodes_are_stopped_in_time]
+    checks += [nodes_find_each_other, monitoring_fits, certificates_name_nodes]
+    return check_each(documents, values, checks)
+
+
+def check_each(documents, values, checks):
+    """What the schemas, names that come twice, and these checks find wrong."""
     global CHECKED
     CHECKED += len(documents)
     wrong = [why for document in documents for why in by_schema(document)]
@@ -46,8 +53,6 @@ def check(documents, values):
     if wrong:
         return wrong
     rendered = Rendered(documents)
-    checks = [pods_are_confined, references_lead_somewhere, ports_and_volumes_fit, services_find_pods, nodes_are_stopped_in_time]
-    checks += [nodes_find_each_other, monitoring_fits, certificates_name_nodes]
     return [why for one in checks for why in one(rendered, values)]
 
 
@@ -66,7 +71,6 @@ class Rendered:
     def __init__(self, documents):
         self.documents = documents
         self.named = {(document["kind"], document["metadata"]["name"]): document for document in documents}
-        self.nodes = self.only("StatefulSet")
         self.pods = {}
         for document in documents:
             if document["kind"] == "Pod":
@@ -74,6 +78,10 @@ class Rendered:
             elif document["kind"] in ("StatefulSet", "Deployment", "Job"):
                 template = document["spec"]["template"]
                 self.pods[document["metadata"]["name"]] = (template["metadata"]["labels"], template["spec"])
+
+    @property
+    def nodes(self):
+        return self.only("StatefulSet")
 
     def of(self, kind):
         return [document for document in self.documents if document["kind"] == kind]

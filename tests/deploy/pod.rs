@@ -116,6 +116,11 @@ impl Pod {
         assert!(ended.is_none(), "the pod at {} has ended: {ended:?}", self.address);
     }
 
+    /// The node's process; a pod of Kubernetes calls it 1, ours sees all processes.
+    pub(crate) fn process_id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Ends the pod in order: `preStop`, SIGTERM, and as long as the grace lasts. The grace counts from the beginning.
     pub(crate) fn stop(&mut self, spec: &Value, container: &Value) -> ExitStatus {
         let pause = Duration::from_secs(number(&container["lifecycle"]["preStop"]["sleep"]["seconds"]));

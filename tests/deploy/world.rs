@@ -242,6 +242,40 @@ impl World {
         self.process((spec, &spec["containers"][0]), &identity, &volumes, Some(arguments))
     }
 
+    /// The same in the pod of a node.
+    pub(crate) fn exec(&mut self, ordinal: usize, arguments: Vec<String>) -> Command {
+        let address = self.pod(ordinal).0.address;
+        let template = self.node_template();
+        let (identity, spec) = (
+            self.identity(&self.node_name(ordinal), address, template),
+            &template["spec"],
+        );
+        let mut volumes = self.volumes(&identity, spec);
+        volumes.extend(self.claims(&identity.name));
+        self.process((spec, self.node_container()), &identity, &volumes, Some(arguments))
+    }
+
+    /// The id of a node's process.
+    pub(crate) fn process_id(&mut self, ordinal: usize) -> u32 {
+        self.pod(ordinal).0.process_id()
+    }
+
+    /// What a node has logged.
+    pub(crate) fn log(&self, ordinal: usize) -> String {
+        fs::read_to_string(self.log_path(ordinal)).unwrap_or_default()
+    }
+
+    /// Puts something else into a file of the one volume of that name that a node has had, as the kubelet does when its ConfigMap is edited.
+    pub(crate) fn rewrite(&self, ordinal: usize, volume: &str, file: &str, content: &str) {
+        let prefix = format!("{}-{volume}-", self.node_name(ordinal));
+        let entries = fs::read_dir(self.directory.path()).into_iter().flatten().flatten();
+        let found = entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(&prefix));
+        let volumes: Vec<PathBuf> = found.map(|entry| entry.path()).collect();
+        assert_eq!(volumes.len(), 1, "{prefix}: {volumes:?}");
+        let path = volumes[0].join(file);
+        fs::write(&path, content).unwrap_or_else(|error| panic!("cannot write {}: {error}", path.display()));
+    }
+
     /// Tells DNS who is where. A Service leads to pods that are ready, unless it says otherwise.
     fn publish(&mut self) {
         let namespace = self.namespace();
@@ -386,7 +420,7 @@ impl Drop for World {
             return;
         }
         for ordinal in 0..self.pods.len() {
-            let log = fs::read_to_string(self.log_path(ordinal)).unwrap_or_default();
+            let log = self.log(ordinal);
             let lines: Vec<&str> = log.lines().collect();
             let shown = &lines[lines.len().saturating_sub(LOG_LINES_SHOWN)..];
             eprintln!(

@@ -1,7 +1,7 @@
 //! The courses' service: it handles commands about courses, keeps a read model of their events, and answers from it.
 //!
 //! Courses are documents: JSON in one column. What is looked for has a column and an index of its own, made by the rule that the search
-//! goes by ([`small`]). A deleted course stays, marked, for those who are enrolled in it.
+//! goes by (`small`). A deleted course stays, marked, for those who are enrolled in it.
 
 use std::path::PathBuf;
 

@@ -3,7 +3,7 @@
 //! On SIGTERM or SIGINT everything that listens stops to take connections. Streams that go on for ever would hold the end up for ever, so
 //! after [`DRAIN`] what is still open is cut; clients of such streams begin again elsewhere anyway.
 //!
-//! What one client may take of it has limits: see [`connections`](crate::connections).
+//! What one client may take of it has limits: see [`crate::connections`].
 //!
 //! Deliberately absent: TLS. Such a service stands behind something that has it, an ingress or a proxy.
 

@@ -8,6 +8,7 @@ usage: compose_live.py DIRECTORY_OF_THE_PROGRAMS
 
 import contextlib
 import json
+import os
 import pathlib
 import re
 import socket
@@ -36,10 +37,18 @@ def eventually(what, holds, patience=PATIENCE):
     return found
 
 
+# Below what the system hands out by itself, and below what other tests take: nobody gets a port before the program that it is for.
+PORTS = range(8_000, 10_000)
+# Different processes begin at different places, and none takes a port twice.
+untried = (PORTS[(os.getpid() * 97 + step) % len(PORTS)] for step in range(len(PORTS)))
+
+
 def free_port():
-    with contextlib.closing(socket.socket()) as taken:
-        taken.bind(("127.0.0.1", 0))
-        return taken.getsockname()[1]
+    for port in untried:
+        with contextlib.closing(socket.socket()) as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    check(False, f"there is no free port from {PORTS.start} to {PORTS.stop - 1}")
 
 
 def get(url, body=None, headers=None):

@@ -25,6 +25,10 @@ PLAIN_HEAD = """\
 #
 #   kubectl -n highwater create secret generic examples-school-api-keys --from-literal=api-keys=AT_LEAST_16_LETTERS
 #   kubectl apply -f deploy/examples/kubernetes.yaml
+#
+# Before you apply a later version of this file, delete the job, which cannot be changed, and is to run again:
+#
+#   kubectl -n highwater delete job examples-init --ignore-not-found
 """
 # A key that is made is another one each time.
 PLAIN_VALUES = {"school": {"apiKeysSecret": "examples-school-api-keys"}}

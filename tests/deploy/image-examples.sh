@@ -33,7 +33,7 @@ done
 # The services begin: what they miss is the profile. Programs that only talk say whom they miss.
 for service in 'users serve' 'users metrics' 'activity serve' 'calc backend' 'calc log'; do
     # shellcheck disable=SC2086 # A program and its subcommand.
-    answer=$(inside $service --profile /nowhere.toml --port 0 --metrics-port 0 2>&1) && fail "$service runs without a profile: $answer"
+    answer=$(export WEB_PORT=0 && inside $service --profile /nowhere.toml --port 0 --metrics-port 0 2>&1) && fail "$service runs without a profile: $answer"
     echo "$answer" | grep -q '/nowhere.toml' || fail "$service does not miss its profile: $answer"
 done
 printf '127.0.0.1 localhost\n' >"$work/inside/etc/hosts"

@@ -7,7 +7,7 @@
 use std::io::{self, Write};
 use std::path::PathBuf;
 
-use highwater::{Client, Outcome as Written, Profile};
+use highwater::{Client, Profile};
 use highwater_service::logs::{self, LogFormat};
 
 use crate::command::{Command, HELP};
@@ -69,12 +69,7 @@ async fn answer(session: &mut Session, text: &str) -> String {
             Outcome::Ok => wire::shown(&answer.text),
             Outcome::Error => format!("error: {}", wire::shown(&answer.text)),
         },
-        Err(error) => match error.outcome() {
-            Written::NotApplied => format!("error: the command is not in the log: {error}"),
-            _ => {
-                format!("error: whether the command is in the log is not known; if it is, it will be answered: {error}")
-            }
-        },
+        Err(unanswered) => format!("error: {unanswered}"),
     }
 }
 

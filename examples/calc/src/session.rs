@@ -29,6 +29,10 @@ const UNKNOWN_MAX: usize = 1_000;
 
 /// What is said when nothing has been heard of a command for [`NOTICE`].
 const NO_ANSWER: &str = "no back end has answered yet; the command is in the log and will be answered";
+/// What is said when the log has refused a command.
+const NOT_THERE: &str = "the command is not in the log";
+/// What is said when it is not known whether the log has taken a command.
+const MAYBE_THERE: &str = "whether the command is in the log is not known; if it is, it will be answered";
 /// What is said when the log has not taken a command for [`NOTICE`].
 const NOT_TAKEN: &str = "the log has not taken the command yet; it is still being tried";
 
@@ -92,6 +96,25 @@ impl Asked {
     }
 }
 
+/// Why a command has no answer here.
+#[derive(Debug, thiserror::Error)]
+pub enum Unanswered {
+    /// The log does not take it.
+    #[error("{standing}: {0}", standing = standing(.0))]
+    NotTaken(#[source] ProduceError),
+    /// The results cannot be read, and trying again would not help: a right was taken away, or the topic is another one.
+    #[error("the command is in the log and will be answered, but the answer cannot be read: {0}")]
+    Unread(#[source] Error),
+}
+
+/// Whether a command that was not taken is in the log.
+fn standing(error: &ProduceError) -> &'static str {
+    match error.outcome() {
+        Written::NotApplied => NOT_THERE,
+        _ => MAYBE_THERE,
+    }
+}
+
 /// What a command was answered.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answer {
@@ -141,8 +164,8 @@ impl Session {
     ///
     /// # Errors
     /// If the log does not take the command: the error says whether it may be there all the same. Its answer is told then when it comes
-    /// before that to a later command.
-    pub async fn ask(&mut self, text: &str, tell: &mut impl FnMut(&str)) -> Result<Answer, ProduceError> {
+    /// before that to a later command. And if results cannot be read any more.
+    pub async fn ask(&mut self, text: &str, tell: &mut impl FnMut(&str)) -> Result<Answer, Unanswered> {
         self.asked.sent += 1;
         let record = wire::command(&self.asked.session, self.asked.sent, text);
         let taken = async { self.producer.send(record).await?.await };
@@ -152,12 +175,13 @@ impl Session {
                 if error.outcome() != Written::NotApplied {
                     self.asked.remember(self.asked.sent);
                 }
-                return Err(error);
+                return Err(Unanswered::NotTaken(error));
             }
         };
         loop {
             let waiting = Box::pin(self.next_result(own));
-            match noticed(waiting, NOTICE, NO_ANSWER, tell).await {
+            let heard = noticed(waiting, NOTICE, NO_ANSWER, tell).await;
+            match heard.map_err(Unanswered::Unread)? {
                 Heard::Answer(answer) => return Ok(answer),
                 Heard::Late(number, answer) => {
                     let text = wire::shown(&answer.text);
@@ -168,45 +192,47 @@ impl Session {
     }
 
     /// The next result of this session, which waits for the one of its command at offset `own`.
-    async fn next_result(&mut self, own: u64) -> Heard {
+    async fn next_result(&mut self, own: u64) -> Result<Heard, Error> {
         loop {
-            let record = self.next_record().await;
+            let record = self.next_record().await?;
             if let Some(heard) = self.asked.hear(&record, own) {
-                return heard;
+                return Ok(heard);
             }
         }
     }
 
-    /// Reads on, whatever happens to the cluster.
-    async fn next_record(&mut self) -> ConsumedRecord {
+    /// Reads on, whatever passing happens to the cluster.
+    async fn next_record(&mut self) -> Result<ConsumedRecord, Error> {
         loop {
             match self.results.next_record().await {
                 Some(Ok(record)) => {
                     self.position = record.offset + 1;
-                    return record;
+                    return Ok(record);
                 }
                 Some(Err(error @ (Error::CorruptBatch { .. } | Error::UnsupportedCompression { .. }))) => {
                     tracing::error!(%error, "results cannot be read");
                 }
-                Some(Err(error)) => {
+                Some(Err(error)) if error.is_retryable() => {
                     tracing::warn!(%error, "results cannot be read at the moment");
-                    self.read_again().await;
+                    self.read_again().await?;
                 }
-                None => self.read_again().await,
+                Some(Err(error)) => return Err(error),
+                None => self.read_again().await?,
             }
         }
     }
 
-    async fn read_again(&mut self) {
+    async fn read_again(&mut self) -> Result<(), Error> {
         loop {
             sleep(PAUSE).await;
             let results = self.client.consumer(RESULT_TOPIC, self.partition);
             match results.from(Position::Offset(self.position)).build().await {
                 Ok(results) => {
                     self.results = results;
-                    return;
+                    return Ok(());
                 }
-                Err(error) => tracing::warn!(%error, "results cannot be read at the moment"),
+                Err(error) if error.is_retryable() => tracing::warn!(%error, "results cannot be read at the moment"),
+                Err(error) => return Err(error),
             }
         }
     }

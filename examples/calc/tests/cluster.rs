@@ -327,6 +327,28 @@ fn a_file_of_topics_that_are_no_more_is_refused() {
 }
 
 #[test]
+fn whoever_may_not_read_results_any_more_is_told_and_does_not_wait() {
+    let cluster = TestCluster::start(1);
+    run(&mut calc(&cluster, &["init"]), DEADLINE).success();
+    let profile = cluster.profile_for("calc", "prompt");
+    let runtime = Runtime::new().unwrap();
+    let mut session = runtime.block_on(async {
+        let client = Client::from_profile(&Profile::load(&profile).unwrap()).await.unwrap();
+        Session::open(&client).await.unwrap()
+    });
+    // Nobody answers.
+    let asking = runtime.spawn(async move { session.ask("add 2 5", &mut |_: &str| ()).await });
+    let consume = ["calc/prompt", "consume", "--tenant", "calc", "--topic", "result"];
+    cluster.run(&[&["access", "revoke"], &consume[..]].concat()).success();
+    let ended = runtime.block_on(async { tokio::time::timeout(DEADLINE, asking).await });
+    let told = ended.unwrap().unwrap().unwrap_err().to_string();
+    assert!(
+        told.contains("the answer cannot be read: ") && told.contains("may not consume"),
+        "{told}"
+    );
+}
+
+#[test]
 fn what_is_missing_is_said() {
     let directory = tempfile::tempdir().unwrap();
     let run_in = |arguments: &[&str]| {

@@ -24,6 +24,8 @@ const FRESH_WITHIN: Duration = Duration::from_secs(5);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long another service may take to answer; longer than it waits itself, [`FRESH_WITHIN`].
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(8);
+/// After what silence another service is asked whether it is there, and how long it may take to answer.
+const KEEP_ALIVE: Duration = Duration::from_secs(10);
 
 /// Why a service has ended.
 pub(crate) type Failure = Box<dyn std::error::Error + Send + Sync>;
@@ -84,6 +86,10 @@ pub(crate) fn channel(service: &str, url: &str) -> Result<Channel, Failure> {
     Ok(endpoint
         .connect_timeout(CONNECT_TIMEOUT)
         .timeout(ANSWER_TIMEOUT)
+        // A machine that is gone closes nothing.
+        .http2_keep_alive_interval(KEEP_ALIVE)
+        .keep_alive_timeout(KEEP_ALIVE)
+        .keep_alive_while_idle(true)
         .connect_lazy())
 }
 

@@ -189,7 +189,8 @@ impl Needs {
                 |client: &str| name.strip_prefix(self.tenant).and_then(|rest| rest.strip_prefix('/')) == Some(client);
             self.rules.iter().any(|(client, ..)| own(client))
         };
-        let is_ours = |rule: &&Rule| rule.domain == self.tenant && is_client(&rule.subject);
+        // What is denied was denied on purpose, by somebody else: it gives nothing that would be too much.
+        let is_ours = |rule: &&Rule| !rule.deny && rule.domain == self.tenant && is_client(&rule.subject);
         let gives_us =
             |grant: &&Grant| grant.domain == self.tenant && (is_client(&grant.client) || grant.client == everybody);
         PolicyChange {
@@ -259,7 +260,11 @@ mod tests {
             role: "owner".to_owned(),
             domain: "school".to_owned(),
         };
-        policy.rules.extend([too_much.clone(), of_another]);
+        let denied = Rule {
+            deny: true,
+            ..wanted[0].clone()
+        };
+        policy.rules.extend([too_much.clone(), of_another, denied]);
         policy.grants.push(owner.clone());
         let change = NEEDS.difference(&policy, &wanted);
         assert_eq!(

@@ -8,7 +8,9 @@
 //! deleted and made again, or records are trimmed away before they were read, the view is [lost](View::lost), and whoever uses it ends.
 //! Records that no replica can give any more, since their bytes are damaged on all disks, are told in the log and passed over.
 //!
-//! Deliberately absent: partitions that are added later. A state that is split by key stays right only while keys stay where they are.
+//! Deliberately absent: partitions that are added later. A state that is split by key stays right only while keys stay where they are. And a
+//! sign that the state is old because the cluster is away: a service stays ready and answers from what it knows. Who needs to know better
+//! names the positions that the answer must be made of, and is refused if they are not reached in time.
 
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;

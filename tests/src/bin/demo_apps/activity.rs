@@ -160,6 +160,7 @@ fn new_ones(added: &Finished, wanted: u64) -> Result<u64> {
 fn cli(server: &str) -> Command {
     let mut command = beside("activity-cli");
     command.env("ADDRESS", server);
+    command.env("RETRY_FOR_MS", COMMAND_DEADLINE.as_millis().to_string());
     command
 }
 

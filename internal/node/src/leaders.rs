@@ -76,17 +76,21 @@ impl Leaders {
         }
     }
 
-    /// What nodes that do not tell publish instead.
+    /// What nodes that do not tell publish instead. Whoever is no member leads nothing, whatever it says.
     fn gossiped(&self, group: GroupId) -> Option<Leader> {
         let key = format!("{KEY_PREFIX}{}", group.0);
         let nodes = self.nodes.borrow();
-        let claims = nodes.iter().filter_map(|node| {
-            let term = node.keys.get(&key)?.parse().ok()?;
-            Some(Leader {
-                node: node.name.clone(),
-                term,
-            })
-        });
+        let members = self.catalog.members();
+        let claims = nodes
+            .iter()
+            .filter(|node| members.include(&node.name))
+            .filter_map(|node| {
+                let term = node.keys.get(&key)?.parse().ok()?;
+                Some(Leader {
+                    node: node.name.clone(),
+                    term,
+                })
+            });
         claims.max_by_key(|leader| leader.term)
     }
 

@@ -231,7 +231,6 @@ mod tests {
         String::from_utf8(encode(event, place).unwrap()).unwrap()
     }
 
-    /// Records of each version that was ever released must read as they were written. Change `v` rather than these lines.
     #[test]
     fn kinds_are_counted_under_the_names_that_records_give_them() {
         for kind in KINDS {
@@ -239,6 +238,7 @@ mod tests {
         }
     }
 
+    /// Records of each version that was ever released must read as they were written. Change `v` rather than these lines.
     #[test]
     fn records_look_as_they_are_documented() {
         assert_eq!(

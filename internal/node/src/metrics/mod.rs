@@ -89,7 +89,7 @@ impl Metrics {
         );
         families.tell(
             "highwater_catalog_current",
-            "Whether this node has heard from a quorum of the catalog lately: 1 or 0; then it serves no client.",
+            "Whether this node has heard from a quorum of the catalog lately: 1 or 0; if not, it serves no client.",
             flag(self.currency.check().is_ok()),
         );
         families.tell(

@@ -1,11 +1,12 @@
 //! Streams that stay open for long end when their caller may no longer do what they are for.
 //!
-//! A change of the policy is a commit of the catalog, and every node applies it: each stream looks again then, and only then. A node
-//! that may have missed a change ends them all.
+//! A change of the policy is a commit of the catalog, and every node applies it: each stream looks again then, and only then; other commits
+//! cost it a look at which policy counts. A node that may have missed a change ends them all.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use futures::{Stream, StreamExt, stream};
+use highwater_catalog::Access;
 use tokio::sync::watch;
 use tonic::Status;
 
@@ -20,6 +21,8 @@ pub(super) struct Grounds {
     principal: Principal,
     all: Vec<(Action, Resource)>,
     applied: watch::Receiver<Progress>,
+    /// The policy by which all of it was allowed when it was looked at last; not held, for it is large.
+    looked_at: Weak<Access>,
     /// Whether the policy known here is new enough.
     is_current: watch::Receiver<bool>,
 }
@@ -35,10 +38,11 @@ impl Grounds {
             principal,
             all,
             applied,
+            looked_at: Weak::new(),
         }
     }
 
-    /// Has it stand on this, too, from now on.
+    /// Has it stand on this, too, from now on. It was allowed by the policy that was looked at last, or by a later one.
     pub(super) fn also(&mut self, action: Action, resource: Resource) {
         let one = (action, resource);
         if !self.all.contains(&one) {
@@ -60,6 +64,11 @@ impl Grounds {
             if !is_open {
                 std::future::pending::<()>().await; // the node stops, which ends streams by itself
             }
+            let in_force = Arc::downgrade(&self.context.authority.access());
+            if in_force.ptr_eq(&self.looked_at) {
+                continue;
+            }
+            self.looked_at = in_force;
             let mut all = self.all.iter();
             let lost = all.find_map(|(action, resource)| {
                 let still = self.context.still(&self.principal, *action, resource);

@@ -110,9 +110,12 @@ impl Watcher {
                 .check(&self.principal, Action::Describe, &Resource::Cluster)
                 .is_err()
             {
-                // Told so, and the audit too, by the grounds of its stream, which end it.
-                self.context.stopping.cancelled().await;
-                return None;
+                // Told so, and the audit too, by the grounds of its stream, which end it; unless it is allowed again by then.
+                tokio::select! {
+                    () = self.context.stopping.cancelled() => return None,
+                    changed = self.applied.changed() => changed.ok()?,
+                }
+                continue;
             }
             let tenant = self.principal.tenant()?;
             let now = cluster::view(&self.context, &self.principal, tenant);
